@@ -1,0 +1,1 @@
+"""The MONAI bundle configuration and its overlays; see docs/configuration.md."""

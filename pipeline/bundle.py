@@ -1,0 +1,137 @@
+"""A run folder as a MONAI bundle: configurations, metadata, model card, licence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.compose import CONFIGS, derive, write_yaml
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError
+from pipeline.files import write_json, write_text
+
+LICENCE = CONFIGS.parent / "LICENSE"
+
+
+def version(package: str) -> str:
+    """The installed version of a distribution, ``unknown`` where it is not installed as one."""
+    try:
+        return metadata.version(package).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_bundle(folder: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
+    """Write all of a run's bundle but the weights: merged configurations, metadata, card, licence."""
+    write_text(folder / "configs" / "train.yaml", write_yaml(config))
+    for stage in ("evaluate", "inference"):
+        write_text(folder / "configs" / f"{stage}.yaml", write_yaml(derive(stage, config)))
+    write_text(folder / "configs" / "logging.conf", (CONFIGS / "logging.conf").read_text(encoding="utf-8"))
+    write_json(folder / "configs" / "metadata.json", bundle_metadata(config, dataset))
+    if LICENCE.is_file():
+        write_text(folder / "LICENSE", LICENCE.read_text(encoding="utf-8"))
+    write_card(folder, config, dataset)
+
+
+def target_name(component: Any) -> str:
+    """The class that a configuration entry builds, without its package.
+
+    >>> target_name({"_target_": "networks.HighResNet"})
+    'HighResNet'
+    """
+    target = component.get("_target_", "") if isinstance(component, Mapping) else str(component)
+    return str(target).rsplit(".", 1)[-1]
+
+
+def bundle_metadata(
+    config: Mapping[str, Any], dataset: Dataset, scores: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """``metadata.json`` by MONAI's schema, with the data's channels and classes filled in."""
+    content: dict[str, Any] = json.loads((CONFIGS / "metadata.json").read_text(encoding="utf-8"))
+    names = ["background", *dataset.structures]
+    content |= {
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch"),
+        "numpy_version": version("numpy"),
+        "required_packages_version": {p: version(p) for p in ("rarevox", "nibabel", "pytorch-ignite")},
+        "name": dataset.name,
+        "task": f"Segmentation of {', '.join(dataset.structures)}",
+        "description": f"{target_name(config['network_def'])} trained on {dataset.name} "
+        f"with {target_name(config['loss'])}.",
+        "data_source": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        "image_classes": f"channels: {', '.join(dataset.channels)}",
+        "label_classes": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()),
+        "pred_classes": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()),
+        "eval_metrics": dict(scores or {}),
+    }
+    formats = content["network_data_format"]
+    formats["inputs"]["image"] |= {
+        "num_channels": len(dataset.channels),
+        "channel_def": {str(i): name for i, name in enumerate(dataset.channels)},
+    }
+    formats["outputs"]["pred"] |= {
+        "num_channels": len(names),
+        "channel_def": {str(i): name for i, name in enumerate(names)},
+    }
+    return content
+
+
+def write_card(
+    folder: Path, config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, Any] | None = None
+) -> None:
+    """``docs/README.md``: what the model is, on what it was trained, what it scored and by which conventions."""
+    channels, structures = ", ".join(dataset.channels), ", ".join(dataset.structures)
+    lines = [
+        f"# {target_name(config['network_def'])} on {dataset.name}",
+        "",
+        f"Segments {structures} from {channels}. Trained with rarevox {version('rarevox')}; "
+        "for research, not a medical device. A bundle's configuration is code: run only bundles that you trust.",
+        "",
+        "## Data",
+        f"- {len(dataset.training)} training cases (validation fold {config['fold']} of {dataset.folds}), "
+        f"{len(dataset.test)} held out; seed {dataset.seed}; fingerprint `{dataset.fingerprint}`",
+        f"- channels in order: {channels}",
+        f"- labels: {', '.join(f'{value} = {name}' for name, value in dataset.labels.items())}",
+        "",
+        "## Training",
+        f"- network `{target_name(config['network_def'])}`, loss `{target_name(config['loss'])}`, "
+        f"patches {config['patch_size']}, batch {config['batch_size']}, seed {config['seed']}",
+        "- everything else: `configs/train.yaml`",
+        "",
+        "## Use",
+        "```",
+        "rarevox predict RUN SCANS --output OUT",
+        "cd RUN && python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir SCANS --output_dir OUT",
+        "```",
+        "",
+        "## Scores",
+        *_score_lines(result),
+    ]
+    write_text(folder / "docs" / "README.md", "\n".join(lines) + "\n")
+
+
+def _score_lines(result: Mapping[str, Any] | None) -> list[str]:
+    if result is None:
+        return ["Not evaluated yet: `rarevox evaluate RUN DATASET`."]
+    rows = ["| structure | mean Dice | SD | median | cases |", "|---|---|---|---|---|"]
+    for name, figures in result["structures"].items():
+        dice = figures["dice"]
+        cells = [f"{dice[key]:.3f}" if dice.get(key) is not None else "–" for key in ("mean", "std", "median")]
+        rows.append(f"| {name} | {' | '.join(cells)} | {dice['n']} |")
+    conventions = "; ".join(f"{key}: {value}" for key, value in result["conventions"].items())
+    return [*rows, "", f"Conventions: {conventions}"]
+
+
+def require_run(folder: str | Path, stage: str) -> Path:
+    """The folder of a run that holds the configuration of ``stage``.
+
+    Raises:
+        RequestError: it is no run.
+    """
+    folder = Path(folder)
+    if not (folder / "configs" / f"{stage}.yaml").is_file():
+        raise RequestError(f"{folder} is not a run (no configs/{stage}.yaml); give the --output of `rarevox train`")
+    return folder

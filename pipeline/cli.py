@@ -1,0 +1,242 @@
+"""The command line. Nothing heavy is imported here, so that help answers at once; each command imports its stage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pipeline.errors import RequestError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(context_settings=CONTEXT)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="rarevox")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Segment structures that fill a thousandth of a scan: prepare, train, evaluate, predict.
+
+    Exit status: 0 all done; 1 some cases failed, the rest done and listed; 2 the request is wrong; 130 interrupted.
+    """
+    context.obj = {"debug": debug}
+
+
+def _pairs(values: Sequence[str], option: str) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a mapping."""
+    found = {}
+    for text in values:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise RequestError(f"{option} {text} is not NAME=VALUE")
+        if name in found:
+            raise RequestError(f"{option} names {name} twice")
+        found[name] = value
+    return found
+
+
+def _structures(values: Sequence[str]) -> dict[str, int] | None:
+    """``NAME=VALUE`` texts as names and label values."""
+    try:
+        return {name: int(value) for name, value in _pairs(values, "--structure").items()} or None
+    except ValueError:
+        raise RequestError(f"--structure {' '.join(values)}: a label value is not a whole number") from None
+
+
+def _device(command: Command) -> Command:
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")(command)
+
+
+def _settings(command: Command) -> Command:
+    text = "Set any configuration key, for example optimizer#lr=1e-4. Repeatable."
+    return click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help=text)(command)
+
+
+@cli.command()
+@click.option("--output", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
+@click.option("--minutes", type=float, default=5.0, show_default=True, help="Training time.")
+@click.option("--subjects", type=int, default=16, show_default=True, help="Phantom subjects.")
+@click.option("--lesion-share", type=float, default=1e-3, show_default=True, help="Share of the volume that is lesion.")
+@_device
+def demo(output: Path, minutes: float, subjects: int, lesion_share: float, device: str) -> int:
+    """The whole pipeline on a phantom cohort with white-matter lesions."""
+    from pipeline.demo import demo as run
+
+    return run(output, minutes=minutes, subjects=subjects, lesion_share=lesion_share, device=device)
+
+
+@cli.command()
+@click.argument("source", type=FOLDER)
+@click.option("--output", type=FOLDER, required=True, help="Folder for dataset.json and fingerprint.json.")
+@click.option(
+    "--channel",
+    "channels",
+    metavar="NAME=PATTERN",
+    multiple=True,
+    help="A channel's file in each subject's folder. Repeatable.",
+)
+@click.option("--label", metavar="PATTERN", help="The label map in each subject's folder.")
+@click.option("--mask", metavar="PATTERN", help="A mask for normalisation in each subject's folder.")
+@click.option("--images", metavar="DIR", help="Folder of images, beside --labels.")
+@click.option("--labels", metavar="DIR", help="Folder of label maps with the same names.")
+@click.option(
+    "--structure",
+    "structures",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A structure and its label value. Repeatable.",
+)
+@click.option("--holdout", type=float, default=0.1, show_default=True, help="Share of subjects held out for testing.")
+@click.option("--folds", type=int, default=5, show_default=True, help="Folds of the rest.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")
+@click.option("--skip-faulty", is_flag=True, help="Leave faulty cases out instead of stopping.")
+def prepare(source: Path, output: Path, channels: Sequence[str], structures: Sequence[str], **options: Any) -> int:
+    """Check the cases of SOURCE and write the dataset that training reads."""
+    from pipeline.prepare import prepare as run
+
+    return run(
+        source, output, channels=_pairs(channels, "--channel") or None, structures=_structures(structures), **options
+    )
+
+
+@cli.command()
+@click.argument("dataset", type=FOLDER)
+@click.option("--output", type=FOLDER, required=True, help="The run folder, a MONAI bundle.")
+@click.option("--network", metavar="NAME", help="Overlay of configs/networks.  [default: highresnet]")
+@click.option("--loss", metavar="NAME", help="Overlay of configs/losses.  [default: gdl_ce]")
+@click.option(
+    "--config",
+    "config_files",
+    metavar="FILE",
+    multiple=True,
+    help="Configuration merged over the rest; or the name of a configs/tasks overlay. Repeatable.",
+)
+@_settings
+@click.option("--iterations", type=click.IntRange(min=1), help="Optimiser steps.  [default: 2000]")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Wall time instead of iterations.")
+@click.option("--fold", type=click.IntRange(min=0), help="Fold that validates.  [default: 0]")
+@_device
+@click.option("--resume", is_flag=True, help="Go on with the run in --output.")
+def train(**options: Any) -> int:
+    """Train a network on DATASET (made by `rarevox prepare`)."""
+    from pipeline.train import train as run
+
+    return run(options.pop("dataset"), options.pop("output"), **options)
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+@click.argument("dataset", type=FOLDER)
+@click.option("--section", default="test", show_default=True, help="test, validation, train or training.")
+@click.option("--output", type=FOLDER, help="Results.  [default: RUN/evaluation/SECTION]")
+@_device
+@_settings
+def evaluate(**options: Any) -> int:
+    """Score RUN on whole volumes of DATASET: metrics.json, cases.csv, report.html."""
+    from pipeline.evaluate import evaluate as run
+
+    return run(options.pop("run"), options.pop("dataset"), **options)
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+@click.argument("scans", type=FOLDER, nargs=-1, required=True)
+@click.option("--output", type=FOLDER, required=True, help="Folder for CASE_seg.nii.gz and predictions.json.")
+@_device
+@_settings
+@click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
+def predict(keep: bool, **options: Any) -> int:
+    """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
+    from pipeline.predict import predict as run
+
+    return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
+
+
+@cli.command()
+@click.argument("predictions", type=FOLDER)
+@click.argument("references", type=FOLDER)
+@click.option("--output", type=FOLDER, help="Folder for metrics.json, cases.csv and report.html.")
+@click.option(
+    "--structure",
+    "structures",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A structure and its label value. Repeatable.",
+)
+@click.option(
+    "--empty",
+    type=click.Choice(["one", "nan", "zero"]),
+    default="one",
+    show_default=True,
+    help="Dice where both are empty.",
+)
+@click.option(
+    "--tolerance",
+    "tolerances",
+    metavar="MM",
+    type=float,
+    multiple=True,
+    help="Tolerance of the surface Dice in mm. Repeatable.  [default: 1]",
+)
+def score(
+    predictions: Path,
+    references: Path,
+    output: Path | None,
+    structures: Sequence[str],
+    empty: str,
+    tolerances: Sequence[float],
+) -> int:
+    """Score label maps in PREDICTIONS against those in REFERENCES; no model is needed."""
+    from pipeline.metrics_options import MetricOptions
+    from pipeline.score import score as run
+
+    options = MetricOptions(empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
+    return run(predictions, references, output, structures=_structures(structures), options=options)
+
+
+@cli.command()
+def doctor() -> int:
+    """Versions, devices and known-bad combinations."""
+    from pipeline.doctor import doctor as run
+
+    return run()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its status; a wrong request is one line on standard error and status 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(args=arguments, prog_name="rarevox", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (RequestError, OSError, KeyboardInterrupt) as error:
+        if "--debug" in arguments:
+            raise
+        sys.exit(_explain(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: BaseException) -> int:
+    """Say what went wrong in one line; returns the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        text = f"{error.strerror or text}{where}; free space, correct the permission or choose another place"
+    click.echo(f"rarevox: {text}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The data lists that configurations name: a section of a prepared dataset, scans that lie in files and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def section(
+    dataset: str | Path, section: str, *, fold: int = 0, reference_key: str | None = None
+) -> list[dict[str, Any]]:
+    """The cases of a section, with absolute file names.
+
+    Args:
+        dataset: the folder that ``rarevox prepare`` wrote.
+        section: ``train``, ``validation``, ``training`` (both) or ``test``.
+        fold: which fold validates.
+        reference_key: moves the label's file name to this key, where the preprocessing leaves it alone; for evaluation
+            against the file as it is.
+    """
+    cases = Dataset.load(dataset).section(section, fold=fold)
+    if reference_key is None:
+        return cases
+    return [{(reference_key if key == "label" else key): value for key, value in case.items()} for case in cases]
+
+
+def stem(path: str | Path) -> str:
+    """The file's name without the suffixes of a scan.
+
+    >>> stem("a/b.c.nii.gz"), stem("series/")
+    ('b.c', 'series')
+    """
+    name = Path(path).name
+    suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)] if suffix else name
+
+
+def find_scans(paths: str | Path | Sequence[str | Path], channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
+    """Scans to segment, each ``{"case", "image"}``.
+
+    A file is one scan (4D files hold the channels). A folder holds, in this order of recognition: one scan for each
+    file with a known suffix; where the network has several channels, files ``CASE_0000``, ``CASE_0001`` … are grouped;
+    one scan for each sub-folder with a file for each channel (its name holds the channel's name); a DICOM series in
+    the folder itself or in each sub-folder.
+
+    Args:
+        paths: a file, a folder or a list of them; a list counts each element by itself.
+        channels: names of the network's channels.
+
+    Raises:
+        RequestError: a path does not exist, nothing is found, or two scans have the same name.
+    """
+    listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    found: list[dict[str, Any]] = []
+    for path in map(Path, listed):
+        if not path.exists():
+            raise RequestError(f"{path} does not exist; give scans or folders of scans")
+        found.extend(_in_folder(path, list(channels)) if path.is_dir() else [{"case": stem(path), "image": str(path)}])
+    if not found:
+        raise RequestError(
+            f"no scans in {', '.join(map(str, listed))}; expected files ending in {', '.join(SUFFIXES)} or DICOM series"
+        )
+    names = [scan["case"] for scan in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RequestError(
+            f"two scans are called {', '.join(twice[:5])}; rename them, since outputs are named after scans"
+        )
+    return found
+
+
+def _in_folder(folder: Path, channels: list[str]) -> list[dict[str, Any]]:
+    """The scans of one folder; the rule is :func:`find_scans`'s."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    files = [entry for entry in entries if entry.is_file() and entry.name.lower().endswith(SUFFIXES)]
+    if files and len(channels) > 1:
+        by_channel = _channel_files(files, channels)
+        if by_channel:
+            return [{"case": folder.name, "image": by_channel}]
+    if files:
+        return _grouped(files, len(channels))
+    if any(entry.is_file() and _is_dicom(entry) for entry in entries):
+        return [{"case": folder.name, "image": str(folder)}]
+    return [scan for entry in entries if entry.is_dir() for scan in _in_folder(entry, channels)]
+
+
+def _grouped(files: list[Path], channels: int) -> list[dict[str, Any]]:
+    """One scan a file, or one for each CASE of files CASE_0000 … CASE_000n."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        name = stem(file)
+        numbered = len(name) > 5 and name[-5] == "_" and name[-4:].isdigit()
+        groups.setdefault(name[:-5] if numbered else name, []).append(file)
+    if any(len(group) not in (1, channels) for group in groups.values()):
+        return [{"case": stem(file), "image": str(file)} for file in files]
+    return [
+        {"case": case, "image": [str(f) for f in group] if len(group) > 1 else str(group[0])}
+        for case, group in groups.items()
+    ]
+
+
+def _channel_files(files: list[Path], channels: list[str]) -> list[str] | None:
+    """One file for each channel, in their order, if each channel's name is in exactly one file name."""
+    chosen = [[file for file in files if channel.lower() in stem(file).lower()] for channel in channels]
+    exact = all(len(candidates) == 1 for candidates in chosen)
+    return [str(candidates[0]) for candidates in chosen] if exact else None
+
+
+def _is_dicom(file: Path) -> bool:
+    """Whether the file says it is DICOM: 'DICM' after the preamble, or the usual suffix."""
+    if file.suffix.lower() in (".dcm", ".ima"):
+        return True
+    try:
+        with file.open("rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

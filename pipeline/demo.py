@@ -1,0 +1,65 @@
+"""The whole pipeline on a phantom cohort, as a person would call it stage by stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.console import console
+from pipeline.dataset import Dataset
+from pipeline.evaluate import evaluate
+from pipeline.files import claim_folder
+from pipeline.phantom import write_cohort
+from pipeline.predict import predict
+from pipeline.prepare import prepare
+from pipeline.train import train
+
+STAGES = ("phantom", "dataset", "run", "predictions")
+
+
+def demo(
+    output: str | Path,
+    *,
+    minutes: float = 5.0,
+    subjects: int = 16,
+    lesion_share: float = 1e-3,
+    device: str = "auto",
+    seed: int = 0,
+) -> int:
+    """Make a cohort, prepare it, train HighResNet with GDL+CE, evaluate it and segment the held-out scans.
+
+    Args:
+        output: gets ``phantom/``, ``dataset/``, ``run/`` and ``predictions/``.
+        minutes: training time.
+        subjects: phantom subjects; a quarter is held out.
+        lesion_share: lesion voxels ÷ voxels of the volume.
+        device: auto, cpu, cuda or cuda:i.
+        seed: of the cohort and the split.
+
+    Returns:
+        Exit status; the report's path is printed last, on standard output.
+    """
+    folder = claim_folder(output, holds=lambda path: False, what="a demo")
+    _say("1/5 phantom cohort", f"{subjects} synthetic subjects with white-matter lesions")
+    write_cohort(folder / "phantom", subjects=subjects, lesion_share=lesion_share, seed=seed)
+    _say("2/5 prepare", f"rarevox prepare {folder}/phantom --output {folder}/dataset --holdout 0.25")
+    status = prepare(folder / "phantom", folder / "dataset", holdout=0.25, folds=4, seed=seed)
+    if status == 0:
+        _say("3/5 train", f"rarevox train {folder}/dataset --output {folder}/run --config demo --minutes {minutes:g}")
+        settings = [f"seed={seed}"]
+        status = train(
+            folder / "dataset", folder / "run", config_files=["demo"], minutes=minutes, device=device, settings=settings
+        )
+    if status == 0:
+        _say("4/5 evaluate", f"rarevox evaluate {folder}/run {folder}/dataset")
+        status = evaluate(folder / "run", folder / "dataset", device=device)
+    if status == 0:
+        scans = [case["image"] for case in Dataset.load(folder / "dataset").section("test")]
+        _say("5/5 predict", f"rarevox predict {folder}/run SCANS --output {folder}/predictions")
+        status = predict(folder / "run", scans, folder / "predictions", device=device)
+    if status == 0:
+        print(folder / "run" / "evaluation" / "test" / "report.html")
+    return status
+
+
+def _say(stage: str, what: str) -> None:
+    console.print(f"[bold]{stage}[/]  {what}")

@@ -1,0 +1,52 @@
+"""Hard Dice of whole volumes as an ignite metric, for validation while training."""
+
+from __future__ import annotations
+
+import torch
+from ignite.metrics import Metric
+from monai.utils.enums import CommonKeys as Keys
+
+from losses import hard_sums
+
+
+class HardDice(Metric):  # type: ignore[misc]
+    """Mean over structures of the mean over cases of the hard Dice, background left out.
+
+    Dice = 2·TP / (2·TP + FP + FN); 1 where reference and prediction are both empty, 0 where only one is. Scores are
+    kept for each case and structure in ``rows``, so the mean of each structure can be told as well.
+
+    Args:
+        structures: names of the classes from 1 on.
+    """
+
+    def __init__(self, structures: list[str]) -> None:
+        self.structures = list(structures)
+        self.rows: list[list[float]] = []
+        super().__init__(output_transform=lambda output: (output[Keys.PRED], output[Keys.LABEL]))
+
+    def reset(self) -> None:
+        """Forget all cases."""
+        self.rows = []
+
+    def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Take (prediction, labels) of a batch: class indices (B, 1, …) or scores (B, C, …), and class indices (B, 1, …)."""
+        predicted, labels = (_plain(tensor).cpu() for tensor in output)
+        if predicted.is_floating_point():
+            predicted = predicted.argmax(1, keepdim=True)
+        table = hard_sums(predicted, labels, num_classes=len(self.structures) + 1)
+        true, found, wanted = (v[:, 1:].double() for v in (table.intersection, table.probability, table.reference))
+        total = found + wanted
+        self.rows.extend(torch.where(total > 0, 2 * true / total.clamp(min=1), 1.0).tolist())
+
+    def per_structure(self) -> dict[str, float]:
+        """Mean Dice of each structure over the cases seen."""
+        means = torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(self.structures)).mean(0)
+        return dict(zip(self.structures, means.tolist(), strict=True))
+
+    def compute(self) -> float:
+        """The mean over structures."""
+        return float(torch.tensor(self.rows, dtype=torch.float64).mean()) if self.rows else 0.0
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor

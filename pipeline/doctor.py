@@ -1,0 +1,128 @@
+"""What this machine computes with, and what is known to go wrong with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from pipeline.bundle import version
+from pipeline.console import console
+from pipeline.device import available_memory_gb, cpu_has_bfloat16, select_device, select_precision
+
+PACKAGES = ("rarevox", "torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "simpleitk", "nilearn")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: the name of the check.
+        ok: False is a problem that the advice addresses.
+        said: the value found.
+        advice: what to do about it.
+    """
+
+    what: str
+    ok: bool
+    said: str
+    advice: str = ""
+
+
+def torch_version() -> Finding:
+    """torch 2.9.0 ran bfloat16 and mixed-precision 3D convolutions up to four times slower than its neighbours."""
+    bad = version("torch").startswith("2.9.0")
+    return Finding(
+        "torch",
+        not bad,
+        torch.__version__,
+        "install another torch: 2.9.0 is slow in bf16 3D convolutions" if bad else "",
+    )
+
+
+def cpu_bfloat16() -> Finding:
+    """Tells which precision ``auto`` takes on this CPU, and why."""
+    said = (
+        "in hardware (AMX or AVX512-BF16)" if cpu_has_bfloat16() else "emulated: 'auto' trains in float32 on this CPU"
+    )
+    return Finding("CPU bfloat16", True, said)
+
+
+def shared_memory() -> Finding:
+    """Loader workers pass batches through /dev/shm; containers often leave it 64 MB."""
+    try:
+        stat = os.statvfs("/dev/shm")
+        size_gb = stat.f_frsize * stat.f_blocks / 1e9
+    except OSError:
+        return Finding("/dev/shm", True, "absent")
+    advice = "give the container more (--shm-size=8g) or keep `workers: 0`" if size_gb < 1 else ""
+    return Finding("/dev/shm", size_gb >= 1, f"{size_gb:.1f} GB", advice)
+
+
+def convolution(device: torch.device) -> Finding:
+    """A 3³ convolution in the precision that ``auto`` takes must agree with float64 on the CPU.
+
+    Some cuDNN versions computed bfloat16 3D convolutions wrongly; the error allowed is that of the number format
+    (2⁻⁸ for bfloat16 and 2⁻¹⁰ for float16 and TF32, times 8 for the sum of products).
+    """
+    precision = select_precision("auto", device)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 16, 20, 20, 20, generator=generator)
+    kernel = torch.randn(16, 16, 3, 3, 3, generator=generator) / 432**0.5
+    exact = torch.nn.functional.conv3d(image.double(), kernel.double(), padding=1)
+    inputs = (
+        image.to(device, memory_format=torch.channels_last_3d),
+        kernel.to(device, memory_format=torch.channels_last_3d),
+    )
+    began = time.perf_counter()
+    with torch.inference_mode(), precision.autocast():
+        found = torch.nn.functional.conv3d(*inputs, padding=1).double().cpu()
+    seconds = time.perf_counter() - began
+    error = float((found - exact).abs().max())
+    limit = 8 * {torch.bfloat16: 2**-8, torch.float16: 2**-10}.get(precision.dtype, 2**-10)
+    advice = "" if error < limit else "set precision#name=float32, and install another torch or cuDNN"
+    name = str(precision.dtype).removeprefix("torch.")
+    return Finding(
+        f"3D convolution, {device.type} {name}", error < limit, f"error {error:.1e}, {1000 * seconds:.1f} ms", advice
+    )
+
+
+def examine() -> list[Finding]:
+    """All findings."""
+    device = select_device()
+    found = [torch_version(), cpu_bfloat16(), shared_memory(), convolution(torch.device("cpu"))]
+    if device.type == "cuda":
+        found.append(convolution(device))
+    return found
+
+
+def facts() -> dict[str, Any]:
+    """Versions and devices, also for result files."""
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        **{name: version(name) for name in PACKAGES},
+        "cpu": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "memory": f"{available_memory_gb(torch.device('cpu')):.1f} GB available",
+        "cuda": ", ".join(devices) or "none",
+    }
+
+
+def doctor() -> int:
+    """Print facts and findings; status 1 where something needs attention."""
+    table = Table(show_header=False, box=None)
+    for name, value in facts().items():
+        table.add_row(name, str(value))
+    console.print(table)
+    findings = examine()
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.ok else "[red]look[/]"
+        console.print(f"{mark} {finding.what}: {finding.said}" + (f" — {finding.advice}" if finding.advice else ""))
+    return 0 if all(finding.ok for finding in findings) else 1

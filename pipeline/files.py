@@ -1,0 +1,107 @@
+"""Files that are either whole or absent: written beside their place, synced, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import RequestError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it is synced and renamed onto ``path``, else removed.
+
+    The temporary name keeps every suffix (``.nii.gz``) so that writers which look at it choose the right format.
+
+    Raises:
+        OSError: no space, no permission; ``path`` is then as it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` atomically as UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` atomically as indented JSON (NaN and infinities become null, as JSON has none)."""
+    write_text(path, json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RequestError: the file is missing or not JSON; the message names it.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not valid JSON ({error}); write it again or restore it") from error
+
+
+def finite(content: Any) -> Any:
+    """``content`` with every float that JSON cannot hold (NaN, infinities) replaced by None."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    if hasattr(content, "item") and getattr(content, "ndim", 1) == 0:
+        content = content.item()
+    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
+        return None
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what the json module does not know: NumPy scalars and arrays, paths."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def claim_folder(folder: str | Path, holds: Callable[[Path], bool], what: str) -> Path:
+    """Make ``folder`` for writing, refusing one that already holds something else.
+
+    Args:
+        folder: the output folder.
+        holds: tells of a non-empty folder whether it may be written into all the same.
+        what: names what this stage writes, for the message.
+
+    Raises:
+        RequestError: the folder holds other files, is a file, or cannot be made or written.
+    """
+    folder = Path(folder)
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise RequestError(f"--output {folder} is a file; give a folder")
+        if folder.is_dir() and any(folder.iterdir()) and not holds(folder):
+            raise RequestError(
+                f"--output {folder} already holds other files, and {what} is never written over them; "
+                "give a new folder or empty this one"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.part.probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise RequestError(f"cannot write into --output {folder}: {reason}; choose another folder") from error
+    return folder

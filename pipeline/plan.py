@@ -1,0 +1,64 @@
+"""The training patch, fitted to the volumes of a dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from networks import Geometry
+from pipeline.dataset import Dataset
+from pipeline.files import read_json
+
+
+def median_size(dataset: Dataset, spacing: Sequence[float] | None) -> list[int] | None:
+    """Median size of the dataset's volumes along R, A, S in voxels of the training grid; None where it is not known."""
+    path = dataset.path.parent / "fingerprint.json"
+    if not path.is_file():
+        return None
+    cases = read_json(path).get("per_case", [])
+    if not cases:
+        return None
+    extents = np.median([_along_ras(case) for case in cases], axis=0)
+    return [
+        max(round(size if spacing is None else size * own / t), 1)
+        for (size, own), t in zip(extents, spacing or (1.0, 1.0, 1.0), strict=True)
+    ]
+
+
+def _along_ras(case: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """(voxels, spacing in mm) along the right, anterior and superior axis of a case's fingerprint row."""
+    axis_of = {pair: axis for axis, pair in enumerate(("RL", "AP", "SI"))}
+    order = [next(axis for pair, axis in axis_of.items() if letter in pair) for letter in case["orientation"]]
+    return [(case["size"][order.index(axis)], case["spacing_mm"][order.index(axis)]) for axis in range(3)]
+
+
+def plan_patch(
+    dataset: Dataset, patch_size: Sequence[int], geometry: Geometry, loss_margin: int, spacing: Sequence[float] | None
+) -> list[int]:
+    """The patch to train on: the overlay's, reshaped to the volumes at about the same number of voxels.
+
+    A patch is never larger than the median volume (rounded up to a size that the network takes): what lies outside
+    would be padding. For networks that keep the size, voxels saved on short axes go to the long ones, so small crops
+    such as 36×50×35 are trained on nearly whole. Valid convolutions keep the overlay's extent on the other axes.
+    """
+    size = median_size(dataset, spacing)
+    patch = [int(n) for n in patch_size]
+    if size is None or len(size) != len(patch):
+        return patch
+    lost = [2 * (m + loss_margin) for m in geometry.margin]
+    largest = list(geometry.preferred_size([n + extra for n, extra in zip(size, lost, strict=True)]))
+    fitted = [min(n, limit) for n, limit in zip(patch, largest, strict=True)]
+    if any(geometry.margin) or loss_margin:
+        return fitted
+    step = [math.lcm(m, p) for m, p in zip(geometry.multiple, geometry.preferred_multiple, strict=True)]
+    budget = math.prod(patch)
+    while True:
+        room = [a for a in range(len(fitted)) if fitted[a] + step[a] <= largest[a]]
+        room = [a for a in room if math.prod(fitted) // fitted[a] * (fitted[a] + step[a]) <= 1.05 * budget]
+        if not room:
+            return fitted
+        axis = min(room, key=lambda a: fitted[a] / largest[a])
+        fitted[axis] += step[axis]

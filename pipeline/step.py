@@ -1,0 +1,122 @@
+"""One training step: forward in the chosen precision, loss on the effective region, clipped update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+
+from pipeline.device import Precision, channels_last
+
+
+def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
+    """A view of (B, C, *spatial) without ``margin`` voxels at both faces of each axis.
+
+    >>> crop_faces(torch.arange(5).reshape(1, 1, 5), [1]).tolist()
+    [[[1, 2, 3]]]
+    """
+    for axis, lost in enumerate(margin, start=2):
+        if lost:
+            volume = volume.narrow(axis, lost, volume.shape[axis] - 2 * lost)
+    return volume
+
+
+class TrainingStep:
+    """MONAI's ``iteration_update`` for SupervisedTrainer.
+
+    A step whose loss or gradients are not finite is skipped and counted (``skipped``); ``patience`` of them in a row
+    end the run with a clear error, since the weights no longer learn.
+
+    Args:
+        precision: number format of the forward pass; float16 brings a gradient scaler.
+        margin: voxels from each face of the patch that the network loses.
+        loss_margin: voxels from each face of the network's output that the loss does not see.
+        clip_norm: the gradients' norm is clipped to it; None leaves them.
+        patience: skipped steps in a row that end the run.
+    """
+
+    def __init__(
+        self,
+        precision: Precision,
+        *,
+        margin: Sequence[int] = (0, 0, 0),
+        loss_margin: int | Sequence[int] = 0,
+        clip_norm: float | None = 12.0,
+        patience: int = 20,
+    ) -> None:
+        self.precision = precision
+        self.margin = tuple(margin)
+        self.loss_margin = (loss_margin,) * len(self.margin) if isinstance(loss_margin, int) else tuple(loss_margin)
+        self.clip_norm = clip_norm
+        self.patience = patience
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaling)
+
+    def __call__(self, engine: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Take the step; the returned dictionary holds the loss as a number (NaN for a skipped step)."""
+        device = engine.state.device
+        images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
+        labels = batch[Keys.LABEL].to(device, non_blocking=True)
+        engine.network.train()
+        engine.optimizer.zero_grad(set_to_none=True)
+        with self.precision.autocast():
+            logits = engine.inferer(images, engine.network)
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        seen = tuple(m + n for m, n in zip(self.margin, self.loss_margin, strict=True))
+        loss = self._loss(engine, crop_faces(logits, self.loss_margin), crop_faces(labels, seen))
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        value = math.nan if loss is None else self._update(engine, loss)
+        self._count(engine, value)
+        engine.state.output = {Keys.LOSS: value}
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _loss(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
+        """The loss, or None where the logits are not finite."""
+        try:
+            return engine.loss_function(logits, labels)
+        except ValueError as error:
+            if type(error).__name__ == "NonFiniteLogitsError":
+                return None
+            raise
+
+    def _update(self, engine: Any, loss: torch.Tensor) -> float:
+        """Backward and optimiser step; NaN where loss or gradients are not finite."""
+        self.scaler.scale(loss).backward()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        self.scaler.unscale_(engine.optimizer)
+        limit = math.inf if self.clip_norm is None else self.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), limit)
+        value = float(loss.detach())
+        finite = math.isfinite(value) and bool(torch.isfinite(norm))
+        if finite:
+            self.scaler.step(engine.optimizer)
+        self.scaler.update()
+        return value if finite or self.precision.needs_scaling else math.nan
+
+    def _count(self, engine: Any, value: float) -> None:
+        """Keep count of skipped steps and end a run that only skips."""
+        if math.isfinite(value):
+            self.skipped_in_a_row = 0
+            return
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= self.patience:
+            raise FloatingPointError(
+                f"loss or gradients were not finite in {self.patience} steps in a row (iteration {engine.state.iteration}); "
+                "lower the learning rate (--set optimizer#lr=…) or train in float32 (--set precision#name=float32)"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"scaler": self.scaler.state_dict(), "skipped": self.skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where the saved run was."""
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped = int(state["skipped"])

@@ -1,0 +1,198 @@
+"""The training stage: compose the configuration, write the bundle, run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle import require_run, target_name, write_bundle
+from pipeline.compose import compose, put, read_yaml
+from pipeline.console import console
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError
+from pipeline.files import claim_folder
+from pipeline.plan import plan_patch
+
+
+def train(
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    network: str | None = None,
+    loss: str | None = None,
+    config_files: Sequence[str | Path] = (),
+    settings: Sequence[str] = (),
+    iterations: int | None = None,
+    minutes: float | None = None,
+    fold: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+) -> int:
+    """Train a network on a prepared dataset; the run folder is a MONAI bundle.
+
+    Args:
+        dataset: folder that ``rarevox prepare`` wrote.
+        output: the run folder: new or empty, or with ``resume`` an earlier run's.
+        network: overlay of ``configs/networks``; the default is HighResNet.
+        loss: overlay of ``configs/losses``; the default is GDL+CE.
+        config_files: configuration files merged in order.
+        settings: ``KEY=VALUE`` texts, the last word.
+        iterations: optimiser steps.
+        minutes: wall time, which then counts instead.
+        fold: which fold validates.
+        device: auto, cpu, cuda or cuda:i.
+        resume: go on from ``models/last.pt``; the configuration is the run's own, only the budget and the device may
+            change.
+
+    Returns:
+        Exit status: 0, or 130 when interrupted (the run can be used and resumed).
+
+    Raises:
+        RequestError: anything wrong with the request, before any data is read.
+    """
+    began = time.monotonic()
+    data = Dataset.load(dataset)
+    folder = Path(output)
+    budget = {"minutes": minutes, "iterations": iterations}
+    if resume:
+        config = _resumed(folder, budget, device, (network, loss, *config_files, *settings))
+    else:
+        folder = claim_folder(folder, holds=_abandoned, what="a run")
+        options = _options(budget, fold, device)
+        config = compose(
+            "train",
+            dataset=data,
+            network=network,
+            loss=loss,
+            config_files=config_files,
+            settings=settings,
+            options=options,
+        )
+        _fit_patch(config, data, config_files, settings)
+    check(config, data)
+    write_bundle(folder, config, data)
+    return _run(folder, config, began)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether a run folder holds a run that never began (no step was logged), which may be written over."""
+    known = {"configs", "docs", "LICENSE", "logs", "models"}
+    begun = (folder / "logs" / "train.jsonl").exists() or (folder / "models").exists()
+    return (
+        {entry.name for entry in folder.iterdir()} <= known
+        and (folder / "configs" / "train.yaml").exists()
+        and not begun
+    )
+
+
+def _options(budget: Mapping[str, Any], fold: int | None, device: str) -> dict[str, Any]:
+    """Command-line options as configuration keys."""
+    options = {key: value for key, value in budget.items() if value is not None}
+    if fold is not None:
+        options["fold"] = fold
+    return options | {"device#name": device}
+
+
+def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Sequence[Any]) -> dict[str, Any]:
+    """The configuration of an earlier run, with what may change on resuming."""
+    require_run(folder, "train")
+    if not (folder / "models" / "last.pt").is_file():
+        raise RequestError(f"{folder} has no models/last.pt to resume from; train anew into another folder")
+    if any(other is not None for other in others):
+        raise RequestError(
+            "--resume keeps the run's own configuration; leave out --network, --loss, --config and --set"
+        )
+    config = read_yaml(folder / "configs" / "train.yaml")
+    for key, value in _options(budget, None, device).items():
+        put(config, key, value)
+    if budget["iterations"] is not None and budget["minutes"] is None:
+        config["minutes"] = None
+    return config | {"resume": True}
+
+
+def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path], settings: Sequence[str]) -> None:
+    """Fit the patch of the overlay to the dataset's volumes, unless the user set one."""
+    named = [*settings, *(key for file in files if Path(file).exists() for key in read_yaml(file))]
+    if any(str(name).startswith("patch_size") for name in named):
+        return
+    geometry = build(config, "geometry")
+    config["patch_size"] = plan_patch(data, config["patch_size"], geometry, config["loss_margin"], config["spacing"])
+
+
+def build(config: Mapping[str, Any], key: str) -> Any:
+    """Build one entry of a configuration, and only what it refers to.
+
+    Raises:
+        RequestError: it cannot be built; the message says which entry and why.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(dict(config))
+    try:
+        return parser.get_parsed_content(key)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise RequestError(f"configuration entry {key!r} cannot be built: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a chained error, on one line; a request's own words where there are some."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:500]
+
+
+def check(config: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse what cannot work before any volume is read: patch size, margins, device, precision, an empty section.
+
+    Raises:
+        RequestError: names the value, what was expected and the nearest that works.
+    """
+    geometry = build(config, "geometry")
+    patch = config["patch_size"]
+    try:
+        geometry.check(patch, "patch_size")
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    loss_margin = config["loss_margin"]
+    effective = [n - 2 * (m + loss_margin) for n, m in zip(patch, geometry.margin, strict=True)]
+    if min(effective) < 1:
+        raise RequestError(
+            f"patch_size {patch} less the network's margin {geometry.margin} and loss_margin {loss_margin} leaves "
+            f"{effective} voxels for the loss; enlarge patch_size or reduce loss_margin"
+        )
+    if not data.section("train", fold=config["fold"]):
+        raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
+    for key in ("precision", "loss", "budget"):
+        build(config, key)
+
+
+def _run(folder: Path, config: Mapping[str, Any], began: float) -> int:
+    """Run the written bundle's training in this process."""
+    from monai.bundle import ConfigParser
+    from monai.utils import set_determinism
+
+    set_determinism(int(config["seed"]))
+    parser = ConfigParser(dict(config) | {"bundle_root": str(folder)})
+    parser.parse()
+    budget = parser.get_parsed_content("budget")
+    budget.start_at(began)
+    precision = parser.get_parsed_content("precision")
+    console.print(
+        f"{target_name(config['network_def'])} with {target_name(config['loss'])}, patches {config['patch_size']}, "
+        f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading the cases"
+    )
+    trainer = parser.get_parsed_content("train#trainer")
+    validation = parser.get_parsed_content("validation")
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        validation.interrupted = True
+    if validation.interrupted:
+        console.print(f"interrupted; go on with: rarevox train DATASET --output {folder} --resume")
+        return 130
+    console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
+    return 0

@@ -1,0 +1,97 @@
+"""Fixtures shared by all tests: the real data where it is, and a small synthetic dataset with a trained run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--data", default=os.environ.get("RAREVOX_TEST_DATA"), help="folder with the real volumes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    folder = config.getoption("--data")
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("data") and not (folder and Path(folder).is_dir()):
+            item.add_marker(pytest.mark.skip(reason="needs the real volumes: --data DIR or RAREVOX_TEST_DATA"))
+
+
+@pytest.fixture(scope="session")
+def data_dir(request: pytest.FixtureRequest) -> Path:
+    """The folder with the real volumes."""
+    folder = request.config.getoption("--data")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the real volumes: --data DIR or RAREVOX_TEST_DATA")
+    return Path(folder)
+
+
+def write_task(folder: Path, cases: int = 8, shape: tuple[int, int, int] = (22, 20, 18), seed: int = 0) -> Path:
+    """A Decathlon task folder: noise with a bright ball (1) and a dark box (2), mirrored and shifted affines."""
+    random = np.random.default_rng(seed)
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    axes = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+    listed = []
+    for number in range(cases):
+        centre = random.integers(6, np.array(shape) - 6)
+        ball = ((axes - centre[:, None, None, None]) ** 2).sum(0) <= 9
+        corner = random.integers(1, 4, 3)
+        labels = np.zeros(shape, np.uint8)
+        labels[tuple(slice(c, c + 3) for c in corner)] = 2
+        labels[ball] = 1
+        image = random.normal(100, 10, shape) + 80 * (labels == 1) - 60 * (labels == 2)
+        affine = np.diag([-1.0 if number % 2 else 1.0, 1.0, 1.5, 1.0])
+        affine[:3, 3] = random.uniform(-50, 50, 3)
+        for kind, array in (("imagesTr", image.astype(np.float32)), ("labelsTr", labels)):
+            volume = nib.Nifti1Image(array, affine)
+            volume.set_sform(affine, 1)
+            volume.set_qform(affine, 1)
+            nib.save(volume, folder / kind / f"case_{number:02}.nii.gz")
+        listed.append({"image": f"./imagesTr/case_{number:02}.nii.gz", "label": f"./labelsTr/case_{number:02}.nii.gz"})
+    content = {
+        "name": "Ball and box",
+        "modality": {"0": "noise"},
+        "labels": {"0": "background", "1": "ball", "2": "box"},
+        "training": listed,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def task_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight small synthetic cases as a Decathlon task."""
+    return write_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic cases, prepared: two held out, three folds."""
+    from pipeline.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("prepared") / "dataset"
+    assert prepare(task_dir, folder, holdout=0.25, folds=3, seed=0) == 0
+    return folder
+
+
+SMALL = ("network_def#width=4", "patch_size=[16,16,16]", "batch_size=2", "epoch_length=5")
+
+
+@pytest.fixture(scope="session")
+def run_dir(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of a narrow HighResNet on the synthetic cases, on the CPU."""
+    from pipeline.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    status = train(dataset_dir, folder, settings=SMALL, iterations=40, device="cpu")
+    assert status == 0
+    return folder
