@@ -124,14 +124,21 @@ def fewest_tiles(shape: Sequence[int], rules: Sequence[AxisRule], voxels: float)
     while largest_input(shape, counts, rules) > voxels:
         finer = []
         for axis, length in enumerate(shape):
-            current = len(axis_tiles(length, counts[axis], rules[axis]))
-            trial = list(counts)
-            trial[axis] = current + 1
-            while trial[axis] <= length and len(axis_tiles(length, trial[axis], rules[axis])) <= current:
-                trial[axis] += 1
-            if trial[axis] <= length and largest_input(shape, trial, rules) < largest_input(shape, counts, rules):
+            smaller = _next_smaller(length, counts[axis], rules[axis])
+            if smaller is not None:
+                trial = [*counts[:axis], smaller, *counts[axis + 1 :]]
                 finer.append((computed_voxels(shape, trial, rules), trial))
         if not finer:
             break
         counts = min(finer)[1]
     return tuple(counts)
+
+
+def _next_smaller(length: int, tiles: int, rule: AxisRule) -> int | None:
+    """The next number of tiles along an axis whose largest input is smaller than with ``tiles``; None if there is none."""
+
+    def largest(count: int) -> int:
+        return max(size for _, _, size, _ in axis_tiles(length, count, rule))
+
+    now = largest(tiles)
+    return next((count for count in range(tiles + 1, length + 1) if largest(count) < now), None)

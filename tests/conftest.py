@@ -83,7 +83,7 @@ def dataset_dir(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-SMALL = ("network_def#width=4", "patch_size=[16,16,16]", "batch_size=2", "epoch_length=5")
+SMALL = ("network_def#width=4", "patch_size=[16,16,16]", "batch_size=2", "epoch_length=5", "optimizer#lr=0.01")
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +92,6 @@ def run_dir(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from pipeline.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "run"
-    status = train(dataset_dir, folder, settings=SMALL, iterations=40, device="cpu")
+    status = train(dataset_dir, folder, settings=SMALL, iterations=80, device="cpu")
     assert status == 0
     return folder

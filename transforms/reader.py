@@ -231,11 +231,11 @@ def _load_nifti(path: Path) -> Any:
 
     nibabel stops reading at the last voxel and never sees the checksum behind it: flipped bits would pass.
     """
-    image = nib.load(path)
     if not path.name.lower().endswith((".nii.gz", ".mgz")):
-        return image
+        return nib.load(path)
     with gzip.open(path) as handle:
         content = io.BytesIO(handle.read())
+    image = nib.load(path)  # only its header: which kind of file this is
     return type(image).from_file_map(type(image).make_file_map({"image": content}))
 
 

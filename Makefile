@@ -1,0 +1,37 @@
+# Two commands do everything on a machine with Python 3.10+ and make:
+#   make demo   environment, installation, the phantom cohort through the whole pipeline; the report's path comes last
+#   make test   the same environment with the test extras: linters, type check, tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUTPUT ?= demo/$(shell date +%Y%m%d-%H%M%S)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint install clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/demo.done
+	$(BIN)/rarevox demo --output $(OUTPUT)
+
+test: lint
+	$(BIN)/python -m pytest --durations=10
+
+lint: $(VENV)/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/demo.done
+
+$(VENV)/demo.done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+$(VENV)/test.done: $(VENV)/demo.done
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,53 @@
+"""Which connected component of the reference each voxel belongs to: made once in the data path, not in the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def component_regions(
+    labels: Tensor | np.ndarray, *, num_classes: int, spacing_mm: Sequence[float] | None = None
+) -> Tensor:
+    """Divide the volume among the connected components of each foreground class: every voxel to the nearest one.
+
+    Components are connected over faces, edges and corners. What a class claims falsely then counts against the
+    component beside it. Take the regions of the whole scan, before patches are cut, and crop and flip them with the
+    labels (nearest-neighbour interpolation where they are resampled).
+
+    Args:
+        labels: (1, *spatial) class indices.
+        num_classes: number of classes, background included; at least 2.
+        spacing_mm: voxel size along each axis, for distances in mm; None takes voxels.
+
+    Returns:
+        (num_classes − 1, *spatial) int32: for class c in channel c − 1, the number (from 1) of the component nearest
+        to each voxel; 0 everywhere where the class is absent.
+
+    Raises:
+        ValueError: labels without a channel axis of one, fewer than 2 classes.
+
+    >>> component_regions(torch.tensor([[1, 0, 0, 0, 0, 1]]), num_classes=2).tolist()
+    [[1, 1, 1, 2, 2, 2]]
+    """
+    from scipy import ndimage
+
+    array = np.asarray(labels)
+    if array.ndim < 2 or array.shape[0] != 1:
+        raise ValueError(f"labels have shape {array.shape}; expected (1, *spatial)")
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes} is too few; expected at least 2, background included")
+    regions = np.zeros((num_classes - 1, *array.shape[1:]), dtype=np.int32)
+    neighbours = ndimage.generate_binary_structure(array.ndim - 1, array.ndim - 1)
+    for index in range(1, num_classes):
+        components, count = ndimage.label(array[0] == index, structure=neighbours)
+        if count == 0:
+            continue
+        nearest = ndimage.distance_transform_edt(
+            components == 0, sampling=spacing_mm, return_distances=False, return_indices=True
+        )
+        regions[index - 1] = components[tuple(nearest)]
+    return torch.from_numpy(regions)

@@ -1,0 +1,126 @@
+"""Dice and the cross-entropy of the hardest voxels together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from losses.checks import check_shapes
+from losses.chunks import Volume, softmax_piece
+from losses.dice_ce import DiceCELoss
+from losses.distributed import pool_processes
+from losses.overlap import SumTable, overlap_sums
+
+
+class DiceTopKLoss(DiceCELoss):
+    """2 (α DL + (1 − α) CE_k), CE_k the cross-entropy averaged over the k % of voxels where it is largest.
+
+    The voxels are chosen among those of positive weight, over the batch with ``batch`` (each process of a distributed
+    run over its own), else in each sample; at least one is. No gradient flows through the choice.
+
+    DL is :class:`losses.DiceLoss`, whose empty rule holds; CE_k needs none (see :class:`losses.CrossEntropyLoss`).
+
+    Args:
+        percent: k, above 0 and up to 100 (100 is Dice and cross-entropy).
+        alpha, squared, batch, include_background, sigmoid, ignore_index: see :class:`losses.DiceCELoss`.
+
+    Raises:
+        ValueError: k outside 0 to 100.
+
+    Source: Wu, Shen, van den Hengel 2016 (TopK); nnU-Net's Dice + TopK 10.
+
+    >>> logits = torch.tensor([[[0.0, 9.0, 9.0, 9.0], [0.0, 0.0, 0.0, 0.0]]])  # one undecided voxel of four: log 2
+    >>> loss = DiceTopKLoss(percent=25)
+    >>> round(loss.terms(logits, torch.zeros(1, 1, 4))["cross_entropy"].item(), 4)
+    0.6931
+    """
+
+    def __init__(
+        self,
+        *,
+        percent: float = 10.0,
+        alpha: float = 0.5,
+        squared: bool = False,
+        batch: bool = False,
+        include_background: bool = True,
+        sigmoid: bool = False,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            squared=squared,
+            batch=batch,
+            include_background=include_background,
+            sigmoid=sigmoid,
+            ignore_index=ignore_index,
+        )
+        if not 0 < percent <= 100:
+            raise ValueError(f"percent={percent!r} is out of range; expected a number above 0 and up to 100")
+        self.percent = float(percent)
+
+    def table(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> SumTable:
+        """The sums, with a cross-entropy column whose mean over all voxels is the mean over the hardest ones."""
+        check_shapes(logits, labels, weight, sigmoid=self.sigmoid)
+        with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+            surprise, counted = voxel_cross_entropy(
+                logits, labels, weight, sigmoid=self.sigmoid, ignore_index=self.ignore_index
+            )
+            hardest = hardest_weight(surprise, counted, self.percent / 100, batch=self.batch)
+        sums = overlap_sums(
+            logits,
+            labels,
+            weight,
+            sigmoid=self.sigmoid,
+            ignore_index=self.ignore_index,
+            entropy_weight=hardest.view(labels.shape),
+            columns=self.columns,
+        )
+        return pool_processes(sums.pooled()) if self.batch else sums
+
+
+def voxel_cross_entropy(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, *, sigmoid: bool, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """The cross-entropy and the weight of every voxel, both (B, 1 or C, voxels), without gradient."""
+    volume = Volume(logits, labels, weight, sigmoid=sigmoid, ignore_index=ignore_index)
+    surprise = torch.empty(volume.problems, volume.labels.shape[-1], dtype=volume.dtype, device=logits.device)
+    counted = torch.ones_like(surprise)
+    done = [0] * volume.problems
+    for piece, _ in volume.pieces():
+        reference = volume.reference(piece.labels)
+        first, last = done[piece.problem], done[piece.problem] + piece.labels.shape[0]
+        of_label = softmax_piece(piece.logits).surprise(piece.logits).mul_(reference)
+        torch.sum(of_label, 0, out=surprise[piece.problem, first:last])
+        if piece.weight is not None:
+            counted[piece.problem, first:last] = piece.weight
+        done[piece.problem] = last
+    return surprise.view(volume.labels.shape), counted.view(volume.labels.shape)
+
+
+def hardest_weight(surprise: Tensor, weight: Tensor, share: float, *, batch: bool) -> Tensor:
+    """A weight that is positive on the ``share`` of the counted voxels with the largest ``surprise``.
+
+    Args:
+        surprise, weight: (B, L, voxels); voxels of weight 0 are never chosen.
+        share: above 0, up to 1; the number chosen is rounded down, and is at least 1.
+        batch: choose over axis 0 too.
+
+    Returns:
+        (B, L, voxels): the weight on the chosen voxels, scaled so that its sum over each group is that of ``weight``.
+
+    >>> hardest_weight(torch.tensor([[[1.0, 3.0, 2.0, 0.0]]]), torch.ones(1, 1, 4), 0.5, batch=False).tolist()
+    [[[0.0, 2.0, 2.0, 0.0]]]
+    """
+    samples, labels, voxels = surprise.shape
+    groups = surprise.transpose(0, 1).reshape(labels, -1) if batch else surprise.reshape(samples * labels, -1)
+    weights = weight.transpose(0, 1).reshape(groups.shape) if batch else weight.reshape(groups.shape)
+    chosen = torch.zeros_like(weights)
+    for row, (values, counted) in enumerate(zip(groups, weights, strict=True)):
+        candidates = values.masked_fill(counted <= 0, -torch.inf)
+        count = int((counted > 0).sum())
+        if count == 0:
+            continue
+        best = torch.topk(candidates, max(1, int(share * count + 1e-6)), sorted=False).indices
+        chosen[row, best] = counted[best]
+        chosen[row] *= counted.sum() / chosen[row].sum()
+    return chosen.view(labels, samples, voxels).transpose(0, 1) if batch else chosen.view(samples, labels, voxels)

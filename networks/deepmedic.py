@@ -1,0 +1,207 @@
+"""DeepMedic (Kamnitsas et al. 2017): valid convolutions on the scan and on coarser copies of its surroundings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from networks.blocks import (
+    BATCH_NORM,
+    CONVOLUTION,
+    check_input,
+    check_options,
+    crop_faces,
+    initialise,
+)
+from networks.geometry import Geometry
+
+RESIDUAL_LAYERS = (4, 6, 8)
+
+
+class _Unit(nn.Module):
+    """A valid convolution with batch norm and PReLU: after it, or before it with ``preactivation``."""
+
+    def __init__(self, channels_in: int, channels: int, size: int, dims: int, preactivation: bool, bare: bool) -> None:
+        super().__init__()
+        normed = channels_in if preactivation else channels
+        self.preactivation = preactivation
+        self.conv = CONVOLUTION[dims](channels_in, channels, size, bias=False)
+        # The scan itself is not normed: a pre-activated path begins with its convolution.
+        self.norm = nn.Identity() if bare else BATCH_NORM[dims](normed)
+        self.activation = nn.Identity() if bare else nn.PReLU(normed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, *spatial) to (B, C', *spatial − (size − 1))."""
+        if self.preactivation:
+            return self.conv(self.activation(self.norm(x)))
+        return self.activation(self.norm(self.conv(x)))
+
+
+class _Path(nn.Module):
+    """Eight (or as many as there are channels) valid 3³ convolutions at one resolution."""
+
+    def __init__(
+        self, in_channels: int, channels: Sequence[int], dims: int, residual: bool, preactivation: bool
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        sizes = (in_channels, *channels)
+        self.layers = nn.ModuleList(
+            _Unit(sizes[i], sizes[i + 1], 3, dims, preactivation, bare=preactivation and i == 0)
+            for i in range(len(channels))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, *spatial) to (B, channels[-1], *spatial − 2 · layers)."""
+        entry = x
+        for number, layer in enumerate(self.layers, start=1):
+            if number % 2 == 1:
+                entry = x
+            x = layer(x)
+            if self.residual and number in RESIDUAL_LAYERS:
+                x = x + _match_channels(crop_faces(entry, 2), x.shape[1])
+        return x
+
+
+class DeepMedic(nn.Module):
+    """DeepMedic: a path at full resolution, paths at lower ones, joined by fully connected layers as 1³ convolutions.
+
+    Every path has eight valid 3³ convolutions (30, 30, 40, 40, 40, 40, 50, 50). A path of factor f sees the scan
+    averaged over blocks of f³ voxels; its output is repeated f times along each axis and concatenated. Two 1³ layers
+    of 150 features follow, then a 1³ convolution with bias to linear logits. Batch norm and PReLU throughout.
+
+    Alignment: for F the largest factor, an output of size o needs an input of size o + 16·F, and the path of factor f
+    takes its central part of size o + 16·f. Its blocks of f voxels tile the output exactly when o is a multiple of f,
+    and the coarse sample that describes a block of the output is the average of that very block. So o is a multiple of
+    the least common multiple of all factors. A 3³ first joint layer (``wide``) takes one further voxel from each face.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: classes, the background included.
+        spatial_dims: 2 or 3.
+        low_resolution_factors: the factor of each path beside the one at full resolution, for example (3,) or (3, 5).
+        channels: features of the layers of each path.
+        joint: features of the joint layers.
+        residual: add the input of layers 3, 5 and 7 (cropped, extra channels zero) to the output of layers 4, 6 and 8.
+        dropout: probability that a joint feature is set to zero in training; before the last joint layer and the
+            logits. 0.5 in the original.
+        wide: joint layers of 250, 250 in place of ``joint``, the first with 3³ kernels.
+        preactivation: batch norm and PReLU before each convolution, as in the original code, rather than after.
+
+    Shapes: (B, in_channels, *spatial) to logits (B, out_channels, *(spatial − 48)) with the default factor of 3 and
+    sizes that are multiples of 3 (51 to 3, 63 to 15, 87 to 39).
+
+    Raises:
+        ValueError: an option out of its range; an input with other channels, axes or a size that does not fit.
+
+    State dict: ``full.layers.L`` and ``low.P.layers.L`` (path P, layer L, each from 0) and ``joint.J``, each with
+    ``conv``, ``norm`` and ``activation``; ``classifier``, after ``last.norm`` and ``last.activation`` with
+    ``preactivation``.
+
+    Source: Kamnitsas et al., "Efficient multi-scale 3D CNN with fully connected CRF for accurate brain lesion
+    segmentation", Medical Image Analysis 36, 2017; residuals: Kamnitsas et al., BrainLes 2016.
+
+    >>> network = DeepMedic(in_channels=1, out_channels=2, channels=(2,) * 8, joint=(4, 4))
+    >>> network(torch.zeros(1, 1, 51, 54, 51)).shape
+    torch.Size([1, 2, 3, 6, 3])
+    >>> DeepMedic(in_channels=1, out_channels=2, low_resolution_factors=(3, 5)).geometry.input_size((15, 15, 30))
+    (95, 95, 110)
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int = 3,
+        low_resolution_factors: Sequence[int] = (3,),
+        channels: Sequence[int] = (30, 30, 40, 40, 40, 40, 50, 50),
+        joint: Sequence[int] = (150, 150),
+        residual: bool = False,
+        dropout: float = 0.0,
+        wide: bool = False,
+        preactivation: bool = False,
+    ) -> None:
+        super().__init__()
+        check_options(in_channels=in_channels, out_channels=out_channels, spatial_dims=spatial_dims, dropout=dropout)
+        self.factors = _check_whole("low_resolution_factors", low_resolution_factors, least=2)
+        channels = _check_whole("channels", channels, least=1)
+        joint = _check_whole("joint", (250, 250) if wide else joint, least=1)
+        if residual and any(
+            channels[number - 3] > channels[number - 1] for number in RESIDUAL_LAYERS if number <= len(channels)
+        ):
+            raise ValueError(
+                f"with residual=True no layer may have fewer channels than two layers before, got {channels}"
+            )
+        self.in_channels = in_channels
+        self.layers = len(channels)
+        self.geometry = self._geometry(spatial_dims, joint_size=3 if wide else 1)
+        self.full = _Path(in_channels, channels, spatial_dims, residual, preactivation)
+        self.low = nn.ModuleList(
+            _Path(in_channels, channels, spatial_dims, residual, preactivation) for _ in self.factors
+        )
+        sizes = (channels[-1] * (1 + len(self.factors)), *joint)
+        self.joint = nn.ModuleList(
+            _Unit(sizes[i], sizes[i + 1], 3 if wide and i == 0 else 1, spatial_dims, preactivation, bare=False)
+            for i in range(len(joint))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Sequential()
+        if preactivation:
+            self.last.add_module("norm", BATCH_NORM[spatial_dims](sizes[-1]))
+            self.last.add_module("activation", nn.PReLU(sizes[-1]))
+        self.classifier = CONVOLUTION[spatial_dims](sizes[-1], out_channels, 1)
+        initialise(self)
+
+    def _geometry(self, dims: int, joint_size: int) -> Geometry:
+        """Sizes and receptive field; see the class for the alignment."""
+        largest, extra = max(self.factors, default=1), joint_size // 2
+        reach = 2 * self.layers
+        # One output voxel looks at ``joint_size`` neighbours, which touch at most 1 + ⌈(joint_size − 1) / f⌉ blocks.
+        fields = [f * (reach + 1 + math.ceil((joint_size - 1) / f)) for f in (1, *self.factors)]
+        return Geometry(
+            receptive_field=(max(fields),) * dims,
+            margin=self.layers * largest + extra,
+            multiple=math.lcm(*self.factors),
+            base=reach * largest,
+            minimum=reach * largest + joint_size,
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, out_channels, *geometry.output_size(spatial)) for ``x`` (B, in_channels, *spatial)."""
+        check_input(x, self.in_channels, self.geometry)
+        largest = max(self.factors, default=1)
+        full = self.full(crop_faces(x, self.layers * (largest - 1)))
+        paths = [full]
+        for factor, path in zip(self.factors, self.low, strict=True):
+            coarse = _average(crop_faces(x, self.layers * (largest - factor)), factor)
+            paths.append(F.interpolate(path(coarse), size=full.shape[2:], mode="nearest"))
+        y = torch.cat(paths, dim=1)
+        for number, layer in enumerate(self.joint):
+            y = layer(y if number == 0 else self.dropout(y))
+        return self.classifier(self.dropout(self.last(y)))
+
+
+def _average(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """The mean over blocks of ``factor`` voxels along each axis."""
+    return F.avg_pool2d(x, factor) if x.ndim == 4 else F.avg_pool3d(x, factor)
+
+
+def _match_channels(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """``x`` with channels of zeros after its own."""
+    more = channels - x.shape[1]
+    return F.pad(x, [0, 0] * (x.ndim - 2) + [0, more]) if more else x
+
+
+def _check_whole(name: str, values: Sequence[int], least: int) -> tuple[int, ...]:
+    """``values`` as a tuple of whole numbers of at least ``least``."""
+    numbers = tuple(values) if isinstance(values, Sequence) else ()
+    if not isinstance(values, Sequence) or any(not isinstance(v, int) or v < least for v in numbers):
+        raise ValueError(f"{name} must be a list of whole numbers of at least {least}, got {values!r}")
+    if not numbers and name != "low_resolution_factors":
+        raise ValueError(f"{name} needs at least one number, got {values!r}")
+    return numbers

@@ -1,0 +1,191 @@
+"""HighRes3DNet (Li et al. 2017): dilated residual blocks that keep full resolution from the scan to the labels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import nn
+
+from networks.blocks import CONVOLUTION, check_choice, check_input, check_options, initialise
+from networks.dilated import ConvNorm, DilatedBlock, Layout
+from networks.geometry import Geometry
+from networks.lattice import Padding, from_lattices, pad_to_multiple, to_lattices
+from networks.norms import BATCH_NORM
+from networks.recompute import recomputed
+
+DILATIONS = (1, 2, 4)
+PERIOD = 4
+# In evaluation the sub-lattices pass through the dilated stages in pieces of about so many voxels, and of one sub-
+# lattice at least: a tensor of 64 channels is then 64 MiB in float32, and a convolution has work enough for any device.
+PIECE_VOXELS = 2**18
+
+
+class HighResNet(nn.Module):
+    """HighRes3DNet: 20 convolutions and a 1³ classifier at full resolution, receptive field 87 voxels.
+
+    A 3³ convolution to ``width`` channels; three residual blocks of two 3³ convolutions with ``width`` channels, three
+    with 2·``width`` and dilation 2, three with 4·``width`` and dilation 4; a 1³ convolution to 5·``width``, dropout;
+    a 1³ convolution to the classes. Every block is (norm → activation → convolution) twice plus the identity, zero-
+    padded half before and half after where the channels grow. No convolution has a bias, and the logits are linear. For
+    one input channel and C classes the convolutions have 807,344 + 80·C weights.
+
+    The dilated stages run as plain convolutions on interleaved sub-lattices (see `networks.lattice`), with the same
+    result. In evaluation without gradients these pass one after another, so that a whole scan needs little memory.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: classes, the background included.
+        spatial_dims: 2 or 3.
+        width: channels of the first stage; 16 in the paper, fewer for a narrow and more for a wide network.
+        activation: "relu", or "prelu" with a slope for each channel.
+        norm: "batch" (momentum 0.1, ε 1e-5), or "instance" for batches of one.
+        dropout: probability that a feature of the 1³ layer is set to zero in training.
+        checkpointing: keep only the input of each block in training and compute the rest again in the backward
+            pass: a third more time for a fraction of the memory.
+        sub_lattices: False runs dilated convolutions as such.
+
+    Shapes: (B, in_channels, *spatial) to logits (B, out_channels, *spatial); any size. Sizes divisible by 4 run
+    fastest.
+
+    Raises:
+        ValueError: an option out of its range; an input with other channels or axes.
+
+    State dict: ``stem.conv``, ``stem.norm``; ``stages.S.B`` (stage S, block B, each from 0) with ``norm1``, ``conv1``,
+    ``norm2``, ``conv2``; ``features.conv``, ``features.norm``; ``classifier``. Each norm holds ``norm.weight``,
+    ``norm.bias``, the running statistics of batch norm, and ``activation.weight`` with PReLU.
+
+    Source: Li et al., "On the compactness, efficiency, and representation of 3D convolutional networks: brain
+    parcellation as a pretext task", IPMI 2017.
+
+    >>> network = HighResNet(in_channels=2, out_channels=3, spatial_dims=2, width=4)
+    >>> network(torch.zeros(1, 2, 12, 10)).shape
+    torch.Size([1, 3, 12, 10])
+    >>> network.geometry.receptive_field
+    (87, 87)
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int = 3,
+        width: int = 16,
+        activation: str = "relu",
+        norm: str = "batch",
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+        sub_lattices: bool = True,
+    ) -> None:
+        super().__init__()
+        check_options(
+            in_channels=in_channels, out_channels=out_channels, spatial_dims=spatial_dims, dropout=dropout, width=width
+        )
+        check_choice("activation", activation, ("relu", "prelu"))
+        check_choice("norm", norm, ("batch", "instance"))
+        self.in_channels = in_channels
+        self.checkpointing = checkpointing
+        self.sub_lattices = sub_lattices
+        self.geometry = Geometry(receptive_field=(87,) * spatial_dims, preferred_multiple=PERIOD)
+
+        def unit(channels_in: int, channels: int, size: int) -> ConvNorm:
+            return ConvNorm(channels_in, channels, size, spatial_dims, norm, activation)
+
+        def stage(channels_in: int, channels: int, dilation: int) -> nn.ModuleList:
+            sizes = (channels_in, channels, channels)
+            return nn.ModuleList(DilatedBlock(c, channels, spatial_dims, dilation, norm, activation) for c in sizes)
+
+        self.stem = unit(in_channels, width, 3)
+        widths = (width, *(width * dilation for dilation in DILATIONS))
+        self.stages = nn.ModuleList(stage(a, b, d) for a, b, d in zip(widths, widths[1:], DILATIONS, strict=False))
+        self.features = unit(widths[-1], 5 * width, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = CONVOLUTION[spatial_dims](5 * width, out_channels, 1, bias=False)
+        initialise(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, out_channels, *spatial) for ``x`` (B, in_channels, *spatial)."""
+        check_input(x, self.in_channels, self.geometry)
+        if not self._runs_on_lattices(x):
+            return self._head(self.extract_features(x), Layout(x.shape[0]))
+        size, layout = x.shape[2:], Layout(x.shape[0])
+        x = self._stage(0, self.stem(x, layout), layout)
+        layout = Layout(x.shape[0], padding=Padding.of(x, PERIOD)).dealt(2)
+        x = to_lattices(pad_to_multiple(x, PERIOD), 2)
+        if self._at_once(x):
+            logits = from_lattices(self._dilated_stages(x, layout), (2, 2))
+        else:
+            logits = self._in_pieces(x, layout)
+        for axis, length in enumerate(size, start=2):
+            logits = logits.narrow(axis, 0, length)
+        return logits
+
+    def extract_features(self, x: torch.Tensor) -> torch.Tensor:
+        """The residual stream after the last block, (B, 4 · width, *spatial), in the order of the scan."""
+        check_input(x, self.in_channels, self.geometry)
+        layout = Layout(x.shape[0])
+        x = self.stem(x, layout)
+        for index in range(len(DILATIONS)):
+            x = self._stage(index, x, layout)
+        return x
+
+    def _dilated_stages(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """From the sub-lattices of dilation 2 to logits on those of dilation 4."""
+        x = to_lattices(self._stage(1, x, layout), 2)
+        layout = layout.dealt(2)
+        return self._head(self._stage(2, x, layout), layout)
+
+    def _at_once(self, x: torch.Tensor) -> bool:
+        """Whether all sub-lattices go through together: always where statistics or gradients need them all."""
+        return self.training or torch.is_grad_enabled() or not self._plain or x[:, 0].numel() <= PIECE_VOXELS
+
+    def _in_pieces(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Logits in the order of the (padded) scan, a few sub-lattices of dilation 2 at a time.
+
+        Sub-lattices never meet, so the whole scan costs the memory of the undilated stage and of one piece.
+        """
+        count, dims = x.shape[0], x.ndim - 2
+        offsets = list(itertools.product((0, 1), repeat=dims))
+        rows = max(1, PIECE_VOXELS // x[0, 0].numel())
+        logits: torch.Tensor | None = None
+        for start in range(0, count, rows):
+            stop = min(start + rows, count)
+            piece = from_lattices(self._dilated_stages(x[start:stop], layout.rows(start, stop)), (2,))
+            if logits is None:
+                full = [2 * length for length in piece.shape[2:]]
+                logits = piece.new_empty((count // 2**dims, piece.shape[1], *full))
+            for row in range(start, stop):
+                sample, remainder = divmod(row, 2**dims)
+                places = tuple(slice(offset, None, 2) for offset in offsets[remainder])
+                logits[(sample, slice(None), *places)] = piece[row - start]
+        assert logits is not None
+        return logits
+
+    def _stage(self, index: int, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """The three blocks of one dilation."""
+        recompute = self.checkpointing and self.training and torch.is_grad_enabled()
+        blocks = self.stages[index]
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
+            x = recomputed(block, x, layout) if recompute else block(x, layout)
+        return x
+
+    def _head(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """The 1³ layers: features, dropout, linear logits."""
+        return self.classifier(self.dropout(self.features(x, layout)))
+
+    @property
+    def _plain(self) -> bool:
+        """Whether every norm is the plain batch norm, in evaluation one affine map for each voxel."""
+        return type(self.stem.norm.norm) in BATCH_NORM.values()
+
+    def _runs_on_lattices(self, x: torch.Tensor) -> bool:
+        """Whether sub-lattices give the same result and are worth their padding."""
+        size = x.shape[2:]
+        if all(length % PERIOD == 0 for length in size):
+            return self.sub_lattices
+        # Statistics that leave the padding out exist for the plain batch norm alone.
+        padded = math.prod(length + (-length) % PERIOD for length in size)
+        return self.sub_lattices and self._plain and padded <= 1.5 * math.prod(size)

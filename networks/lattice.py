@@ -1,0 +1,149 @@
+"""Dilated convolutions as plain ones, on interleaved sub-lattices.
+
+A 3³ convolution of dilation d never mixes voxels whose coordinates differ modulo d. Dealt out to the d³ interleaved
+sub-lattices, each a small volume of its own in the batch axis, the volume meets the same weights without dilation:
+the same numbers, on kernels that are several times as fast where a library has fast ones for plain convolutions only
+(bfloat16 on CPUs with AMX: 177 ms to 106 ms for 64 channels and dilation 4, 68 ms to 11 ms for 32 and dilation 2).
+Statistics over the batch do not change, for the voxels are the same ones.
+
+Moves can follow one another: the sub-lattices of dilation 2, moved by 2 again, are those of dilation 4. The
+sub-lattices of one sample stay next to each other in the batch axis, so that
+``x.unflatten(0, (batch, -1))`` is a view with one row for each sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+
+def is_channels_last(x: torch.Tensor) -> bool:
+    """Whether the channels of ``x`` (B, C, *spatial) are its innermost axis in memory."""
+    return x.stride(1) == 1 and x.shape[1] > 1
+
+
+def to_lattices(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Deal the voxels of each sample out to its ``factor``^n interleaved sub-lattices, in one copy.
+
+    Voxel ``factor * q + r`` of an axis goes to sub-lattice r, place q. The memory format is kept.
+
+    Args:
+        x: (B, C, *spatial), every spatial size divisible by ``factor``.
+        factor: the dilation that disappears.
+
+    Returns:
+        (B · factor^n, C, *spatial / factor).
+
+    >>> to_lattices(torch.arange(6.0).reshape(1, 1, 1, 6).expand(1, 1, 2, 6), 2).shape
+    torch.Size([4, 1, 1, 3])
+    """
+    batch, channels, *size = x.shape
+    dims = len(size)
+    split = [n for length in size for n in (length // factor, factor)]
+    remainders, quotients = range(2, 2 * dims + 1, 2), range(1, 2 * dims, 2)
+    count = batch * factor**dims
+    small = [length // factor for length in size]
+    if is_channels_last(x):
+        last = x.movedim(1, -1).reshape(batch, *split, channels)
+        return last.permute(0, *remainders, *quotients, 2 * dims + 1).reshape(count, *small, channels).movedim(-1, 1)
+    first = x.reshape(batch, channels, *split)
+    order = (0, *(r + 1 for r in remainders), 1, *(q + 1 for q in quotients))
+    return first.permute(order).reshape(count, channels, *small)
+
+
+def from_lattices(x: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
+    """Undo the moves ``to_lattices(…, factors[0])``, ``to_lattices(…, factors[1])`` …, in one copy for all.
+
+    Args:
+        x: (B · Π factorᵢ^n, C, *spatial).
+        factors: the factors of the moves, in the order in which they were made.
+
+    Returns:
+        (B, C, *spatial · Π factorᵢ).
+
+    >>> x = torch.randn(2, 3, 8, 4)
+    >>> torch.equal(from_lattices(to_lattices(to_lattices(x, 2), 2), (2, 2)), x)
+    True
+    """
+    count, channels, *small = x.shape
+    dims, moves = len(small), len(factors)
+    period = math.prod(factors)
+    batch = count // period**dims
+    size = [length * period for length in small]
+    # The batch axis holds (batch, the remainders of the first move, those of the second, …); a coordinate is
+    # q · f₁f₂… + … + s · f₁ + r, so its axis is built from (q, last remainder, …, first remainder).
+    remainders = [factor for factor in factors for _ in range(dims)]
+    if is_channels_last(x):
+        split = x.movedim(1, -1).reshape(batch, *remainders, *small, channels)
+        order = [0]
+        for axis in range(dims):
+            order.append(1 + moves * dims + axis)
+            order.extend(1 + move * dims + axis for move in reversed(range(moves)))
+        return split.permute(*order, split.ndim - 1).reshape(batch, *size, channels).movedim(-1, 1)
+    split = x.reshape(batch, *remainders, channels, *small)
+    order = [0, 1 + moves * dims]
+    for axis in range(dims):
+        order.append(2 + moves * dims + axis)
+        order.extend(1 + move * dims + axis for move in reversed(range(moves)))
+    return split.permute(order).reshape(batch, channels, *size)
+
+
+def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    """``x`` (B, C, *spatial) with zeros after its last voxels, so that every size is divisible by ``multiple``."""
+    pads = [(-length) % multiple for length in x.shape[2:]]
+    if not any(pads):
+        return x
+    return F.pad(x, [n for pad in reversed(pads) for n in (0, pad)])
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What lies outside the volumes after `pad_to_multiple`, wherever their voxels are dealt to.
+
+    Args:
+        mask: (B', 1, *spatial), 1 inside the volumes and 0 outside.
+        reach: for each axis, how many of the last places can lie outside.
+        inside: the number of voxels inside, all samples together.
+    """
+
+    mask: torch.Tensor
+    reach: tuple[int, ...]
+    inside: int
+
+    @classmethod
+    def of(cls, x: torch.Tensor, multiple: int) -> Padding | None:
+        """The padding that `pad_to_multiple` would give to ``x`` (B, C, *spatial); None if there is none.
+
+        >>> Padding.of(torch.zeros(2, 3, 5, 8), 4).reach
+        (3, 0)
+        """
+        reach = tuple((-length) % multiple for length in x.shape[2:])
+        if not any(reach):
+            return None
+        mask = torch.ones((x.shape[0], 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
+        return cls(pad_to_multiple(mask, multiple), reach, mask.numel())
+
+    def dealt(self, factor: int) -> Padding:
+        """The padding after `to_lattices` with ``factor``."""
+        return replace(self, mask=to_lattices(self.mask, factor), reach=tuple(-(-n // factor) for n in self.reach))
+
+    def rows(self, start: int, stop: int) -> Padding:
+        """The padding of some sub-lattices (``inside`` still counts all)."""
+        return replace(self, mask=self.mask[start:stop])
+
+
+def zero_outside_(x: torch.Tensor, padding: Padding) -> torch.Tensor:
+    """Set to zero, in place, what lies outside the volume.
+
+    Only the last few places of each axis can lie outside, so the cost is that of faces, not of the volume.
+    """
+    for axis, reach in enumerate(padding.reach, start=2):
+        if reach:
+            start = max(0, x.shape[axis] - reach)
+            length = x.shape[axis] - start
+            x.narrow(axis, start, length).mul_(padding.mask.narrow(axis, start, length))
+    return x

@@ -1,0 +1,65 @@
+"""What prepare shows on screen: the table of faults and the summary of the dataset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.cases import Fault
+from pipeline.console import console
+
+_MANY = 10
+
+
+def show_faults(faults: Sequence[Fault], root: Path) -> None:
+    """Every error in a row of its own; a warning that more than ten cases share is told once, with their number.
+
+    File names are shown relative to ``root``, the source; ``rejected.json`` has them in full.
+    """
+    if not faults:
+        return
+    counts = Counter(fault.check for fault in faults if fault.severity == "warning")
+    table = Table(title="Faults", title_justify="left")
+    for heading in ("case", "check", "severity", "what is wrong"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("check", "severity"))
+    told: set[str] = set()
+    for fault in faults:
+        many = fault.severity == "warning" and counts[fault.check] > _MANY
+        if many and fault.check in told:
+            continue
+        told.add(fault.check)
+        case = f"{fault.case} and {counts[fault.check] - 1} more" if many else fault.case
+        style = "red" if fault.severity == "error" else "yellow"
+        message = fault.message if not fault.file or fault.file in fault.message else f"{fault.message} ({fault.file})"
+        table.add_row(
+            escape(case), fault.check, f"[{style}]{fault.severity}[/]", escape(message.replace(f"{root}/", ""))
+        )
+    console.print(table)
+
+
+def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: dict[str, Any], rejected: int) -> None:
+    """Cases, channels, structures with their size and rarity, the split, and the files written."""
+    training, test = content["training"], content["test"]
+    table = Table(title=f"{escape(content['name'])}: {kind}", title_justify="left", show_header=False)
+    table.add_row("cases", f"{fingerprint['cases']}" + (f" ({rejected} left out)" if rejected else ""))
+    table.add_row("channels", escape(", ".join(content["channels"])))
+    table.add_row("size", " × ".join(f"{axis['median']:.0f}" for axis in fingerprint["size"]) + " voxels (median)")
+    table.add_row("spacing", " × ".join(f"{axis['median']:.3g}" for axis in fingerprint["spacing_mm"]) + " mm (median)")
+    for name, structure in fingerprint["structures"].items():
+        table.add_row(escape(name), _structure_text(structure, fingerprint["cases"]))
+    table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
+    table.add_row("written", escape(", ".join(str(output / name) for name in ("dataset.json", "fingerprint.json"))))
+    console.print(table)
+
+
+def _structure_text(structure: dict[str, Any], cases: int) -> str:
+    if not structure["cases"]:
+        return "in no case"
+    share, volume = structure["share"]["median"], structure["volume_ml"]["median"]
+    where = "in every case" if structure["cases"] == cases else f"in {structure['cases']} of {cases} cases"
+    return f"{volume:.3g} ml, {100 * share:.2g} % of the volume (1 : {1 / share:,.0f}), {where}"

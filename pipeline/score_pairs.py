@@ -1,0 +1,167 @@
+"""Which prediction belongs to which reference, and what their values are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import RequestError
+from pipeline.files import read_json
+
+FORMATS = (".nii.gz", ".nii", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
+_SUFFIX = re.compile(r"[_-](seg|segmentation|pred|prediction|label|labels|mask|gt|0000)$", re.IGNORECASE)
+MATCHING = (
+    "by file name without its format; endings such as _seg, _pred, _label, _mask, _gt and _0000 do not count "
+    "where the plain names do not match"
+)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The cases found.
+
+    Attributes:
+        matched: case → (prediction, reference); the prediction is None if there is none.
+        extra: predictions without a reference.
+    """
+
+    matched: dict[str, tuple[Path | None, Path]]
+    extra: list[Path]
+
+
+def stem(path: Path) -> str:
+    """The file name without its image format.
+
+    >>> stem(Path("x/case_1.nii.gz"))
+    'case_1'
+    """
+    name = path.name
+    for suffix in FORMATS:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem
+
+
+def case_name(path: Path) -> str:
+    """The stem without the endings by which tools mark label maps and channels.
+
+    >>> case_name(Path("case_1_0000_seg.nii.gz")), case_name(Path("case_1.nrrd"))
+    ('case_1', 'case_1')
+    """
+    name = stem(path)
+    while (shorter := _SUFFIX.sub("", name)) != name and shorter:
+        name = shorter
+    return name
+
+
+def find_pairs(predictions: Path, references: Path) -> Pairs:
+    """Match two files, or the label maps of two folders by name (the rule is ``MATCHING``).
+
+    Raises:
+        RequestError: a path that does not exist, a folder without label maps, a file against a folder, two files of one
+            folder that are the same case, or no name in common.
+    """
+    for path, what in ((predictions, "predictions"), (references, "references")):
+        if not path.exists():
+            raise RequestError(f"the {what} {path} do not exist; give a label map or a folder of label maps")
+    if predictions.is_file() and references.is_file():
+        return Pairs({case_name(references): (predictions, references)}, [])
+    if predictions.is_file() != references.is_file():
+        raise RequestError(
+            f"{predictions} and {references} are a file and a folder; give two files or two folders of label maps"
+        )
+    found, wanted = _maps(predictions), _maps(references)
+    exact = {stem(path): path for path in found}
+    loose = _by_case(found)
+    _by_case(wanted)
+    matched: dict[str, tuple[Path | None, Path]] = {}
+    for path in wanted:
+        matched[case_name(path)] = (exact.get(stem(path)) or loose.get(case_name(path)), path)
+    used = {prediction for prediction, _ in matched.values()}
+    if used == {None}:
+        raise RequestError(
+            f"no file of {predictions} has the name of a file of {references} (for example {found[0].name} and "
+            f"{wanted[0].name}); names are matched {MATCHING}"
+        )
+    return Pairs(matched, [path for path in found if path not in used])
+
+
+def declared_structures(references: Path) -> dict[str, Any] | None:
+    """Names and values from a ``dataset.json`` in the references' folder or the one above, or None.
+
+    The Medical Segmentation Decathlon's ``{"1": "liver"}`` and nnU-Net's and rarevox's ``{"liver": 1}`` are understood,
+    with a list of values for a union.
+
+    Raises:
+        RequestError: the file is not JSON, or its labels are neither form.
+    """
+    folder = references if references.is_dir() else references.parent
+    for path in (folder / "dataset.json", folder.parent / "dataset.json"):
+        if not path.is_file():
+            continue
+        content = read_json(path)
+        labels = content.get("labels") if isinstance(content, Mapping) else None
+        if isinstance(labels, Mapping):
+            return read_labels(labels, str(path))
+    return None
+
+
+def read_labels(labels: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A ``labels`` section as name → value or tuple of values, the background first as it came.
+
+    >>> read_labels({"0": "background", "1": "liver"}, "dataset.json")
+    {'background': 0, 'liver': 1}
+    >>> read_labels({"whole": [1, 2]}, "dataset.json")
+    {'whole': (1, 2)}
+    """
+    try:
+        if all(isinstance(value, str) for value in labels.values()):
+            return {name: int(value) for value, name in labels.items()}
+        return {n: tuple(int(v) for v in x) if isinstance(x, (list, tuple)) else int(x) for n, x in labels.items()}
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f'the labels of {source} are {dict(labels)}; expected {{"liver": 1}} or {{"1": "liver"}}'
+        ) from error
+
+
+def parse_structures(entries: Iterable[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` or ``NAME=VALUE+VALUE`` (a union) from the command line.
+
+    Raises:
+        RequestError: an entry of another form, or a name twice.
+
+    >>> parse_structures(["core=1", "whole=1+2"])
+    {'core': 1, 'whole': (1, 2)}
+    """
+    structures: dict[str, Any] = {}
+    for entry in entries:
+        name, _, values = entry.rpartition("=")
+        if not name or not re.fullmatch(r"\d+(\+\d+)*", values):
+            raise RequestError(f"--structure {entry!r} was not understood; write NAME=VALUE, or NAME=1+2 for a union")
+        if name in structures:
+            raise RequestError(f"--structure names {name!r} twice; give each structure once (NAME=1+2 is a union)")
+        numbers = tuple(int(value) for value in values.split("+"))
+        structures[name] = numbers if len(numbers) > 1 else numbers[0]
+    return structures
+
+
+def _maps(folder: Path) -> list[Path]:
+    maps = sorted(p for p in folder.iterdir() if p.name.lower().endswith(FORMATS) and not p.name.startswith("."))
+    if not maps:
+        raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(FORMATS)}")
+    return maps
+
+
+def _by_case(paths: Iterable[Path]) -> dict[str, Path]:
+    """Case → file, refusing two files of one case."""
+    cases: dict[str, Path] = {}
+    for path in paths:
+        other = cases.setdefault(case_name(path), path)
+        if other != path:
+            raise RequestError(
+                f"{other.name} and {path.name} in {path.parent} are both case {case_name(path)!r}; keep one of them"
+            )
+    return cases
