@@ -69,10 +69,11 @@ class FocalTverskyLoss(TverskyLoss):
     γ > 1 keeps the gradient up for classes that already overlap well, γ < 1 turns to those that do not. A class
     whose price is below 1e-9 counts as solved: the slope of the power would be infinite there.
 
+    Empty rule: as :class:`TverskyLoss`; the share claimed is not raised to a power.
+
     Args:
         gamma: γ, from 1/3 to 3.
-        alpha, beta, batch, include_background, sigmoid, ignore_index: see :class:`TverskyLoss`, also for the empty
-            rule.
+        alpha, beta, batch, include_background, sigmoid, ignore_index: see :class:`TverskyLoss`.
 
     Raises:
         ValueError: γ outside 1/3 to 3, or a price that is not a finite number above 0.

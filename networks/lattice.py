@@ -47,12 +47,18 @@ def to_lattices(x: torch.Tensor, factor: int) -> torch.Tensor:
     remainders, quotients = range(2, 2 * dims + 1, 2), range(1, 2 * dims, 2)
     count = batch * factor**dims
     small = [length // factor for length in size]
+    # Where axes of one voxel let reshape return a view, contiguous() makes it the promised copy; else it costs nothing.
     if is_channels_last(x):
         last = x.movedim(1, -1).reshape(batch, *split, channels)
-        return last.permute(0, *remainders, *quotients, 2 * dims + 1).reshape(count, *small, channels).movedim(-1, 1)
+        return (
+            last.permute(0, *remainders, *quotients, 2 * dims + 1)
+            .reshape(count, *small, channels)
+            .contiguous()
+            .movedim(-1, 1)
+        )
     first = x.reshape(batch, channels, *split)
     order = (0, *(r + 1 for r in remainders), 1, *(q + 1 for q in quotients))
-    return first.permute(order).reshape(count, channels, *small)
+    return first.permute(order).reshape(count, channels, *small).contiguous()
 
 
 def from_lattices(x: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
@@ -83,13 +89,13 @@ def from_lattices(x: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
         for axis in range(dims):
             order.append(1 + moves * dims + axis)
             order.extend(1 + move * dims + axis for move in reversed(range(moves)))
-        return split.permute(*order, split.ndim - 1).reshape(batch, *size, channels).movedim(-1, 1)
+        return split.permute(*order, split.ndim - 1).reshape(batch, *size, channels).contiguous().movedim(-1, 1)
     split = x.reshape(batch, *remainders, channels, *small)
     order = [0, 1 + moves * dims]
     for axis in range(dims):
         order.append(2 + moves * dims + axis)
         order.extend(1 + move * dims + axis for move in reversed(range(moves)))
-    return split.permute(order).reshape(batch, channels, *size)
+    return split.permute(order).reshape(batch, channels, *size).contiguous()
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:

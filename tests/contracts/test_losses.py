@@ -23,9 +23,9 @@ def public_losses() -> list[type[nn.Module]]:
     found = {}
     for info in pkgutil.iter_modules(losses.__path__, "losses."):
         for name, value in vars(importlib.import_module(info.name)).items():
-            if inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == info.name:
-                if not name.startswith("_") and not inspect.isabstract(value):
-                    found[name] = value
+            is_loss = inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == info.name
+            if is_loss and not name.startswith("_") and not inspect.isabstract(value):
+                found[name] = value
     return [found[name] for name in sorted(found)]
 
 
@@ -45,6 +45,7 @@ def variants() -> list:
 
 
 every_loss = pytest.mark.parametrize("loss_class", LOSSES)
+every_mixture = pytest.mark.parametrize("loss_class", [c for c in LOSSES if issubclass(c, losses.CombinedLoss)])
 every_variant = pytest.mark.parametrize(("loss_class", "options"), variants())
 
 
@@ -85,6 +86,9 @@ def test_options_are_keyword_only_and_the_class_is_documented(loss_class):
 
 @every_variant
 def test_gradient(loss_class, options):
+    if loss_class is losses.WeightedCrossEntropyLoss:
+        # Its weight follows the prediction without a gradient, so differences cannot check it; its own test does.
+        options = {**options, "class_weights": (0.5, 2.0) if "sigmoid" in options else (0.5, 2.0, 1.0)}
     loss = loss_class(**options)
     logits, labels, weight = example(loss, (2, 3, 2, 2, 3))
     assert torch.autograd.gradcheck(lambda z: loss(z, labels, weight), logits.requires_grad_())
@@ -273,10 +277,8 @@ def test_bad_input_is_a_clear_value_error(loss_class, change, message):
         loss(*change(*example(loss)))
 
 
-@every_loss
+@every_mixture
 def test_two_terms_mix_into_the_loss(loss_class):
-    if not issubclass(loss_class, losses.CombinedLoss):
-        pytest.skip("one term only")
     loss = loss_class(alpha=0.25)
     logits, labels, weight = example(loss)
     terms = loss.terms(logits, labels, weight)
@@ -287,16 +289,14 @@ def test_two_terms_mix_into_the_loss(loss_class):
     restored = loss_class()
     restored.load_state_dict(loss.state_dict())
     assert restored.alpha == 1
-    with pytest.raises(ValueError, match="alpha=1.5"):
+    with pytest.raises(ValueError, match=r"alpha=1\.5"):
         loss.alpha = 1.5
     with pytest.raises(ValueError, match="alpha=-1"):
         loss_class(alpha=-1)
 
 
-@every_loss
+@every_mixture
 def test_each_term_has_its_own_gradient(loss_class):
-    if not issubclass(loss_class, losses.CombinedLoss):
-        pytest.skip("one term only")
     loss = loss_class(alpha=0.25)
     logits, labels, weight = example(loss)
     first, second = loss.terms(logits.requires_grad_(), labels, weight).values()

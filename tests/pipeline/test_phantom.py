@@ -262,7 +262,7 @@ def test_the_asked_loads_average_to_the_share(share: float, seed: int) -> None:
 @pytest.mark.parametrize("share", [1e-2, 1e-3, 1e-4, 3e-5])
 def test_the_realised_share_is_the_asked_one(atlas: phantom_anatomy.Atlas, share: float) -> None:
     settings = PhantomSettings(spacing_mm=SPACING_MM, lesion_share=share, seed=1)
-    realised = [(make_subject(k, settings, atlas).labels == LESION).mean() for k in range(8)]
+    realised = [(make_subject(k, settings, atlas).labels == LESION).mean() for k in range(6)]
     assert min(realised) > 0
     assert np.mean(realised) == pytest.approx(share, rel=0.2)
 
