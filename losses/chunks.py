@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from losses.workers import scratch
+
 # Two cores with 1 MiB of level-2 cache each: float32 pieces of 1 MiB were the fastest of 0.25 to 8 MiB.
-CPU_CHUNK_ELEMENTS = 1 << 18
+CPU_CHUNK_ELEMENTS = 1 << 19
 # On a GPU a piece must only be large enough to fill the device and small beside the logits.
 GPU_CHUNK_ELEMENTS = 1 << 24
 
@@ -32,7 +34,6 @@ class Span(NamedTuple):
 class Piece(NamedTuple):
     """One stretch of voxels of one problem: logits (K, n) in class-major order, labels (n,), weights (n,) or None."""
 
-    problem: int
     logits: Tensor
     labels: Tensor
     weight: Tensor | None
@@ -88,34 +89,38 @@ class Volume:
                 last = min(first + rows, self.shape[2])
                 yield Span(problem, sample, group * self.channels_a_problem, first, last)
 
-    def pieces(self) -> Iterator[tuple[Piece, Span]]:
-        """Every piece with its span; logits and weights in the working precision."""
-        for span in self.spans():
-            voxels = self.voxels(span)
-            z = self.at(self.flat, span).reshape(self.channels_a_problem, -1).to(self.dtype)
-            if self.sigmoid:
-                z = torch.cat((torch.zeros_like(z), z))
-            label_channel = span.channel if self.sigmoid else 0
-            labels = self.labels[span.sample, label_channel, voxels]
-            weight = None if self.weight is None else self.weight[span.sample, 0, voxels].to(self.dtype)
-            entropy_weight = None
-            if self.entropy_weight is not None:
-                entropy_weight = self.entropy_weight[span.sample, label_channel, voxels].to(self.dtype)
-            if self.ignore_index is not None:
-                ignored = labels == self.ignore_index
-                labels = labels.masked_fill(ignored, 0)
-                counted = (~ignored).to(self.dtype)
-                weight = counted if weight is None else weight * counted
-                entropy_weight = None if entropy_weight is None else entropy_weight * counted
-            yield Piece(span.problem, z, labels, weight, entropy_weight), span
+    @property
+    def threads(self) -> int:
+        """How many threads work on the pieces: PyTorch's number on a CPU, else one, as the device does the work."""
+        return torch.get_num_threads() if self.flat.device.type == "cpu" else 1
+
+    def piece(self, span: Span) -> Piece:
+        """The piece at a span; logits and weights in the working precision."""
+        voxels = self.voxels(span)
+        z = self.at(self.flat, span).reshape(self.channels_a_problem, -1).to(self.dtype)
+        if self.sigmoid:
+            z = torch.cat((torch.zeros_like(z), z))
+        label_channel = span.channel if self.sigmoid else 0
+        labels = self.labels[span.sample, label_channel, voxels]
+        weight = None if self.weight is None else self.weight[span.sample, 0, voxels].to(self.dtype)
+        entropy_weight = None
+        if self.entropy_weight is not None:
+            entropy_weight = self.entropy_weight[span.sample, label_channel, voxels].to(self.dtype)
+        if self.ignore_index is not None:
+            ignored = labels == self.ignore_index
+            labels = labels.masked_fill(ignored, 0)
+            counted = (~ignored).to(self.dtype)
+            weight = counted if weight is None else weight * counted
+            entropy_weight = None if entropy_weight is None else entropy_weight * counted
+        return Piece(z, labels, weight, entropy_weight)
 
     def reference(self, labels: Tensor) -> Tensor:
-        """The one-hot reference (K, n) of one piece's labels (n,); no column is set for a label outside the classes."""
-        if labels.dtype != torch.uint8 or self.classes > 256:
-            labels = labels.to(torch.int32)
+        """The one-hot reference (K, n) of one piece's labels (n,), in scratch memory."""
+        # A label that does not fit wraps around here; piece_extremes sees it as it was, and the loss is refused.
+        labels = labels.to(torch.uint8 if self.classes <= 256 else torch.int32)
         classes = torch.arange(self.classes, dtype=labels.dtype, device=labels.device)[:, None]
-        reference = torch.empty(self.classes, labels.shape[0], dtype=self.dtype, device=labels.device)
-        return torch.eq(labels, classes, out=reference)
+        shape = torch.empty((), dtype=self.dtype, device=labels.device).expand(self.classes, labels.shape[0])
+        return torch.eq(labels, classes, out=scratch("reference", shape))
 
     def voxels(self, span: Span) -> slice:
         """The voxels of a span along a flattened (voxels,) axis."""
@@ -143,18 +148,24 @@ def flatten_voxels(values: Tensor) -> Tensor:
 
 
 class SoftmaxPiece(NamedTuple):
-    """The softmax of one piece (K, n) and the log of its denominator (n,)."""
+    """The softmax of one piece (K, n), its denominator Σ exp(z − shift) (n,), the shift (n,) or None for 0, and a
+    buffer (K, n) that is free for use."""
 
     probability: Tensor
-    log_total: Tensor
+    total: Tensor
+    shift: Tensor | None
+    spare: Tensor
 
     def surprise(self, logits: Tensor) -> Tensor:
-        """−log p of every class, (K, n), exact where p itself would vanish."""
-        return self.log_total - logits
+        """−log p of every class, (K, n), exact where p itself would vanish; written into ``spare``."""
+        log_total = self.total.log() if self.shift is None else self.total.log().add_(self.shift)
+        return torch.sub(log_total, logits, out=self.spare)
 
 
-def softmax_piece(logits: Tensor, place: Tensor | None = None) -> SoftmaxPiece:
+def softmax_piece(logits: Tensor, place: Tensor | None = None, buffer: Tensor | None = None) -> SoftmaxPiece:
     """Softmax over axis 0 of (K, n), written into ``place`` (K, n or K, *rows) where one is given.
+
+    ``buffer`` (K, n) takes the exponentials; it then is the softmax itself or, with a ``place``, spare.
 
     On a CPU the exponentials are taken unshifted and their sums looked at: between 1e-30 and 1e37 they are exact, as
     logits of a network are. Otherwise (logits near ±80) the largest is subtracted first, at two passes more.
@@ -163,23 +174,56 @@ def softmax_piece(logits: Tensor, place: Tensor | None = None) -> SoftmaxPiece:
     [[0.5], [0.5]]
     """
     shift: Tensor | None = None
-    exponential = torch.exp(logits)
+    exponential = torch.exp(logits, out=buffer)
     total = exponential.sum(0)
     if logits.is_cuda or not within(total, 1e-30, 1e37):  # on a GPU, looking would wait for the device
         shift = logits.amax(0)
-        exponential = torch.sub(logits, shift).exp_()
+        exponential = torch.sub(logits, shift, out=buffer).exp_()
         total = exponential.sum(0)
-    log_total = total.log() if shift is None else total.log().add_(shift)
-    scale = total.reciprocal_()
+    scale = total.reciprocal()
     if place is not None and place.shape == exponential.shape:
-        return SoftmaxPiece(torch.mul(exponential, scale, out=place), log_total)
+        return SoftmaxPiece(torch.mul(exponential, scale, out=place), total, shift, exponential)
     probability = exponential.mul_(scale)
     if place is not None:
         place.copy_(probability.view(place.shape))
-    return SoftmaxPiece(probability, log_total)
+    return SoftmaxPiece(probability, total, shift, torch.empty_like(probability))
 
 
 def within(values: Tensor, low: float, high: float) -> bool:
     """Whether every value lies strictly between ``low`` and ``high``; False for NaN."""
     least, most = torch.aminmax(values)
     return bool(least > low) and bool(most < high)
+
+
+class Extremes(NamedTuple):
+    """What :func:`losses.checks.check_values` must see of a piece, in its order, as tensors of one element."""
+
+    logit_sum: Tensor
+    label_low: Tensor
+    label_high: Tensor
+    label_fraction: Tensor | None
+    weight_low: Tensor | None
+    weight_sum: Tensor | None
+
+
+def piece_extremes(piece: Piece) -> Extremes:
+    """The extremes of one piece, without waiting for the device; None stands for 0."""
+    labels, weight = piece.labels, piece.weight
+    fraction = (labels - labels.round()).abs().amax() if labels.is_floating_point() else None
+    low, high = torch.aminmax(labels)
+    if weight is None:
+        return Extremes(piece.logits.sum(), low, high, fraction, None, None)
+    return Extremes(piece.logits.sum(), low, high, fraction, weight.amin(), weight.sum())
+
+
+def merge_extremes(extremes: list[Extremes]) -> list[float]:
+    """The extremes of all pieces together; the one place where a GPU is waited for."""
+    device = extremes[0].logit_sum.device
+    merged = []
+    for name, values in zip(Extremes._fields, zip(*extremes, strict=True), strict=True):
+        if values[0] is None:
+            merged.append(torch.zeros((), device=device))
+            continue
+        seen = torch.stack(values).to(torch.float32)
+        merged.append(seen.sum() if name.endswith("sum") else seen.amin() if name.endswith("low") else seen.amax())
+    return torch.stack(merged).tolist()

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from losses.checks import check_shapes, check_values
-from losses.chunks import Volume, softmax_piece
+from losses.chunks import Extremes, Span, Volume, merge_extremes, piece_extremes, softmax_piece
 from losses.combined import CombinedLoss
-from losses.overlap import SumTable, label_extremes, merge_extremes
+from losses.overlap import SumTable
 from losses.pages import empty_gradient
 from losses.table_loss import ratio, scalar
+from losses.workers import each_piece
 
 
 class ComponentDiceCELoss(CombinedLoss):
@@ -127,19 +128,28 @@ class _RegionSums(torch.autograd.Function):
         sums = torch.zeros(4, samples, structures, options.regions, dtype=torch.float64, device=logits.device)
         entropy = torch.zeros(2, samples, dtype=torch.float64, device=logits.device)
         flat_regions = regions.reshape(*regions.shape[:2], -1)
-        extremes = []
-        for piece, span in volume.pieces():
+
+        def work(span: Span) -> tuple[Tensor, Tensor, Extremes]:
+            piece = volume.piece(span)
             r = volume.reference(piece.labels)
             soft = softmax_piece(piece.logits)
-            w = torch.ones_like(soft.log_total) if piece.weight is None else piece.weight
+            w = torch.ones_like(soft.total) if piece.weight is None else piece.weight
             part = flat_regions[span.sample, :, volume.voxels(span)]
-            for index, region in enumerate(part):
-                pw, rw = soft.probability[index + 1] * w, r[index + 1] * w
-                for row, values in enumerate((w, pw, rw, pw * r[index + 1])):
-                    sums[row, span.sample, index] += torch.bincount(region, values, minlength=options.regions)
+            counts = [
+                torch.bincount(region, values, minlength=options.regions)
+                for p_of, r_of, region in zip(soft.probability[1:], r[1:], part, strict=True)
+                for values in (w, p_of * w, r_of * w, p_of * r_of * w)
+            ]
             surprise = soft.surprise(piece.logits).mul_(r).sum(0)
-            entropy[:, span.sample] += torch.stack(((surprise * w).sum(), w.sum()))
-            extremes.append(label_extremes(piece))
+            of_entropy = torch.stack(((surprise * w).sum(), w.sum()))
+            return torch.stack(counts).view(structures, 4, -1).transpose(0, 1), of_entropy, piece_extremes(piece)
+
+        spans = list(volume.spans())
+        done = each_piece(work, spans, threads=volume.threads)
+        for span, (counts, of_entropy, _) in zip(spans, done, strict=True):
+            sums[:, span.sample] += counts
+            entropy[:, span.sample] += of_entropy
+        extremes = [seen for *_, seen in done]
         check_values(merge_extremes(extremes), volume.classes)
         ctx.save_for_backward(logits, labels, weight, regions)
         ctx.options = options
@@ -155,7 +165,9 @@ class _RegionSums(torch.autograd.Function):
         grad_flat = grad.view(volume.shape)
         flat_regions = regions.reshape(*regions.shape[:2], -1)
         g = grad_sums.to(volume.dtype)
-        for piece, span in volume.pieces():
+
+        def work(span: Span) -> None:
+            piece = volume.piece(span)
             r = volume.reference(piece.labels)
             p = softmax_piece(piece.logits).probability
             d = torch.zeros_like(p)
@@ -170,6 +182,8 @@ class _RegionSums(torch.autograd.Function):
                 d *= piece.weight
             place = volume.at(grad_flat, span)
             place.copy_(d[-place.shape[0] :].view(place.shape))
+
+        each_piece(work, volume.spans(), threads=volume.threads)
         return grad, None, None, None, None
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from losses.checks import check_shapes
-from losses.chunks import Volume, softmax_piece
+from losses.chunks import Span, Volume, softmax_piece
 from losses.dice_ce import DiceCELoss
 from losses.distributed import pool_processes
 from losses.overlap import SumTable, overlap_sums
+from losses.workers import each_piece
 
 
 class DiceTopKLoss(DiceCELoss):
@@ -85,15 +86,15 @@ def voxel_cross_entropy(
     volume = Volume(logits, labels, weight, sigmoid=sigmoid, ignore_index=ignore_index)
     surprise = torch.empty(volume.problems, volume.labels.shape[-1], dtype=volume.dtype, device=logits.device)
     counted = torch.ones_like(surprise)
-    done = [0] * volume.problems
-    for piece, _ in volume.pieces():
-        reference = volume.reference(piece.labels)
-        first, last = done[piece.problem], done[piece.problem] + piece.labels.shape[0]
-        of_label = softmax_piece(piece.logits).surprise(piece.logits).mul_(reference)
-        torch.sum(of_label, 0, out=surprise[piece.problem, first:last])
+
+    def work(span: Span) -> None:
+        piece, voxels = volume.piece(span), volume.voxels(span)
+        of_label = softmax_piece(piece.logits).surprise(piece.logits).mul_(volume.reference(piece.labels))
+        torch.sum(of_label, 0, out=surprise[span.problem, voxels])
         if piece.weight is not None:
-            counted[piece.problem, first:last] = piece.weight
-        done[piece.problem] = last
+            counted[span.problem, voxels] = piece.weight
+
+    each_piece(work, volume.spans(), threads=volume.threads)
     return surprise.view(volume.labels.shape), counted.view(volume.labels.shape)
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from losses.checks import check_shapes, check_values
-from losses.chunks import Piece, SoftmaxPiece, Volume, softmax_piece
+from losses.chunks import Extremes, Piece, SoftmaxPiece, Span, Volume, merge_extremes, piece_extremes, softmax_piece
 from losses.pages import empty_gradient
+from losses.workers import each_piece, scratch
 
 
 class SumTable(NamedTuple):
@@ -173,37 +174,25 @@ class _Options(NamedTuple):
     keep: bool
 
 
-def _sum_pieces(volume: Volume, columns: Columns, kept: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+def _sum_pieces(volume: Volume, columns: Columns, kept: Tensor | None) -> tuple[Tensor, list[Extremes]]:
     """The stacked sums in float64 and the extremes of every piece; probabilities go to ``kept``."""
     device = volume.flat.device
     wide = torch.float32 if device.type == "mps" else torch.float64
     totals = torch.zeros(volume.problems, len(SumTable._fields), volume.classes, dtype=wide, device=device)
-    extremes = []
     kept_flat = None if kept is None else kept.view(volume.shape)
-    for piece, span in volume.pieces():
-        r = volume.reference(piece.labels)
-        soft = softmax_piece(piece.logits, None if kept_flat is None else volume.at(kept_flat, span))
-        totals[piece.problem] += _piece_sums(soft, piece, r, columns).to(wide)
-        extremes.append(label_extremes(piece))
-    return totals.transpose(0, 1).contiguous(), extremes
 
+    def work(span: Span) -> tuple[Tensor, Extremes]:
+        piece = volume.piece(span)
+        place = None if kept_flat is None else volume.at(kept_flat, span)
+        soft = softmax_piece(piece.logits, place, scratch("exponential", piece.logits))
+        sums = _piece_sums(soft, piece, volume.reference(piece.labels), columns)
+        return sums, piece_extremes(piece)
 
-def label_extremes(piece: Piece) -> Tensor:
-    """What :func:`losses.checks.check_values` must see of one piece, in its order, without waiting for the device."""
-    labels = piece.labels
-    zero = torch.zeros((), device=labels.device)
-    fraction = (labels - labels.round()).abs().amax() if labels.is_floating_point() else zero
-    weight_low = zero if piece.weight is None else piece.weight.amin()
-    weight_sum = zero if piece.weight is None else piece.weight.sum()
-    values = (piece.logits.sum(), *torch.aminmax(labels), fraction, weight_low, weight_sum)
-    return torch.stack([value.to(torch.float32) for value in values])
-
-
-def merge_extremes(extremes: list[Tensor]) -> list[float]:
-    """The extremes of all pieces together; the one place where a GPU is waited for."""
-    seen = torch.stack(extremes)
-    merged = (seen[:, 0].sum(), seen[:, 1].amin(), *seen[:, 2:4].amax(0), seen[:, 4].amin(), seen[:, 5].sum())
-    return torch.stack(merged).tolist()
+    spans = list(volume.spans())
+    done = each_piece(work, spans, threads=volume.threads)
+    for span, (sums, _) in zip(spans, done, strict=True):
+        totals[span.problem] += sums.to(wide)
+    return totals.transpose(0, 1).contiguous(), [extremes for _, extremes in done]
 
 
 def _piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) -> Tensor:
@@ -212,18 +201,17 @@ def _piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) -
     Products are summed along the rows and not multiplied as matrices: over 50,000 equal voxels the float32 matrix
     product was wrong by 2.7e-4, the pairwise sum by 3e-7.
     """
-    p, w = soft.probability, piece.weight
+    p, w, spare = soft.probability, piece.weight, soft.spare
     pw, rw = (p, r) if w is None else (p * w, r * w)
-    pr = pw * r
     zeros = torch.zeros(p.shape[0], dtype=p.dtype, device=p.device)
     sums = [zeros] * len(SumTable._fields)
     sums[_VOXELS] = zeros + (p.shape[1] if w is None else w.sum())
     sums[_P] = pw.sum(1)
     sums[_R] = rw.sum(1)
-    sums[_PR] = pr.sum(1)
+    sums[_PR] = torch.mul(pw, r, out=spare).sum(1)
     if columns.squares:
-        sums[_PP] = (pw * p).sum(1)
-        sums[_PPR] = (pr * p).sum(1)
+        sums[_PPR] = spare.mul_(p).sum(1)
+        sums[_PP] = torch.mul(pw, p, out=spare).sum(1)
     if columns.entropy or columns.uniform or columns.focal_gamma is not None:
         surprise = soft.surprise(piece.logits)
         if columns.uniform:
@@ -244,11 +232,14 @@ def _gradient_pieces(
     grad = empty_gradient(logits) if kept is None else kept
     grad_flat = grad.view(volume.shape)
     grad_sums = grad_sums.to(volume.dtype)
-    for piece, span in volume.pieces():
+
+    def work(span: Span) -> None:
+        piece = volume.piece(span)
         place = volume.at(grad_flat, span)
         p = softmax_piece(piece.logits).probability if kept is None else place.reshape(volume.classes, -1)
-        r = volume.reference(piece.labels)
-        _write_gradient(p, piece, r, grad_sums[:, piece.problem], columns, place)
+        _write_gradient(p, piece, volume.reference(piece.labels), grad_sums[:, span.problem], columns, place)
+
+    each_piece(work, volume.spans(), threads=volume.threads)
     return grad
 
 
@@ -258,7 +249,7 @@ def _write_gradient(p: Tensor, piece: Piece, r: Tensor, g: Tensor, columns: Colu
     With d_c = ∂/∂p_c = g_P + r g_PR + 2p (g_PP + r g_PPR), the chain through the softmax is
     ∂/∂z_k = w p_k (d_k − Σ_c p_c d_c); the cross-entropy adds w g_CE (p_k − r_k) with g_CE of the voxel's class.
     """
-    d = torch.addcmul(g[_P, :, None], r, g[_PR, :, None])
+    d = torch.addcmul(g[_P, :, None], r, g[_PR, :, None], out=scratch("gradient", p))
     if columns.squares:
         d.addcmul_(torch.addcmul(g[_PP, :, None], r, g[_PPR, :, None]), p, value=2)
     d *= p

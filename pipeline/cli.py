@@ -95,6 +95,8 @@ def demo(output: Path, minutes: float, subjects: int, lesion_share: float, devic
 @click.option("--holdout", type=float, default=0.1, show_default=True, help="Share of subjects held out for testing.")
 @click.option("--folds", type=int, default=5, show_default=True, help="Folds of the rest.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")
+@click.option("--subject", metavar="REGEX", help="Names the subject within a case's name; its cases stay together.")
+@click.option("--workers", type=click.IntRange(min=1), help="Cases checked at once.  [default: up to 4]")
 @click.option("--skip-faulty", is_flag=True, help="Leave faulty cases out instead of stopping.")
 def prepare(source: Path, output: Path, channels: Sequence[str], structures: Sequence[str], **options: Any) -> int:
     """Check the cases of SOURCE and write the dataset that training reads."""
@@ -167,14 +169,14 @@ def predict(keep: bool, **options: Any) -> int:
     "structures",
     metavar="NAME=VALUE",
     multiple=True,
-    help="A structure and its label value. Repeatable.",
+    help="A structure and its label value; NAME=1+2 is a union. Repeatable.",
 )
 @click.option(
     "--empty",
     type=click.Choice(["one", "nan", "zero"]),
     default="one",
     show_default=True,
-    help="Dice where both are empty.",
+    help="Dice where both are empty: 1, left out, or 0.",
 )
 @click.option(
     "--tolerance",
@@ -184,6 +186,9 @@ def predict(keep: bool, **options: Any) -> int:
     multiple=True,
     help="Tolerance of the surface Dice in mm. Repeatable.  [default: 1]",
 )
+@click.option("--resample", is_flag=True, help="Bring predictions on another grid onto the reference's.")
+@click.option("--ignore-unknown", is_flag=True, help="Take undeclared label values as background.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Cases at once.")
 def score(
     predictions: Path,
     references: Path,
@@ -191,13 +196,19 @@ def score(
     structures: Sequence[str],
     empty: str,
     tolerances: Sequence[float],
+    **options: Any,
 ) -> int:
     """Score label maps in PREDICTIONS against those in REFERENCES; no model is needed."""
     from pipeline.metrics_options import MetricOptions
     from pipeline.score import score as run
+    from pipeline.score_pairs import parse_structures
 
-    options = MetricOptions(empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
-    return run(predictions, references, output, structures=_structures(structures), options=options)
+    try:
+        conventions = MetricOptions(empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    given = parse_structures(structures) or None
+    return run(predictions, references, output, structures=given, options=conventions, **options)
 
 
 @cli.command()

@@ -13,7 +13,7 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def section(
-    dataset: str | Path, section: str, *, fold: int = 0, reference_key: str | None = None
+    dataset: str | Path, section: str, *, fold: int = 0, reference_key: str | None = None, limit: int | None = None
 ) -> list[dict[str, Any]]:
     """The cases of a section, with absolute file names.
 
@@ -23,8 +23,11 @@ def section(
         fold: which fold validates.
         reference_key: moves the label's file name to this key, where the preprocessing leaves it alone; for evaluation
             against the file as it is.
+        limit: at most so many cases, evenly picked from the list.
     """
     cases = Dataset.load(dataset).section(section, fold=fold)
+    if limit is not None and len(cases) > limit:
+        cases = [cases[(i * len(cases)) // limit] for i in range(limit)]
     if reference_key is None:
         return cases
     return [{(reference_key if key == "label" else key): value for key, value in case.items()} for case in cases]

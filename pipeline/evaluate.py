@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from pipeline.aggregate import write_results
 from pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
@@ -16,9 +15,11 @@ from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
 from pipeline.files import claim_folder, write_json
 from pipeline.report_run import write_run_report
+from pipeline.results_table import print_results
 from pipeline.saving import save_labels
 from pipeline.scorer import CaseScorer
 from pipeline.segment import Segmentation, Segmenter, reason_of
+from pipeline.train import build
 
 
 def evaluate(
@@ -57,8 +58,6 @@ def evaluate(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
     folder = claim_folder(output or run / "evaluation" / section, holds=_holds_evaluation, what="an evaluation")
-    from pipeline.train import build
-
     options = build(segmenter.config, "metric_options")
     scorer = CaseScorer(dict(zip(data.structures, data.label_values[1:], strict=True)), folder, options=options)
     with progress_bar() as bar:
@@ -73,7 +72,7 @@ def evaluate(
     write_run_report(folder, result, cases, run, context)
     if section == "test" and output is None:
         _update_bundle(run, data, result)
-    show(result)
+    print_results(result)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
     return 1 if result["failed"] else 0
 
@@ -132,22 +131,3 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
     scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
     write_json(run / "configs" / "metadata.json", bundle_metadata(config, data, scores))
     write_card(run, config, data, result)
-
-
-def show(result: dict[str, Any]) -> None:
-    """The per-structure table on screen."""
-    table = Table("structure", "Dice", "95 % interval", "median", "HD95 mm", "cases", "failed")
-    for name, figures in result["structures"].items():
-        dice, hd95 = figures["dice"], figures.get("hd95_mm", {})
-        low, high = dice["ci95"]
-        table.add_row(
-            name,
-            f"{dice['mean']:.4f}",
-            f"{low:.3f} to {high:.3f}",
-            f"{dice['median']:.4f}",
-            f"{hd95['mean']:.2f}" if hd95.get("n") else "–",
-            str(dice["n"]),
-            str(figures["n_failed"]),
-        )
-    console.print(table)
-    console.print(f"mean Dice {result['mean_dice']:.4f}")

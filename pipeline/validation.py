@@ -42,7 +42,7 @@ class Validation:
         log: RunLog,
         folder: str | Path,
         count: int = 10,
-        share: float = 0.15,
+        share: float = 0.08,
     ) -> None:
         self.validator = validator
         self.metric = metric

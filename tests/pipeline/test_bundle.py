@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+from monai.bundle import ConfigWorkflow
+
+from pipeline.compose import CONFIGS
+
+TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
+REQUIRED = (
+    "schema",
+    "version",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "required_packages_version",
+    "task",
+    "description",
+    "authors",
+    "copyright",
+    "network_data_format",
+)
+
+
+def schema() -> dict[str, object]:
+    """What MONAI's metadata schema of 2024-07-25 requires, in our own words (the test must not need the network)."""
+    tensor = {
+        "type": "object",
+        "required": list(TENSOR),
+        "properties": {
+            "num_channels": {"type": "integer"},
+            "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
+            "value_range": {"type": "array", "items": {"type": "number"}},
+            "is_patch_data": {"type": "boolean"},
+            "channel_def": {"type": "object"},
+        },
+    }
+    texts = ("schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors")
+    objects = ("changelog", "required_packages_version", "eval_metrics")
+    properties: dict[str, object] = {name: {"type": "string"} for name in texts} | {n: {"type": "object"} for n in objects}
+    properties["references"] = {"type": "array", "items": {"type": "string"}}
+    properties["network_data_format"] = {
+        "type": "object",
+        "required": ["inputs", "outputs"],
+        "properties": {name: {"type": "object", "patternProperties": {"^.+$": tensor}} for name in ("inputs", "outputs")},
+    }
+    return {"type": "object", "required": list(REQUIRED), "properties": properties}
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("train", "train"), ("inference", "infer"), ("evaluate", "infer")])
+def test_check_properties_has_no_complaint(run_dir: Path, stage: str, kind: str, monkeypatch) -> None:
+    monkeypatch.chdir(run_dir)
+    workflow = ConfigWorkflow(
+        config_file=f"configs/{stage}.yaml", meta_file="configs/metadata.json", logging_file=False, workflow_type=kind,
+        **({"dataset_dir": str(run_dir)} if stage == "inference" else {}),
+    )
+    if stage == "inference":
+        workflow.parser["dataset#data"] = []
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_verify_metadata(run_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema()))
+    command = [sys.executable, "-m", "monai.bundle", "verify_metadata", "--meta_file", "configs/metadata.json"]
+    done = subprocess.run([*command, "--filepath", str(path)], cwd=run_dir, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    jsonschema.validate(json.loads((CONFIGS / "metadata.json").read_text()), schema())
+
+
+def test_metadata_names_channels_and_classes(run_dir: Path) -> None:
+    formats = json.loads((run_dir / "configs" / "metadata.json").read_text())["network_data_format"]
+    assert formats["inputs"]["image"]["channel_def"] == {"0": "noise"}
+    assert formats["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "ball", "2": "box"}
+
+
+def test_the_bundle_trains_and_evaluates_by_itself(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    """`monai.bundle run` on the written configurations, in a copy without weights for the training."""
+    run = tmp_path / "run"
+    (run / "configs").mkdir(parents=True)
+    for file in (run_dir / "configs").iterdir():
+        (run / "configs" / file.name).write_bytes(file.read_bytes())
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
+    done = subprocess.run(
+        [*command, "configs/train.yaml", "--iterations", "4"], cwd=run, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (run / "models" / "model.pt").is_file()
+    done = subprocess.run(
+        [*command, "configs/evaluate.yaml", "--output_dir", "scores"], cwd=run, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(json.loads((run / "scores" / "metrics.json").read_text())["mean_dice"])
+
+
+def test_the_repository_s_own_configuration_is_a_bundle(dataset_dir: Path, tmp_path: Path) -> None:
+    """Common and stage files merged by MONAI itself, with the dataset's facts given on the command line."""
+    files = [str(CONFIGS / "common.yaml"), str(CONFIGS / "train.yaml")]
+    workflow = ConfigWorkflow(
+        config_file=files, meta_file=str(CONFIGS / "metadata.json"), logging_file=False, workflow_type="train",
+        dataset_dir=str(dataset_dir), bundle_root=str(tmp_path), structures=["ball", "box"], label_values=[0, 1, 2],
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_written_configurations_are_complete_and_readable(run_dir: Path) -> None:
+    config = yaml.safe_load((run_dir / "configs" / "inference.yaml").read_text())
+    assert config["structures"] == ["ball", "box"]
+    assert config["network_def"]["width"] == 4
+    assert "optimizer" not in config

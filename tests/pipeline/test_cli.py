@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import cli, main
+
+COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "score", "doctor")
+
+
+def status_of(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_contract_has_help(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"])
+    assert result.exit_code == 0
+    assert command in cli.commands
+
+
+def test_options_of_the_contract() -> None:
+    expected = {
+        "demo": {"--output"},
+        "prepare": {"--output", "--holdout", "--folds", "--seed", "--skip-faulty", "--channel", "--label"},
+        "train": {
+            "--output", "--network", "--loss", "--config", "--set", "--iterations", "--minutes", "--fold", "--device", "--resume",
+        },
+        "evaluate": {"--section", "--output"},
+        "predict": {"--output"},
+        "score": {"--output"},
+    }  # fmt: skip
+    for command, options in expected.items():
+        known = {option for parameter in cli.commands[command].params for option in parameter.opts}
+        assert options <= known, command
+
+
+def test_a_wrong_request_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["train", str(tmp_path), "--output", str(tmp_path / "run")]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert "is not a prepared dataset" in errors[0]
+    assert "rarevox prepare" in errors[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["trian"], ["train"], ["train", "x", "--output", "y", "--minutes", "-1"], ["score", "a", "b", "--empty", "two"]]
+)
+def test_usage_errors_have_status_2(arguments: list[str]) -> None:
+    assert status_of(arguments) == 2
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    code = "from pipeline.cli import main; main()"
+    command = [sys.executable, "-c", code, "--debug", "evaluate", str(tmp_path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "Traceback" in done.stderr
+    assert "RequestError" in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told(dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert status_of(["train", str(dataset_dir), "--output", str(tmp_path / "file" / "run"), "--iterations", "1"]) == 2
+    assert "cannot write into" in capsys.readouterr().err
+
+
+def test_doctor_says_what_it_computes_with() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli import main; main(['doctor'])"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode in (0, 1)
+    for word in ("torch", "monai", "CPU bfloat16", "3D convolution"):
+        assert word in done.stderr
