@@ -60,7 +60,9 @@ def peer(arguments: argparse.Namespace, device: torch.device) -> Any:
     from monai.networks.nets import HighResNet
 
     network = HighResNet(3, arguments.channels, arguments.classes).to(device).eval()
-    inferer = SlidingWindowInferer((96, 96, 96), sw_batch_size=1, overlap=0.5, mode="gaussian", sw_device=device, device="cpu")
+    inferer = SlidingWindowInferer(
+        (96, 96, 96), sw_batch_size=1, overlap=0.5, mode="gaussian", sw_device=device, device="cpu"
+    )
 
     def run(image: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
@@ -94,7 +96,7 @@ def main() -> None:
         found = rows[contender]
         print(
             f"{contender:6} {arguments.network if contender == 'ours' else 'highresnet'} {tuple(arguments.size)}: "
-            f"{found['seconds']:.1f} s, peak {found['peak_gb']:.2f} GB (process before the network {found['before_gb']:.2f})"
+            f"{found['seconds']:.1f} s, peak {found['peak_gb']:.2f} GB ({found['before_gb']:.2f} before the network)"
         )
     if len(rows) == 2:
         print(f"MONAI / ours: {rows['monai']['seconds'] / rows['ours']['seconds']:.1f}× the time")

@@ -186,9 +186,9 @@ def compose(
         config.update(read_yaml(CONFIGS / f"{name}.yaml"))
     if dataset is not None:
         config.update(dataset_facts(dataset))
-    for kind, name in (("networks", network), ("losses", loss)):
-        if name is not None:
-            merge(config, overlay(kind, name), f"configs/{kind}/{name}.yaml")
+    for kind, chosen in (("networks", network), ("losses", loss)):
+        if chosen is not None:
+            merge(config, overlay(kind, chosen), f"configs/{kind}/{chosen}.yaml")
     for file in config_files:
         task = not Path(file).suffix and not Path(file).exists()
         merge(config, overlay("tasks", str(file)) if task else read_yaml(file), str(file))

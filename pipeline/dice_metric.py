@@ -29,7 +29,7 @@ class HardDice(Metric):  # type: ignore[misc]
         self.rows = []
 
     def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Take (prediction, labels) of a batch: class indices (B, 1, …) or scores (B, C, …), and class indices (B, 1, …)."""
+        """Take (prediction, labels) of a batch: class indices (B, 1, …), the prediction also scores (B, C, …)."""
         predicted, labels = (_plain(tensor).cpu() for tensor in output)
         if predicted.is_floating_point():
             predicted = predicted.argmax(1, keepdim=True)

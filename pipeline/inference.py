@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 
 from networks import Geometry
@@ -100,7 +101,7 @@ class DenseInferer(Inferer):
         with torch.inference_mode():
             outputs = [self._volume(image, call, network) for image in images]
         out = torch.stack(outputs).clone()
-        return type(inputs)(out, meta=inputs.meta) if hasattr(inputs, "meta") else out
+        return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
     def _volume(self, image: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor], network: Any) -> torch.Tensor:
         """One scan (C_in, *spatial); a device out of memory is asked again with a quarter of the voxels."""
@@ -217,7 +218,7 @@ def tile_voxels(tiles: Sequence[Tile]) -> int:
 
 
 def activation_bytes(network: Any, itemsize: int) -> float:
-    """Peak memory of one forward pass without gradients, in bytes for each input voxel, estimated from the widest layer.
+    """Peak memory of a forward pass without gradients, bytes for each input voxel, estimated from the widest layer.
 
     A layer holds its input, its output and one temporary of either (normalisation, activation, padding); a residual
     connection holds one more. Full-resolution layers decide, so the widest convolution bounds the network's peak.

@@ -108,7 +108,7 @@ class TrainingStep:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
             raise FloatingPointError(
-                f"loss or gradients were not finite in {self.patience} steps in a row (iteration {engine.state.iteration}); "
+                f"loss or gradients were not finite in {self.patience} steps in a row (to {engine.state.iteration}); "
                 "lower the learning rate (--set optimizer#lr=…) or train in float32 (--set precision#name=float32)"
             )
 

@@ -8,9 +8,9 @@ input is its output enlarged
 * by ``context`` = (receptive field − 1) / 2 for size-keeping networks, cut at the volume's faces, so that the network's
   own zero padding acts exactly where it would in one pass over the whole volume.
 
-Where an input size must be a multiple of something, the volume is taken as padded with zeros at its far faces, and tiles
-begin at multiples. Either way the stitched result is the single pass over that volume: exactly in exact arithmetic, to
-rounding in floating point.
+Where an input size must be a multiple of something, the volume is taken as padded with zeros at its far faces, and
+tiles begin at multiples. Either way the stitched result is the single pass over that volume: exactly in exact
+arithmetic, to rounding in floating point.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def fewest_tiles(shape: Sequence[int], rules: Sequence[AxisRule], voxels: float)
 
 
 def _next_smaller(length: int, tiles: int, rule: AxisRule) -> int | None:
-    """The next number of tiles along an axis whose largest input is smaller than with ``tiles``; None if there is none."""
+    """The next number of tiles along an axis whose largest input is smaller than with ``tiles``, if there is one."""
 
     def largest(count: int) -> int:
         return max(size for _, _, size, _ in axis_tiles(length, count, rule))

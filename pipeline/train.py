@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import require_run, target_name, write_bundle
-from pipeline.compose import compose, put, read_yaml
+from pipeline.compose import compose, overlay, put, read_yaml
 from pipeline.console import console
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
 from pipeline.files import claim_folder
-from pipeline.plan import plan_patch
+from pipeline.plan import fit_batch, plan_patch, seconds_per_patch
 
 
 def train(
@@ -72,6 +72,8 @@ def train(
         )
         _fit_patch(config, data, config_files, settings)
     check(config, data)
+    if not resume:
+        _fit_batch(config, config_files, settings)
     write_bundle(folder, config, data)
     return _run(folder, config, began)
 
@@ -114,11 +116,40 @@ def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Seque
 
 def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path], settings: Sequence[str]) -> None:
     """Fit the patch of the overlay to the dataset's volumes, unless the user set one."""
-    named = [*settings, *(key for file in files if Path(file).exists() for key in read_yaml(file))]
-    if any(str(name).startswith("patch_size") for name in named):
+    if _is_set("patch_size", files, settings):
         return
     geometry = build(config, "geometry")
     config["patch_size"] = plan_patch(data, config["patch_size"], geometry, config["loss_margin"], config["spacing"])
+
+
+def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> bool:
+    """Whether the user set a top-level key, in a file, a task overlay or with --set."""
+    contents = [read_yaml(file) if Path(file).exists() else overlay("tasks", str(file)) for file in files]
+    named = [*(text.partition("=")[0] for text in settings), *(name for content in contents for name in content)]
+    return any(str(name).partition("#")[0] == key for name in named)
+
+
+def _fit_batch(config: dict[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> None:
+    """With a budget in minutes on a slow device, reduce the batch so that enough steps fit, unless the user set it."""
+    if config["minutes"] is None or config["batch_size"] < 2 or _is_set("batch_size", files, settings):
+        return
+    parts = {key: f"@{key}" for key in ("network_def", "loss", "precision", "in_channels", "out_channels")}
+    built = build(config | {"_timed": parts}, "_timed")
+    seconds = seconds_per_patch(
+        built["network_def"],
+        built["loss"],
+        config["patch_size"],
+        built["in_channels"],
+        built["out_channels"],
+        built["precision"],
+    )
+    batch_size = fit_batch(config["batch_size"], seconds, 60 * config["minutes"])
+    if batch_size < config["batch_size"]:
+        console.print(
+            f"a patch takes {seconds:.2f} s here: batch {batch_size} instead of {config['batch_size']}, "
+            f"so that {config['minutes']:g} minutes hold more steps (set batch_size to keep it)"
+        )
+        config["batch_size"] = batch_size
 
 
 def build(config: Mapping[str, Any], key: str) -> Any:
@@ -183,7 +214,7 @@ def _run(folder: Path, config: Mapping[str, Any], began: float) -> int:
     precision = parser.get_parsed_content("precision")
     console.print(
         f"{target_name(config['network_def'])} with {target_name(config['loss'])}, patches {config['patch_size']}, "
-        f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading the cases"
+        f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading cases"
     )
     trainer = parser.get_parsed_content("train#trainer")
     validation = parser.get_parsed_content("validation")

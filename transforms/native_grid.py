@@ -3,7 +3,7 @@
 The two grids are related by their affines alone: T = inv(A_model) · A_native takes native voxel indices to model ones.
 Where T only permutes, mirrors and shifts by whole voxels (orientation, cropping), labels are copied. Otherwise the
 class scores are interpolated linearly and reduced to labels slab by slab along the first native axis, so that memory
-beyond the scores is classes × one slab. Native voxels outside the model grid (by more than half a voxel) are background.
+beyond the scores is classes × one slab. Native voxels outside the model grid (by over half a voxel) are background.
 """
 
 from __future__ import annotations

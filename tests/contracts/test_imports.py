@@ -46,6 +46,6 @@ def test_losses_need_torch_alone() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; import pipeline.cli; print([m for m in ('torch', 'monai', 'numpy', 'nibabel') if m in sys.modules])"
+    code = "import sys, pipeline.cli; print([m for m in ('torch', 'monai', 'numpy', 'nibabel') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -44,12 +44,16 @@ def schema() -> dict[str, object]:
     }
     texts = ("schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors")
     objects = ("changelog", "required_packages_version", "eval_metrics")
-    properties: dict[str, object] = {name: {"type": "string"} for name in texts} | {n: {"type": "object"} for n in objects}
+    properties: dict[str, object] = {name: {"type": "string"} for name in texts} | {
+        n: {"type": "object"} for n in objects
+    }
     properties["references"] = {"type": "array", "items": {"type": "string"}}
     properties["network_data_format"] = {
         "type": "object",
         "required": ["inputs", "outputs"],
-        "properties": {name: {"type": "object", "patternProperties": {"^.+$": tensor}} for name in ("inputs", "outputs")},
+        "properties": {
+            name: {"type": "object", "patternProperties": {"^.+$": tensor}} for name in ("inputs", "outputs")
+        },
     }
     return {"type": "object", "required": list(REQUIRED), "properties": properties}
 
@@ -58,7 +62,10 @@ def schema() -> dict[str, object]:
 def test_check_properties_has_no_complaint(run_dir: Path, stage: str, kind: str, monkeypatch) -> None:
     monkeypatch.chdir(run_dir)
     workflow = ConfigWorkflow(
-        config_file=f"configs/{stage}.yaml", meta_file="configs/metadata.json", logging_file=False, workflow_type=kind,
+        config_file=f"configs/{stage}.yaml",
+        meta_file="configs/metadata.json",
+        logging_file=False,
+        workflow_type=kind,
         **({"dataset_dir": str(run_dir)} if stage == "inference" else {}),
     )
     if stage == "inference":
@@ -95,7 +102,11 @@ def test_the_bundle_trains_and_evaluates_by_itself(run_dir: Path, dataset_dir: P
     assert done.returncode == 0, done.stderr
     assert (run / "models" / "model.pt").is_file()
     done = subprocess.run(
-        [*command, "configs/evaluate.yaml", "--output_dir", "scores"], cwd=run, capture_output=True, text=True, timeout=300
+        [*command, "configs/evaluate.yaml", "--output_dir", "scores"],
+        cwd=run,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert np.isfinite(json.loads((run / "scores" / "metrics.json").read_text())["mean_dice"])
@@ -105,8 +116,14 @@ def test_the_repository_s_own_configuration_is_a_bundle(dataset_dir: Path, tmp_p
     """Common and stage files merged by MONAI itself, with the dataset's facts given on the command line."""
     files = [str(CONFIGS / "common.yaml"), str(CONFIGS / "train.yaml")]
     workflow = ConfigWorkflow(
-        config_file=files, meta_file=str(CONFIGS / "metadata.json"), logging_file=False, workflow_type="train",
-        dataset_dir=str(dataset_dir), bundle_root=str(tmp_path), structures=["ball", "box"], label_values=[0, 1, 2],
+        config_file=files,
+        meta_file=str(CONFIGS / "metadata.json"),
+        logging_file=False,
+        workflow_type="train",
+        dataset_dir=str(dataset_dir),
+        bundle_root=str(tmp_path),
+        structures=["ball", "box"],
+        label_values=[0, 1, 2],
     )
     workflow.initialize()
     assert workflow.check_properties() == []

@@ -29,13 +29,12 @@ def test_options_of_the_contract() -> None:
     expected = {
         "demo": {"--output"},
         "prepare": {"--output", "--holdout", "--folds", "--seed", "--skip-faulty", "--channel", "--label"},
-        "train": {
-            "--output", "--network", "--loss", "--config", "--set", "--iterations", "--minutes", "--fold", "--device", "--resume",
-        },
+        "train": {"--output", "--network", "--loss", "--config", "--set", "--iterations", "--minutes", "--fold"}
+        | {"--device", "--resume"},
         "evaluate": {"--section", "--output"},
         "predict": {"--output"},
         "score": {"--output"},
-    }  # fmt: skip
+    }
     for command, options in expected.items():
         known = {option for parameter in cli.commands[command].params for option in parameter.opts}
         assert options <= known, command
@@ -50,7 +49,8 @@ def test_a_wrong_request_is_one_line_and_status_2(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    "arguments", [["trian"], ["train"], ["train", "x", "--output", "y", "--minutes", "-1"], ["score", "a", "b", "--empty", "two"]]
+    "arguments",
+    [["trian"], ["train"], ["train", "x", "--output", "y", "--minutes", "-1"], ["score", "a", "b", "--empty", "two"]],
 )
 def test_usage_errors_have_status_2(arguments: list[str]) -> None:
     assert status_of(arguments) == 2
@@ -64,7 +64,9 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "RequestError" in done.stderr
 
 
-def test_an_output_that_cannot_be_written_is_told(dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_cannot_be_written_is_told(
+    dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("in the way")
     assert status_of(["train", str(dataset_dir), "--output", str(tmp_path / "file" / "run"), "--iterations", "1"]) == 2
     assert "cannot write into" in capsys.readouterr().err
@@ -72,7 +74,10 @@ def test_an_output_that_cannot_be_written_is_told(dataset_dir: Path, tmp_path: P
 
 def test_doctor_says_what_it_computes_with() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli import main; main(['doctor'])"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", "from pipeline.cli import main; main(['doctor'])"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode in (0, 1)
     for word in ("torch", "monai", "CPU bfloat16", "3D convolution"):

@@ -28,7 +28,9 @@ def test_every_loss_overlay_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_overlay_merges(name: str) -> None:
-    assert build(compose("train", config_files=[name]), "geometry").accepts(compose("train", config_files=[name])["patch_size"])
+    assert build(compose("train", config_files=[name]), "geometry").accepts(
+        compose("train", config_files=[name])["patch_size"]
+    )
 
 
 @pytest.mark.parametrize(

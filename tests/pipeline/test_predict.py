@@ -48,7 +48,11 @@ def test_one_bad_scan_does_not_stop_the_rest(predictions: Path) -> None:
     rows = {row["case"]: row for row in json.loads((predictions / "predictions.json").read_text())["scans"]}
     assert {case: row["status"] for case, row in rows.items()} == {"a": "ok", "b": "ok", "broken": "failed", "c": "ok"}
     assert "broken.nii.gz" in rows["broken"]["reason"]
-    assert sorted(path.name for path in predictions.glob("*.nii.gz")) == ["a_seg.nii.gz", "b_seg.nii.gz", "c_seg.nii.gz"]
+    assert sorted(path.name for path in predictions.glob("*.nii.gz")) == [
+        "a_seg.nii.gz",
+        "b_seg.nii.gz",
+        "c_seg.nii.gz",
+    ]
 
 
 def test_label_maps_lie_on_the_grid_that_came_in(predictions: Path, scans: Path) -> None:
@@ -68,7 +72,9 @@ def test_volumes_are_voxels_times_their_size(predictions: Path) -> None:
             assert row["volume_ml"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_way_back_does_not_depend_on_how_the_file_stores_its_axes(run_dir: Path, scans: Path, task_dir: Path) -> None:
+def test_the_way_back_does_not_depend_on_how_the_file_stores_its_axes(
+    run_dir: Path, scans: Path, task_dir: Path
+) -> None:
     """Scan c is case 2 with its axes permuted: its label map must be that of case 2, permuted alike."""
     segmenter = Segmenter(run_dir, device="cpu")
     items = [
@@ -166,7 +172,9 @@ def test_the_model_card_and_metadata_tell_the_scores(run_dir: Path, dataset_dir:
     assert f"| ball | {means['ball']['dice']['mean']:.3f} |" in (run / "docs" / "README.md").read_text()
 
 
-def test_a_held_out_case_that_cannot_be_read_counts_as_a_failure(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+def test_a_held_out_case_that_cannot_be_read_counts_as_a_failure(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
     data = json.loads((dataset_dir / "dataset.json").read_text())
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"not a scan")

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,19 +42,26 @@ def test_it_learns(run_dir: Path) -> None:
 
 
 def test_the_learning_rate_ends_at_the_end(run_dir: Path) -> None:
-    """Before the last of 80 steps the progress is 79/80, so with 2 % of warm-up the factor is (1 − (79/80 − 0.02) / 0.98)^0.9."""
+    """Before the last of 80 steps the progress is 79/80; with 2 % of warm-up the factor is (1 − (79/80 − .02)/.98)^.9."""
     rows = read_rows(run_dir / "logs" / "train.jsonl")
     assert rows[-1]["lr"] == pytest.approx(0.01 * (1 - (79 / 80 - 0.02) / 0.98) ** 0.9)
 
 
 def test_resuming_goes_on_exactly_as_if_nothing_had_happened(dataset_dir: Path, tmp_path: Path) -> None:
-    """12 steps in one go; 12 steps whose process is ended after the checkpoint at step 6: the same losses bit for bit."""
+    """12 steps in one go, and 12 whose process is killed after the checkpoint at step 6: the same losses, bit for bit."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(dataset_dir, whole, settings=SMALL, iterations=12, device="cpu") == 0
-    stop = "import os, signal; from pipeline.checkpoint import RunCheckpoint as C; step = C._now_and_then\n"
-    stop += "def die(self, engine):\n    if engine.state.iteration == 6: self.save(engine); os.kill(os.getpid(), signal.SIGKILL)\n"
-    stop += "C._now_and_then = die\nfrom pipeline.train import train\n"
-    stop += f"train({str(dataset_dir)!r}, {str(parts)!r}, settings={SMALL!r}, iterations=12, device='cpu')"
+    stop = f"""
+import os, signal
+from pipeline.checkpoint import RunCheckpoint
+from pipeline.train import train
+def die(self, engine):
+    if engine.state.iteration == 6:
+        self.save(engine)
+        os.kill(os.getpid(), signal.SIGKILL)
+RunCheckpoint._now_and_then = die
+train({str(dataset_dir)!r}, {str(parts)!r}, settings={SMALL!r}, iterations=12, device="cpu")
+"""
     died = subprocess.run([sys.executable, "-c", stop], capture_output=True, timeout=300)
     assert died.returncode == -signal.SIGKILL
     assert train(dataset_dir, parts, iterations=12, device="cpu", resume=True) == 0
@@ -86,9 +93,6 @@ def test_ctrl_c_leaves_a_run_that_can_be_used_and_resumed(dataset_dir: Path, tmp
             break
         process.poll()
         assert process.returncode is None, process.stderr.read() if process.stderr else ""
-        os.sched_yield()
-        import time
-
         time.sleep(0.1)
     time.sleep(2)
     process.send_signal(signal.SIGINT)

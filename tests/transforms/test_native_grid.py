@@ -25,7 +25,7 @@ def affine_of(order: tuple[int, ...], signs: tuple[int, ...], spacing: float = 1
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (1, -1, 1)])
 def test_orientation_and_crop_are_undone_voxel_by_voxel(tmp_path, order, signs) -> None:
-    """A map is loaded as if it were a prediction: reoriented, cropped, brought back, it must be the file's own voxels."""
+    """A map is loaded as if it were a prediction: reoriented, cropped, brought back, it is the file's own voxels."""
     labels = np.zeros((6, 7, 5), np.uint8)
     labels[2:5, 1:4, 1:4] = np.random.default_rng(0).integers(1, 3, (3, 3, 3))
     nib.save(nib.Nifti1Image(labels, affine_of(order, signs, 2.0)), tmp_path / "a.nii.gz")
