@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.console import console
@@ -22,6 +23,8 @@ def demo(
     minutes: float = 5.0,
     subjects: int = 16,
     lesion_share: float = 1e-3,
+    spacing_mm: float = 2.0,
+    settings: Sequence[str] = (),
     device: str = "auto",
     seed: int = 0,
 ) -> int:
@@ -32,6 +35,8 @@ def demo(
         minutes: training time.
         subjects: phantom subjects; a quarter is held out.
         lesion_share: lesion voxels ÷ voxels of the volume.
+        spacing_mm: of the phantoms.
+        settings: ``KEY=VALUE`` texts for the training configuration.
         device: auto, cpu, cuda or cuda:i.
         seed: of the cohort and the split.
 
@@ -40,14 +45,18 @@ def demo(
     """
     folder = claim_folder(output, holds=lambda path: False, what="a demo")
     _say("1/5 phantom cohort", f"{subjects} synthetic subjects with white-matter lesions")
-    write_cohort(folder / "phantom", subjects=subjects, lesion_share=lesion_share, seed=seed)
+    write_cohort(folder / "phantom", subjects=subjects, lesion_share=lesion_share, spacing_mm=spacing_mm, seed=seed)
     _say("2/5 prepare", f"rarevox prepare {folder}/phantom --output {folder}/dataset --holdout 0.25")
     status = prepare(folder / "phantom", folder / "dataset", holdout=0.25, folds=4, seed=seed)
     if status == 0:
         _say("3/5 train", f"rarevox train {folder}/dataset --output {folder}/run --config demo --minutes {minutes:g}")
-        settings = [f"seed={seed}"]
         status = train(
-            folder / "dataset", folder / "run", config_files=["demo"], minutes=minutes, device=device, settings=settings
+            folder / "dataset",
+            folder / "run",
+            config_files=["demo"],
+            minutes=minutes,
+            device=device,
+            settings=[f"seed={seed}", *settings],
         )
     if status == 0:
         _say("4/5 evaluate", f"rarevox evaluate {folder}/run {folder}/dataset")

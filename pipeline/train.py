@@ -13,7 +13,7 @@ from pipeline.console import console
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
 from pipeline.files import claim_folder
-from pipeline.plan import fit_batch, plan_patch, seconds_per_patch
+from pipeline.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
 
 
 def train(
@@ -73,7 +73,7 @@ def train(
         _fit_patch(config, data, config_files, settings)
     check(config, data)
     if not resume:
-        _fit_batch(config, config_files, settings)
+        _fit_time(config, config_files, settings)
     write_bundle(folder, config, data)
     return _run(folder, config, began)
 
@@ -129,11 +129,12 @@ def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> b
     return any(str(name).partition("#")[0] == key for name in named)
 
 
-def _fit_batch(config: dict[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> None:
-    """With a budget in minutes on a slow device, reduce the batch so that enough steps fit, unless the user set it."""
-    if config["minutes"] is None or config["batch_size"] < 2 or _is_set("batch_size", files, settings):
+def _fit_time(config: dict[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> None:
+    """With a budget in minutes on a slow device, reduce batch and patch so that enough steps fit, unless set."""
+    fixed = [_is_set(key, files, settings) for key in ("batch_size", "patch_size")]
+    if config["minutes"] is None or all(fixed):
         return
-    parts = {key: f"@{key}" for key in ("network_def", "loss", "precision", "in_channels", "out_channels")}
+    parts = {key: f"@{key}" for key in ("network_def", "geometry", "loss", "precision", "in_channels", "out_channels")}
     built = build(config | {"_timed": parts}, "_timed")
     seconds = seconds_per_patch(
         built["network_def"],
@@ -143,13 +144,19 @@ def _fit_batch(config: dict[str, Any], files: Sequence[str | Path], settings: Se
         built["out_channels"],
         built["precision"],
     )
-    batch_size = fit_batch(config["batch_size"], seconds, 60 * config["minutes"])
-    if batch_size < config["batch_size"]:
+    budget_seconds = 60 * config["minutes"]
+    batch, patch = config["batch_size"], list(config["patch_size"])
+    if not fixed[0]:
+        config["batch_size"] = fit_batch(batch, seconds, budget_seconds)
+    steps = budget_seconds / (config["batch_size"] * seconds)
+    if not fixed[1] and not config["loss_margin"]:
+        config["patch_size"] = shrink_patch(patch, built["geometry"], steps / ENOUGH_STEPS)
+    if (config["batch_size"], config["patch_size"]) != (batch, patch):
         console.print(
-            f"a patch takes {seconds:.2f} s here: batch {batch_size} instead of {config['batch_size']}, "
-            f"so that {config['minutes']:g} minutes hold more steps (set batch_size to keep it)"
+            f"a patch of {patch} takes {seconds:.2f} s here: batch {config['batch_size']} of {config['patch_size']} "
+            f"instead of {batch}, so that {config['minutes']:g} minutes hold enough steps "
+            "(--set batch_size and patch_size keep them)"
         )
-        config["batch_size"] = batch_size
 
 
 def build(config: Mapping[str, Any], key: str) -> Any:

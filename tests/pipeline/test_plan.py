@@ -11,7 +11,7 @@ from losses import GeneralizedDiceCELoss
 from networks import DeepMedic, Geometry, HighResNet
 from pipeline.dataset import Dataset
 from pipeline.device import Precision
-from pipeline.plan import fit_batch, median_size, plan_patch, seconds_per_patch
+from pipeline.plan import fit_batch, median_size, plan_patch, seconds_per_patch, shrink_patch
 
 KEEPS = Geometry(receptive_field=(87, 87, 87), preferred_multiple=4)
 
@@ -76,3 +76,13 @@ def test_timing_leaves_the_network_as_it_was() -> None:
     assert seconds_per_patch(network, GeneralizedDiceCELoss(), (8, 8, 8), 1, 2, precision) > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_patch_shrinks_in_proportion_and_not_below_24() -> None:
+    """Half the voxels: 0.794 of each axis, 36 → 28.6 and 48 → 38.1, down to multiples of 4."""
+    assert shrink_patch([36, 48, 36], KEEPS, 0.5) == [28, 36, 28]
+    assert shrink_patch([36, 48, 36], KEEPS, 0.01) == [24, 24, 24]
+    assert shrink_patch([20, 48, 36], KEEPS, 0.01) == [20, 24, 24]
+    assert shrink_patch([36, 48, 36], KEEPS, 1.5) == [36, 48, 36]
+    valid = DeepMedic(in_channels=1, out_channels=2).geometry
+    assert shrink_patch([75, 75, 75], valid, 0.1) == [75, 75, 75]

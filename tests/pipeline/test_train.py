@@ -42,13 +42,13 @@ def test_it_learns(run_dir: Path) -> None:
 
 
 def test_the_learning_rate_ends_at_the_end(run_dir: Path) -> None:
-    """Before the last of 80 steps the progress is 79/80; with 2 % of warm-up the factor is (1 − (79/80 − .02)/.98)^.9."""
+    """Before the last of 80 steps progress is 79/80; with 2 % of warm-up the factor is (1 − (79/80 − .02)/.98)^.9."""
     rows = read_rows(run_dir / "logs" / "train.jsonl")
     assert rows[-1]["lr"] == pytest.approx(0.01 * (1 - (79 / 80 - 0.02) / 0.98) ** 0.9)
 
 
 def test_resuming_goes_on_exactly_as_if_nothing_had_happened(dataset_dir: Path, tmp_path: Path) -> None:
-    """12 steps in one go, and 12 whose process is killed after the checkpoint at step 6: the same losses, bit for bit."""
+    """12 steps in one go, and 12 whose process is killed after the checkpoint at step 6: the same losses exactly."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(dataset_dir, whole, settings=SMALL, iterations=12, device="cpu") == 0
     stop = f"""

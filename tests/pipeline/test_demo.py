@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.demo import demo
+from pipeline.errors import RequestError
+
+
+def test_the_whole_pipeline_runs_and_prints_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Coarse phantoms and a narrow network: every stage for real, in seconds."""
+    settings = ["network_def#width=4", "patch_size=[16,16,16]", "batch_size=1"]
+    status = demo(
+        tmp_path / "demo", minutes=0.1, subjects=5, lesion_share=3e-3, spacing_mm=5, settings=settings, device="cpu"
+    )
+    assert status == 0
+    report = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert report.name == "report.html"
+    assert "lesion" in report.read_text(encoding="utf-8")
+    assert len(list((tmp_path / "demo" / "predictions").glob("*_seg.nii.gz"))) >= 1
+    with pytest.raises(RequestError, match="already holds other files"):
+        demo(tmp_path / "demo", minutes=0.1)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+from pipeline import device
+from pipeline.device import available_memory_gb, place_network, select_device, select_precision
+from pipeline.errors import RequestError
+
+
+def test_devices_by_name() -> None:
+    assert select_device("cpu") == torch.device("cpu")
+    assert select_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for wrong in ("gpu", "mps:0", "cuda:77", "meta"):
+        with pytest.raises(RequestError, match=wrong):
+            select_device(wrong)
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_bfloat16_only_where_the_cpu_has_it(has: bool, expected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: has)
+    assert select_precision("auto", "cpu").dtype == expected
+
+
+def test_precisions_by_name() -> None:
+    assert isinstance(select_precision("float32").autocast(), contextlib.nullcontext)
+    assert isinstance(select_precision("bfloat16").autocast(), torch.autocast)
+    assert select_precision("float16", "cuda").needs_scaling
+    with pytest.raises(RequestError, match="float8"):
+        select_precision("float8")
+    with pytest.raises(RequestError, match="CUDA only"):
+        select_precision("float16", "cpu")
+
+
+def test_weights_are_channels_last() -> None:
+    network = place_network(torch.nn.Conv3d(4, 5, 3), torch.device("cpu"))
+    assert network.weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_available_memory_is_a_plausible_figure() -> None:
+    assert 0.05 < available_memory_gb(torch.device("cpu")) < 10_000
