@@ -60,7 +60,7 @@ def _settings(command: Command) -> Command:
 
 @cli.command()
 @click.option("--output", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
-@click.option("--minutes", type=float, default=5.0, show_default=True, help="Training time.")
+@click.option("--minutes", type=float, default=6.0, show_default=True, help="Training time.")
 @click.option("--subjects", type=int, default=16, show_default=True, help="Phantom subjects.")
 @click.option("--lesion-share", type=float, default=1e-3, show_default=True, help="Share of the volume that is lesion.")
 @_device
