@@ -12,8 +12,9 @@ from losses.dice_topk import DiceTopKLoss
 from losses.gdl import GeneralizedDiceLoss
 from losses.gdl_ce import GeneralizedDiceCELoss
 from losses.hard import confusion, hard_sums
-from losses.overlap import Columns, SumTable, overlap_sums
+from losses.overlap import overlap_sums
 from losses.sensitivity_specificity import SensitivitySpecificityLoss
+from losses.sum_table import Columns, SumTable
 from losses.table_loss import TableLoss
 from losses.tversky import FocalTverskyLoss, TverskyLoss
 from losses.two_class_dice import TwoClassDiceLoss

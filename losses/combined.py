@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from losses.checks import check_fraction
-from losses.overlap import SumTable
+from losses.sum_table import SumTable
 from losses.table_loss import TableLoss, scalar
 
 

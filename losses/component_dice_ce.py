@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 from losses.checks import check_shapes, check_values
 from losses.chunks import Extremes, Span, Volume, merge_extremes, piece_extremes, softmax_piece
 from losses.combined import CombinedLoss
-from losses.overlap import SumTable
 from losses.pages import empty_gradient
+from losses.sum_table import SumTable
 from losses.table_loss import ratio, scalar
 from losses.workers import each_piece
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losses.checks import check_fraction
-from losses.overlap import Columns, SumTable
+from losses.sum_table import Columns, SumTable
 from losses.table_loss import TableLoss, ratio
 
 

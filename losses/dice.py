@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from losses.overlap import Columns, SumTable
+from losses.sum_table import Columns, SumTable
 from losses.table_loss import TableLoss, overlap_or_claim, ratio
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from losses.combined import CombinedLoss
 from losses.cross_entropy import mean_cross_entropy
 from losses.dice import dice
-from losses.overlap import Columns, SumTable
+from losses.sum_table import Columns, SumTable
 
 
 class DiceCELoss(CombinedLoss):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losses.combined import CombinedLoss
 from losses.dice import dice
-from losses.overlap import Columns, SumTable
+from losses.sum_table import Columns, SumTable
 from losses.table_loss import ratio
 
 

@@ -9,7 +9,8 @@ from losses.checks import check_shapes
 from losses.chunks import Span, Volume, softmax_piece
 from losses.dice_ce import DiceCELoss
 from losses.distributed import pool_processes
-from losses.overlap import SumTable, overlap_sums
+from losses.overlap import overlap_sums
+from losses.sum_table import SumTable
 from losses.workers import each_piece
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from losses.overlap import SumTable
+from losses.sum_table import SumTable
 
 
 def pool_processes(table: SumTable) -> SumTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.overlap import SumTable
+from losses.sum_table import SumTable
 from losses.table_loss import TableLoss, ratio
 
 _POWERS = {"square": 2, "simple": 1, "uniform": 0}

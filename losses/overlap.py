@@ -7,7 +7,6 @@ pieces that fit the cache; no one-hot tensor of the volume is ever built.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,64 +14,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from losses.checks import check_shapes, check_values
-from losses.chunks import Extremes, Piece, SoftmaxPiece, Span, Volume, merge_extremes, piece_extremes, softmax_piece
+from losses.chunks import (
+    Extremes,
+    Span,
+    Volume,
+    flatten_voxels,
+    merge_extremes,
+    piece_extremes,
+    softmax_piece,
+)
 from losses.pages import empty_gradient
+from losses.triton_overlap import fused_fits, fused_gradient, fused_sums
 from losses.workers import each_piece, scratch
-
-
-class SumTable(NamedTuple):
-    """Sums over the voxels, one for each sample and class: (B, C), or (B, L, 2) for L labels that may overlap.
-
-    p is the probability of the class, r its reference (1 where the label names it, else 0), w the voxel weight (1
-    where none is given, 0 under the ignore label). Float64, except on devices that have none (float32).
-
-    Attributes:
-        voxels: Σ w, the same for every class.
-        probability: Σ w p.
-        reference: Σ w r.
-        intersection: Σ w p r.
-        probability_squared: Σ w p².
-        intersection_squared: Σ w p² r.
-        cross_entropy: −Σ w r log p (nats); with an ``entropy_weight`` in place of w where one is given.
-        uniform_cross_entropy: −Σ w log p, for label smoothing.
-        focal: −Σ w r (1 − p)^γ log p.
-
-    A column that was not asked for holds zeros.
-    """
-
-    voxels: Tensor
-    probability: Tensor
-    reference: Tensor
-    intersection: Tensor
-    probability_squared: Tensor
-    intersection_squared: Tensor
-    cross_entropy: Tensor
-    uniform_cross_entropy: Tensor
-    focal: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> SumTable:
-        """The table with ``change`` applied to every column."""
-        return SumTable(*(change(column) for column in self))
-
-    def pooled(self) -> SumTable:
-        """The sums of the whole batch, as a batch of one: sums add up."""
-        return self.map(lambda column: column.sum(0, keepdim=True))
-
-    def foreground(self) -> SumTable:
-        """The table without class 0."""
-        return self.map(lambda column: column[..., 1:])
-
-
-_VOXELS, _P, _R, _PR, _PP, _PPR, _CE, _UNIFORM, _FOCAL = range(len(SumTable._fields))
-
-
-class Columns(NamedTuple):
-    """Which of the optional columns a loss needs; each costs a pass over the piece, forward and backward."""
-
-    squares: bool = True
-    entropy: bool = True
-    uniform: bool = False
-    focal_gamma: float | None = None
 
 
 def overlap_sums(
@@ -120,8 +73,10 @@ def overlap_sums(
     # Half-precision logits are worked in float32, and keeping those probabilities would cost twice the logits; one
     # binary logit is cheap to work again, and 1 − p would lose the small class.
     full_precision = logits.dtype in (torch.float32, torch.float64)
-    keep = torch.is_grad_enabled() and logits.requires_grad and full_precision and not sigmoid
-    options = _Options(sigmoid, ignore_index, columns, keep)
+    plain = not sigmoid and entropy_weight is None and not columns.uniform and columns.focal_gamma is None
+    fused = fused_fits(flatten_voxels(logits), labels, plain_columns=plain)
+    keep = torch.is_grad_enabled() and logits.requires_grad and full_precision and not sigmoid and not fused
+    options = _Options(sigmoid, ignore_index, columns, keep, fused)
     with torch.autocast(logits.device.type, enabled=False):
         stacked = _OverlapSums.apply(logits, labels, weight, entropy_weight, options)
     if sigmoid and logits.shape[1] > 1:
@@ -145,8 +100,8 @@ class _OverlapSums(torch.autograd.Function):
             logits, labels, weight, entropy_weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index
         )
         kept = empty_gradient(logits) if options.keep else None
-        sums, extremes = _sum_pieces(volume, options.columns, kept)
-        check_values(merge_extremes(extremes), volume.classes)
+        sums, extremes = _fused_sums(volume, options) if options.fused else _sum_pieces(volume, options.columns, kept)
+        check_values(extremes, volume.classes)
         ctx.save_for_backward(logits, labels, weight, entropy_weight)
         ctx.options = options
         ctx.kept = kept
@@ -163,7 +118,10 @@ class _OverlapSums(torch.autograd.Function):
             logits, labels, weight, entropy_weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index
         )
         with torch.autocast(logits.device.type, enabled=False):
-            grad = _gradient_pieces(volume, options.columns, kept, grad_sums, logits)
+            if options.fused:
+                grad = _fused_gradient(volume, options, grad_sums, logits)
+            else:
+                grad = _gradient_pieces(volume, options.columns, kept, grad_sums, logits)
         return grad, None, None, None, None
 
 
@@ -172,10 +130,42 @@ class _Options(NamedTuple):
     ignore_index: int | None
     columns: Columns
     keep: bool
+    fused: bool
 
 
-def _sum_pieces(volume: Volume, columns: Columns, kept: Tensor | None) -> tuple[Tensor, list[Extremes]]:
-    """The stacked sums in float64 and the extremes of every piece; probabilities go to ``kept``."""
+def _fused_sums(volume: Volume, options: _Options) -> tuple[Tensor, list[float]]:
+    """The same as ``_sum_pieces`` by the GPU kernel, whose columns are the first seven of the table."""
+    weight = None if volume.weight is None else volume.weight[:, 0].contiguous()
+    sums, extremes = fused_sums(
+        volume.flat,
+        volume.labels[:, 0].contiguous(),
+        weight,
+        ignore_index=options.ignore_index,
+        squares=options.columns.squares,
+        entropy=options.columns.entropy,
+    )
+    missing = sums.new_zeros((len(SumTable._fields) - sums.shape[0], *sums.shape[1:]))
+    return torch.cat((sums, missing)), extremes
+
+
+def _fused_gradient(volume: Volume, options: _Options, grad_sums: Tensor, logits: Tensor) -> Tensor:
+    """The same as ``_gradient_pieces`` by the GPU kernel."""
+    grad = empty_gradient(logits)
+    fused_gradient(
+        volume.flat,
+        volume.labels[:, 0].contiguous(),
+        None if volume.weight is None else volume.weight[:, 0].contiguous(),
+        grad_sums[: CE + 1],
+        grad.view(volume.shape),
+        ignore_index=options.ignore_index,
+        squares=options.columns.squares,
+        entropy=options.columns.entropy,
+    )
+    return grad
+
+
+def _sum_pieces(volume: Volume, columns: Columns, kept: Tensor | None) -> tuple[Tensor, list[float]]:
+    """The stacked sums in float64 and the extremes that ``check_values`` reads; probabilities go to ``kept``."""
     device = volume.flat.device
     wide = torch.float32 if device.type == "mps" else torch.float64
     totals = torch.zeros(volume.problems, len(SumTable._fields), volume.classes, dtype=wide, device=device)
@@ -185,44 +175,14 @@ def _sum_pieces(volume: Volume, columns: Columns, kept: Tensor | None) -> tuple[
         piece = volume.piece(span)
         place = None if kept_flat is None else volume.at(kept_flat, span)
         soft = softmax_piece(piece.logits, place, scratch("exponential", piece.logits))
-        sums = _piece_sums(soft, piece, volume.reference(piece.labels), columns)
+        sums = piece_sums(soft, piece, volume.reference(piece.labels), columns)
         return sums, piece_extremes(piece)
 
     spans = list(volume.spans())
     done = each_piece(work, spans, threads=volume.threads)
     for span, (sums, _) in zip(spans, done, strict=True):
         totals[span.problem] += sums.to(wide)
-    return totals.transpose(0, 1).contiguous(), [extremes for _, extremes in done]
-
-
-def _piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) -> Tensor:
-    """The sums of one piece, (columns, K), from its softmax and its one-hot reference r (K, n).
-
-    Products are summed along the rows and not multiplied as matrices: over 50,000 equal voxels the float32 matrix
-    product was wrong by 2.7e-4, the pairwise sum by 3e-7.
-    """
-    p, w, spare = soft.probability, piece.weight, soft.spare
-    pw, rw = (p, r) if w is None else (p * w, r * w)
-    zeros = torch.zeros(p.shape[0], dtype=p.dtype, device=p.device)
-    sums = [zeros] * len(SumTable._fields)
-    sums[_VOXELS] = zeros + (p.shape[1] if w is None else w.sum())
-    sums[_P] = pw.sum(1)
-    sums[_R] = rw.sum(1)
-    sums[_PR] = torch.mul(pw, r, out=spare).sum(1)
-    if columns.squares:
-        sums[_PPR] = spare.mul_(p).sum(1)
-        sums[_PP] = torch.mul(pw, p, out=spare).sum(1)
-    if columns.entropy or columns.uniform or columns.focal_gamma is not None:
-        surprise = soft.surprise(piece.logits)
-        if columns.uniform:
-            sums[_UNIFORM] = (surprise if w is None else surprise * w).sum(1)
-        if columns.focal_gamma is not None:
-            missing = -torch.expm1(-surprise)
-            sums[_FOCAL] = (surprise * rw * missing**columns.focal_gamma).sum(1)
-        if columns.entropy:
-            share = rw if piece.entropy_weight is None else r * piece.entropy_weight
-            sums[_CE] = surprise.mul_(share).sum(1)
-    return torch.stack(sums)
+    return totals.transpose(0, 1).contiguous(), merge_extremes([extremes for _, extremes in done])
 
 
 def _gradient_pieces(
@@ -237,50 +197,7 @@ def _gradient_pieces(
         piece = volume.piece(span)
         place = volume.at(grad_flat, span)
         p = softmax_piece(piece.logits).probability if kept is None else place.reshape(volume.classes, -1)
-        _write_gradient(p, piece, volume.reference(piece.labels), grad_sums[:, span.problem], columns, place)
+        write_gradient(p, piece, volume.reference(piece.labels), grad_sums[:, span.problem], columns, place)
 
     each_piece(work, volume.spans(), threads=volume.threads)
     return grad
-
-
-def _write_gradient(p: Tensor, piece: Piece, r: Tensor, g: Tensor, columns: Columns, place: Tensor) -> None:
-    """Write the gradient of one piece to ``place``, from the gradient ``g`` (columns, K) of its sums.
-
-    With d_c = ∂/∂p_c = g_P + r g_PR + 2p (g_PP + r g_PPR), the chain through the softmax is
-    ∂/∂z_k = w p_k (d_k − Σ_c p_c d_c); the cross-entropy adds w g_CE (p_k − r_k) with g_CE of the voxel's class.
-    """
-    d = torch.addcmul(g[_P, :, None], r, g[_PR, :, None], out=scratch("gradient", p))
-    if columns.squares:
-        d.addcmul_(torch.addcmul(g[_PP, :, None], r, g[_PPR, :, None]), p, value=2)
-    d *= p
-    s = d.sum(0)
-    if columns.uniform:
-        s -= g[_UNIFORM].sum()
-        d -= g[_UNIFORM, :, None]
-    pull = _entropy_pull(p, piece, r, g, columns)
-    if pull is not None:
-        s -= pull
-        d.addcmul_(r, pull, value=-1)
-    direct = piece.weight is None and piece.entropy_weight is None and place.shape == d.shape and place.dtype == d.dtype
-    if direct:
-        torch.addcmul(d, p, s, value=-1, out=place)
-        return
-    d.addcmul_(p, s, value=-1)
-    if piece.weight is not None:
-        d *= piece.weight
-    if piece.entropy_weight is not None and columns.entropy:
-        d += (p - r) * ((g[_CE] @ r) * piece.entropy_weight)
-    place.copy_(d[-place.shape[0] :].view(place.shape))
-
-
-def _entropy_pull(p: Tensor, piece: Piece, r: Tensor, g: Tensor, columns: Columns) -> Tensor | None:
-    """What (p − r) is multiplied by at each voxel, (n,): g_CE of its class, and for the focal column
-    g_F (1 − p)^γ (1 + γ p (−log p) / (1 − p)), whose last factor tends to 1 as p does."""
-    pull = g[_CE] @ r if columns.entropy and piece.entropy_weight is None else None
-    if columns.focal_gamma is None:
-        return pull
-    surprise = (softmax_piece(piece.logits).surprise(piece.logits) * r).sum(0)
-    missing = -torch.expm1(-surprise)
-    ratio = torch.where(missing > 0, surprise / missing, torch.ones_like(missing))
-    focal = (g[_FOCAL] @ r) * missing**columns.focal_gamma * (1 + columns.focal_gamma * (1 - missing) * ratio)
-    return focal if pull is None else pull + focal

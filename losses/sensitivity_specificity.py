@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from losses.checks import check_fraction
-from losses.overlap import Columns, SumTable
+from losses.sum_table import Columns, SumTable
 from losses.table_loss import TableLoss, ratio
 
 

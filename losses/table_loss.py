@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from losses.distributed import pool_processes
-from losses.overlap import Columns, SumTable, overlap_sums
+from losses.overlap import overlap_sums
+from losses.sum_table import Columns, SumTable
 
 
 class TableLoss(nn.Module, ABC):

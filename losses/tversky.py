@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from losses.overlap import SumTable
+from losses.sum_table import SumTable
 from losses.table_loss import TableLoss, overlap_or_claim, ratio
 
 

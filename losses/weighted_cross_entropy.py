@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from losses.cross_entropy import check_class_weights, weighted_cross_entropy
-from losses.overlap import Columns, SumTable
+from losses.sum_table import Columns, SumTable
 from losses.table_loss import TableLoss, ratio
 
 SMALLEST_PREDICTION_VOXELS = 1e-4

@@ -92,8 +92,9 @@ def scratch(name: str, like: Tensor) -> Tensor:
     """
     if like.device.type != "cpu" or like.numel() > LARGEST_SCRATCH_ELEMENTS:
         return torch.empty(like.shape, dtype=like.dtype, device=like.device)
-    kept: dict[tuple[str, torch.dtype], Tensor] = _buffers.__dict__
-    key = (name, like.dtype)
+    kept = _buffers.__dict__
+    key = f"{name} {like.dtype}"
     if key not in kept or kept[key].numel() < like.numel():
         kept[key] = torch.empty(like.numel(), dtype=like.dtype)
-    return kept[key][: like.numel()].view(like.shape)
+    whole: Tensor = kept[key]
+    return whole[: like.numel()].view(like.shape)

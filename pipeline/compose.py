@@ -55,6 +55,16 @@ def overlay(kind: str, name: str) -> dict[str, Any]:
     return read_yaml(path)
 
 
+def user_config(file: str | Path) -> dict[str, Any]:
+    """A ``--config`` argument: a file, or where it has no suffix and is no file, the name of a ``configs/tasks`` overlay.
+
+    Raises:
+        RequestError: neither.
+    """
+    named = not Path(file).suffix and not Path(file).is_file()
+    return overlay("tasks", str(file)) if named else read_yaml(file)
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """``KEY=VALUE`` with the value read as YAML (and 1e-4 as the number it is).
 
@@ -190,8 +200,7 @@ def compose(
         if chosen is not None:
             merge(config, overlay(kind, chosen), f"configs/{kind}/{chosen}.yaml")
     for file in config_files:
-        task = not Path(file).suffix and not Path(file).exists()
-        merge(config, overlay("tasks", str(file)) if task else read_yaml(file), str(file))
+        merge(config, user_config(file), str(file))
     for key, value in (options or {}).items():
         put(config, key, value)
     for text in settings:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import require_run, target_name, write_bundle
-from pipeline.compose import compose, overlay, put, read_yaml
+from pipeline.compose import compose, put, read_yaml, user_config
 from pipeline.console import console
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
@@ -124,7 +124,7 @@ def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path
 
 def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> bool:
     """Whether the user set a top-level key, in a file, a task overlay or with --set."""
-    contents = [read_yaml(file) if Path(file).exists() else overlay("tasks", str(file)) for file in files]
+    contents = [user_config(file) for file in files]
     named = [*(text.partition("=")[0] for text in settings), *(name for content in contents for name in content)]
     return any(str(name).partition("#")[0] == key for name in named)
 

@@ -95,3 +95,11 @@ def test_derived_stages_share_what_training_set() -> None:
         assert config["spacing"] == [1, 1, 2]
         assert config["inferer"]["flips"] == [0]
         assert "augmentation" not in config
+
+
+def test_a_folder_of_an_overlay_s_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert compose("train", config_files=["demo"])["crop_to_content"] is True
+    with pytest.raises(RequestError, match="no task is called 'dmeo': did you mean 'demo'"):
+        compose("train", config_files=["dmeo"])
