@@ -24,6 +24,8 @@ from losses.chunks import (
     softmax_piece,
 )
 from losses.pages import empty_gradient
+from losses.piece_sums import piece_sums, write_gradient
+from losses.sum_table import CE, Columns, SumTable
 from losses.triton_overlap import fused_fits, fused_gradient, fused_sums
 from losses.workers import each_piece, scratch
 

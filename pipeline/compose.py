@@ -56,7 +56,7 @@ def overlay(kind: str, name: str) -> dict[str, Any]:
 
 
 def user_config(file: str | Path) -> dict[str, Any]:
-    """A ``--config`` argument: a file, or where it has no suffix and is no file, the name of a ``configs/tasks`` overlay.
+    """A ``--config`` argument: a file, or the name of a ``configs/tasks`` overlay (no suffix, and no file of that name).
 
     Raises:
         RequestError: neither.

@@ -6,10 +6,12 @@ import json
 import os
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-import pytest
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; read when torch is imported
+
+import nibabel as nib  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

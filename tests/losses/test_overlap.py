@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import losses.chunks
+import losses.workers
 from losses import Columns, NonFiniteLogitsError, SumTable, overlap_sums
 
 EVERYTHING = Columns(squares=True, entropy=True, uniform=True, focal_gamma=2.0)
@@ -194,6 +197,8 @@ class _LargeBlocks(TorchDispatchMode):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_no_block_of_the_logits_size_but_the_gradient(printed, monkeypatch, dtype, memory_format):
     monkeypatch.setattr(losses.chunks, "CPU_CHUNK_ELEMENTS", 4000)
+    monkeypatch.setattr(losses.workers, "_buffers", threading.local())  # scratch of a few pieces, none from before
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the counter sees its own thread alone
     logits, labels, weight = printed.example((1, 5, 24, 24, 24), dtype=dtype)
     logits = logits.contiguous(memory_format=memory_format).requires_grad_()
     given = {tensor.untyped_storage().data_ptr() for tensor in (logits, labels, weight)}
