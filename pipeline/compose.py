@@ -56,7 +56,7 @@ def overlay(kind: str, name: str) -> dict[str, Any]:
 
 
 def user_config(file: str | Path) -> dict[str, Any]:
-    """A ``--config`` argument: a file, or the name of a ``configs/tasks`` overlay (no suffix, and no file of that name).
+    """A ``--config`` argument: a file, or the name of a ``configs/tasks`` overlay (no suffix, no such file).
 
     Raises:
         RequestError: neither.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; read when torch is imported
 
-import nibabel as nib  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
