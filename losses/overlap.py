@@ -25,7 +25,7 @@ from losses.chunks import (
 )
 from losses.pages import empty_gradient
 from losses.piece_sums import piece_sums, write_gradient
-from losses.sum_table import CE, Columns, SumTable
+from losses.sum_table import CE, VOXELS, Columns, SumTable
 from losses.triton_overlap import fused_fits, fused_gradient, fused_sums
 from losses.workers import each_piece, scratch
 
@@ -173,17 +173,21 @@ def _sum_pieces(volume: Volume, columns: Columns, kept: Tensor | None) -> tuple[
     totals = torch.zeros(volume.problems, len(SumTable._fields), volume.classes, dtype=wide, device=device)
     kept_flat = None if kept is None else kept.view(volume.shape)
 
-    def work(span: Span) -> tuple[Tensor, Extremes]:
+    def work(span: Span) -> tuple[dict[int, Tensor], Extremes]:
         piece = volume.piece(span)
         place = None if kept_flat is None else volume.at(kept_flat, span)
-        soft = softmax_piece(piece.logits, place, scratch("exponential", piece.logits))
-        sums = piece_sums(soft, piece, volume.reference(piece.labels), columns)
-        return sums, piece_extremes(piece)
+        z = piece.logits
+        soft = softmax_piece(z, place, scratch("exponential", z.shape, z.dtype, z.device))
+        return piece_sums(soft, piece, volume.reference(piece.labels), columns), piece_extremes(piece)
 
     spans = list(volume.spans())
     done = each_piece(work, spans, threads=volume.threads)
-    for span, (sums, _) in zip(spans, done, strict=True):
-        totals[span.problem] += sums.to(wide)
+    problems = torch.tensor([span.problem for span in spans], device=device)
+    totals[:, VOXELS] = volume.labels.shape[-1]
+    for column in done[0][0]:
+        of_pieces = torch.stack([sums[column] for sums, _ in done]).to(wide).view(len(spans), -1)
+        into = totals[:, column]
+        into.zero_().index_add_(0, problems, of_pieces.expand(-1, volume.classes))
     return totals.transpose(0, 1).contiguous(), merge_extremes([extremes for _, extremes in done])
 
 

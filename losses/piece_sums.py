@@ -6,24 +6,23 @@ import torch
 from torch import Tensor
 
 from losses.chunks import Piece, SoftmaxPiece, softmax_piece
-from losses.sum_table import CE, FOCAL, PP, PPR, PR, UNIFORM, VOXELS, Columns, P, R, SumTable
+from losses.sum_table import CE, FOCAL, PP, PPR, PR, UNIFORM, VOXELS, Columns, P, R
 from losses.workers import scratch
 
 
-def piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) -> Tensor:
-    """The sums of one piece, (columns, K), from its softmax and its one-hot reference r (K, n).
+def piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) -> dict[int, Tensor]:
+    """The sums of one piece by their place in the table, (K,) each, from its softmax and its one-hot r (K, n).
+
+    ``VOXELS``, the sum of the weights, is a single number, and left out where there are no weights.
 
     Products are summed along the rows and not multiplied as matrices: over 50,000 equal voxels the float32 matrix
     product was wrong by 2.7e-4, the pairwise sum by 3e-7.
     """
     p, w, spare = soft.probability, piece.weight, soft.spare
     pw, rw = (p, r) if w is None else (p * w, r * w)
-    zeros = torch.zeros(p.shape[0], dtype=p.dtype, device=p.device)
-    sums = [zeros] * len(SumTable._fields)
-    sums[VOXELS] = zeros + (p.shape[1] if w is None else w.sum())
-    sums[P] = pw.sum(1)
-    sums[R] = rw.sum(1)
-    sums[PR] = torch.mul(pw, r, out=spare).sum(1)
+    sums = {P: pw.sum(1), R: rw.sum(1), PR: torch.mul(pw, r, out=spare).sum(1)}
+    if w is not None:
+        sums[VOXELS] = w.sum()
     if columns.squares:
         sums[PPR] = spare.mul_(p).sum(1)
         sums[PP] = torch.mul(pw, p, out=spare).sum(1)
@@ -37,7 +36,7 @@ def piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) ->
         if columns.entropy:
             share = rw if piece.entropy_weight is None else r * piece.entropy_weight
             sums[CE] = surprise.mul_(share).sum(1)
-    return torch.stack(sums)
+    return sums
 
 
 def write_gradient(p: Tensor, piece: Piece, r: Tensor, g: Tensor, columns: Columns, place: Tensor) -> None:
@@ -46,9 +45,10 @@ def write_gradient(p: Tensor, piece: Piece, r: Tensor, g: Tensor, columns: Colum
     With d_c = ∂/∂p_c = g_P + r g_PR + 2p (g_PP + r g_PPR), the chain through the softmax is
     ∂/∂z_k = w p_k (d_k − Σ_c p_c d_c); the cross-entropy adds w g_CE (p_k − r_k) with g_CE of the voxel's class.
     """
-    d = torch.addcmul(g[P, :, None], r, g[PR, :, None], out=scratch("gradient", p))
+    # Twice as fast as one addcmul, which is not vectorised where two of its arguments are a column.
+    d = torch.mul(r, g[PR, :, None], out=scratch("gradient", p.shape, p.dtype, p.device)).add_(g[P, :, None])
     if columns.squares:
-        d.addcmul_(torch.addcmul(g[PP, :, None], r, g[PPR, :, None]), p, value=2)
+        d.addcmul_(torch.mul(r, g[PPR, :, None]).add_(g[PP, :, None]), p, value=2)
     d *= p
     s = d.sum(0)
     if columns.uniform:

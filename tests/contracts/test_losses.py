@@ -33,12 +33,12 @@ LOSSES = public_losses()
 OPTIONS = {"batch": True, "include_background": False, "sigmoid": True, "ignore_index": 1, "squared": True}
 
 
-def variants() -> list:
-    """Every loss with its defaults, with each shared option that it has, and with every pair of them."""
+def variants(*, pairs: bool = False) -> list:
+    """Every loss with its defaults and with each shared option that it has; with ``pairs`` also with any two."""
     cases = []
     for loss in LOSSES:
         names = [name for name in OPTIONS if name in inspect.signature(loss).parameters]
-        for chosen in [(), *itertools.combinations(names, 1), *itertools.combinations(names, 2)]:
+        for chosen in itertools.chain.from_iterable(itertools.combinations(names, n) for n in range(3 if pairs else 2)):
             options = {name: OPTIONS[name] for name in chosen}
             cases.append(pytest.param(loss, options, id="-".join((loss.__name__, *chosen))))
     return cases
@@ -47,6 +47,7 @@ def variants() -> list:
 every_loss = pytest.mark.parametrize("loss_class", LOSSES)
 every_mixture = pytest.mark.parametrize("loss_class", [c for c in LOSSES if issubclass(c, losses.CombinedLoss)])
 every_variant = pytest.mark.parametrize(("loss_class", "options"), variants())
+every_pair_of_options = pytest.mark.parametrize(("loss_class", "options"), variants(pairs=True))
 
 
 def with_regions(loss: nn.Module, labels: Tensor, classes: int) -> Tensor:
@@ -84,7 +85,7 @@ def test_options_are_keyword_only_and_the_class_is_documented(loss_class):
     assert "mpty rule" in inspect.getdoc(loss_class) or "empty\n    rule" in loss_class.__doc__
 
 
-@every_variant
+@every_pair_of_options
 def test_gradient(loss_class, options):
     if loss_class is losses.WeightedCrossEntropyLoss:
         # Its weight follows the prediction without a gradient, so differences cannot check it; its own test does.

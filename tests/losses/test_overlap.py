@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -197,7 +195,9 @@ class _LargeBlocks(TorchDispatchMode):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_no_block_of_the_logits_size_but_the_gradient(printed, monkeypatch, dtype, memory_format):
     monkeypatch.setattr(losses.chunks, "CPU_CHUNK_ELEMENTS", 4000)
-    monkeypatch.setattr(losses.workers, "_buffers", threading.local())  # scratch of a few pieces, none from before
+    monkeypatch.setattr(
+        losses.workers, "_buffers", losses.workers._Buffers()
+    )  # scratch of a few pieces, none from before
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the counter sees its own thread alone
     logits, labels, weight = printed.example((1, 5, 24, 24, 24), dtype=dtype)
     logits = logits.contiguous(memory_format=memory_format).requires_grad_()
