@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from networks.convolution import Conv3d
 from networks.geometry import Geometry
 
-CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTION = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from networks.blocks import CONVOLUTION, make_activation
+from networks.convolution import conv3d
 from networks.lattice import Padding, zero_outside_
 from networks.norms import SampleNorm, make_norm, masked_batch_norm, zero_outside
 
@@ -148,8 +149,10 @@ def convolve(
     own = conv.get_parameter("weight")
     half = own.shape[-1] // 2
     dilation = conv.dilation[0] if isinstance(conv, (nn.Conv2d, nn.Conv3d)) and not layout.on_lattices else 1
-    function = F.conv2d if x.ndim == 4 else F.conv3d
-    return function(x, own if weight is None else weight, bias, padding=half * dilation, dilation=dilation)
+    weight = own if weight is None else weight
+    if x.ndim == 4:
+        return F.conv2d(x, weight, bias, padding=half * dilation, dilation=dilation)
+    return conv3d(x, weight, bias, (half * dilation,) * 3, (dilation,) * 3)
 
 
 def clear(x: torch.Tensor, layout: Layout) -> torch.Tensor:

@@ -219,7 +219,10 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
 
 
 def derive(stage: str, trained: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a stage that shares with a training configuration whatever ``common.yaml`` names."""
+    """The configuration of a stage that shares with a training configuration whatever ``common.yaml`` names.
+
+    Evaluation is of the dataset and fold that the run was trained on, unless it is told otherwise.
+    """
     config: dict[str, Any] = {}
     for name in STAGES[stage]:
         config.update(read_yaml(CONFIGS / f"{name}.yaml"))
@@ -227,6 +230,8 @@ def derive(stage: str, trained: Mapping[str, Any]) -> dict[str, Any]:
     own = set(config) | set(read_yaml(CONFIGS / "train.yaml"))
     extra = {key for key in trained if key not in own}
     merged = {key: value for key, value in trained.items() if key in shared or key in extra}
+    if stage == "evaluate":
+        config.update({key: trained[key] for key in ("dataset_dir", "fold")})
     return {**merged, **config}
 
 

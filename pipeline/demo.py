@@ -20,7 +20,7 @@ STAGES = ("phantom", "dataset", "run", "predictions")
 def demo(
     output: str | Path,
     *,
-    minutes: float = 6.0,
+    minutes: float = 7.0,
     subjects: int = 16,
     lesion_share: float = 1e-3,
     spacing_mm: float = 2.0,

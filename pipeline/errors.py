@@ -25,3 +25,26 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     listed = ", ".join(names)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}? Valid names: {listed}" if close else f"valid names: {listed}"
+
+
+_OURS = ("pipeline", "transforms", "networks", "losses")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line, however many layers wrapped the error in reports of their own.
+
+    The first error of a kind of this project's that the chain of causes meets (its message was worded to be read),
+    else the innermost one.
+
+    >>> try:
+    ...     try:
+    ...         raise ValueError("the scan is empty")
+    ...     except ValueError as cause:
+    ...         raise RuntimeError("applying transform ...") from cause
+    ... except RuntimeError as error:
+    ...     reason_of(error)
+    'the scan is empty'
+    """
+    while error.__cause__ is not None and type(error).__module__.partition(".")[0] not in _OURS:
+        error = error.__cause__
+    return (" ".join(str(error).split()) or type(error).__name__)[:500]

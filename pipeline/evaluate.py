@@ -12,13 +12,13 @@ from pipeline.aggregate import write_results
 from pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
 from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, write_json
 from pipeline.report_run import write_run_report
 from pipeline.results_table import print_results
 from pipeline.saving import save_labels
 from pipeline.scorer import CaseScorer
-from pipeline.segment import Segmentation, Segmenter, reason_of
+from pipeline.segment import Segmentation, Segmenter
 from pipeline.train import build
 
 

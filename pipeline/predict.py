@@ -12,9 +12,10 @@ from pipeline.bundle import require_run, version
 from pipeline.compose import read_yaml
 from pipeline.console import console, progress_bar
 from pipeline.datalist import find_scans
+from pipeline.errors import reason_of
 from pipeline.files import claim_folder, read_json, write_json
 from pipeline.saving import save_labels
-from pipeline.segment import Segmentation, Segmenter, reason_of
+from pipeline.segment import Segmentation, Segmenter
 
 RESULT_FILE = "predictions.json"
 

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.bundle import require_run
 from pipeline.compose import parse_setting, put, read_yaml
+from pipeline.errors import reason_of
 from pipeline.train import build
 
 
@@ -108,11 +109,3 @@ class Segmenter:
                     if not upcoming and position + 1 < len(listed):
                         upcoming.append(pool.submit(self.read, listed[position + 1]))
                     yield Segmentation(item, None, reason_of(error), time.monotonic() - began)
-
-
-def reason_of(error: BaseException) -> str:
-    """The innermost cause of a failure in one line: transforms wrap it in long reports of their own."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:500]

@@ -11,7 +11,7 @@ from pipeline.bundle import require_run, target_name, write_bundle
 from pipeline.compose import compose, put, read_yaml, user_config
 from pipeline.console import console
 from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder
 from pipeline.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
 
@@ -170,17 +170,12 @@ def build(config: Mapping[str, Any], key: str) -> Any:
     parser = ConfigParser(dict(config))
     try:
         return parser.get_parsed_content(key)
-    except RequestError:
-        raise
     except Exception as error:
-        raise RequestError(f"configuration entry {key!r} cannot be built: {_cause(error)}") from error
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason of a chained error, on one line; a request's own words where there are some."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:500]
+        while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        if isinstance(error, RequestError):
+            raise error from None
+        raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
 
 
 def check(config: Mapping[str, Any], data: Dataset) -> None:

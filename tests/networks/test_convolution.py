@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from networks.convolution import Conv3d, conv3d, is_slow_alone
+
+FORMATS = (torch.contiguous_format, torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "dilation"),
+    [
+        ((8, 7, 6), 3, 1, 1),
+        ((9, 7, 6), 3, 1, 1),
+        ((9, 7, 8), 3, 0, 1),
+        ((11, 8, 9), 3, 2, 2),
+        ((5, 4, 3), 1, 0, 1),
+        ((3, 3, 3), 3, 0, 1),
+    ],
+)
+def test_slabs_give_what_the_plain_convolution_gives(size, kernel, padding, dilation, memory_format) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, *size).contiguous(memory_format=memory_format).requires_grad_()
+    weight = torch.randn(4, 3, *(kernel,) * 3, requires_grad=True)
+    bias = torch.randn(4, requires_grad=True)
+    assert is_slow_alone(x, weight)
+    ours = conv3d(x, weight, bias, (padding,) * 3, (dilation,) * 3)
+    theirs = F.conv3d(x, weight, bias, padding=padding, dilation=dilation)
+    direction = torch.randn_like(theirs)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for one, other in zip(
+        torch.autograd.grad(ours, (x, weight, bias), direction),
+        torch.autograd.grad(theirs, (x, weight, bias), direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_only_small_single_samples_on_the_cpu_are_cut() -> None:
+    weight = torch.empty(16, 16, 3, 3, 3)
+    assert is_slow_alone(torch.empty(1, 16, 32, 32, 32), weight)
+    assert not is_slow_alone(torch.empty(2, 16, 32, 32, 32), weight)
+    assert not is_slow_alone(torch.empty(1, 16, 36, 36, 8), weight)
+    assert not is_slow_alone(torch.empty(1, 16, 32, 32, 32, dtype=torch.float64), weight)
+    assert not is_slow_alone(torch.empty(1, 16, 32, 32, 32, device="meta"), weight)
+
+
+def test_the_fast_kernel_is_the_one_that_runs() -> None:
+    layer, x = Conv3d(4, 4, 3, padding=1), torch.randn(1, 4, 16, 16, 16)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        layer(x)
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::mkldnn_convolution" in names or not torch.backends.mkldnn.is_available()
+    assert "aten::slow_conv3d_forward" not in names
+
+
+def test_a_layer_with_other_options_is_torch_s() -> None:
+    x = torch.randn(1, 4, 8, 8, 8)
+    for options in ({"stride": 2}, {"groups": 2}, {"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}):
+        torch.manual_seed(1)
+        ours = Conv3d(4, 4, 3, **options)
+        torch.manual_seed(1)
+        assert torch.equal(ours(x), torch.nn.Conv3d(4, 4, 3, **options)(x))
