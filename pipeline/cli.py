@@ -61,7 +61,7 @@ def _settings(command: Command) -> Command:
 
 @cli.command()
 @click.option("--output", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
-@click.option("--minutes", type=float, default=6.0, show_default=True, help="Training time.")
+@click.option("--minutes", type=float, default=7.0, show_default=True, help="Training time.")
 @click.option("--subjects", type=int, default=16, show_default=True, help="Phantom subjects.")
 @click.option("--lesion-share", type=float, default=1e-3, show_default=True, help="Share of the volume that is lesion.")
 @_device
@@ -154,6 +154,7 @@ def evaluate(**options: Any) -> int:
 @_device
 @_settings
 @click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
+@click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
 def predict(keep: bool, **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
     from pipeline.predict import predict as run

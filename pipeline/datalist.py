@@ -44,8 +44,12 @@ def stem(path: str | Path) -> str:
     return name[: len(name) - len(suffix)] if suffix else name
 
 
-def find_scans(paths: str | Path | Sequence[str | Path], channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
-    """Scans to segment, each ``{"case", "image"}``.
+def find_scans(
+    paths: str | Path | Sequence[str | Path],
+    channels: Sequence[str] = ("image",),
+    masks: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Scans to segment, each ``{"case", "image"}``, with ``"mask"`` where masks are given.
 
     A file is one scan (4D files hold the channels). A folder holds, in this order of recognition: one scan for each
     file with a known suffix; where the network has several channels, files ``CASE_0000``, ``CASE_0001`` … are grouped;
@@ -55,6 +59,9 @@ def find_scans(paths: str | Path | Sequence[str | Path], channels: Sequence[str]
     Args:
         paths: a file, a folder or a list of them; a list counts each element by itself.
         channels: names of the network's channels.
+        masks: a folder, searched with its sub-folders, for the masks for normalisation: a file called CASE, or
+            ``CASE_…mask…``, or with ``mask`` in its name in a sub-folder CASE. A scan for which there is no such file,
+            or are several, stays without a mask.
 
     Raises:
         RequestError: a path does not exist, nothing is found, or two scans have the same name.
@@ -75,7 +82,26 @@ def find_scans(paths: str | Path | Sequence[str | Path], channels: Sequence[str]
         raise RequestError(
             f"two scans are called {', '.join(twice[:5])}; rename them, since outputs are named after scans"
         )
-    return found
+    return found if masks is None else _with_masks(found, Path(masks))
+
+
+def _with_masks(scans: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The scans, each with the one file of the folder that is called like it."""
+    files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(SUFFIXES)]
+    if not files:
+        raise RequestError(f"no masks in {folder}; expected files called CASE or CASE_mask (.nii.gz …)")
+    for scan in scans:
+        case = scan["case"]
+        marked = [file for file in files if "mask" in stem(file).lower()]
+        for found in (
+            [file for file in files if stem(file) == case],
+            [file for file in marked if stem(file).startswith(f"{case}_")],
+            [file for file in marked if file.parent.name == case],
+        ):
+            if len(found) == 1:
+                scan["mask"] = str(found[0])
+                break
+    return scans
 
 
 def _in_folder(folder: Path, channels: list[str]) -> list[dict[str, Any]]:

@@ -47,4 +47,5 @@ def reason_of(error: BaseException) -> str:
     """
     while error.__cause__ is not None and type(error).__module__.partition(".")[0] not in _OURS:
         error = error.__cause__
-    return (" ".join(str(error).split()) or type(error).__name__)[:500]
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() of a KeyError is quoted
+    return (" ".join(str(said).split()) or type(error).__name__)[:500]

@@ -67,14 +67,14 @@ def plan_patch(
         fitted[axis] += step[axis]
 
 
-ENOUGH_STEPS = 400
+ENOUGH_STEPS = 600
 """Fewer optimiser steps than this leave a network far from trained, whatever the batch."""
 
 
 def fit_batch(batch_size: int, seconds_per_patch: float, budget_seconds: float) -> int:
     """The largest of batch_size, batch_size / 2, …, 1 with which ``ENOUGH_STEPS`` steps fit into the budget.
 
-    >>> fit_batch(4, 0.1, 720), fit_batch(4, 0.8, 720), fit_batch(4, 2.2, 720)
+    >>> fit_batch(4, 0.1, 720), fit_batch(4, 0.5, 720), fit_batch(4, 2.2, 720)
     (4, 2, 1)
     """
     while batch_size > 1 and budget_seconds / (batch_size * seconds_per_patch) < ENOUGH_STEPS:

@@ -12,7 +12,7 @@ from pipeline.bundle import require_run, version
 from pipeline.compose import read_yaml
 from pipeline.console import console, progress_bar
 from pipeline.datalist import find_scans
-from pipeline.errors import reason_of
+from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, read_json, write_json
 from pipeline.saving import save_labels
 from pipeline.segment import Segmentation, Segmenter
@@ -28,6 +28,7 @@ def predict(
     device: str = "auto",
     settings: Sequence[str] = (),
     overwrite: bool = True,
+    masks: str | Path | None = None,
 ) -> int:
     """Segment scans with a trained run.
 
@@ -38,16 +39,19 @@ def predict(
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
         overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call.
+        masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
 
     Returns:
         Exit status: 0, or 1 where some scans failed.
 
     Raises:
-        RequestError: no run, no scans, an output folder of another kind.
+        RequestError: no run, no scans, no masks where the run needs them, an output folder of another kind.
     """
     run = require_run(run, "inference")
     config = read_yaml(run / "configs" / "inference.yaml")
-    items = find_scans([*scans], config["channels"])
+    if masks is None and config["normalisation"].get("region") == "mask":
+        raise RequestError(f"{run} normalises inside a mask; give the folder of the scans' masks with --masks")
+    items = find_scans([*scans], config["channels"], masks)
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
     rows = {} if overwrite else _done(folder)
     segmenter = Segmenter(run, "inference", device=device, settings=settings)

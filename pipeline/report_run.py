@@ -42,7 +42,7 @@ def write_run_report(
 
 
 def case_images(case: Mapping[str, Any], folder: Path) -> CaseImages | None:
-    """The first channel, the prediction and the reference of a case; None where not even the reference can be read."""
+    """The channel that shows most, the prediction and the reference of a case; None without a readable reference."""
     try:
         reference = read_scan(case["label"], dtype=None)
     except ScanError:
@@ -50,14 +50,40 @@ def case_images(case: Mapping[str, Any], folder: Path) -> CaseImages | None:
     path = folder / "predictions" / f"{case['case']}_seg.nii.gz"
     prediction = read_scan(path, dtype=None).array[0] if path.is_file() else None
     try:
-        image = case["image"]
-        array = read_scan(image[0] if isinstance(image, list) else image).array[0]
+        channels = read_scan(case["image"]).array
     except ScanError:
-        array = None
-    if array is not None and array.shape != reference.shape:
-        array = None
+        channels = None
     labels = np.rint(reference.array[0]).astype(np.int32)
+    fits = channels is not None and channels.shape[1:] == labels.shape
+    array = channels[telling_channel(channels, labels)] if channels is not None and fits else None
     return CaseImages(str(case["case"]), array, prediction, labels, reference.affine)
+
+
+def telling_channel(channels: np.ndarray, labels: np.ndarray) -> int:
+    """The channel in which the rarest structure stands out most from the voxels around it; 0 without any structure.
+
+    Standing out is |mean inside − mean of the shell of 3 voxels around| ÷ standard deviation in that shell.
+
+    Args:
+        channels: (C, X, Y, Z) intensities.
+        labels: (X, Y, Z), 0 is background.
+
+    >>> labels = np.zeros((9, 9, 9), int); labels[4, 4, 4] = 1
+    >>> noise = np.random.default_rng(0).normal(size=(9, 9, 9))
+    >>> telling_channel(np.stack([noise, noise + 9 * labels]), labels)
+    1
+    """
+    from scipy.ndimage import binary_dilation
+
+    values, counts = np.unique(labels[labels != 0], return_counts=True)
+    if len(channels) == 1 or not len(values):
+        return 0
+    inside = labels == values[np.argmin(counts)]
+    shell = binary_dilation(inside, iterations=3) & (labels == 0)
+    if not shell.any():
+        return 0
+    contrast = [abs(c[inside].mean() - c[shell].mean()) / (c[shell].std() + 1e-12) for c in channels]
+    return int(np.nanargmax(contrast)) if np.isfinite(contrast).any() else 0
 
 
 def curves(run: Path) -> dict[str, list[dict[str, Any]]]:

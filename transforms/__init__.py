@@ -1,5 +1,6 @@
 """What MONAI's transforms lack: reading any scan, foreground patches, normalisation by region, the way back home."""
 
+from transforms.keep_foreground import KeepForegroundd
 from transforms.labels import LabelsToClassesd
 from transforms.native_grid import LabelsOnNativeGridd
 from transforms.normalise import ZScored
@@ -11,6 +12,7 @@ __all__ = [
     "CropToContentd",
     "ForegroundIndex",
     "IndexForegroundd",
+    "KeepForegroundd",
     "LabelsOnNativeGridd",
     "LabelsToClassesd",
     "RandForegroundPatchd",

@@ -44,6 +44,20 @@ def test_dicom_series_in_folders(tmp_path: Path, data_dir: Path) -> None:
     assert cases(find_scans(data_dir / "dicom_sample" / "flair_oblique")) == ["flair_oblique"]
 
 
+def test_masks_are_found_by_the_scan_s_name(tmp_path: Path) -> None:
+    touch(tmp_path / "scans", "a.nii.gz", "a_1.nii.gz", "b.nii", "c.nii.gz")
+    names = ("a.nii.gz", "x/a_1_brainmask.nii", "b/the_Mask.nii.gz", "c_mask.nii", "c_mask2.nii")
+    masks = touch(tmp_path / "masks", *names)
+    scans = {scan["case"]: scan for scan in find_scans(tmp_path / "scans", masks=masks)}
+    assert {case: Path(scan["mask"]).name for case, scan in scans.items() if "mask" in scan} == {
+        "a": "a.nii.gz",
+        "a_1": "a_1_brainmask.nii",
+        "b": "the_Mask.nii.gz",
+    }
+    with pytest.raises(RequestError, match="no masks in"):
+        find_scans(tmp_path / "scans", masks=touch(tmp_path / "nothing", "readme.txt"))
+
+
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="does not exist"):
         find_scans(tmp_path / "none")

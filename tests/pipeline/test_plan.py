@@ -63,9 +63,9 @@ def test_no_fingerprint_no_change(tmp_path: Path) -> None:
     assert plan_patch(data, [40, 40, 40], KEEPS, 0, None) == [40, 40, 40]
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(0.01, 8), (0.3, 4), (0.7, 2), (1.0, 1), (50.0, 1)])
-def test_the_batch_is_halved_until_400_steps_fit_into_600_seconds(seconds: float, expected: int) -> None:
-    """600 s / 400 steps allow 1.5 s a step: 8 · 0.01, 4 · 0.3, 2 · 0.7, 1 · 1.0."""
+@pytest.mark.parametrize(("seconds", "expected"), [(0.01, 8), (0.25, 4), (0.5, 2), (1.0, 1), (50.0, 1)])
+def test_the_batch_is_halved_until_600_steps_fit_into_600_seconds(seconds: float, expected: int) -> None:
+    """600 s / 600 steps allow 1 s a step: 8 · 0.01, 4 · 0.25, 2 · 0.5, 1 · 1.0."""
     assert fit_batch(8, seconds, 600) == expected
 
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
@@ -196,3 +197,26 @@ def test_a_run_answers_only_for_its_own_structures(run_dir: Path, dataset_dir: P
         evaluate(run_dir, tmp_path, output=tmp_path / "out", device="cpu")
     with pytest.raises(RequestError, match="no section 'tset'"):
         evaluate(run_dir, dataset_dir, section="tset", output=tmp_path / "out", device="cpu")
+
+
+def test_a_run_that_normalises_in_a_mask_asks_for_masks(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    config = yaml.safe_load((run / "configs" / "inference.yaml").read_text())
+    config["normalisation"]["region"] = "mask"
+    (run / "configs" / "inference.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(RequestError, match="normalises inside a mask"):
+        predict(run, [scans], tmp_path / "out", device="cpu")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    volume = nib.load(scans / "a.nii.gz")
+    whole = np.ones(volume.shape, np.uint8)
+    nib.save(nib.Nifti1Image(whole, volume.affine), masks / "a_mask.nii.gz")
+    assert predict(run, [scans / "a.nii.gz", scans / "b.nii.gz"], tmp_path / "out", device="cpu", masks=masks) == 1
+    rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
+    assert rows["a"]["status"] == "ok"
+    assert "inside a mask" in rows["b"]["reason"]
+    plain = Segmenter(run_dir, device="cpu")([{"case": "a", "image": str(scans / "a.nii.gz")}])
+    expected = next(iter(plain)).labels
+    assert expected is not None  # a mask that holds the whole scan changes nothing
+    assert np.array_equal(nib.load(tmp_path / "out" / "a_seg.nii.gz").dataobj, expected)
