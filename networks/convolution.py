@@ -18,7 +18,7 @@ _SMALL = 20480
 
 def is_slow_alone(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether PyTorch would convolve ``x`` (B, C, *spatial) without oneDNN for its small size alone."""
-    return (
+    return bool(
         x.ndim == 5
         and x.shape[0] == 1
         and x.device.type == "cpu"

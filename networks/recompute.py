@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,20 +22,25 @@ def recomputed(module: nn.Module, *arguments: Any) -> torch.Tensor:
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _frozen_statistics(module)
+        return nullcontext(), _FrozenStatistics(module)
 
     return checkpoint(module, *arguments, use_reentrant=False, context_fn=contexts)
 
 
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms of ``module`` update copies of their running statistics, which are then thrown away."""
-    norms = [inner for inner in module.modules() if isinstance(inner, _BatchNorm)]
-    before = [dict(norm._buffers) for norm in norms]
-    for norm in norms:
-        norm._buffers.update({name: None if b is None else b.clone() for name, b in norm._buffers.items()})
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, before, strict=True):
+class _FrozenStatistics(AbstractContextManager[None]):
+    """Batch norms of ``module`` update copies of their running statistics, which are then thrown away.
+
+    A class, since it is entered again for every backward pass over one graph (``retain_graph=True``).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [inner for inner in module.modules() if isinstance(inner, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.before = [dict(norm._buffers) for norm in self.norms]
+        for norm in self.norms:
+            norm._buffers.update({name: None if b is None else b.clone() for name, b in norm._buffers.items()})
+
+    def __exit__(self, *_: Any) -> None:
+        for norm, buffers in zip(self.norms, self.before, strict=True):
             norm._buffers.update(buffers)

@@ -81,7 +81,7 @@ class PolynomialDecay:
     The first step of the warm-up is taken at a hundredth of the base rate rather than at 0.
 
     Args:
-        optimizer: each parameter group keeps its own base rate (its ``lr`` when this is built).
+        optimizer: one or several; each parameter group keeps its own base rate (its ``lr`` when this is built).
         budget: whose progress is followed.
         warmup: share of the budget for the linear warm-up.
         power: exponent of the decay; 0 keeps the rate constant after the warm-up.
@@ -90,11 +90,15 @@ class PolynomialDecay:
     def __init__(self, optimizer: Any, budget: Budget, *, warmup: float = 0.02, power: float = 0.9) -> None:
         if not 0 <= warmup < 1 or power < 0:
             raise RequestError(f"warmup is {warmup}, power is {power}; expected 0 <= warmup < 1 and power >= 0")
-        self.optimizer = optimizer
+        self.optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
         self.budget = budget
         self.warmup = warmup
         self.power = power
-        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.base_rates = [group["lr"] for group in self._groups()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """All parameter groups; asked for each time, as an optimiser that loads its state replaces its own."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def attach(self, engine: Engine) -> None:
         """Follow the engine's iterations."""
@@ -106,5 +110,5 @@ class PolynomialDecay:
         factor = max(
             decay_factor(progress, warmup=self.warmup, power=self.power), 0.01 if progress < self.warmup else 0
         )
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+        for group, rate in zip(self._groups(), self.base_rates, strict=True):
             group["lr"] = rate * factor

@@ -213,6 +213,29 @@ def score(
     return run(predictions, references, output, structures=given, options=conventions, **options)
 
 
+@cli.command("tune-postprocessing")
+@click.argument("run", type=FOLDER)
+@click.argument("dataset", type=FOLDER)
+@_device
+def tune_post_processing(run: Path, dataset: Path, device: str) -> int:
+    """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse."""
+    from pipeline.tune import tune_post_processing as tune
+
+    return tune(run, dataset, device=device)
+
+
+@cli.command()
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
+@click.option("--output", type=FOLDER, help="Folder for compare.json, compare.html and the tables (text, CSV, LaTeX).")
+@click.option("--metric", default="dice", show_default=True, help="A column of cases.csv.")
+@click.option("--name", "names", multiple=True, help="What each evaluation is called, in their order. Repeatable.")
+def compare(folders: Sequence[Path], output: Path | None, metric: str, names: Sequence[str]) -> int:
+    """Compare evaluations (FOLDERS of `evaluate` or `score`) case by case: intervals, tests, a leaderboard."""
+    from pipeline.compare import compare as run
+
+    return run(folders, output, metric=metric, names=names)
+
+
 @cli.command()
 def doctor() -> int:
     """Versions, devices and known-bad combinations."""
@@ -234,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (RequestError, OSError, KeyboardInterrupt) as error:
+    except (RequestError, OSError, FloatingPointError, KeyboardInterrupt) as error:
         if "--debug" in arguments:
             raise
         sys.exit(_explain(error))

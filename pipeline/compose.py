@@ -21,6 +21,8 @@ from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, nearest
 
 CONFIGS = Path(configs.__file__).parent
+OPEN = ("gates", "post_processing")
+"""Mappings by structure, whose inner keys a setting may add; whoever reads them checks the names."""
 STAGES = {"train": ("train",), "evaluate": ("inference", "evaluate"), "inference": ("inference",)}
 
 
@@ -97,14 +99,17 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     """
     place: Any = config
     *path, last = key.split("#")
+    is_open = bool(path) and path[0] in OPEN and path[0] in config
     for step in path:
+        if is_open and isinstance(place, dict):
+            place.setdefault(step, {})
         place = _step(place, step, key)
     if isinstance(place, list):
         place[_index(place, last, key)] = value
         return
     if not isinstance(place, dict):
         raise RequestError(f"--set {key}: {'#'.join(path)} is a single value and has nothing inside; set it whole")
-    if last not in place:
+    if last not in place and not is_open:
         known = set(place) | _arguments(place)
         if last not in known and "**" not in known:
             raise RequestError(f"no configuration key {key!r}: {nearest(last, known - {'_target_'})}")
@@ -236,5 +241,8 @@ def derive(stage: str, trained: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_yaml(config: Mapping[str, Any]) -> str:
-    """The configuration as YAML text, in its own order, short lists on one line."""
-    return yaml.dump(dict(config), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    """The configuration as YAML text, in its own order, short lists on one line, other letters than ASCII escaped.
+
+    MONAI reads configuration files in the encoding of the platform.
+    """
+    return yaml.dump(dict(config), sort_keys=False, default_flow_style=None, width=120)

@@ -43,12 +43,14 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         return int(np.random.default_rng((self.seed, 1, turn)).permutation(len(self.data))[place])
 
     def __getitem__(self, draw: int) -> dict[str, torch.Tensor]:
-        """The tensors of draw number ``draw``."""
+        """The tensors of draw number ``draw``, and as ``case_number`` the position of its case in ``data``."""
         seed = int(np.random.SeedSequence((self.seed, 2, draw)).generate_state(1)[0])
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=seed)
-        drawn = self.transform(self.data[self.case_of(draw)])
-        return {key: value for key, value in drawn.items() if isinstance(value, torch.Tensor)}
+        case = self.case_of(draw)
+        drawn = self.transform(self.data[case])
+        tensors = {key: value for key, value in drawn.items() if isinstance(value, torch.Tensor)}
+        return {**tensors, "case_number": torch.tensor(case)}
 
 
 class DrawSampler(Sampler[int]):

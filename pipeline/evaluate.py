@@ -14,6 +14,7 @@ from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, write_json
+from pipeline.gates import failed_gates, read_gates
 from pipeline.report_run import write_run_report
 from pipeline.results_table import print_results
 from pipeline.saving import save_labels
@@ -43,15 +44,16 @@ def evaluate(
         settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
 
     Returns:
-        Exit status: 0, or 1 where some cases failed (they count as failures in every mean).
+        Exit status: 0, or 1 where some cases failed (they count as failures in every mean) or a gate was not passed.
 
     Raises:
-        RequestError: no run, no dataset, an empty section, other structures than the run's.
+        RequestError: no run, no dataset, an empty section, other structures than the run's, a gate for none of them.
     """
     run = require_run(run, "evaluate")
     data = Dataset.load(dataset)
     segmenter = Segmenter(run, "evaluate", device=device, settings=settings)
-    _same_structures(segmenter.config, data, run)
+    same_structures(segmenter.config, data, run)
+    gates = read_gates(segmenter.config["gates"], data.structures)
     cases = data.section(section, fold=int(segmenter.config["fold"]))
     if not cases:
         raise RequestError(
@@ -59,7 +61,8 @@ def evaluate(
         )
     folder = claim_folder(output or run / "evaluation" / section, holds=_holds_evaluation, what="an evaluation")
     options = build(segmenter.config, "metric_options")
-    scorer = CaseScorer(dict(zip(data.structures, data.label_values[1:], strict=True)), folder, options=options)
+    structures = dict(zip(data.structures, data.label_values[1:], strict=True))
+    scorer = CaseScorer(structures, folder, options=options, gates=gates)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
         items = [{key: value for key, value in case.items() if key != "label"} for case in cases]
@@ -74,7 +77,7 @@ def evaluate(
         _update_bundle(run, data, result)
     print_results(result)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
-    return 1 if result["failed"] else 0
+    return 1 if result["failed"] or failed_gates(result) else 0
 
 
 def _holds_evaluation(folder: Path) -> bool:
@@ -83,7 +86,7 @@ def _holds_evaluation(folder: Path) -> bool:
     return {entry.name for entry in folder.iterdir()} <= known
 
 
-def _same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
+def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
     """A run answers only for the structures and channels that it learnt."""
     for what, own, theirs in (
         ("structures", config["structures"], list(data.structures)),
@@ -100,9 +103,9 @@ def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder
         scorer.fail(found.case, found.reason, case["label"])
         return
     try:
-        scorer.add(found.case, found.labels, case["label"])
         image = case["image"]
         save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder / "predictions")
+        scorer.add(found.case, found.labels, case["label"], found.raw)
     except ValueError as error:
         scorer.fail(found.case, reason_of(error), case["label"])
 
@@ -118,7 +121,7 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
         "fingerprint": data.fingerprint,
         "device": str(segmenter.device),
         "rarevox": version("rarevox"),
-        "post_processing": "none",
+        "post_processing": config["post_processing"] or "none",
     }
 
 

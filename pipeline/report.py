@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.figures import curves_figure, distribution_figure, overlay_figure
 from pipeline.files import finite, write_text
+from pipeline.gates import RULES
 from pipeline.results_table import figure, interval_text
 from pipeline.viewer import viewer_data
 
@@ -123,6 +124,7 @@ def write_report(
         cases=[_case(images, result, structures, why.get(images.case, "")) for images in cases_images],
         columns=_table_columns(result),
         statuses=_STATUS,
+        rules=RULES,
         context=context or {},
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),

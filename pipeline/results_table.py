@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.console import console
+from pipeline.gates import failed_gates
 
 WIDE = 110
 """Characters a line that the whole table needs."""
@@ -21,7 +22,7 @@ COLUMNS = {"dice": "Dice", "iou": "IoU", "hd95_mm": "HD95 mm", "assd_mm": "ASSD 
 def print_results(result: Mapping[str, Any]) -> None:
     """Print the table of a result of :func:`pipeline.aggregate.aggregate` to standard output.
 
-    Failed cases and predictions without a reference go to standard error, one line each.
+    Failed cases, predictions without a reference and gates that are not passed go to standard error, one line each.
     """
     out = Console(highlight=False)
     if not out.is_terminal:
@@ -30,11 +31,21 @@ def print_results(result: Mapping[str, Any]) -> None:
     out.print(
         f"mean Dice {interval_text(result['mean_dice'], result['mean_dice_ci95'])} over {result['n_cases']} cases"
     )
+    if "without_post_processing" in result:
+        before = result["without_post_processing"]
+        out.print(
+            f"raw, without post-processing: mean Dice {interval_text(before['mean_dice'], before['mean_dice_ci95'])}"
+        )
     out.print(f"[dim]{escape(result['conventions']['empty_rule'])}; intervals are 95 %[/dim]")
     for failure in result["failed"]:
         console.print(f"[red]failed[/red] {escape(failure['case'])}: {escape(failure['reason'])}")
     for name in result.get("unmatched_predictions", []):
         console.print(f"[yellow]not scored[/yellow] {escape(name)}: there is no reference for it")
+    if result.get("gates"):
+        passed = sum(row["passed"] for row in result["gates"])
+        out.print(f"{passed} of {len(result['gates'])} gates passed")
+    for sentence in failed_gates(result):
+        console.print(f"[red]gate not passed[/red] {escape(sentence)}")
 
 
 def results_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
@@ -49,12 +60,16 @@ def results_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
     surface = [] if narrow else surface
     shown = {c: heading for c, heading in wanted.items() if c in measured} | {c: _surface(c) for c in surface}
     table.add_column("structure", no_wrap=True)
-    for heading in ("n", "Dice", "95 % CI", "median", *list(shown.values())[1:], "empty", "failed"):
+    raw = result.get("without_post_processing", {}).get("structures", {})
+    before = ["Dice raw"] if raw else []
+    for heading in ("n", "Dice", *before, "95 % CI", "median", *list(shown.values())[1:], "empty", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, summary in result["structures"].items():
         dice = summary["dice"]
         low, high = dice["ci95"]
-        cells = [str(summary["n_cases"]), figure(dice["mean"]), f"{figure(low)}–{figure(high)}", figure(dice["median"])]
+        cells = [str(summary["n_cases"]), figure(dice["mean"])]
+        cells += [figure(raw[name]["dice"]["mean"])] if raw else []
+        cells += [f"{figure(low)}–{figure(high)}", figure(dice["median"])]
         cells += [figure(summary[column]["mean"]) for column in list(shown)[1:]]
         table.add_row(escape(name), *cells, str(summary["n_empty"]), str(summary["n_failed"]))
     return table

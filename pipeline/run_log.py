@@ -10,9 +10,11 @@ from ignite.engine import Engine, Events
 
 
 class RunLog:
-    """``train.jsonl`` (iteration, loss, lr, seconds), ``validation.jsonl`` and TensorBoard events under ``folder``.
+    """``train.jsonl`` (iteration, loss, lr, seconds), ``validation.jsonl``, ``gradients.jsonl`` where the gradients are
+    measured, and TensorBoard events under ``folder``.
 
-    A resumed run appends to its files. Lines are flushed at the end of each epoch, validation lines at once.
+    A resumed run appends to its files. Lines are flushed at the end of each epoch, those of validations and gradients
+    at once.
 
     Args:
         folder: the run's ``logs`` folder.
@@ -56,13 +58,23 @@ class RunLog:
 
     def validation(self, row: dict[str, Any]) -> None:
         """Add one validation: ``iteration``, ``mean_dice``, ``dice`` by structure, ``best``, ``seconds``."""
+        dice = {f"dice_{structure}": value for structure, value in row["dice"].items()}
+        self._add("validation", row, {"mean_dice": row["mean_dice"], **dice})
+
+    def gradients(self, row: dict[str, Any]) -> None:
+        """Add one measurement of the terms' gradients: ``iteration``, ``alpha``, ``terms``, ``norms``, ``cosine``."""
+        norms = {f"norm_{name}": value for name, value in row["norms"].items()}
+        terms = {f"term_{name}": value for name, value in row["terms"].items()}
+        self._add("gradients", row, {"cosine": row["cosine"], "alpha": row["alpha"], **norms, **terms})
+
+    def _add(self, kind: str, row: dict[str, Any], scalars: dict[str, float | None]) -> None:
+        """One line to ``KIND.jsonl`` and the numbers among the scalars to TensorBoard."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "validation.jsonl").open("a", encoding="utf-8") as handle:
+        with (self.folder / f"{kind}.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
-        if self._writer is not None:
-            self._writer.add_scalar("validation/mean_dice", row["mean_dice"], row["iteration"])
-            for structure, dice in row["dice"].items():
-                self._writer.add_scalar(f"validation/dice_{structure}", dice, row["iteration"])
+        for name, value in scalars.items():
+            if self._writer is not None and value is not None:
+                self._writer.add_scalar(f"{kind}/{name}", value, row["iteration"])
 
     def _flush(self, _: Engine) -> None:
         for sink in (self._steps, self._writer):

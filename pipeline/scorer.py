@@ -10,6 +10,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from pipeline.aggregate import aggregate, write_results
+from pipeline.gates import check_gates, read_gates
 from pipeline.metrics import case_rows, failed_rows
 from pipeline.metrics_options import MetricOptions
 from transforms.reader import ScanError, read_scan
@@ -25,6 +26,7 @@ class CaseScorer:
         structures: name → label value.
         output: the folder of the results.
         options: the metrics' conventions.
+        gates: the least Dice of structures, see :func:`pipeline.gates.read_gates`; the results say what was reached.
         reference_key: entry of the data that holds the reference's file name.
     """
 
@@ -34,16 +36,22 @@ class CaseScorer:
         output: str | Path,
         *,
         options: MetricOptions | None = None,
+        gates: Mapping[str, Any] | None = None,
         reference_key: str = "reference",
     ) -> None:
         self.structures = dict(structures)
         self.output = Path(output)
         self.options = options or MetricOptions()
+        self.gates = read_gates(gates, self.structures)
         self.reference_key = reference_key
         self.rows: list[dict[str, Any]] = []
+        self.raw_rows: list[dict[str, Any]] = []
+        self.has_raw = False
 
-    def add(self, case: str, prediction: np.ndarray, reference: str | Path) -> list[dict[str, Any]]:
-        """Score one case against its reference file; returns its rows.
+    def add(
+        self, case: str, prediction: np.ndarray, reference: str | Path, raw: np.ndarray | None = None
+    ) -> list[dict[str, Any]]:
+        """Score one case against its reference file; returns its rows. ``raw``: the labels before post-processing.
 
         Raises:
             ScanError: the reference cannot be read; ValueError: it is on another grid.
@@ -52,7 +60,12 @@ class CaseScorer:
         labels = scan.array[0]
         labels = labels if labels.dtype.kind in "iu" else np.rint(labels).astype(np.int32)
         rows = case_rows(case, prediction, labels, scan.spacing_mm, self.structures, options=self.options)
+        raw_rows = rows
+        if raw is not None:
+            self.has_raw = True
+            raw_rows = case_rows(case, raw, labels, scan.spacing_mm, self.structures, options=self.options)
         self.rows.extend(rows)
+        self.raw_rows.extend(raw_rows)
         return rows
 
     def fail(self, case: str, reason: str, reference: str | Path | None = None) -> None:
@@ -64,11 +77,18 @@ class CaseScorer:
                 known = {"reference": np.rint(scan.array[0]).astype(np.int32), "spacing_mm": scan.spacing_mm}
         except ScanError:
             known = {}
-        self.rows.extend(failed_rows(case, self.structures, reason, options=self.options, **known))
+        rows = failed_rows(case, self.structures, reason, options=self.options, **known)
+        self.rows.extend(rows)
+        self.raw_rows.extend(rows)
 
     def result(self) -> dict[str, Any]:
-        """The aggregate of all rows so far."""
-        return aggregate(self.rows, self.structures, options=self.options)
+        """The aggregate of all rows so far, the gates, and where there is post-processing the figures without it."""
+        result = aggregate(self.rows, self.structures, options=self.options)
+        if self.has_raw:
+            raw = aggregate(self.raw_rows, self.structures, options=self.options)
+            wanted = ("mean_dice", "mean_dice_ci95", "structures")
+            result["without_post_processing"] = {key: raw[key] for key in wanted}
+        return result | {"gates": check_gates(self.gates, result)}
 
     def attach(self, engine: Engine) -> None:
         """Follow a MONAI evaluator."""
@@ -77,4 +97,5 @@ class CaseScorer:
 
     def _score_batch(self, engine: Engine) -> None:
         for data, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.add(str(data["case"]), np.asarray(output["pred"])[0], data[self.reference_key])
+            raw = np.asarray(output["raw"])[0] if "raw" in output else None
+            self.add(str(data["case"]), np.asarray(output["pred"])[0], data[self.reference_key], raw)

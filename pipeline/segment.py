@@ -14,8 +14,9 @@ import torch
 
 from pipeline.bundle import require_run
 from pipeline.compose import parse_setting, put, read_yaml
-from pipeline.errors import reason_of
+from pipeline.errors import RequestError, reason_of
 from pipeline.train import build
+from transforms.clean import CleanLabelsd
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Segmentation:
         reason: why it failed, one sentence.
         seconds: reading, network and the way back.
         notes: what the inferer decided.
+        raw: the label values before post-processing; None where none is declared.
     """
 
     item: dict[str, Any]
@@ -35,6 +37,7 @@ class Segmentation:
     reason: str = ""
     seconds: float = 0.0
     notes: Mapping[str, Any] | None = None
+    raw: np.ndarray | None = None
 
     @property
     def case(self) -> str:
@@ -52,14 +55,15 @@ class Segmenter:
         settings: ``KEY=VALUE`` texts over the bundle's configuration.
 
     Raises:
-        RequestError: no run, no weights, weights of another network, an unknown key.
+        RequestError: no run, no weights, weights of another network, an unknown key, post-processing of no structure.
     """
 
     def __init__(
         self, run: str | Path, stage: str = "inference", *, device: str = "auto", settings: Sequence[str] = ()
     ) -> None:
         self.run = require_run(run, stage)
-        self.config = read_yaml(self.run / "configs" / f"{stage}.yaml")
+        absent: dict[str, Any] = {"gates": {}, "post_processing": {}}  # in runs of an earlier version
+        self.config = absent | read_yaml(self.run / "configs" / f"{stage}.yaml")
         self.config["bundle_root"] = str(self.run)
         put(self.config, "device#name", device)
         for text in settings:
@@ -68,6 +72,11 @@ class Segmenter:
         wanted = {key: f"@{key}" for key in parts}
         native = {"_target_": "transforms.LabelsOnNativeGridd", "keys": "pred", "values": "@label_values"}
         built = build(self.config | {"_segmenter": wanted | {"native": native}}, "_segmenter")
+        structures = dict(zip(self.config["structures"], self.config["label_values"][1:], strict=True))
+        try:
+            self.cleaner = CleanLabelsd("pred", self.config["post_processing"], structures)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
         self.preprocessing, self.inferer, self.network = built["preprocessing"], built["inferer"], built["network"]
         self.device, self.to_native = built["device"], built["native"]
 
@@ -84,8 +93,13 @@ class Segmenter:
 
     def segment(self, data: dict[str, Any]) -> np.ndarray:
         """Label values (X, Y, Z) of a preprocessed scan on its own grid."""
+        return self._both(data)[0]
+
+    def _both(self, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """The label values, and what they were before post-processing if there is any."""
         prediction = self.inferer(data["image"][None], self.network)[0]
-        return np.asarray(self.to_native({**data, "pred": prediction})["pred"])[0]
+        found = self.cleaner(self.to_native({**data, "pred": prediction}))
+        return np.asarray(found["pred"])[0], np.asarray(found["raw"])[0] if "raw" in found else None
 
     def __call__(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Segmentation]:
         """Segment scans one after the other, the next being read while this one is computed.
@@ -102,9 +116,9 @@ class Segmenter:
                     data = current.result()
                     if position + 1 < len(listed):
                         upcoming.append(pool.submit(self.read, listed[position + 1]))
-                    labels = self.segment(data)
+                    labels, raw = self._both(data)
                     del data
-                    yield Segmentation(item, labels, "", time.monotonic() - began, dict(self.inferer.notes))
+                    yield Segmentation(item, labels, "", time.monotonic() - began, dict(self.inferer.notes), raw)
                 except Exception as error:  # whatever is wrong with one scan must not stop the others
                     if not upcoming and position + 1 < len(listed):
                         upcoming.append(pool.submit(self.read, listed[position + 1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.engines.utils import IterationEvents
@@ -25,8 +25,19 @@ def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
     return volume
 
 
+class Objective(NamedTuple):
+    """What a step minimises: the loss as it is logged, and its terms by name where the step tells them apart."""
+
+    loss: torch.Tensor
+    terms: dict[str, torch.Tensor]
+
+
 class TrainingStep:
     """MONAI's ``iteration_update`` for SupervisedTrainer.
+
+    While the step lasts, ``engine.state.output`` holds the logits (``pred``) and labels that the loss sees, as MONAI's
+    own trainer does, so that handlers of ``IterationEvents`` find them. A step of another kind says what is minimised
+    (``_objective``), how its gradients come about (``_backward``) and which optimiser takes them (``_optimizer``).
 
     A step whose loss or gradients are not finite is skipped and counted (``skipped``); ``patience`` of them in a row
     end the run with a clear error, since the weights no longer learn.
@@ -66,36 +77,51 @@ class TrainingStep:
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
             logits = engine.inferer(images, engine.network)
-        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         seen = tuple(m + n for m, n in zip(self.margin, self.loss_margin, strict=True))
-        loss = self._loss(engine, crop_faces(logits, self.loss_margin), crop_faces(labels, seen))
+        logits, labels = crop_faces(logits, self.loss_margin), crop_faces(labels, seen)
+        engine.state.output = {Keys.IMAGE: images, Keys.LABEL: labels, Keys.PRED: logits}
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        objective = self._finite_objective(engine, logits, labels)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        value = math.nan if loss is None else self._update(engine, loss)
+        value = math.nan if objective is None else self._update(engine, objective)
         self._count(engine, value)
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _loss(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
-        """The loss, or None where the logits are not finite."""
+    def _finite_objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective | None:
+        """The objective, or None where the logits are not finite."""
         try:
-            return engine.loss_function(logits, labels)
+            return self._objective(engine, logits, labels)
         except ValueError as error:
             if type(error).__name__ == "NonFiniteLogitsError":
                 return None
             raise
 
-    def _update(self, engine: Any, loss: torch.Tensor) -> float:
+    def _objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective:
+        """What is minimised: the trainer's loss."""
+        return Objective(engine.loss_function(logits, labels), {})
+
+    def _backward(self, engine: Any, objective: Objective) -> None:
+        """Leave the gradients, at the scaler's scale, in the parameters' ``grad``."""
+        self.scaler.scale(objective.loss).backward()
+
+    def _optimizer(self, engine: Any) -> torch.optim.Optimizer:
+        """Who takes this step: the trainer's optimiser."""
+        return engine.optimizer  # type: ignore[no-any-return]
+
+    def _update(self, engine: Any, objective: Objective) -> float:
         """Backward and optimiser step; NaN where loss or gradients are not finite."""
-        self.scaler.scale(loss).backward()
+        self._backward(engine, objective)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        self.scaler.unscale_(engine.optimizer)
+        optimizer = self._optimizer(engine)
+        self.scaler.unscale_(optimizer)
         limit = math.inf if self.clip_norm is None else self.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), limit)
-        value = float(loss.detach())
+        value = float(objective.loss.detach())
         finite = math.isfinite(value) and bool(torch.isfinite(norm))
         if finite:
-            self.scaler.step(engine.optimizer)
+            self.scaler.step(optimizer)
         self.scaler.update()
         return value if finite or self.precision.needs_scaling else math.nan
 

@@ -13,6 +13,8 @@ from pipeline.console import console
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder
+from pipeline.gates import read_gates
+from pipeline.learn import learn_normalisation
 from pipeline.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
 
 
@@ -74,6 +76,7 @@ def train(
     check(config, data)
     if not resume:
         _fit_time(config, config_files, settings)
+        config = learn_normalisation(config, data, build)
     write_bundle(folder, config, data)
     return _run(folder, config, began)
 
@@ -199,8 +202,10 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
         )
     if not data.section("train", fold=config["fold"]):
         raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
-    for key in ("precision", "loss", "budget"):
-        build(config, key)
+    read_gates(config.get("gates"), config["structures"])
+    for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
+        if key in config:  # a run of an earlier version that is resumed may lack the later ones
+            build(config, key)
 
 
 def _run(folder: Path, config: Mapping[str, Any], began: float) -> int:

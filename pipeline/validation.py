@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.utils.enums import CommonKeys as Keys
 
 from pipeline.budget import Budget
 from pipeline.checkpoint import save_weights
@@ -18,10 +20,12 @@ from pipeline.run_log import RunLog
 class Validation:
     """Run the validator ``count`` times, evenly over the budget, and write ``models/model.pt`` when it is best so far.
 
-    The last validation comes at the end of training. In between, one that is due waits while validation has taken
-    more than ``share`` of the wall time so far, so that slow scans never starve training. Best is by the validator's
-    key metric (mean hard Dice over structures); ties go to the later model. Without validation cases the last weights
-    are the model.
+    The last validation comes at the end of training. In between, one that is due waits until validation, itself
+    included, takes no more than ``share`` of the wall time so far, so that slow scans never starve training. What it
+    will take is what the last one took; before the first, it is estimated from the time of a training step, of which
+    the forward pass is about a third, and the voxels of the scans and of the patches. Best is by the validator's key
+    metric (mean hard Dice over structures); ties go to the later model. Without validation cases the last weights are
+    the model.
 
     Args:
         validator: a MONAI evaluator over whole volumes.
@@ -42,7 +46,7 @@ class Validation:
         log: RunLog,
         folder: str | Path,
         count: int = 10,
-        share: float = 0.08,
+        share: float = 0.1,
     ) -> None:
         self.validator = validator
         self.metric = metric
@@ -53,6 +57,7 @@ class Validation:
         self.share = share
         self.best = -1.0
         self.spent_seconds = 0.0
+        self.last_seconds: float | None = None
         self.iteration = 0
         self.interrupted = False
 
@@ -63,15 +68,26 @@ class Validation:
         engine.add_event_handler(Events.COMPLETED, self._last)
 
     def _start(self, engine: Engine) -> None:
-        self.iteration = engine.state.iteration
+        self.iteration = self._first = engine.state.iteration
+        self._began = time.monotonic()
         self._done = int(self.budget.progress(engine.state.iteration) * self.count)
 
     def _when_due(self, engine: Engine) -> None:
         progress = self.budget.progress(engine.state.iteration)
         due = int(progress * self.count) > self._done and progress < 1
-        if due and self.spent_seconds <= self.share * self.budget.seconds():
+        if due and self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds():
             self._done = int(progress * self.count)
             self.validate(engine)
+
+    def _expected_seconds(self, engine: Engine) -> float:
+        """What the next validation will take."""
+        if self.last_seconds is None:
+            cases = self.validator.data_loader.dataset
+            voxels = sum(math.prod(case[Keys.IMAGE].shape[1:]) for case in cases)
+            images = engine.state.batch[Keys.IMAGE]
+            step = (time.monotonic() - self._began) / max(engine.state.iteration - self._first, 1)
+            self.last_seconds = step / 3 * voxels / (images.shape[0] * math.prod(images.shape[2:]))
+        return self.last_seconds
 
     def _last(self, engine: Engine) -> None:
         """Validate the final weights; an interrupted run only makes sure that it has a model."""
@@ -91,7 +107,8 @@ class Validation:
         self.validator.run()
         if self.interrupted:
             return
-        self.spent_seconds += time.monotonic() - began
+        self.last_seconds = time.monotonic() - began
+        self.spent_seconds += self.last_seconds
         mean = self.metric.compute()
         best = mean >= self.best
         if best:

@@ -1,24 +1,53 @@
 """What MONAI's transforms lack: reading any scan, foreground patches, normalisation by region, the way back home."""
 
+from transforms.clean import CleanLabelsd
+from transforms.ct_window import CTWindowd
+from transforms.foreground_index import ForegroundIndex
 from transforms.keep_foreground import KeepForegroundd
 from transforms.labels import LabelsToClassesd
 from transforms.native_grid import LabelsOnNativeGridd
 from transforms.normalise import ZScored
-from transforms.patches import ForegroundIndex, IndexForegroundd, RandForegroundPatchd
+from transforms.normaliser import Normaliser
+from transforms.nyul import NyulNormalised
+from transforms.patch_frame import PatchFrame
+from transforms.patches import IndexForegroundd, RandForegroundPatchd
 from transforms.reader import Scan, ScanError, ScanReader, read_scan
 from transforms.region import CropToContentd
+from transforms.robust import RobustZScored
+from transforms.samplers import (
+    ClassBalancedSampler,
+    ForegroundUniformSampler,
+    GridSampler,
+    LesionBalancedSampler,
+    PatchSampler,
+    UniformSampler,
+)
+from transforms.white_matter import WhiteMatterZScored
 
 __all__ = [
+    "CTWindowd",
+    "ClassBalancedSampler",
+    "CleanLabelsd",
     "CropToContentd",
     "ForegroundIndex",
+    "ForegroundUniformSampler",
+    "GridSampler",
     "IndexForegroundd",
     "KeepForegroundd",
     "LabelsOnNativeGridd",
     "LabelsToClassesd",
+    "LesionBalancedSampler",
+    "Normaliser",
+    "NyulNormalised",
+    "PatchFrame",
+    "PatchSampler",
     "RandForegroundPatchd",
+    "RobustZScored",
     "Scan",
     "ScanError",
     "ScanReader",
+    "UniformSampler",
+    "WhiteMatterZScored",
     "ZScored",
     "read_scan",
 ]

@@ -1,15 +1,10 @@
-"""Intensity normalisation over the whole image, its non-zero voxels or a mask."""
+"""z-score over the whole image, its non-zero voxels or a mask."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
 
-REGIONS = ("image", "nonzero", "mask")
+from transforms.normaliser import Change, Normaliser, change_channels
 
 
 def z_score(image: torch.Tensor, inside: torch.Tensor | None = None, *, keep_outside: bool = False) -> torch.Tensor:
@@ -30,72 +25,23 @@ def z_score(image: torch.Tensor, inside: torch.Tensor | None = None, *, keep_out
         >>> z_score(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[True, True, False]])).tolist()
         [[-1.0, 1.0, 0.0]]
     """
-    out = image.float().clone()
-    for channel in range(out.shape[0]):
-        values = out[channel]
-        where = None if inside is None else inside[min(channel, inside.shape[0] - 1)]
-        chosen = values if where is None else values[where]
-        if chosen.numel() == 0:
-            out[channel] = 0
-            continue
-        mean = chosen.mean(dtype=torch.float64)
-        std = ((chosen - mean).square().mean(dtype=torch.float64)).sqrt()
-        scale = 1.0 if float(std) == 0 else float(std)
-        values.sub_(float(mean)).div_(scale)
-        if where is not None and not keep_outside:
-            values[~where] = 0
-    return out
+
+    def fit(values: torch.Tensor, _: int) -> Change:
+        mean = values.mean(dtype=torch.float64)
+        std = float((values - mean).square().mean(dtype=torch.float64).sqrt())
+        return shift_and_scale(float(mean), std)
+
+    return change_channels(image, inside, fit, keep_outside=keep_outside)
 
 
-class ZScored(MapTransform):
-    """z-score images in a data dictionary; the options of :func:`z_score` by name.
-
-    Args:
-        keys: the images, each (C, *spatial).
-        region: ``image`` (every voxel), ``nonzero`` (voxels that are not 0, channel by channel) or ``mask``.
-        mask_key: with ``mask``, the entry that holds the mask (1, *spatial), non-zero inside.
-        keep_outside: transform the voxels outside as well instead of setting them to 0.
-
-    Raises:
-        ValueError: an unknown region; KeyError when the mask is not in the data.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        region: str = "image",
-        *,
-        mask_key: str = "mask",
-        keep_outside: bool = False,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        if region not in REGIONS:
-            raise ValueError(f"region is {region!r}; expected one of {', '.join(REGIONS)}")
-        self.region = region
-        self.mask_key = mask_key
-        self.keep_outside = keep_outside
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each image by its normalised self."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = z_score(out[key], self._inside(out, out[key]), keep_outside=self.keep_outside)
-        return out
-
-    def _inside(self, data: Mapping[Hashable, Any], image: torch.Tensor) -> torch.Tensor | None:
-        if self.region == "image":
-            return None
-        if self.region == "nonzero":
-            return _plain(image) != 0
-        if self.mask_key not in data:
-            raise KeyError(
-                f"normalisation inside a mask needs the entry {self.mask_key!r}, which this case lacks; "
-                "prepare the dataset with --mask or choose region 'image' or 'nonzero'"
-            )
-        return _plain(data[self.mask_key]) != 0
+def shift_and_scale(centre: float, scale: float) -> Change:
+    """(x − centre) / scale in place; a scale of 0 only shifts."""
+    return lambda values: values.sub_(centre).div_(scale or 1.0)
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor without MetaTensor bookkeeping (which comparison results would carry along)."""
-    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+class ZScored(Normaliser):
+    """z-score images in a data dictionary by :func:`z_score`; the options are those of :class:`Normaliser`."""
+
+    def normalise(self, image: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:
+        """Normalise one image."""
+        return z_score(image, inside, keep_outside=self.keep_outside)

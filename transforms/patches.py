@@ -1,21 +1,13 @@
-"""Training patches that hold foreground: an index of each case made once, then draws whose cost is independent of size.
+"""Training patches: an index of each case made once, then patches cut where a sampler says.
 
-A patch has an input size and, inside it, the effective region that the loss sees: the patch less ``margin`` voxels
-from each face (what the network's valid convolutions lose, plus the loss margin). A draw
-
-1. takes a class uniformly among those present in the case (so that a class of 50 voxels is drawn as often as one of
-   50 000), then a voxel of that class uniformly;
-2. places the patch uniformly among the positions whose effective region holds that voxel and lies in the volume.
-
-Border voxels are thus drawn as often as inner ones. Where the input reaches beyond the volume (border structures under
-valid convolutions, volumes smaller than the patch), it is filled with zeros, which the loss sees only where the volume
-is smaller than the effective region. A case without any foreground gives uniformly placed patches.
+Which patches are drawn is the sampler's (:mod:`transforms.samplers`); this module cuts them. Where a patch reaches
+beyond the volume (border structures under valid convolutions, volumes smaller than the patch), it is filled with
+zeros, which the loss sees only where the volume is smaller than the effective region or the sampler allows overhang.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,65 +16,8 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
-
-@dataclass(frozen=True)
-class ForegroundIndex:
-    """Where each foreground class of one case lies.
-
-    Attributes:
-        shape: the volume's size, voxels.
-        voxels: for every class present (background left out) its flat voxel indices, C order.
-        classes: the class of each entry of ``voxels``.
-    """
-
-    shape: tuple[int, ...]
-    voxels: tuple[np.ndarray, ...]
-    classes: tuple[int, ...]
-
-    @classmethod
-    def of(cls, labels: np.ndarray) -> ForegroundIndex:
-        """Index a map of class indices (*spatial), 0 being background.
-
-        >>> ForegroundIndex.of(np.array([[0, 2], [1, 2]])).classes
-        (1, 2)
-        """
-        flat = np.ascontiguousarray(labels).ravel()
-        where = np.flatnonzero(flat)
-        found = flat[where]
-        order = np.argsort(found, kind="stable")
-        classes, first = np.unique(found[order], return_index=True)
-        dtype = np.int32 if flat.size < 2**31 else np.int64
-        groups = np.split(where[order].astype(dtype), first[1:]) if classes.size else []
-        return cls(tuple(labels.shape), tuple(groups), tuple(int(c) for c in classes))
-
-
-def start_range(voxel: int, size: int, patch: int, margin: int) -> tuple[int, int]:
-    """First and last start of a patch, on one axis, whose effective region holds ``voxel`` and lies in the volume.
-
-    With e = patch − 2·margin effective voxels in a volume of ``size``: start + margin ≤ voxel < start + margin + e and
-    0 ≤ start + margin ≤ size − e (for e > size: the region holds the volume, size − e ≤ start + margin ≤ 0).
-
-    >>> start_range(0, 10, 4, 0), start_range(9, 10, 4, 0), start_range(0, 10, 6, 1), start_range(1, 3, 8, 0)
-    ((0, 0), (6, 6), (-1, -1), (-5, 0))
-    """
-    effective = patch - 2 * margin
-    low, high = sorted((0, size - effective))
-    return max(voxel - effective + 1, low) - margin, min(voxel, high) - margin
-
-
-def draw_start(
-    index: ForegroundIndex, patch_size: Sequence[int], margin: Sequence[int], random: np.random.RandomState
-) -> tuple[int, ...]:
-    """Draw where a patch starts (it may begin before the volume); the rule is the module's."""
-    if index.classes:
-        voxels = index.voxels[random.randint(len(index.classes))]
-        centre = np.unravel_index(int(voxels[random.randint(voxels.size)]), index.shape)
-        ranges = [
-            start_range(int(v), n, p, m) for v, n, p, m in zip(centre, index.shape, patch_size, margin, strict=True)
-        ]
-    else:
-        ranges = [tuple(np.sort((-m, n - p + m))) for n, p, m in zip(index.shape, patch_size, margin, strict=True)]
-    return tuple(int(random.randint(low, high + 1)) for low, high in ranges)
+from transforms.patch_frame import PatchFrame
+from transforms.samplers import VOLUME, ClassBalancedSampler, PatchSampler
 
 
 def crop_padded(volume: torch.Tensor, start: Sequence[int], size: Sequence[int]) -> torch.Tensor:
@@ -101,22 +36,48 @@ def crop_padded(volume: torch.Tensor, start: Sequence[int], size: Sequence[int])
 
 
 class IndexForegroundd(MapTransform):
-    """Add the :class:`ForegroundIndex` of a class-index map (1, *spatial) to the data, once for each cached case."""
+    """Add what a sampler needs of a class-index map (1, *spatial) to the data, once for each cached case.
 
-    def __init__(self, keys: KeysCollection = "label", *, index_key: str = "foreground") -> None:
+    Args:
+        keys: the label map.
+        sampler: as in :class:`RandForegroundPatchd`.
+        patch_size: as there; needed by samplers whose index depends on it.
+        margin: as there.
+        index_key: where the index goes.
+
+    Raises:
+        ValueError: not exactly one key, or a sampler that needs ``patch_size`` without it.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        *,
+        sampler: PatchSampler | None = None,
+        patch_size: Sequence[int] | None = None,
+        margin: int | Sequence[int] = 0,
+        index_key: str = "foreground",
+    ) -> None:
         super().__init__(keys)
         if len(self.keys) != 1:
             raise ValueError(f"keys are {self.keys}; expected the one label map to index")
+        self.sampler = sampler or ClassBalancedSampler()
+        self.frame = None if patch_size is None else PatchFrame.of(patch_size, margin)
+        if self.frame is None and self.sampler.needs_frame:
+            raise ValueError(f"{type(self.sampler).__name__} indexes patches of one size; give patch_size and margin")
         self.index_key = index_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Index the label map."""
         labels = np.asarray(data[self.keys[0]])
-        return {**data, self.index_key: ForegroundIndex.of(labels[0])}
+        return {**data, self.index_key: self.sampler.index(labels[0], self.frame)}
 
 
 class RandForegroundPatchd(Randomizable, MapTransform):
-    """Draw one patch of every key by the rule of this module.
+    """Draw one patch of every key where the sampler says.
+
+    The patch's first voxel (which may lie before the volume) and the volume's size come along as ``patch_start`` and
+    ``volume_size``, int64 tensors of one number an axis, so that training can tell what it has seen.
 
     Args:
         keys: volumes (C, *spatial) on one grid; plain tensors come out, without the MetaTensor's bookkeeping, since a
@@ -124,10 +85,16 @@ class RandForegroundPatchd(Randomizable, MapTransform):
         patch_size: input size, one an axis.
         margin: voxels from each face that the loss does not see, one an axis or one for all: the network's margin
             plus the loss margin.
+        sampler: one of :mod:`transforms.samplers`, the one that :class:`IndexForegroundd` has; class-balanced if None.
         index_key: where :class:`IndexForegroundd` left the index.
 
     Raises:
-        ValueError: the margin leaves no effective region.
+        ValueError: the margin leaves no effective region, or, at the first draw, the index is another sampler's.
+
+    Example:
+        >>> case = {"image": torch.rand(1, 9, 9), "label": torch.eye(9)[None]}
+        >>> RandForegroundPatchd(["image", "label"], (4, 4))(IndexForegroundd()(case))["image"].shape
+        torch.Size([1, 4, 4])
     """
 
     def __init__(
@@ -136,31 +103,32 @@ class RandForegroundPatchd(Randomizable, MapTransform):
         patch_size: Sequence[int],
         margin: int | Sequence[int] = 0,
         *,
+        sampler: PatchSampler | None = None,
         index_key: str = "foreground",
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.patch_size = tuple(int(p) for p in patch_size)
-        self.margin = (margin,) * len(self.patch_size) if isinstance(margin, int) else tuple(int(m) for m in margin)
-        if len(self.margin) != len(self.patch_size):
-            raise ValueError(f"margin {self.margin} and patch_size {self.patch_size} differ in length")
-        if any(p - 2 * m < 1 for p, m in zip(self.patch_size, self.margin, strict=True)):
-            raise ValueError(
-                f"patch_size {self.patch_size} less margin {self.margin} on both sides leaves nothing for the loss; "
-                "enlarge the patch or reduce loss_margin"
-            )
+        self.frame = PatchFrame.of(patch_size, margin)
+        self.sampler = sampler or ClassBalancedSampler()
+        self.rule = self.sampler.rule(self.frame)
         self.index_key = index_key
         self.start: tuple[int, ...] = ()
 
-    def randomize(self, data: ForegroundIndex) -> None:
-        """Draw the start of the next patch."""
-        self.start = draw_start(data, self.patch_size, self.margin, self.R)
+    def randomize(self, data: Any) -> None:
+        """Draw the start of the next patch from an index."""
+        if self.rule not in (VOLUME, data.rule):
+            raise ValueError(
+                f"{type(self.sampler).__name__} needs an index by {self.rule}; this case was indexed by {data.rule}: "
+                "give IndexForegroundd the same sampler, patch_size and margin"
+            )
+        self.start = self.sampler.draw(data, self.frame, self.R)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw and cut; the index is dropped from the result."""
         out = {key: value for key, value in data.items() if key != self.index_key}
-        self.randomize(data[self.index_key])
+        index = data[self.index_key]
+        self.randomize(index)
         for key in self.key_iterator(out):
             volume = out[key]
             volume = volume.as_tensor() if hasattr(volume, "as_tensor") else volume
-            out[key] = crop_padded(volume, self.start, self.patch_size)
-        return out
+            out[key] = crop_padded(volume, self.start, self.frame.size)
+        return {**out, "patch_start": torch.tensor(self.start), "volume_size": torch.tensor(index.shape)}

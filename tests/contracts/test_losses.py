@@ -317,7 +317,7 @@ def test_a_loss_can_be_copied_and_printed(loss_class):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_overlay_makes_a_loss(path):
-    definition = dict(yaml.safe_load(path.read_text())["loss"])
+    definition = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["loss"])
     package, name = definition.pop("_target_").split(".")
     loss = getattr(importlib.import_module(package), name)(**definition)
     logits, labels, weight = example(loss)
@@ -325,5 +325,5 @@ def test_every_overlay_makes_a_loss(path):
 
 
 def test_every_loss_has_an_overlay():
-    named = {yaml.safe_load(path.read_text())["loss"]["_target_"] for path in CONFIGS.glob("*.yaml")}
+    named = {yaml.safe_load(path.read_text(encoding="utf-8"))["loss"]["_target_"] for path in CONFIGS.glob("*.yaml")}
     assert named == {f"losses.{loss.__name__}" for loss in LOSSES}

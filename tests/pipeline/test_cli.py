@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from pipeline.cli import cli, main
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "score", "doctor")
+COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "score", "compare", "tune-postprocessing", "doctor")
 
 
 def status_of(arguments: list[str]) -> int:
@@ -34,6 +34,8 @@ def test_options_of_the_contract() -> None:
         "evaluate": {"--section", "--output"},
         "predict": {"--output"},
         "score": {"--output"},
+        "compare": {"--output", "--metric", "--name"},
+        "tune-postprocessing": {"--device"},
     }
     for command, options in expected.items():
         known = {option for parameter in cli.commands[command].params for option in parameter.opts}

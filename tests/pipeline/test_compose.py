@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from pipeline.compose import CONFIGS, compose, derive, merge, parse_setting, put, read_yaml
+from pipeline.compose import CONFIGS, compose, derive, merge, parse_setting, put, read_yaml, write_yaml
 from pipeline.errors import RequestError
 from pipeline.train import build
 
@@ -103,3 +104,10 @@ def test_a_folder_of_an_overlay_s_name_does_not_hide_it(tmp_path: Path, monkeypa
     assert compose("train", config_files=["demo"])["crop_to_content"] is True
     with pytest.raises(RequestError, match="no task is called 'dmeo': did you mean 'demo'"):
         compose("train", config_files=["dmeo"])
+
+
+def test_configurations_are_ascii_since_monai_reads_them_in_the_platform_s_encoding() -> None:
+    for path in CONFIGS.rglob("*.yaml"):
+        assert path.read_bytes().isascii(), path
+    assert write_yaml({"structures": ["lésion"]}).isascii()
+    assert yaml.safe_load(write_yaml({"structures": ["lésion"]})) == {"structures": ["lésion"]}

@@ -58,4 +58,4 @@ def test_the_sampler_goes_on_where_a_run_stopped() -> None:
 def test_batches_hold_plain_tensors() -> None:
     batch = next(iter(patch_loader(dataset(), 2)))
     assert {type(value) for value in batch.values()} == {torch.Tensor}
-    assert set(batch) == {"image", "label"}
+    assert set(batch) == {"image", "label", "case_number", "patch_start", "volume_size"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -109,6 +110,25 @@ def test_scans_that_are_done_can_be_kept(run_dir: Path, scans: Path, predictions
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nii.gz")}
     assert predict(run_dir, [scans], folder, device="cpu", overwrite=False) == 1
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nii.gz")} == before
+
+
+def test_a_full_disk_fails_the_scan_and_leaves_nothing_torn(
+    run_dir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_save = nib.save
+
+    def save(volume: nib.Nifti1Image, path: Path) -> None:
+        if "a_seg" in Path(path).name:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_save(volume, path)
+
+    monkeypatch.setattr(nib, "save", save)
+    assert predict(run_dir, [scans / "a.nii.gz", scans / "b.nii.gz"], tmp_path / "out", device="cpu") == 1
+    rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
+    assert "No space left" in rows["a"]["reason"]
+    assert rows["b"]["status"] == "ok"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_seg.nii.gz", "predictions.json"}
 
 
 def test_wrong_channels_and_bad_voxels_fail_with_their_reason(run_dir: Path, scans: Path, tmp_path: Path) -> None:
