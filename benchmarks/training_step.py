@@ -16,18 +16,22 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import monai
-import torch
-from monai.losses import GeneralizedDiceLoss
-from monai.networks.nets import HighResNet as MonaiHighResNet
-from torch import nn
+# Run as a script, this file's own folder comes first on the path, and ``import losses`` would find losses.py beside it.
+sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
 
-from losses import GeneralizedDiceCELoss
-from networks import HighResNet
+import monai  # noqa: E402
+import torch  # noqa: E402
+from monai.losses import GeneralizedDiceLoss  # noqa: E402
+from monai.networks.nets import HighResNet as MonaiHighResNet  # noqa: E402
+from torch import nn  # noqa: E402
+
+from losses import GeneralizedDiceCELoss  # noqa: E402
+from networks import HighResNet  # noqa: E402
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

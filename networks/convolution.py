@@ -2,7 +2,8 @@
 
 PyTorch hands a float32 convolution on the CPU to oneDNN only if the batch has two samples or more, or if batch ×
 channels × the first two spatial sizes exceed 20480 (``ConvParams::use_mkldnn`` in ATen/native/Convolution.cpp); below,
-a routine of its own takes two to four times as long, forward and backward. One 32³ patch with 16 channels is below.
+a routine of its own takes two to twelve times as long, forward and backward (``benchmarks/convolution.py``); only
+pointwise kernels are as fast there. One 32³ patch with 16 channels is below.
 Such a patch is cut into two slabs along its first axis, each with the rows that the kernel reaches beyond the cut, and
 convolved as a batch of two: the same numbers, for one copy of the input.
 """
@@ -25,7 +26,7 @@ def is_slow_alone(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and x.shape[1] * x.shape[2] * x.shape[3] <= _SMALL
-        and min(weight.shape[-2:]) <= 3
+        and 1 < weight.shape[-1] <= 3
         and torch.backends.mkldnn.enabled
         and torch.backends.mkldnn.is_available()
     )

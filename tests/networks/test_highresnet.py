@@ -208,3 +208,10 @@ def test_bad_options_are_refused(option: dict) -> None:
     (name,) = option
     with pytest.raises(ValueError, match=f"{name} must be"):
         HighResNet(in_channels=1, out_channels=2, **option)
+
+
+def test_memory_of_a_pass_is_stated_where_it_is_done_in_pieces() -> None:
+    """Four tensors of the first stage's width, the scan and the logits."""
+    assert HighResNet(in_channels=2, out_channels=5).peak_channels == 4 * 16 + 2 + 5
+    assert HighResNet(in_channels=2, out_channels=5, norm="instance").peak_channels is None
+    assert HighResNet(in_channels=2, out_channels=5, sub_lattices=False).peak_channels is None
