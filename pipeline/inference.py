@@ -221,8 +221,8 @@ def activation_bytes(network: Any, itemsize: int) -> float:
     """Peak memory of a forward pass without gradients, bytes for each input voxel.
 
     A network may state it itself, as ``peak_channels``: the channels of the scan's full size that it holds at once. For
-    the others it is estimated from the widest layer. A layer holds its input, its output and one temporary of either (normalisation, activation, padding); a residual
-    connection holds one more. Full-resolution layers decide, so the widest convolution bounds the network's peak.
+    the others it is estimated from the widest layer: a layer holds its input, its output and one temporary of either
+    (normalisation, activation, padding), a residual connection one more, and full-resolution layers decide.
     """
     stated = getattr(network, "peak_channels", None)
     if stated is not None:
