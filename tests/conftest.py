@@ -12,6 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("rarevox", deadline=None, derandomize=True)  # machines differ in speed; seeds are explicit
+settings.load_profile("rarevox")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
