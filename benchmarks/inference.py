@@ -45,7 +45,7 @@ def ours(arguments: argparse.Namespace, device: torch.device) -> Any:
     """The project's network under DenseInferer, labels out."""
     import networks
     from pipeline.device import place_network, select_precision
-    from pipeline.inference import DenseInferer
+    from pipeline.inference.dense import DenseInferer
 
     kind = {"highresnet": networks.HighResNet, "deepmedic": networks.DeepMedic}[arguments.network]
     network = place_network(kind(in_channels=arguments.channels, out_channels=arguments.classes), device).eval()

@@ -20,8 +20,8 @@ import torch
 from monai.metrics import DiceMetric, compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
-from pipeline.metrics import case_rows
-from pipeline.metrics_options import MetricOptions
+from pipeline.evaluation.metrics import case_rows
+from pipeline.evaluation.metrics_options import MetricOptions
 
 COUNTS = MetricOptions(distances=False, lesions=False)
 SURFACES = {kind: MetricOptions(lesions=False, surface=kind) for kind in ("voxels", "area")}

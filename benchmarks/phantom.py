@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from monai.transforms import Rand3DElastic
 
-from pipeline.phantom import PhantomSettings, make_subject, write_cohort
-from pipeline.phantom_anatomy import Atlas, build_atlas, subject_shape
+from pipeline.phantom.anatomy import Atlas, build_atlas, subject_shape
+from pipeline.phantom.cohort import PhantomSettings, make_subject, write_cohort
 
 
 def seconds_of_monai(atlas: Atlas, spacing_mm: float, repeats: int) -> float:

@@ -101,7 +101,7 @@ def demo(output: Path, minutes: float, subjects: int, lesion_share: float, devic
 @click.option("--skip-faulty", is_flag=True, help="Leave faulty cases out instead of stopping.")
 def prepare(source: Path, output: Path, channels: Sequence[str], structures: Sequence[str], **options: Any) -> int:
     """Check the cases of SOURCE and write the dataset that training reads."""
-    from pipeline.prepare import prepare as run
+    from pipeline.preparation.prepare import prepare as run
 
     return run(
         source, output, channels=_pairs(channels, "--channel") or None, structures=_structures(structures), **options
@@ -128,7 +128,7 @@ def prepare(source: Path, output: Path, channels: Sequence[str], structures: Seq
 @click.option("--resume", is_flag=True, help="Go on with the run in --output.")
 def train(**options: Any) -> int:
     """Train a network on DATASET (made by `rarevox prepare`)."""
-    from pipeline.train import train as run
+    from pipeline.training.train import train as run
 
     return run(options.pop("dataset"), options.pop("output"), **options)
 
@@ -142,7 +142,7 @@ def train(**options: Any) -> int:
 @_settings
 def evaluate(**options: Any) -> int:
     """Score RUN on whole volumes of DATASET: metrics.json, cases.csv, report.html."""
-    from pipeline.evaluate import evaluate as run
+    from pipeline.evaluation.evaluate import evaluate as run
 
     return run(options.pop("run"), options.pop("dataset"), **options)
 
@@ -157,7 +157,7 @@ def evaluate(**options: Any) -> int:
 @click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
 def predict(keep: bool, **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
-    from pipeline.predict import predict as run
+    from pipeline.inference.predict import predict as run
 
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
 
@@ -201,9 +201,9 @@ def score(
     **options: Any,
 ) -> int:
     """Score label maps in PREDICTIONS against those in REFERENCES; no model is needed."""
-    from pipeline.metrics_options import MetricOptions
-    from pipeline.score import score as run
-    from pipeline.score_pairs import parse_structures
+    from pipeline.evaluation.metrics_options import MetricOptions
+    from pipeline.evaluation.score import score as run
+    from pipeline.evaluation.score_pairs import parse_structures
 
     try:
         conventions = MetricOptions(empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
@@ -219,7 +219,7 @@ def score(
 @_device
 def tune_post_processing(run: Path, dataset: Path, device: str) -> int:
     """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse."""
-    from pipeline.tune import tune_post_processing as tune
+    from pipeline.evaluation.tune import tune_post_processing as tune
 
     return tune(run, dataset, device=device)
 
@@ -231,7 +231,7 @@ def tune_post_processing(run: Path, dataset: Path, device: str) -> int:
 @click.option("--name", "names", multiple=True, help="What each evaluation is called, in their order. Repeatable.")
 def compare(folders: Sequence[Path], output: Path | None, metric: str, names: Sequence[str]) -> int:
     """Compare evaluations (FOLDERS of `evaluate` or `score`) case by case: intervals, tests, a leaderboard."""
-    from pipeline.compare import compare as run
+    from pipeline.evaluation.compare import compare as run
 
     return run(folders, output, metric=metric, names=names)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pipeline.console import console
 from pipeline.dataset import Dataset
-from pipeline.evaluate import evaluate
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.files import claim_folder
-from pipeline.phantom import write_cohort
-from pipeline.predict import predict
-from pipeline.prepare import prepare
-from pipeline.train import train
+from pipeline.inference.predict import predict
+from pipeline.phantom.cohort import write_cohort
+from pipeline.preparation.prepare import prepare
+from pipeline.training.train import train
 
 STAGES = ("phantom", "dataset", "run", "predictions")
 

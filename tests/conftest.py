@@ -82,7 +82,7 @@ def task_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset_dir(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic cases, prepared: two held out, three folds."""
-    from pipeline.prepare import prepare
+    from pipeline.preparation.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "dataset"
     assert prepare(task_dir, folder, holdout=0.25, folds=3, seed=0) == 0
@@ -95,7 +95,7 @@ SMALL = ("network_def#width=4", "patch_size=[16,16,16]", "batch_size=2", "epoch_
 @pytest.fixture(scope="session")
 def run_dir(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run of a narrow HighResNet on the synthetic cases, on the CPU."""
-    from pipeline.train import train
+    from pipeline.training.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     status = train(dataset_dir, folder, settings=SMALL, iterations=80, device="cpu")

@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.compose import CONFIGS, compose, derive, merge, parse_setting, put, read_yaml, write_yaml
 from pipeline.errors import RequestError
-from pipeline.train import build
+from pipeline.training.train import build
 
 NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.yaml"))
 LOSSES = sorted(path.stem for path in (CONFIGS / "losses").glob("*.yaml"))

@@ -1,0 +1,136 @@
+"""The evaluation stage: whole held-out volumes on their own grid, figures per structure, a report to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
+from pipeline.console import console, progress_bar
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError, reason_of
+from pipeline.evaluation.aggregate import write_results
+from pipeline.evaluation.gates import failed_gates, read_gates
+from pipeline.evaluation.report_run import write_run_report
+from pipeline.evaluation.results_table import print_results
+from pipeline.evaluation.scorer import CaseScorer
+from pipeline.files import claim_folder, write_json
+from pipeline.inference.saving import save_labels
+from pipeline.inference.segment import Segmentation, Segmenter
+from pipeline.training.train import build
+
+
+def evaluate(
+    run: str | Path,
+    dataset: str | Path,
+    *,
+    section: str = "test",
+    output: str | Path | None = None,
+    device: str = "auto",
+    settings: Sequence[str] = (),
+) -> int:
+    """Score a run on a section of a prepared dataset.
+
+    Args:
+        run: the run folder.
+        dataset: folder that ``rarevox prepare`` wrote.
+        section: test, validation, train or training.
+        output: gets ``metrics.json``, ``cases.csv``, ``report.html`` and ``predictions/``; the default is
+            ``RUN/evaluation/SECTION``.
+        device: auto, cpu, cuda or cuda:i.
+        settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
+
+    Returns:
+        Exit status: 0, or 1 where some cases failed (they count as failures in every mean) or a gate was not passed.
+
+    Raises:
+        RequestError: no run, no dataset, an empty section, other structures than the run's, a gate for none of them.
+    """
+    run = require_run(run, "evaluate")
+    data = Dataset.load(dataset)
+    segmenter = Segmenter(run, "evaluate", device=device, settings=settings)
+    same_structures(segmenter.config, data, run)
+    gates = read_gates(segmenter.config["gates"], data.structures)
+    cases = data.section(section, fold=int(segmenter.config["fold"]))
+    if not cases:
+        raise RequestError(
+            f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
+        )
+    folder = claim_folder(output or run / "evaluation" / section, holds=_holds_evaluation, what="an evaluation")
+    options = build(segmenter.config, "metric_options")
+    structures = dict(zip(data.structures, data.label_values[1:], strict=True))
+    scorer = CaseScorer(structures, folder, options=options, gates=gates)
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=len(cases))
+        items = [{key: value for key, value in case.items() if key != "label"} for case in cases]
+        for case, found in zip(cases, segmenter(items), strict=True):
+            _score(scorer, found, case, folder)
+            bar.advance(task)
+    result = scorer.result()
+    context = _context(run, segmenter, data, section)
+    write_results(folder, result, extra={"context": context})
+    write_run_report(folder, result, cases, run, context)
+    if section == "test" and output is None:
+        _update_bundle(run, data, result)
+    print_results(result)
+    console.print(f"metrics.json, cases.csv and report.html are in {folder}")
+    return 1 if result["failed"] or failed_gates(result) else 0
+
+
+def _holds_evaluation(folder: Path) -> bool:
+    """Whether the folder holds an earlier evaluation, which may be written over."""
+    known = {"metrics.json", "cases.csv", "report.html", "predictions"}
+    return {entry.name for entry in folder.iterdir()} <= known
+
+
+def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
+    """A run answers only for the structures and channels that it learnt."""
+    for what, own, theirs in (
+        ("structures", config["structures"], list(data.structures)),
+        ("label values", config["label_values"], list(data.label_values)),
+        ("channels", config["channels"], list(data.channels)),
+    ):
+        if list(own) != theirs:
+            raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
+
+
+def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> None:
+    """Score one case and keep its label map."""
+    if found.labels is None:
+        scorer.fail(found.case, found.reason, case["label"])
+        return
+    try:
+        image = case["image"]
+        save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder / "predictions")
+        scorer.add(found.case, found.labels, case["label"], found.raw)
+    except ValueError as error:
+        scorer.fail(found.case, reason_of(error), case["label"])
+
+
+def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> dict[str, Any]:
+    """What the figures were made with."""
+    config = segmenter.config
+    return {
+        "run": str(run.resolve()),
+        "network": target_name(config["network_def"]),
+        "dataset": data.name,
+        "section": section,
+        "fingerprint": data.fingerprint,
+        "device": str(segmenter.device),
+        "rarevox": version("rarevox"),
+        "post_processing": config["post_processing"] or "none",
+    }
+
+
+def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
+    """Write the held-out scores into the bundle's metadata and model card."""
+    from pipeline.compose import read_yaml
+
+    config = read_yaml(run / "configs" / "train.yaml")
+    means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
+    scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
+    write_json(run / "configs" / "metadata.json", bundle_metadata(config, data, scores))
+    write_card(run, config, data, result)

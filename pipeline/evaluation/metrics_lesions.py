@@ -1,0 +1,149 @@
+"""Lesion-wise detection and overlap: every connected component counts once, whatever its size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from pipeline.evaluation.metrics_surface import surface_distances
+
+CONNECTIVITIES = {6: 1, 18: 2, 26: 3}
+"""Neighbours of a voxel, and the rank that ``scipy.ndimage.generate_binary_structure`` calls it."""
+
+
+def neighbourhood(connectivity: int) -> np.ndarray:
+    """The 3×3×3 mask of a voxel and its 6, 18 or 26 neighbours."""
+    return ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
+
+
+def lesion_scores(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: Sequence[float],
+    *,
+    connectivity: int = 26,
+    dilation: int = 0,
+    min_ml: float = 0.0,
+    penalty_mm: float | None = None,
+    surface: str = "voxels",
+) -> dict[str, float]:
+    """Counts and scores over connected components.
+
+    A reference lesion is detected if a predicted voxel lies in it, and a predicted lesion is true if a reference voxel
+    lies in it. With R reference lesions, D of them detected, P predicted ones, T of them true::
+
+        recall = D / R    precision = T / P    F1 = 2 · precision · recall / (precision + recall)
+        lesion Dice = Σ over reference lesions Dice(lesion, union of the predicted lesions that touch it) / (R + P − T)
+
+    so a missed lesion and a false one each count as 0 (BraTS 2023). The lesion HD95 is the same average with
+    ``penalty_mm`` for each missed and each false lesion; it is computed only if a penalty is given.
+
+    Args:
+        prediction: (X, Y, Z) bool.
+        reference: (X, Y, Z) bool.
+        spacing_mm: voxel edge lengths.
+        connectivity: 6, 18 or 26 neighbours join a component.
+        dilation: the reference is dilated so many times before its components are found, which joins neighbours into
+            one lesion, and a predicted lesion may touch the dilated one (BraTS 2023: 3). Volumes stay undilated.
+        min_ml: reference lesions below this volume are not counted, nor are predicted lesions that touch only them
+            (BraTS 2023: 0.05).
+        penalty_mm: HD95 of a missed or false lesion (BraTS 2023: 374).
+        surface: the surface definition of the lesion HD95.
+
+    Returns:
+        ``lesions_reference`` R, ``lesions_predicted`` P, ``lesions_detected`` D, ``lesions_true`` T,
+        ``lesion_precision``, ``lesion_recall``, ``lesion_f1``, ``lesion_dice``, ``lesion_hd95_mm``; a ratio with a zero
+        denominator is NaN.
+
+    Sources: Kuijf et al. 2019 (WMH challenge) for detection; Saluja et al., BraTS 2023 metrics, for the lesion Dice.
+
+    Example, two lesions of which one is found in half, and one false lesion: Dice is (2·1/(1+2) + 0 + 0) / (2 + 1):
+        >>> a, b = np.zeros((9, 1, 1), bool), np.zeros((9, 1, 1), bool)
+        >>> b[[0, 1, 4]], a[[1, 8]] = True, True
+        >>> found = lesion_scores(a, b, (1, 1, 1))
+        >>> found["lesion_recall"], found["lesion_precision"], round(found["lesion_dice"], 4)
+        (0.5, 0.5, 0.2222)
+    """
+    lesions = _reference_lesions(reference, neighbourhood(connectivity), dilation)
+    predicted = _components(prediction, neighbourhood(connectivity))
+    boxes, sizes = ndimage.find_objects(predicted), np.bincount(predicted[prediction], minlength=1)
+    smallest = min_ml * 1000.0 / float(np.prod(spacing_mm))
+    true, ignored = np.zeros(len(sizes), bool), np.zeros(len(sizes), bool)
+    dice, distances, detected = [], [], 0
+    for index, box in enumerate(ndimage.find_objects(lesions), start=1):
+        window = _grow(box, dilation, lesions.shape)
+        lesion = lesions[window] == index
+        reach = ndimage.binary_dilation(lesion, neighbourhood(18), iterations=dilation) if dilation else lesion
+        size, touching = int(np.count_nonzero(lesion)), np.unique(predicted[window][reach])
+        touching = touching[touching > 0]
+        if size < smallest:
+            ignored[touching] = True
+            continue
+        true[touching] = True
+        detected += bool(len(touching))
+        # Every predicted voxel in the lesion belongs to a component that touches it.
+        dice.append(2.0 * int(np.count_nonzero(predicted[window][lesion])) / (size + int(sizes[touching].sum())))
+        if penalty_mm is not None and len(touching):
+            around = _union([box, *(boxes[t - 1] for t in touching)])
+            found = np.isin(predicted[around], touching), lesions[around] == index
+            distances.append(surface_distances(*found, spacing_mm, surface=surface).hausdorff_mm(95.0))
+    n_predicted = len(sizes) - 1 - int(np.count_nonzero(ignored & ~true))
+    return _summary(len(dice), n_predicted, detected, int(true.sum()), sum(dice), distances, penalty_mm)
+
+
+def _summary(
+    reference: int, predicted: int, detected: int, true: int, dice: float, distances: list[float], penalty: float | None
+) -> dict[str, float]:
+    """The counts R, P, D, T and the sums over reference lesions, as the scores of :func:`lesion_scores`."""
+    recall, precision = _ratio(detected, reference), _ratio(true, predicted)
+    total = reference + predicted - true
+    scores = {
+        "lesions_reference": reference,
+        "lesions_predicted": predicted,
+        "lesions_detected": detected,
+        "lesions_true": true,
+        "lesion_precision": precision,
+        "lesion_recall": recall,
+        "lesion_f1": _ratio(2.0 * precision * recall, precision + recall) if detected and true else _ratio(0, total),
+        "lesion_dice": _ratio(dice, total),
+    }
+    if penalty is not None:
+        scores["lesion_hd95_mm"] = _ratio(sum(distances) + penalty * (total - len(distances)), total)
+    return scores
+
+
+def _components(mask: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """The components of a mask, numbered from 1, in 2 bytes a voxel (4 if there are more than 65,535)."""
+    labels = np.empty(mask.shape, np.uint16)
+    try:
+        ndimage.label(mask, near, output=labels)
+    except RuntimeError:
+        labels = np.empty(mask.shape, np.int32)
+        ndimage.label(mask, near, output=labels)
+    return labels
+
+
+def _reference_lesions(mask: np.ndarray, near: np.ndarray, dilation: int) -> np.ndarray:
+    """The components of the dilated mask, restricted to the mask."""
+    if not dilation:
+        return _components(mask, near)
+    room = np.pad(mask, dilation)  # lesions at the edge of the crop may join through voxels outside it
+    grown = _components(ndimage.binary_dilation(room, neighbourhood(18), iterations=dilation), near)
+    inner = tuple(slice(dilation, dilation + size) for size in mask.shape)
+    return np.where(mask, grown[inner], 0).astype(grown.dtype)
+
+
+def _grow(box: tuple[slice, ...], margin: int, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """A bounding box with ``margin`` more voxels on each side, within the array."""
+    return tuple(slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(box, shape, strict=True))
+
+
+def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """The bounding box of bounding boxes."""
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")

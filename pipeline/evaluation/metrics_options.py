@@ -1,0 +1,123 @@
+"""What is measured and under which conventions; every result file states them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.evaluation.metrics_lesions import CONNECTIVITIES
+from pipeline.evaluation.metrics_surface import SURFACES
+
+EMPTY_RULES = ("one", "nan", "zero")
+Structures = Mapping[str, "int | Sequence[int]"]
+"""Names of structures and their label value, or the values whose union they are; a value of 0 is the background."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricOptions:
+    """The metrics and their conventions.
+
+    Attributes:
+        empty: what an overlap ratio is when a mask is empty. ``one``: 1 if both are, 0 if one is. ``nan``: left out
+            whenever the reference is empty, and counted. ``zero``: 0 in both cases.
+        tolerances_mm: the tolerances of the surface Dice; each gives a column ``surface_dice_<t>mm``.
+        distances: measure surface distances and surface Dice.
+        lesions: measure lesion-wise detection and Dice.
+        surface: ``voxels`` or ``area``, see :mod:`pipeline.evaluation.metrics_surface`.
+        distance_penalty_mm: what distances are when exactly one mask is empty (0 when both are); None leaves them out.
+        connectivity: 6, 18 or 26 neighbours join the voxels of a lesion.
+        lesion_dilation, lesion_min_ml, lesion_penalty_mm: see
+            :func:`pipeline.evaluation.metrics_lesions.lesion_scores`.
+        include_background: give the background, where it is among the structures, a row and a share in the mean.
+        resamples: bootstrap resamples of the 95 % confidence intervals.
+        seed: their seed.
+
+    Raises:
+        ValueError: a value outside these.
+    """
+
+    empty: str = "one"
+    tolerances_mm: tuple[float, ...] = (1.0,)
+    distances: bool = True
+    lesions: bool = True
+    surface: str = "voxels"
+    distance_penalty_mm: float | None = None
+    connectivity: int = 26
+    lesion_dilation: int = 0
+    lesion_min_ml: float = 0.0
+    lesion_penalty_mm: float | None = None
+    include_background: bool = False
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, valid in (("empty", EMPTY_RULES), ("surface", SURFACES), ("connectivity", tuple(CONNECTIVITIES))):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, valid))}")
+        if any(not tolerance >= 0 for tolerance in self.tolerances_mm):
+            raise ValueError(f"tolerances_mm are {self.tolerances_mm}; expected distances of 0 mm or more")
+        if self.resamples < 2:
+            raise ValueError(f"resamples is {self.resamples}; expected at least 2 (2000 are usual)")
+        if self.lesion_dilation < 0 or self.lesion_min_ml < 0:
+            raise ValueError("lesion_dilation and lesion_min_ml must not be negative; 0 switches them off")
+
+    def conventions(self) -> dict[str, Any]:
+        """The options, and in words what they mean; goes into every result file."""
+        return {**asdict(self), "tolerances_mm": list(self.tolerances_mm), **_WORDS, "empty_rule": _EMPTY[self.empty]}
+
+
+_EMPTY = {
+    "one": "overlap ratios are 1 where reference and prediction are both empty, 0 where one of them is",
+    "nan": "overlap ratios are left out, and counted, where the reference is empty; 0 where only the prediction is",
+    "zero": "overlap ratios are 0 where reference or prediction is empty, also where both are",
+}
+_WORDS = {
+    "overlap": "hard labels on the grid of the reference; per case, then averaged over cases",
+    "failed_cases": "overlap ratios of missing or failed predictions count as 0 in every mean; the cases are listed",
+    "distances_where_empty": "left out and counted (n says how many remain) unless distance_penalty_mm is given",
+    "background_in_mean": "never, unless include_background",
+    "mean_dice": "mean over structures of the mean over cases",
+    "intervals": "95 %, percentile bootstrap over cases",
+    "hd95": "larger of the two directed 95th percentiles",
+    "std": "sample standard deviation (n - 1)",
+}
+
+
+def foreground(structures: Structures, options: MetricOptions) -> dict[str, tuple[int, ...]]:
+    """The structures that get a row, each with its values; the background only if the options ask for it.
+
+    >>> foreground({"background": 0, "core": 1, "whole": (1, 2)}, MetricOptions())
+    {'core': (1,), 'whole': (1, 2)}
+    """
+    values = {
+        n: tuple(int(v) for v in (value if isinstance(value, Sequence) else (value,)))
+        for n, value in structures.items()
+    }
+    return {name: value for name, value in values.items() if options.include_background or value != (0,)}
+
+
+def overlap_columns(options: MetricOptions) -> list[str]:
+    """The columns that are ratios between 0 and 1, to which the empty rule applies."""
+    columns = ["dice", "iou", "precision", "recall"]
+    if options.distances:
+        columns += surface_dice_columns(options)
+    if options.lesions:
+        columns += ["lesion_precision", "lesion_recall", "lesion_f1", "lesion_dice"]
+    return columns
+
+
+def distance_columns(options: MetricOptions) -> list[str]:
+    """The columns in millimetres."""
+    columns = ["hd95_mm", "hd_mm", "assd_mm"] if options.distances else []
+    return columns + (["lesion_hd95_mm"] if options.lesions and options.lesion_penalty_mm is not None else [])
+
+
+def surface_dice_columns(options: MetricOptions) -> list[str]:
+    """One column for each tolerance: ``surface_dice_1mm``, ``surface_dice_0.5mm``."""
+    return [f"surface_dice_{tolerance:g}mm" for tolerance in options.tolerances_mm]
+
+
+VOLUMES = ("volume_ml", "reference_ml", "volume_error_ml", "false_positive_ml")
+COUNTS = ("tp", "fp", "fn")
+LESION_COUNTS = ("lesions_reference", "lesions_predicted", "lesions_detected", "lesions_true")

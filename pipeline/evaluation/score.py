@@ -1,0 +1,231 @@
+"""Label maps against label maps, no model needed: ``rarevox score PREDICTIONS REFERENCES``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.console import progress_bar
+from pipeline.errors import RequestError
+from pipeline.evaluation.aggregate import aggregate, write_results
+from pipeline.evaluation.metrics import case_rows, failed_rows
+from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
+from pipeline.evaluation.results_table import print_results
+from pipeline.evaluation.score_pairs import MATCHING, Pairs, declared_structures, find_pairs
+from pipeline.files import claim_folder
+from transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map as read: ``array`` (X, Y, Z) integers, ``affine`` 4×4, ``spacing_mm``."""
+
+    array: np.ndarray
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def score(
+    predictions: str | Path,
+    references: str | Path,
+    output: str | Path | None = None,
+    *,
+    structures: Structures | None = None,
+    options: MetricOptions | None = None,
+    resample: bool = False,
+    ignore_unknown: bool = False,
+    report: bool = True,
+    workers: int = 2,
+) -> int:
+    """Score label maps against reference label maps and print the table; with ``output``, write the result files.
+
+    Args:
+        predictions: a label map or a folder of them.
+        references: likewise.
+        output: a folder for ``metrics.json``, ``cases.csv`` and ``report.html``; None writes nothing.
+        structures: name → value or values; None takes a ``dataset.json`` beside the references, else the values found.
+        options: the conventions.
+        resample: bring predictions on another grid onto the reference's by nearest neighbour instead of failing them.
+        ignore_unknown: take label values that no structure has as background instead of failing the case.
+        report: write ``report.html`` too.
+        workers: cases in flight at once.
+
+    Returns:
+        0, or 1 if any case failed or a prediction has no reference; they are listed and the rest is scored.
+
+    Raises:
+        RequestError: nothing can be scored, or ``output`` holds something else.
+    """
+    options, pairs = options or MetricOptions(), find_pairs(Path(predictions), Path(references))
+    if output is not None:
+        claim_folder(output, lambda folder: (folder / "metrics.json").is_file(), "a score")
+    source = "given" if structures else "dataset.json"
+    structures = structures or declared_structures(Path(references))
+    if structures is None:
+        structures, source = found_structures(pairs, workers), "the values found"
+    if not foreground(structures, options):
+        raise RequestError("there is no structure to score: no label value but the background was declared or found")
+    one = partial(score_pair, structures=structures, options=options, resample=resample, ignore_unknown=ignore_unknown)
+    rows = [row for case in _parallel(one, list(pairs.matched.items()), workers, "scoring") for row in case]
+    result = aggregate(rows, structures, options=options)
+    result["conventions"] |= {
+        "matching": MATCHING,
+        "structures_from": source,
+        "other_grids": "nearest neighbour" if resample else "failed",
+        "unknown_labels": "taken as background" if ignore_unknown else "failed",
+    }
+    result["unmatched_predictions"] = [path.name for path in pairs.extra]
+    print_results(result)
+    if output is not None:
+        write_results(output, result)
+    if output is not None and report:
+        _write_report(Path(output), result, pairs)
+    return int(bool(result["failed"] or pairs.extra))
+
+
+def score_pair(
+    pair: tuple[str, tuple[Path | None, Path]],
+    *,
+    structures: Structures,
+    options: MetricOptions,
+    resample: bool = False,
+    ignore_unknown: bool = False,
+) -> list[Row]:
+    """The rows of one case; every fault of its files becomes ``failed`` rows with the reason, never an exception."""
+    case, (prediction_path, reference_path) = pair
+    known = None if ignore_unknown else _values(structures)
+    try:
+        reference = read_label_map(reference_path, known)
+    except ValueError as error:
+        return failed_rows(case, structures, f"reference: {error}", options=options)
+    try:
+        if prediction_path is None:
+            raise ScanError("there is no prediction for it")
+        prediction = read_label_map(prediction_path, known)
+        array = on_grid(prediction, reference, resample)
+        return case_rows(case, array, reference.array, reference.spacing_mm, structures, options=options)
+    except ValueError as error:
+        array, spacing = reference.array, reference.spacing_mm
+        return failed_rows(case, structures, str(error), reference=array, spacing_mm=spacing, options=options)
+
+
+def read_label_map(path: Path, known: set[int] | None = None) -> LabelMap:
+    """Read a label map; floats that are whole numbers are integers.
+
+    Raises:
+        ScanError: unreadable, several channels, values that are not whole numbers, or not in ``known`` (if given).
+    """
+    scan: Scan = read_scan(path, dtype=None)
+    if len(scan.array) != 1:
+        raise ScanError(f"{path.name} has {len(scan.array)} channels; expected one label map (X, Y, Z)")
+    array = scan.array[0]
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or (array != np.rint(array)).any():
+            raise ScanError(f"{path.name} holds values that are not whole numbers; expected labels (argmax of scores)")
+        array = array.astype(np.int32)
+    if known is not None:
+        unknown = [value for value in label_values(array) if value not in known]
+        if unknown:
+            raise ScanError(
+                f"{path.name} holds the undeclared label {', '.join(map(str, unknown[:5]))}; declared are "
+                f"{', '.join(map(str, sorted(known)))}: declare it (--structure NAME=VALUE) or give --ignore-unknown"
+            )
+    return LabelMap(array, scan.affine, scan.spacing_mm)
+
+
+def label_values(array: np.ndarray) -> list[int]:
+    """The distinct values of an integer array, sorted.
+
+    >>> label_values(np.array([3, 0, 3], np.int16))
+    [0, 3]
+    """
+    if array.dtype.itemsize <= 2 and array.size and array.min() >= 0:  # counting beats sorting by far
+        return [int(v) for v in np.flatnonzero(np.bincount(array.ravel(order="K")))]
+    return [int(v) for v in np.unique(array)]
+
+
+def on_grid(prediction: LabelMap, reference: LabelMap, resample: bool = False) -> np.ndarray:
+    """The prediction's labels on the reference's grid.
+
+    Raises:
+        ScanError: the grids differ and ``resample`` is off; both are described.
+    """
+    same_shape = prediction.array.shape == reference.array.shape
+    if same_shape and same_affine(prediction.affine, reference.affine):
+        return prediction.array
+    if not resample:
+        gap = float(np.abs(prediction.affine - reference.affine).max())
+        raise ScanError(
+            f"prediction and reference are on different grids: {_grid(prediction)} against {_grid(reference)}, affines "
+            f"{gap:.3g} apart (allowed {AFFINE_TOLERANCE:g}); correct the geometry or give --resample"
+        )
+    from scipy.ndimage import affine_transform
+
+    to_prediction = np.linalg.inv(prediction.affine) @ reference.affine
+    return affine_transform(
+        prediction.array, to_prediction[:3, :3], to_prediction[:3, 3], reference.array.shape, order=0, cval=0
+    )
+
+
+def found_structures(pairs: Pairs, workers: int = 2) -> dict[str, int]:
+    """A structure for each value but 0 in any readable map, named ``label_<value>``."""
+    paths = [path for pair in pairs.matched.values() for path in pair if path is not None]
+    values = set().union(*_parallel(_values_of, paths, workers, "looking for label values"))
+    return {f"label_{value}": value for value in sorted(values - {0})}
+
+
+def _parallel(work: Callable[[Any], Any], items: list[Any], workers: int, what: str) -> list[Any]:
+    """``work`` on every item, in order; threads suffice, as decompression and array passes release the lock."""
+    with progress_bar() as bar, ThreadPoolExecutor(max(1, workers)) as pool:
+        task = bar.add_task(what, total=len(items))
+        futures = [pool.submit(work, item) for item in items]
+        for _ in as_completed(futures):
+            bar.advance(task)
+        return [future.result() for future in futures]
+
+
+def _values_of(path: Path) -> set[int]:
+    try:
+        return set(label_values(read_label_map(path).array))
+    except ValueError:
+        return set()  # it fails, with its reason, when its turn to be scored comes
+
+
+def _values(structures: Structures) -> set[int]:
+    """Every declared value, and the background."""
+    return {0} | {
+        v for values in foreground(structures, MetricOptions(include_background=True)).values() for v in values
+    }
+
+
+def _grid(labels: LabelMap) -> str:
+    spacing = "×".join(f"{s:.4g}" for s in labels.spacing_mm)
+    return f"{size_text(labels.array.shape)} voxels of {spacing} mm"
+
+
+def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs) -> None:
+    """The report, with the best, median, worst and failing cases drawn from the label maps alone."""
+    from pipeline.evaluation.report import CaseImages, shown_cases, write_report
+
+    images = []
+    for case in shown_cases(result):
+        prediction_path, reference_path = pairs.matched[case]
+        try:
+            reference = read_label_map(reference_path)
+        except ValueError:
+            continue  # it is in the list of failures, with the reason
+        prediction = None
+        with suppress(ValueError):
+            if prediction_path is not None:
+                prediction = on_grid(read_label_map(prediction_path), reference, resample=True)
+        images.append(CaseImages(case, None, prediction, reference.array, reference.affine))
+    write_report(output / "report.html", result, title="Score", cases_images=images)

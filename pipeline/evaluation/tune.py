@@ -1,0 +1,189 @@
+"""Post-processing chosen on validation cases: ``rarevox tune-postprocessing RUN DATASET``."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from pipeline.bundle import require_run
+from pipeline.compose import read_yaml, write_yaml
+from pipeline.console import console, progress_bar
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError, reason_of
+from pipeline.evaluation.aggregate import versions
+from pipeline.evaluation.evaluate import same_structures
+from pipeline.evaluation.metrics import case_rows
+from pipeline.evaluation.metrics_options import MetricOptions
+from pipeline.evaluation.results_table import figure
+from pipeline.files import write_json, write_text
+from pipeline.inference.segment import Segmenter
+from pipeline.training.train import build
+from transforms.clean import clean_labels, read_rules
+from transforms.reader import read_scan
+
+Rule = dict[str, Any]
+SMALL_ML = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Volumes under which components are tried without; those under a voxel's change nothing and are never chosen."""
+_ALONE: tuple[Rule, ...] = ({}, *({"min_ml": volume} for volume in SMALL_ML), {"largest": True})
+CANDIDATES: tuple[Rule, ...] = (*_ALONE, *(rule | {"fill_holes": True} for rule in _ALONE))
+"""What is tried for each structure, nothing first: of equal candidates the earlier one is taken."""
+RESULT_FILE = "post_processing.json"
+_SMALLEST_GAIN = 1e-9
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """A validation case as the network left it: ``labels`` and ``reference`` (X, Y, Z), ``spacing_mm``."""
+
+    name: str
+    labels: np.ndarray
+    reference: np.ndarray
+    spacing_mm: tuple[float, ...]
+
+
+def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = "auto") -> int:
+    """Choose, for each structure of a run, the post-processing with the best mean Dice over the validation cases.
+
+    A rule is taken only where it raises the mean Dice of its structure and lowers that of no structure. The choice is
+    written into the run's configurations (``post_processing``), replacing an earlier one, and with the figures of all
+    candidates into ``RUN/evaluation/post_processing.json``. The test section is never looked at.
+
+    Args:
+        run: the run folder.
+        dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
+        device: auto, cpu, cuda or cuda:i.
+
+    Returns:
+        0, or 1 where some validation cases could not be segmented; they are listed, and the rest decides.
+
+    Raises:
+        RequestError: no run or one of an earlier version, no dataset, other structures, no usable validation case.
+    """
+    run, data = require_run(run, "evaluate"), Dataset.load(dataset)
+    configurations = [run / "configs" / f"{stage}.yaml" for stage in ("train", "evaluate", "inference")]
+    if any("cleaner" not in read_yaml(path) for path in configurations):
+        raise RequestError(f"{run} was trained before post-processing could be declared; train it anew")
+    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"])
+    same_structures(segmenter.config, data, run)
+    listed = data.section("validation", fold=int(segmenter.config["fold"]))
+    structures = dict(zip(data.structures, data.label_values[1:], strict=True))
+    options = replace(build(segmenter.config, "metric_options"), distances=False, lesions=False)
+    with tempfile.TemporaryDirectory() as kept:
+        paths, failed = _segment(segmenter, listed, Path(kept))
+        for case, reason in failed.items():
+            console.print(f"[red]failed[/red] {case}: {reason}")
+        if not paths:
+            raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
+        result = choose(paths, structures, options)
+    for path in configurations:
+        write_text(path, write_yaml(read_yaml(path) | {"post_processing": result["chosen"]}))
+    made = {"section": "validation", "fold": int(segmenter.config["fold"]), "fingerprint": data.fingerprint}
+    file = run / "evaluation" / RESULT_FILE
+    write_json(file, result | {"n_cases": len(paths), "failed": failed, "context": made, "versions": versions()})
+    _print(result, len(paths))
+    console.print(f"written into the run's configurations; the figures of all candidates are in {file}")
+    return 1 if failed else 0
+
+
+def choose(paths: Sequence[Path], structures: Mapping[str, int], options: MetricOptions) -> dict[str, Any]:
+    """The rules that help, from stored validation cases.
+
+    Each candidate is first tried alone on its structure. Then the best ones are added, the largest gain first, each
+    only if with it the mean Dice of no structure is lower than without (rules meet where a structure encloses another).
+
+    Returns:
+        ``chosen`` (structure → rule), ``without`` and ``with`` (structure → mean Dice), ``candidates`` (structure →
+        ``[{"rule", "dice"}]``).
+    """
+    alone = {
+        name: mean_dice(_read(paths), {name: value}, [{name: rule} for rule in CANDIDATES], options)
+        for name, value in structures.items()
+    }
+    tried = {name: [means[name] for means in found] for name, found in alone.items()}
+    best = {name: int(np.nanargmax(dice)) for name, dice in tried.items() if np.isfinite(dice).any()}
+    gains = {name: tried[name][index] - tried[name][0] for name, index in best.items()}
+    without = {name: dice[0] for name, dice in tried.items()}
+    chosen: dict[str, Rule] = {}
+    reached = without
+    for name in sorted((n for n in gains if gains[n] > _SMALLEST_GAIN), key=lambda n: -gains[n]):
+        trial = chosen | {name: dict(CANDIDATES[best[name]])}  # copied: YAML would write aliases
+        means = mean_dice(_read(paths), structures, [trial], options)[0]
+        worse = any(means[n] < reached[n] - _SMALLEST_GAIN for n in structures if math.isfinite(reached[n]))
+        if not worse:
+            chosen, reached = trial, means
+    candidates = {
+        name: [{"rule": rule, "dice": one} for rule, one in zip(CANDIDATES, dice, strict=True)]
+        for name, dice in tried.items()
+    }
+    return {"chosen": chosen, "without": without, "with": reached, "candidates": candidates}
+
+
+def mean_dice(
+    cases: Iterable[ValidationCase],
+    structures: Mapping[str, int],
+    trials: Sequence[Mapping[str, Rule]],
+    options: MetricOptions,
+) -> list[dict[str, float]]:
+    """For each trial (structure → rule) the mean Dice of each structure over the cases; NaN where none has a figure."""
+    found: list[dict[str, list[float]]] = [{name: [] for name in structures} for _ in trials]
+    for case in cases:
+        voxel_ml = float(np.prod(case.spacing_mm)) / 1000.0
+        for trial, figures in zip(trials, found, strict=True):
+            labels = clean_labels(case.labels, read_rules(trial, structures), voxel_ml)
+            for row in case_rows(case.name, labels, case.reference, case.spacing_mm, structures, options=options):
+                figures[row["structure"]].append(row["dice"])
+    return [{name: _mean(dice) for name, dice in figures.items()} for figures in found]
+
+
+def _segment(
+    segmenter: Segmenter, cases: Sequence[Mapping[str, Any]], folder: Path
+) -> tuple[list[Path], dict[str, str]]:
+    """Segment the cases once and store them, so that memory holds one at a time; the files, and why others failed."""
+    paths, failed = [], {}
+    items = [{key: value for key, value in case.items() if key != "label"} for case in cases]
+    with progress_bar() as bar:
+        task = bar.add_task("segmenting", total=len(items))
+        for number, (case, found) in enumerate(zip(cases, segmenter(items), strict=True)):
+            try:
+                if found.labels is None:
+                    raise ValueError(found.reason)
+                scan = read_scan(case["label"], dtype=None)
+                if scan.array[0].shape != found.labels.shape:
+                    raise ValueError("the reference is on another grid")
+                path = folder / f"{number}.npz"
+                reference = np.rint(scan.array[0]).astype(np.int32)
+                np.savez_compressed(
+                    path, name=found.case, labels=found.labels, reference=reference, spacing_mm=scan.spacing_mm
+                )
+                paths.append(path)
+            except ValueError as error:
+                failed[found.case] = reason_of(error)
+            bar.advance(task)
+    return paths, failed
+
+
+def _read(paths: Sequence[Path]) -> Iterable[ValidationCase]:
+    for path in paths:
+        with np.load(path) as stored:
+            spacing = tuple(float(s) for s in stored["spacing_mm"])
+            yield ValidationCase(str(stored["name"]), stored["labels"], stored["reference"], spacing)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _print(result: Mapping[str, Any], n_cases: int) -> None:
+    out = Console(highlight=False)
+    out.print(f"mean Dice over {n_cases} validation cases, without and with the post-processing that was chosen:")
+    for name, before in result["without"].items():
+        rule = ", ".join(f"{key} {value}" for key, value in result["chosen"].get(name, {}).items()) or "none"
+        out.print(f"  {name}: {figure(before, 4)} to {figure(result['with'][name], 4)} ({rule})", markup=False)

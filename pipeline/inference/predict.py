@@ -1,0 +1,115 @@
+"""The prediction stage: label maps for files and folders of scans, one bad scan never stopping the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.bundle import require_run, version
+from pipeline.compose import read_yaml
+from pipeline.console import console, progress_bar
+from pipeline.datalist import find_scans
+from pipeline.errors import RequestError, reason_of
+from pipeline.files import claim_folder, read_json, write_json
+from pipeline.inference.saving import save_labels
+from pipeline.inference.segment import Segmentation, Segmenter
+
+RESULT_FILE = "predictions.json"
+
+
+def predict(
+    run: str | Path,
+    scans: Sequence[str | Path],
+    output: str | Path,
+    *,
+    device: str = "auto",
+    settings: Sequence[str] = (),
+    overwrite: bool = True,
+    masks: str | Path | None = None,
+) -> int:
+    """Segment scans with a trained run.
+
+    Args:
+        run: the run folder.
+        scans: files or folders; see :func:`pipeline.datalist.find_scans`.
+        output: gets ``CASE_seg.nii.gz`` for each scan, on its grid, and ``predictions.json``.
+        device: auto, cpu, cuda or cuda:i.
+        settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
+        overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call.
+        masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
+
+    Returns:
+        Exit status: 0, or 1 where some scans failed.
+
+    Raises:
+        RequestError: no run, no scans, no masks where the run needs them, an output folder of another kind.
+    """
+    run = require_run(run, "inference")
+    config = read_yaml(run / "configs" / "inference.yaml")
+    if masks is None and config["normalisation"].get("region") == "mask":
+        raise RequestError(f"{run} normalises inside a mask; give the folder of the scans' masks with --masks")
+    items = find_scans([*scans], config["channels"], masks)
+    folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
+    rows = {} if overwrite else _done(folder)
+    segmenter = Segmenter(run, "inference", device=device, settings=settings)
+    structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
+    todo = [item for item in items if item["case"] not in rows]
+    with progress_bar() as bar:
+        task = bar.add_task("predicting", total=len(todo))
+        for found in segmenter(todo):
+            rows[found.case] = _store(found, folder, structures)
+            _write(folder, rows, run, structures)
+            bar.advance(task)
+    _write(folder, rows, run, structures)
+    failed = [row for row in rows.values() if row["status"] != "ok"]
+    for row in failed:
+        console.print(f"[red]failed[/] {row['case']}: {row['reason']}")
+    console.print(
+        f"{len(rows) - len(failed)} of {len(rows)} scans segmented; label maps and {RESULT_FILE} are in {folder}"
+    )
+    return 1 if failed else 0
+
+
+def _holds_predictions(folder: Path) -> bool:
+    """Whether everything in the folder is an earlier prediction's."""
+    return all(entry.name == RESULT_FILE or entry.name.endswith("_seg.nii.gz") for entry in folder.iterdir())
+
+
+def _done(folder: Path) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier call whose label maps are there."""
+    if not (folder / RESULT_FILE).is_file():
+        return {}
+    rows = read_json(folder / RESULT_FILE)["scans"]
+    return {row["case"]: row for row in rows if row["status"] == "ok" and (folder / str(row["output"])).is_file()}
+
+
+def _store(found: Segmentation, folder: Path, structures: dict[str, int]) -> dict[str, Any]:
+    """Write one label map and give its row; a failed write is a failed scan."""
+    image = found.item["image"]
+    row: dict[str, Any] = {"case": found.case, "image": image, "status": "failed", "reason": found.reason}
+    row["seconds"] = round(found.seconds, 3)
+    if found.labels is None:
+        return row
+    try:
+        path, grid = save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder)
+    except (OSError, ValueError) as error:
+        return row | {"reason": f"label map not written: {reason_of(error)}"}
+    volume = {
+        name: round(float(np.count_nonzero(found.labels == v)) * grid.voxel_ml, 4) for name, v in structures.items()
+    }
+    return row | {"status": "ok", "reason": "", "output": path.name, "volume_ml": volume, **(found.notes or {})}
+
+
+def _write(folder: Path, rows: dict[str, dict[str, Any]], run: Path, structures: dict[str, int]) -> None:
+    write_json(
+        folder / RESULT_FILE,
+        {
+            "run": str(run.resolve()),
+            "structures": structures,
+            "scans": list(rows.values()),
+            "versions": {name: version(name) for name in ("rarevox", "monai", "torch")},
+        },
+    )

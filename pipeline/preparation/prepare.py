@@ -1,0 +1,251 @@
+"""``rarevox prepare``: from a source of scans to a checked, split and described dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.cases import Case, Fault, Source
+from pipeline.console import progress_bar
+from pipeline.dataset import DATASET_FILE
+from pipeline.errors import RequestError
+from pipeline.files import claim_folder, read_json, write_json
+from pipeline.preparation.checks import check_case, load_case
+from pipeline.preparation.checks_cohort import (
+    channel_count,
+    duplicate_content,
+    duplicate_names,
+    orientation_outliers,
+    rare_labels,
+    spacing_outliers,
+)
+from pipeline.preparation.fingerprint import CaseFacts, measure, summarise
+from pipeline.preparation.prepare_report import show_faults, show_summary
+from pipeline.preparation.sources import find_cases
+from pipeline.preparation.split import Split, SplitItem, joined_subjects, require_split_options, split_cases
+
+FINGERPRINT_FILE = "fingerprint.json"
+REJECTED_FILE = "rejected.json"
+_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE}
+
+
+def prepare(
+    source: Path,
+    output: Path,
+    *,
+    channels: dict[str, str] | None = None,
+    label: str | None = None,
+    mask: str | None = None,
+    images: str | None = None,
+    labels: str | None = None,
+    structures: dict[str, int] | None = None,
+    subject: str | None = None,
+    holdout: float = 0.1,
+    folds: int = 5,
+    seed: int = 0,
+    skip_faulty: bool = False,
+    workers: int | None = None,
+) -> int:
+    """Check every case of ``source`` and write ``dataset.json``, ``fingerprint.json`` and ``rejected.json``.
+
+    Args:
+        source: the folder or list of scans; see :func:`pipeline.preparation.sources.find_cases` for the layouts.
+        output: the folder to write; a new one, an empty one, or one that an earlier prepare wrote.
+        channels: channel name to file pattern, for a folder per subject.
+        label: the label's file pattern, for a folder per subject.
+        mask: the pattern of a region-of-interest mask, recorded with each case.
+        images: the folder of images, for two parallel folders.
+        labels: the folder of labels, for two parallel folders.
+        structures: structure name to label value; replaces what the source says. Without either, every value found
+            becomes a structure called ``label_VALUE``.
+        subject: a regular expression that finds the subject in a case's name, so that its cases stay together.
+        holdout: the share of subjects held out as the test section.
+        folds: into how many folds the others are dealt.
+        seed: of the split.
+        skip_faulty: leave cases with errors out instead of stopping.
+        workers: how many cases are checked at a time; the number of processors by default, at most 4, since each
+            holds a case in memory.
+
+    Returns:
+        The exit status: 0, or 1 when faulty cases were left out.
+
+    Raises:
+        RequestError: a source, option or output folder that cannot be used, or faulty cases without ``skip_faulty``
+            (``rejected.json`` is written then too).
+    """
+    require_split_options(holdout=holdout, folds=folds, seed=seed)
+    if workers is not None and workers < 1:
+        raise RequestError(f"--workers is {workers}; expected 1 or more")
+    named_structures = _declared(structures) if structures else None
+    found = find_cases(source, channels=channels, label=label, mask=mask, images=images, labels=labels, subject=subject)
+    claim_folder(output, _is_prepared, "a dataset")
+    declared = named_structures or found.labels
+    facts, faults = examine(found, declared, workers)
+    rejected = {fault.case for fault in faults if fault.severity == "error"}
+    total = len({case.case for case in found.cases} | rejected)
+    _write_rejected(output, total, faults)
+    show_faults(faults, found.root)
+    if rejected and not skip_faulty:
+        raise RequestError(
+            f"{len(rejected)} of {total} cases have errors, listed above and in {output / REJECTED_FILE}; "
+            "correct them, or leave them out with --skip-faulty"
+        )
+    kept = sorted((fact for fact in facts if fact.case not in rejected), key=lambda fact: fact.case)
+    if not kept:
+        raise RequestError(f"no usable case is left of {total}; see {output / REJECTED_FILE}")
+    cases = {case.case: case for case in found.cases}
+    named = _channel_names(found, kept)
+    values = declared or _discovered(kept)
+    split = _split([cases[fact.case] for fact in kept], kept, holdout=holdout, folds=folds, seed=seed)
+    fingerprint = summarise(kept, named, values)
+    header = {"holdout": holdout, "folds": split.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
+    content = dataset_content(found, cases, named, values, split, header)
+    _write(output / FINGERPRINT_FILE, fingerprint)
+    _write(output / DATASET_FILE, content)
+    show_summary(output, found.kind, content, fingerprint, len(rejected))
+    return 1 if rejected else 0
+
+
+def examine(
+    source: Source, declared: dict[str, int] | None, workers: int | None = None
+) -> tuple[list[CaseFacts], list[Fault]]:
+    """Check and measure all cases in one pass, then the cases against each other; sorted by case name.
+
+    Threads do: decompression, sums and hashing leave the interpreter's lock.
+    """
+    values = frozenset(declared.values()) if declared else None
+    count = workers or min(4, os.cpu_count() or 1)
+    facts: list[CaseFacts] = []
+    faults = [*source.faults, *duplicate_names(source.cases)]
+    with progress_bar() as bar, ThreadPoolExecutor(count) as pool:
+        task = bar.add_task("Checking cases", total=len(source.cases))
+        futures = [pool.submit(_examine_case, case, values) for case in source.cases]
+        try:
+            for future in as_completed(futures):
+                fact, found = future.result()
+                faults.extend(found)
+                facts.extend([fact] if fact else [])
+                bar.advance(task)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C need not wait for the cases in the queue
+            raise
+    facts.sort(key=lambda fact: (fact.case, fact.sha256))
+    faults.extend(channel_count(facts, len(source.channels) if source.channels else None))
+    for check in (duplicate_content, spacing_outliers, orientation_outliers):
+        faults.extend(check(facts))
+    if declared is None:
+        faults.extend(rare_labels(facts))
+    return facts, sorted(faults, key=lambda fault: (fault.severity, fault.case, fault.check))
+
+
+def _examine_case(case: Case, declared: frozenset[int] | None) -> tuple[CaseFacts | None, list[Fault]]:
+    loaded, faults = load_case(case, declared)
+    if loaded is None:
+        return None, faults
+    faults = check_case(loaded)
+    wrong = any(fault.severity == "error" for fault in faults)
+    return (None if wrong else measure(loaded)), faults
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether the folder holds nothing but what an earlier prepare wrote."""
+    names = {path.name for path in folder.iterdir()}
+    if not names <= _FILES or REJECTED_FILE not in names:
+        return False
+    return isinstance(read_json(folder / REJECTED_FILE).get("faults"), list)
+
+
+def _declared(structures: dict[str, int]) -> dict[str, int]:
+    """The structures given on the command line, checked."""
+    named = {name: value for name, value in structures.items() if not (name == "background" and value == 0)}
+    if not named or min(named.values()) < 1 or len(set(named.values())) < len(named) or "background" in named:
+        raise RequestError(
+            f"--structure says {structures}; expected a name and a whole number of 1 or more for each structure, "
+            "each number once (0 is the background)"
+        )
+    return named
+
+
+def _discovered(facts: Sequence[CaseFacts]) -> dict[str, int]:
+    values = sorted({value for fact in facts for value in fact.structures})
+    if not values:
+        raise RequestError("no case holds any foreground; is it the right label? Name it with --label or --labels")
+    return {f"label_{value}": value for value in values}
+
+
+def _channel_names(source: Source, facts: Sequence[CaseFacts]) -> tuple[str, ...]:
+    if source.channels:
+        return source.channels
+    count = len(facts[0].channels)
+    return ("image",) if count == 1 else tuple(f"channel_{number}" for number in range(count))
+
+
+def _split(cases: Sequence[Case], facts: Sequence[CaseFacts], *, holdout: float, folds: int, seed: int) -> Split:
+    """The split, with subjects kept together and identical scans treated as one subject."""
+    first: dict[str, str] = {}
+    twins = [(first.setdefault(fact.image_sha256, fact.case), fact.case) for fact in facts]
+    subjects = joined_subjects({case.case: case.subject for case in cases}, twins)
+    items = []
+    for fact in facts:
+        volume = sum(structure["volume_ml"] for structure in fact.structures.values())
+        items.append(SplitItem(fact.case, subjects[fact.case], volume, frozenset(fact.structures)))
+    return split_cases(items, holdout=holdout, folds=folds, seed=seed)
+
+
+def dataset_content(
+    source: Source,
+    cases: dict[str, Case],
+    channels: Sequence[str],
+    labels: dict[str, int],
+    split: Split,
+    header: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of ``dataset.json``: a MONAI data list whose file names are relative to ``root``."""
+    root = _common_root(source, [cases[name] for name in (*split.fold, *split.test)])
+
+    def entry(case: Case) -> dict[str, Any]:
+        names = [_relative(file, root) for file in case.image]
+        row = {"case": case.case, "image": names if len(names) > 1 else names[0], "label": _relative(case.label, root)}
+        return {**row, "mask": _relative(case.mask, root)} if case.mask else row
+
+    ordered = dict(sorted({"background": 0, **labels}.items(), key=lambda item: item[1]))
+    return {
+        "name": source.name,
+        "root": str(root),
+        "channels": list(channels),
+        "labels": ordered,
+        **header,
+        "training": [{**entry(cases[name]), "fold": fold} for name, fold in split.fold.items()],
+        "test": [entry(cases[name]) for name in split.test],
+    }
+
+
+def _common_root(source: Source, cases: Sequence[Case]) -> Path:
+    """The source's folder, or where files lie outside it, the nearest folder that holds everything."""
+    files = [file for case in cases for file in (*case.image, case.label, *([case.mask] if case.mask else []))]
+    if all(file.is_relative_to(source.root) for file in files):
+        return source.root
+    return Path(os.path.commonpath([source.root, *(file.parent.resolve() for file in files)]))
+
+
+def _relative(file: Path, root: Path) -> str:
+    return Path(os.path.relpath(file, root)).as_posix()
+
+
+def _write_rejected(output: Path, total: int, faults: Sequence[Fault]) -> None:
+    """Every fault of every case; written also when there is none, so that no older list lingers."""
+    errors = {fault.case for fault in faults if fault.severity == "error"}
+    rows = [asdict(fault) for fault in faults]
+    _write(output / REJECTED_FILE, {"cases": total, "rejected": sorted(errors), "faults": rows})
+
+
+def _write(path: Path, content: Any) -> None:
+    try:
+        write_json(path, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RequestError(f"cannot write {path}: {reason}; free some space or choose another --output") from error

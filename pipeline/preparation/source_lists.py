@@ -1,0 +1,118 @@
+"""Sources that list their cases in a file: Decathlon and nnU-Net ``dataset.json``, CSV and JSON tables."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from pipeline.cases import Case, Fault, Source, named_subject, stem
+from pipeline.errors import RequestError
+from pipeline.files import read_json
+from pipeline.preparation.source_pairs import pair_folders
+
+
+def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
+    """A Medical Segmentation Decathlon task folder, or an nnU-Net raw folder, from its ``dataset.json``.
+
+    Decathlon names files in ``training`` and labels as ``{"1": "Liver"}``; nnU-Net (version 2) has ``channel_names``,
+    labels as ``{"liver": 1}``, and one file per channel with the suffix ``_0000``.
+
+    Raises:
+        RequestError: not one of the two, labels that are regions, or files named outside any known form.
+    """
+    file = folder / "dataset.json"
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
+        raise RequestError(f'{file} has no "labels"; expected a Decathlon or nnU-Net dataset.json')
+    names = content.get("channel_names") or content.get("modality") or {"0": "image"}
+    channels = tuple(str(names[key]) for key in sorted(names, key=int))
+    if len(set(channels)) < len(channels):  # two sequences of the same modality
+        channels = tuple(f"{name}_{number}" for number, name in enumerate(channels))
+    labels = _named_labels(content["labels"], file)
+    if "channel_names" in content or not content.get("training"):
+        found = pair_folders(folder, folder / "imagesTr", folder / "labelsTr", subject=subject)
+        if found.channels and len(found.channels) > 1 and len(found.channels) != len(channels):
+            raise RequestError(f"{file} names {len(channels)} channels; imagesTr holds {len(found.channels)} a case")
+        kind = "nnU-Net raw folder" if "channel_names" in content else "Decathlon folder without a training list"
+        cases, faults = found.cases, found.faults
+    else:
+        kind, faults = "Medical Segmentation Decathlon task", ()
+        cases = tuple(_decathlon_case(folder, entry, file, subject) for entry in content["training"])
+    return Source(str(content.get("name", folder.name)), folder, channels, labels, cases, faults, kind)
+
+
+def _decathlon_case(folder: Path, entry: Any, file: Path, subject: str | None) -> Case:
+    if not isinstance(entry, dict) or "image" not in entry or "label" not in entry:
+        raise RequestError(f'"training" in {file} must list {{"image": …, "label": …}}; it holds {entry!r}')
+    files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    case = stem(Path(entry["label"]))
+    return Case(
+        case, tuple(folder / name for name in files), folder / entry["label"], None, named_subject(case, subject)
+    )
+
+
+def _named_labels(labels: dict[str, Any], file: Path) -> dict[str, int]:
+    """Names to values without the background, from either spelling."""
+    values: dict[str, int] = {}
+    for key, value in labels.items():
+        name, number = (value, key) if str(key).lstrip("-").isdigit() else (key, value)
+        try:
+            number = int(number)
+        except (TypeError, ValueError):
+            raise RequestError(
+                f"label {name!r} in {file} is {number!r}; regions are not supported: give each structure one value, "
+                "with --structure NAME=VALUE"
+            ) from None
+        if number != 0:
+            values[str(name)] = number
+    return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def read_table(file: Path, subject: str | None = None) -> Source:
+    """Cases from a CSV file with a header line, or from a JSON list of objects with the same keys.
+
+    Columns: ``label`` (needed), ``case`` (else the label's name), ``subject``, ``mask``; every other column is a
+    channel, named by its heading, in order. File names are relative to the table's folder. An empty cell is a fault of
+    that case.
+
+    Raises:
+        RequestError: no rows, no ``label`` or no channel column.
+    """
+    rows = _rows(file)
+    fixed = ("case", "label", "subject", "mask")
+    channels = tuple(key for key in rows[0] if key not in fixed)
+    if "label" not in rows[0] or not channels:
+        raise RequestError(
+            f"{file} has the columns {', '.join(rows[0])}; expected label and one column per channel, "
+            "and perhaps case, subject, mask"
+        )
+    cases, faults = [], []
+    for number, row in enumerate(rows, start=1):
+        name = str(row.get("case") or stem(Path(str(row.get("label") or f"row_{number}"))))
+        empty = [key for key in (*channels, "label") if not row.get(key)]
+        if empty:
+            faults.append(Fault(name, "missing-file", "error", f"row {number} names no {', '.join(empty)}", str(file)))
+            continue
+        image = tuple(file.parent / row[key] for key in channels)
+        mask = file.parent / row["mask"] if row.get("mask") else None
+        who = str(row.get("subject") or named_subject(name, subject))
+        cases.append(Case(name, image, file.parent / row["label"], mask, who))
+    known = None if channels == ("image",) else channels  # a single image column may hold 4D files
+    return Source(file.stem, file.parent, known, None, tuple(cases), tuple(faults), "table of cases")
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    if file.suffix.lower() == ".json":
+        content = read_json(file)
+        content = content.get("training", content) if isinstance(content, dict) else content
+        rows = content if isinstance(content, list) and all(isinstance(row, dict) for row in content) else []
+    else:
+        try:
+            with file.open(newline="", encoding="utf-8-sig") as handle:
+                rows = list(csv.DictReader(handle))
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
+    if not rows:
+        raise RequestError(f"{file} lists no cases; expected a CSV file with a header, or a JSON list of objects")
+    return rows

@@ -1,0 +1,1 @@
+"""What a training run is made of: budget, step, validation, checkpoints, logs."""

@@ -1,0 +1,125 @@
+"""What a person sees while a network trains, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Any
+
+from ignite.engine import Engine, Events
+from rich.progress import BarColumn, Progress, TextColumn
+
+from pipeline.console import console
+from pipeline.training.budget import Budget
+from pipeline.training.validation import Validation
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss.
+
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    whole = max(round(seconds), 0)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class ProgressLine:
+    """A live bar with iteration, smoothed loss, validation Dice and time left; plain lines where no terminal is there.
+
+    Args:
+        budget: whose progress is shown.
+        validation: whose latest and best Dice are shown.
+        every_seconds: between plain lines.
+    """
+
+    def __init__(self, *, budget: Budget, validation: Validation, every_seconds: float = 30) -> None:
+        self.budget = budget
+        self.validation = validation
+        self.every_seconds = every_seconds
+        self.loss: float | None = None
+        self._bar: Progress | None = None
+        self._told = time.monotonic()
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+        engine.add_event_handler(Events.COMPLETED, self._stop)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
+
+    def _start(self, _: Engine) -> None:
+        if console.is_terminal:
+            self._bar = Progress(TextColumn("training"), BarColumn(), TextColumn("{task.description}"), console=console)
+            self._task = self._bar.add_task("", total=1.0)
+            self._bar.start()
+
+    def describe(self, iteration: int) -> str:
+        """The line: iteration, loss, Dice, time left."""
+        progress, seconds = self.budget.progress(iteration), self.budget.seconds()
+        parts = [f"{progress:4.0%}", f"step {iteration}"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.validation.best >= 0:
+            parts.append(f"best Dice {self.validation.best:.4f}")
+        if progress > 0:
+            parts.append(f"left {clock(seconds / progress - seconds)}")
+        return "  ".join(parts)
+
+    def _step(self, engine: Engine) -> None:
+        loss = engine.state.output["loss"]
+        if loss == loss:
+            self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
+        iteration = engine.state.iteration
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=self.budget.progress(iteration), description=self.describe(iteration)
+            )
+        elif time.monotonic() - self._told >= self.every_seconds:
+            self._told = time.monotonic()
+            console.print(self.describe(iteration))
+
+    def _stop(self, engine: Engine) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        console.print(self.describe(engine.state.iteration))
+
+    def _failed(self, engine: Engine, error: BaseException) -> None:
+        """Give the terminal back, then let the error take its way."""
+        if self._bar is not None:
+            self._bar.stop()
+        raise error
+
+
+class Interruption:
+    """Ctrl-C (SIGINT) and SIGTERM end training after the step in hand: checkpoint and model are written.
+
+    A second Ctrl-C stops at once. ``interrupted`` tells the caller afterwards; the command then ends with status 130.
+    """
+
+    def __init__(self, validation: Validation) -> None:
+        self.validation = validation
+        self._before: dict[int, Any] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Take the signals while the trainer runs (only in the main thread, where signals arrive)."""
+        if threading.current_thread() is threading.main_thread():
+            engine.add_event_handler(Events.STARTED, self._take, engine)
+            engine.add_event_handler(Events.COMPLETED, self._release)
+
+    def _take(self, engine: Engine) -> None:
+        def interrupt(number: int, _: Any) -> None:
+            console.print("stopping after this step; the run is kept and can be resumed (again to stop at once)")
+            self.validation.interrupted = True
+            engine.terminate()
+            self.validation.validator.terminate()
+            self._release()
+
+        self._before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _release(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,236 @@
+"""The training stage: compose the configuration, write the bundle, run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle import require_run, target_name, write_bundle
+from pipeline.compose import compose, put, read_yaml, user_config
+from pipeline.console import console
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError, reason_of
+from pipeline.evaluation.gates import read_gates
+from pipeline.files import claim_folder
+from pipeline.preparation.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
+from pipeline.training.learn import learn_normalisation
+
+
+def train(
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    network: str | None = None,
+    loss: str | None = None,
+    config_files: Sequence[str | Path] = (),
+    settings: Sequence[str] = (),
+    iterations: int | None = None,
+    minutes: float | None = None,
+    fold: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+) -> int:
+    """Train a network on a prepared dataset; the run folder is a MONAI bundle.
+
+    Args:
+        dataset: folder that ``rarevox prepare`` wrote.
+        output: the run folder: new or empty, or with ``resume`` an earlier run's.
+        network: overlay of ``configs/networks``; the default is HighResNet.
+        loss: overlay of ``configs/losses``; the default is GDL+CE.
+        config_files: configuration files merged in order.
+        settings: ``KEY=VALUE`` texts, the last word.
+        iterations: optimiser steps.
+        minutes: wall time, which then counts instead.
+        fold: which fold validates.
+        device: auto, cpu, cuda or cuda:i.
+        resume: go on from ``models/last.pt``; the configuration is the run's own, only the budget and the device may
+            change.
+
+    Returns:
+        Exit status: 0, or 130 when interrupted (the run can be used and resumed).
+
+    Raises:
+        RequestError: anything wrong with the request, before any data is read.
+    """
+    began = time.monotonic()
+    data = Dataset.load(dataset)
+    folder = Path(output)
+    budget = {"minutes": minutes, "iterations": iterations}
+    if resume:
+        config = _resumed(folder, budget, device, (network, loss, *config_files, *settings))
+    else:
+        folder = claim_folder(folder, holds=_abandoned, what="a run")
+        options = _options(budget, fold, device)
+        config = compose(
+            "train",
+            dataset=data,
+            network=network,
+            loss=loss,
+            config_files=config_files,
+            settings=settings,
+            options=options,
+        )
+        _fit_patch(config, data, config_files, settings)
+    check(config, data)
+    if not resume:
+        _fit_time(config, config_files, settings)
+        config = learn_normalisation(config, data, build)
+    write_bundle(folder, config, data)
+    return _run(folder, config, began)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether a run folder holds a run that never began (no step was logged), which may be written over."""
+    known = {"configs", "docs", "LICENSE", "logs", "models"}
+    begun = (folder / "logs" / "train.jsonl").exists() or (folder / "models").exists()
+    return (
+        {entry.name for entry in folder.iterdir()} <= known
+        and (folder / "configs" / "train.yaml").exists()
+        and not begun
+    )
+
+
+def _options(budget: Mapping[str, Any], fold: int | None, device: str) -> dict[str, Any]:
+    """Command-line options as configuration keys."""
+    options = {key: value for key, value in budget.items() if value is not None}
+    if fold is not None:
+        options["fold"] = fold
+    return options | {"device#name": device}
+
+
+def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Sequence[Any]) -> dict[str, Any]:
+    """The configuration of an earlier run, with what may change on resuming."""
+    require_run(folder, "train")
+    if not (folder / "models" / "last.pt").is_file():
+        raise RequestError(f"{folder} has no models/last.pt to resume from; train anew into another folder")
+    if any(other is not None for other in others):
+        raise RequestError(
+            "--resume keeps the run's own configuration; leave out --network, --loss, --config and --set"
+        )
+    config = read_yaml(folder / "configs" / "train.yaml")
+    for key, value in _options(budget, None, device).items():
+        put(config, key, value)
+    if budget["iterations"] is not None and budget["minutes"] is None:
+        config["minutes"] = None
+    return config | {"resume": True}
+
+
+def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path], settings: Sequence[str]) -> None:
+    """Fit the patch of the overlay to the dataset's volumes, unless the user set one."""
+    if _is_set("patch_size", files, settings):
+        return
+    geometry = build(config, "geometry")
+    config["patch_size"] = plan_patch(data, config["patch_size"], geometry, config["loss_margin"], config["spacing"])
+
+
+def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> bool:
+    """Whether the user set a top-level key, in a file, a task overlay or with --set."""
+    contents = [user_config(file) for file in files]
+    named = [*(text.partition("=")[0] for text in settings), *(name for content in contents for name in content)]
+    return any(str(name).partition("#")[0] == key for name in named)
+
+
+def _fit_time(config: dict[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> None:
+    """With a budget in minutes on a slow device, reduce batch and patch so that enough steps fit, unless set."""
+    fixed = [_is_set(key, files, settings) for key in ("batch_size", "patch_size")]
+    if config["minutes"] is None or all(fixed):
+        return
+    parts = {key: f"@{key}" for key in ("network_def", "geometry", "loss", "precision", "in_channels", "out_channels")}
+    built = build(config | {"_timed": parts}, "_timed")
+    seconds = seconds_per_patch(
+        built["network_def"],
+        built["loss"],
+        config["patch_size"],
+        built["in_channels"],
+        built["out_channels"],
+        built["precision"],
+    )
+    budget_seconds = 60 * config["minutes"]
+    batch, patch = config["batch_size"], list(config["patch_size"])
+    if not fixed[0]:
+        config["batch_size"] = fit_batch(batch, seconds, budget_seconds)
+    steps = budget_seconds / (config["batch_size"] * seconds)
+    if not fixed[1] and not config["loss_margin"]:
+        config["patch_size"] = shrink_patch(patch, built["geometry"], steps / ENOUGH_STEPS)
+    if (config["batch_size"], config["patch_size"]) != (batch, patch):
+        console.print(
+            f"a patch of {patch} takes {seconds:.2f} s here: batch {config['batch_size']} of {config['patch_size']} "
+            f"instead of {batch}, so that {config['minutes']:g} minutes hold enough steps "
+            "(--set batch_size and patch_size keep them)"
+        )
+
+
+def build(config: Mapping[str, Any], key: str) -> Any:
+    """Build one entry of a configuration, and only what it refers to.
+
+    Raises:
+        RequestError: it cannot be built; the message says which entry and why.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(dict(config))
+    try:
+        return parser.get_parsed_content(key)
+    except Exception as error:
+        while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        if isinstance(error, RequestError):
+            raise error from None
+        raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
+
+
+def check(config: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse what cannot work before any volume is read: patch size, margins, device, precision, an empty section.
+
+    Raises:
+        RequestError: names the value, what was expected and the nearest that works.
+    """
+    geometry = build(config, "geometry")
+    patch = config["patch_size"]
+    try:
+        geometry.check(patch, "patch_size")
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    loss_margin = config["loss_margin"]
+    effective = [n - 2 * (m + loss_margin) for n, m in zip(patch, geometry.margin, strict=True)]
+    if min(effective) < 1:
+        raise RequestError(
+            f"patch_size {patch} less the network's margin {geometry.margin} and loss_margin {loss_margin} leaves "
+            f"{effective} voxels for the loss; enlarge patch_size or reduce loss_margin"
+        )
+    if not data.section("train", fold=config["fold"]):
+        raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
+    read_gates(config.get("gates"), config["structures"])
+    for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
+        if key in config:  # a run of an earlier version that is resumed may lack the later ones
+            build(config, key)
+
+
+def _run(folder: Path, config: Mapping[str, Any], began: float) -> int:
+    """Run the written bundle's training in this process."""
+    from monai.bundle import ConfigParser
+    from monai.utils import set_determinism
+
+    set_determinism(int(config["seed"]))
+    parser = ConfigParser(dict(config) | {"bundle_root": str(folder)})
+    parser.parse()
+    budget = parser.get_parsed_content("budget")
+    budget.start_at(began)
+    precision = parser.get_parsed_content("precision")
+    console.print(
+        f"{target_name(config['network_def'])} with {target_name(config['loss'])}, patches {config['patch_size']}, "
+        f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading cases"
+    )
+    trainer = parser.get_parsed_content("train#trainer")
+    validation = parser.get_parsed_content("validation")
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        validation.interrupted = True
+    if validation.interrupted:
+        console.print(f"interrupted; go on with: rarevox train DATASET --output {folder} --resume")
+        return 130
+    console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
+    return 0

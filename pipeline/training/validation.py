@@ -1,0 +1,140 @@
+"""Validation on whole volumes while training, and the best model kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.utils.enums import CommonKeys as Keys
+
+from pipeline.console import console
+from pipeline.training.budget import Budget
+from pipeline.training.checkpoint import save_weights
+from pipeline.training.dice_metric import HardDice
+from pipeline.training.run_log import RunLog
+
+
+class Validation:
+    """Run the validator ``count`` times, evenly over the budget, and write ``models/model.pt`` when it is best so far.
+
+    The last validation comes at the end of training. In between, one that is due waits until validation, itself
+    included, takes no more than ``share`` of the wall time so far, so that slow scans never starve training. What it
+    will take is what the last one took; before the first, it is estimated from the time of a training step, of which
+    the forward pass is about a third, and the voxels of the scans and of the patches. Best is by the validator's key
+    metric (mean hard Dice over structures); ties go to the later model. Without validation cases the last weights are
+    the model.
+
+    Args:
+        validator: a MONAI evaluator over whole volumes.
+        metric: its key metric.
+        budget: of the run.
+        log: takes a row for each validation.
+        folder: the run.
+        count: validations in all.
+        share: of the wall time.
+    """
+
+    def __init__(
+        self,
+        validator: Any,
+        *,
+        metric: HardDice,
+        budget: Budget,
+        log: RunLog,
+        folder: str | Path,
+        count: int = 10,
+        share: float = 0.1,
+    ) -> None:
+        self.validator = validator
+        self.metric = metric
+        self.budget = budget
+        self.log = log
+        self.model_path = Path(folder) / "models" / "model.pt"
+        self.count = max(count, 1)
+        self.share = share
+        self.best = -1.0
+        self.spent_seconds = 0.0
+        self.last_seconds: float | None = None
+        self.iteration = 0
+        self.interrupted = False
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._when_due)
+        engine.add_event_handler(Events.COMPLETED, self._last)
+
+    def _start(self, engine: Engine) -> None:
+        self.iteration = self._first = engine.state.iteration
+        self._began = time.monotonic()
+        self._done = int(self.budget.progress(engine.state.iteration) * self.count)
+
+    def _when_due(self, engine: Engine) -> None:
+        progress = self.budget.progress(engine.state.iteration)
+        due = int(progress * self.count) > self._done and progress < 1
+        if due and self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds():
+            self._done = int(progress * self.count)
+            self.validate(engine)
+
+    def _expected_seconds(self, engine: Engine) -> float:
+        """What the next validation will take."""
+        if self.last_seconds is None:
+            cases = self.validator.data_loader.dataset
+            voxels = sum(math.prod(case[Keys.IMAGE].shape[1:]) for case in cases)
+            images = engine.state.batch[Keys.IMAGE]
+            step = (time.monotonic() - self._began) / max(engine.state.iteration - self._first, 1)
+            self.last_seconds = step / 3 * voxels / (images.shape[0] * math.prod(images.shape[2:]))
+        return self.last_seconds
+
+    def _last(self, engine: Engine) -> None:
+        """Validate the final weights; an interrupted run only makes sure that it has a model."""
+        if not self.interrupted and engine.state.iteration > self.iteration:
+            self.validate(engine)
+        if not self.model_path.exists():
+            save_weights(engine.network, self.model_path)
+
+    def validate(self, engine: Engine) -> None:
+        """Score the current weights and keep them if they are best."""
+        self.iteration = engine.state.iteration
+        if len(self.validator.data_loader) == 0:
+            if self.budget.progress(engine.state.iteration) >= 1:
+                save_weights(engine.network, self.model_path)
+            return
+        began = time.monotonic()
+        self.validator.run()
+        if self.interrupted:
+            return
+        self.last_seconds = time.monotonic() - began
+        self.spent_seconds += self.last_seconds
+        mean = self.metric.compute()
+        best = mean >= self.best
+        if best:
+            self._keep(engine)
+            self.best = mean
+        self.log.validation(
+            {
+                "iteration": self.iteration,
+                "seconds": round(self.budget.seconds(), 1),
+                "mean_dice": mean,
+                "dice": self.metric.per_structure(),
+                "best": best,
+            }
+        )
+
+    def _keep(self, engine: Engine) -> None:
+        try:
+            save_weights(engine.network, self.model_path)
+        except OSError as error:
+            console.print(f"[yellow]best model not written: {error}; the previous one is kept[/]")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"best": self.best, "spent_seconds": self.spent_seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where the saved run was."""
+        self.best = float(state["best"])
+        self.spent_seconds = float(state["spent_seconds"])

@@ -1,0 +1,218 @@
+"""The report: whole without a request, true to the figures, small; and the pictures and volumes in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from pipeline.evaluation.aggregate import aggregate, write_results
+from pipeline.evaluation.figures import curves_figure, distribution_figure, overlay_figure
+from pipeline.evaluation.metrics import case_rows, failed_rows
+from pipeline.evaluation.planes import canonical, focus, plane
+from pipeline.evaluation.report import CaseImages, shown_cases, write_report
+from pipeline.evaluation.viewer import viewer_data
+from pipeline.files import read_json
+
+STRUCTURES = {"background": 0, "core": 1, "whole": (1, 2)}
+AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
+
+
+class _Page(HTMLParser):
+    """Collects what a page loads, its images and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "action") and value]
+        if tag == "img":
+            self.images.append(found)
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    reference = np.zeros((20, 24, 10), np.uint8)
+    reference[5:12, 6:14, 3:7], reference[12:15, 6:14, 3:7] = 1, 2
+    return rng.normal(size=reference.shape), np.roll(reference, seed % 4, 0), reference
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    rows, images = [], {}
+    for seed in range(7):
+        image, prediction, reference = _case(seed)
+        rows += case_rows(f"case{seed}", prediction, reference, (1, 1, 3), STRUCTURES)
+        images[f"case{seed}"] = CaseImages(f"case{seed}", image, prediction, reference, AFFINE)
+    image, _, reference = _case(9)
+    rows += failed_rows("<b>lost</b>", STRUCTURES, "no & file", reference=reference, spacing_mm=(1, 1, 3))
+    images["<b>lost</b>"] = CaseImages("<b>lost</b>", image, None, reference, AFFINE)
+    result = aggregate(rows, STRUCTURES)
+    folder = tmp_path_factory.mktemp("report")
+    curves = {"train": [{"iteration": i, "loss": 1 / i, "lr": 0.1} for i in range(1, 50)]}
+    curves["validation"] = [{"iteration": i, "dice": {"core": 0.5, "whole": None}, "mean_dice": 0.5} for i in (10, 20)]
+    path = write_report(
+        folder / "report.html",
+        result,
+        title="Evaluation",
+        cases_images=[images[case] for case in shown_cases(result)],
+        curves=curves,
+        context={"network": "HighResNet"},
+    )
+    return path, result
+
+
+def _parse(path: Path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
+def test_page_is_whole_and_requests_nothing(report: tuple[Path, dict]) -> None:
+    page = _parse(report[0])
+    assert page.open == []
+    assert page.loads
+    assert all(load.startswith("data:") for load in page.loads)
+    text = report[0].read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\(|https?://|fetch\(|XMLHttpRequest", text)
+    assert "default-src 'none'" in text
+    assert report[0].stat().st_size < 5_000_000
+
+
+def test_page_states_the_figures_and_the_conventions(report: tuple[Path, dict]) -> None:
+    path, result = report
+    text = _parse(path).text
+    for summary in result["structures"].values():
+        assert f"{summary['dice']['mean']:.3f}" in text
+    assert f"{result['mean_dice']:.3f}" in text
+    assert "95 % interval" in text
+    assert result["conventions"]["empty_rule"][1:] in text
+    assert "no & file" in text
+    assert "HighResNet" in text
+
+
+def test_names_are_escaped(report: tuple[Path, dict]) -> None:
+    assert "<b>lost" not in report[0].read_text(encoding="utf-8")
+    assert "<b>lost</b>" in _parse(report[0]).text
+
+
+def test_every_picture_has_words_and_opens(report: tuple[Path, dict]) -> None:
+    page = _parse(report[0])
+    assert len(page.images) == 2 + 1 + 4  # distributions, curves, and best, median, worst and failed case
+    for image in page.images:
+        assert image["alt"]
+        assert image["src"]
+        Image.open(io.BytesIO(base64.b64decode(str(image["src"]).split(",")[1]))).verify()
+
+
+def test_report_from_the_written_file_is_the_same(report: tuple[Path, dict], tmp_path: Path) -> None:
+    result = report[1]
+    again = read_json(write_results(tmp_path, result))
+    plain, reread = (write_report(tmp_path / n, r, title="t") for n, r in (("a.html", result), ("b.html", again)))
+    assert plain.read_text() == reread.read_text()
+
+
+def test_shown_cases_are_best_median_and_worst() -> None:
+    rows = [
+        {"case": c, "dice": d, "status": "ok"} for c, d in zip("abcdef", (0.1, 0.9, 0.5, 0.6, 0.4, 0.7), strict=True)
+    ]
+    rows += [{"case": "x", "dice": 0.0, "status": "failed"}]
+    shown = shown_cases({"cases": rows, "failed": [{"case": "x", "reason": ""}]})
+    assert shown == {"b": "best", "d": "median", "a": "worst", "x": "failed"}
+    assert shown_cases({"cases": rows[:1], "failed": []}) == {"a": "best"}
+    assert shown_cases({"cases": [], "failed": []}) == {}
+
+
+def test_a_result_without_figures_still_makes_a_page(tmp_path: Path) -> None:
+    path = write_report(tmp_path / "r.html", aggregate([], {"s": 1}), title="Nothing")
+    assert _parse(path).open == []
+
+
+def test_overlay_keeps_the_voxels_proportions() -> None:
+    # The box of a structure in a 40×40×40 volume of 1×1×4 mm: 15 mm are 15, 15 and 4 voxels.
+    reference = np.zeros((40, 40, 40), np.uint8)
+    reference[18:22, 19:21, 20] = 1
+    box, centre = focus(None, reference, (1, 1, 4), {"s": 1})
+    assert box == (slice(3, 37), slice(4, 36), slice(16, 25))
+    assert centre == (18, 19, 20)
+    axial, sagittal = plane(2, 20, box, (1, 1, 4)), plane(0, 20, box, (1, 1, 4))
+    assert (axial.name, axial.width_mm, axial.height_mm) == ("axial", 34.0, 32.0)
+    assert (sagittal.name, sagittal.width_mm, sagittal.height_mm) == ("sagittal", 32.0, 36.0)
+    assert sagittal.cut(reference).shape == (32, 9)
+
+
+def test_focus_is_where_the_maps_disagree() -> None:
+    reference = np.zeros((20, 20, 20), np.uint8)
+    reference[2:8, 2:8, 2:8] = 1
+    prediction = reference.copy()
+    prediction[15:18, 15, 15] = 1
+    assert focus(prediction, reference, (1, 1, 1), {"s": 1})[1] == (15, 15, 15)
+
+
+def test_canonical_turns_to_ras() -> None:
+    volume = np.arange(24).reshape(2, 3, 4)
+    affine = np.zeros((4, 4))  # x of the file runs to the left, y upwards, z to the front
+    affine[0, 0], affine[2, 1], affine[1, 2], affine[3, 3] = -2, 3, 4, 1
+    _, _, turned, spacing = canonical(None, None, volume, (2, 3, 4), affine)
+    assert spacing == (2.0, 4.0, 3.0)
+    assert_array_equal(turned, volume[::-1].transpose(0, 2, 1))
+
+
+def test_viewer_volumes_come_back_as_they_went_in() -> None:
+    image, prediction, reference = _case(1)
+    data = viewer_data(image, prediction, reference, (1, 1, 3), STRUCTURES)
+    for name, labels in (("reference", reference), ("prediction", prediction)):
+        pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data[name].split(",")[1]))))
+        box = tuple(slice(f, f + n) for f, n in zip(data["first"], data["shape"], strict=True))
+        assert_array_equal(np.rint(_unpack(pixels, data) / data["scale"]), labels[box])
+    assert data["structures"] == {"core": [1], "whole": [1, 2]}
+
+
+def _unpack(pixels: np.ndarray, data: dict[str, Any]) -> np.ndarray:
+    nx, ny, nz = data["shape"]
+    volume = np.zeros((nx, ny, nz))
+    for z in range(nz):
+        row, column = divmod(z, data["columns"])
+        volume[:, :, z] = pixels[row * ny : (row + 1) * ny, column * nx : (column + 1) * nx].T
+    return volume
+
+
+def test_thinned_viewer_keeps_a_single_voxel() -> None:
+    reference = np.zeros((40, 40, 40), np.uint8)
+    reference[17, 23, 31] = 3
+    reference[2, 2, 2] = reference[37, 37, 37] = 1
+    data = viewer_data(None, None, reference, (1, 1, 1), {"a": 1, "b": 3}, max_voxels=4000)
+    assert np.prod(data["shape"]) <= 4000
+    pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data["reference"].split(",")[1]))))
+    assert sorted(np.unique(pixels)) == [0, data["scale"], 2 * data["scale"]]
+    assert data["image"] is None
+    json.dumps(data)
+
+
+def test_pictures_of_nothing() -> None:
+    assert curves_figure({}) is None
+    assert distribution_figure(aggregate([], {"s": 1})) is None
+    blank = np.zeros((4, 4, 4), np.uint8)
+    assert overlay_figure(None, None, blank, (1, 1, 1), {"s": 1}, "nothing")

@@ -1,0 +1,240 @@
+"""Label maps against label maps: matching, faults that are listed and counted, exit status, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from pipeline.errors import RequestError
+from pipeline.evaluation.metrics_options import MetricOptions
+from pipeline.evaluation.score import LabelMap, label_values, on_grid, score
+from pipeline.evaluation.score_pairs import declared_structures, find_pairs, parse_structures
+from transforms.reader import ScanError
+
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+STRUCTURES = {"core": 1, "edge": 2}
+
+
+def _labels(shift: int = 0) -> np.ndarray:
+    labels = np.zeros((12, 10, 8), np.uint8)
+    labels[3 + shift : 7 + shift, 3:7, 2:6] = 1
+    labels[3 + shift : 7 + shift, 7:9, 2:6] = 2
+    return labels
+
+
+def _save(path: Path, labels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, affine), path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    for name in ("a", "b", "c"):
+        _save(references / f"{name}.nii.gz", _labels())
+        _save(predictions / f"{name}_seg.nii.gz", _labels(1 if name == "b" else 0))
+    return predictions, references
+
+
+def _run(folders: tuple[Path, Path], output: Path, **options: Any) -> tuple[int, dict]:
+    options = {"structures": STRUCTURES, "report": False} | options
+    status = score(*folders, output, **options)
+    return status, json.loads((output / "metrics.json").read_text())
+
+
+def _failures(result: dict) -> dict[str, str]:
+    return {failure["case"]: failure["reason"] for failure in result["failed"]}
+
+
+def test_scores_by_hand_and_writes_the_files(folders: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+    # Case b is moved by one of four voxels along x: Dice 2·48/(64 + 64) = 0.75 for both; a and c are perfect.
+    status, result = _run(folders, tmp_path / "out", report=True)
+    assert status == 0
+    assert_allclose(result["structures"]["core"]["dice"]["mean"], (1 + 0.75 + 1) / 3)
+    assert_allclose(result["mean_dice"], 2.75 / 3)
+    assert {row["case"] for row in result["cases"]} == {"a", "b", "c"}
+    with (tmp_path / "out" / "cases.csv").open() as handle:
+        assert len(list(csv.DictReader(handle))) == 6
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert "0.917" in capsys.readouterr().out
+
+
+def test_two_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    other = _save(tmp_path / "anything.nii.gz", _labels(1))
+    _, result = _run((other, folders[1] / "a.nii.gz"), tmp_path / "out")
+    assert_allclose(result["mean_dice"], 0.75)
+
+
+def _truncate(folders: tuple[Path, Path]) -> None:
+    path = folders[0] / "b_seg.nii.gz"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def _truncate_reference(folders: tuple[Path, Path]) -> None:
+    path = folders[1] / "b.nii.gz"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def _change(labels: np.ndarray, affine: np.ndarray = AFFINE) -> Any:
+    return lambda folders: _save(folders[0] / "b_seg.nii.gz", labels, affine)
+
+
+FAULTS = {
+    "missing": (lambda folders: (folders[0] / "b_seg.nii.gz").unlink(), "no prediction"),
+    "truncated": (_truncate, "b_seg.nii.gz"),
+    "reference truncated": (_truncate_reference, "reference: "),
+    "shape": (_change(np.zeros((12, 10, 9), np.uint8)), "12×10×9"),
+    "affine": (_change(_labels(), AFFINE + 0.01 * np.eye(4)[:, [3, 0, 1, 2]]), "different grids"),
+    "unknown label": (_change(_labels() * 3), "undeclared label 3, 6"),
+    "not whole": (_change(_labels() * np.float32(0.5)), "not whole numbers"),
+    "infinite": (_change(np.where(_labels() > 0, np.inf, 0).astype(np.float32)), "not whole numbers"),
+    "channels": (_change(np.stack([_labels()] * 2, -1)), "2 channels"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_one_bad_case_is_listed_and_counted_and_the_rest_scored(
+    name: str, folders: tuple[Path, Path], tmp_path: Path, capsys: Any
+) -> None:
+    spoil, message = FAULTS[name]
+    spoil(folders)
+    status, result = _run(folders, tmp_path / "out", report=name in ("missing", "reference truncated"))
+    assert status == 1
+    assert list(_failures(result)) == ["b"]
+    assert message in _failures(result)["b"]
+    assert_allclose(result["mean_dice"], 2 / 3)  # a and c are perfect, b counts as 0
+    assert result["structures"]["core"]["n_failed"] == 1
+    assert "failed b" in capsys.readouterr().err
+
+
+def test_affine_within_tolerance_and_whole_floats_are_fine(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    _save(folders[0] / "b_seg.nii.gz", _labels().astype(np.float32), AFFINE + 5e-4 * np.eye(4)[:, [3, 0, 1, 2]])
+    status, result = _run(folders, tmp_path / "out")
+    assert (status, result["mean_dice"]) == (0, 1.0)
+
+
+def test_prediction_without_reference_is_named_but_not_in_the_mean(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    _save(folders[0] / "d_seg.nii.gz", _labels())
+    status, result = _run(folders, tmp_path / "out")
+    assert (status, result["unmatched_predictions"], result["n_cases"]) == (1, ["d_seg.nii.gz"], 3)
+
+
+def test_resample_brings_another_grid_onto_the_reference(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    flipped = AFFINE.copy()  # the same voxels stored from the other end of x
+    flipped[0] = [-1, 0, 0, 11]
+    _save(folders[0] / "b_seg.nii.gz", _labels()[::-1], flipped)
+    assert _run(folders, tmp_path / "failed")[0] == 1
+    status, result = _run(folders, tmp_path / "out", resample=True)
+    assert (status, result["mean_dice"]) == (0, 1.0)
+    assert result["conventions"]["other_grids"] == "nearest neighbour"
+
+
+def test_ignore_unknown(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    status, result = _run(folders, tmp_path / "out", structures={"core": 1}, ignore_unknown=True)
+    assert (status, list(result["structures"])) == (0, ["core"])
+    assert _run(folders, tmp_path / "strict", structures={"core": 1})[0] == 1
+
+
+def test_structures_from_dataset_json_or_from_the_values(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    _, result = _run(folders, tmp_path / "found", structures=None)
+    assert list(result["structures"]) == ["label_1", "label_2"]
+    (folders[1].parent / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "x", "2": "y"}}))
+    _, result = _run(folders, tmp_path / "named", structures=None)
+    assert list(result["structures"]) == ["x", "y"]
+    assert result["conventions"]["structures_from"] == "dataset.json"
+
+
+def test_options_reach_the_figures(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    options = MetricOptions(tolerances_mm=(2.0,), distances=True, lesions=False, empty="zero")
+    _, result = _run(folders, tmp_path / "out", options=options)
+    assert "surface_dice_2mm" in result["structures"]["core"]
+    assert "lesion_f1" not in result["structures"]["core"]
+    assert result["conventions"]["empty"] == "zero"
+
+
+def test_number_of_workers_changes_nothing(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    one, many = (_run(folders, tmp_path / str(n), workers=n)[1] for n in (1, 3))
+    assert one == many
+
+
+def test_output_is_not_written_over_something_else(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("")
+    with pytest.raises(RequestError, match="other files"):
+        score(*folders, tmp_path / "out", structures=STRUCTURES)
+
+
+def test_without_output_nothing_is_written(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert score(*folders, structures=STRUCTURES) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_requests_that_cannot_be_met(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, references = folders
+    other = tmp_path / "other"
+    _save(other / "zzz.nii.gz", _labels())
+    (tmp_path / "empty").mkdir()
+    for pair, message in (
+        ((tmp_path / "nowhere", references), "do not exist"),
+        ((predictions, tmp_path / "empty"), "no label maps"),
+        ((predictions / "a_seg.nii.gz", references), "a file and a folder"),
+        ((other, references), "zzz.nii.gz"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            score(*pair, structures=STRUCTURES)
+    _save(predictions / "a_pred.nii.gz", _labels())
+    with pytest.raises(RequestError, match="both case 'a'"):
+        score(*folders, structures=STRUCTURES)
+
+
+def test_exact_names_win_and_channel_endings_do_not_count(tmp_path: Path) -> None:
+    for folder, names in (("p", ["x_0000_seg.nii.gz", "y.nrrd"]), ("r", ["x.nii.gz", "y.nii.gz"])):
+        for name in names:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).write_bytes(b"")
+    pairs = find_pairs(tmp_path / "p", tmp_path / "r")
+    assert {case: pair[0].name for case, pair in pairs.matched.items() if pair[0]} == {
+        "x": "x_0000_seg.nii.gz",
+        "y": "y.nrrd",
+    }
+    assert pairs.extra == []
+
+
+@pytest.mark.parametrize("entry", ["core", "core=", "core=x", "=1", "core=1,2"])
+def test_structure_entries_that_are_not_understood(entry: str) -> None:
+    with pytest.raises(RequestError, match="NAME=VALUE"):
+        parse_structures([entry])
+
+
+def test_structure_twice() -> None:
+    with pytest.raises(RequestError, match="twice"):
+        parse_structures(["a=1", "a=2"])
+
+
+def test_labels_of_a_dataset_that_are_not_understood(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"a": "b"}}))
+    with pytest.raises(RequestError, match="expected"):
+        declared_structures(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, bool])
+def test_label_values_are_those_of_unique(dtype: type) -> None:
+    array = np.random.default_rng(0).integers(0, 9, (5, 6, 7)).astype(dtype)
+    assert label_values(array) == [int(v) for v in np.unique(array)]
+    assert label_values(np.array([-3, 2], np.int16)) == [-3, 2]
+
+
+def test_grids_are_both_described() -> None:
+    one = LabelMap(np.zeros((2, 2, 2), int), np.eye(4), (1.0, 1.0, 1.0))
+    other = LabelMap(np.zeros((3, 2, 2), int), np.diag([2.0, 1, 1, 1]), (2.0, 1.0, 1.0))
+    with pytest.raises(ScanError, match=r"2×2×2 voxels of 1×1×1 mm against 3×2×2 voxels of 2×1×1 mm"):
+        on_grid(one, other)

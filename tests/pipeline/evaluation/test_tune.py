@@ -1,0 +1,173 @@
+"""Choosing post-processing: what helps is taken, what harms is not, and the run, its files and its scores say so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.cli import main
+from pipeline.errors import RequestError
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.metrics_options import MetricOptions
+from pipeline.evaluation.scorer import CaseScorer
+from pipeline.evaluation.tune import RESULT_FILE, ValidationCase, choose, mean_dice
+from pipeline.inference.segment import Segmenter
+from pipeline.training.train import build
+
+OPTIONS = MetricOptions(distances=False, lesions=False)
+STRUCTURES = {"organ": 1, "spots": 2}
+
+
+def _case(name: str) -> ValidationCase:
+    """Voxels of 1 mm³. The organ (64 voxels) is found with a false island of 6, the spots (two of 8) exactly."""
+    reference = np.zeros((16, 12, 12), np.uint8)
+    reference[2:6, 2:6, 2:6] = 1
+    reference[9:11, 2:4, 2:4] = reference[13:15, 2:4, 2:4] = 2
+    labels = reference.copy()
+    labels[9:15, 9, 9] = 1
+    return ValidationCase(name, labels, reference, (1.0, 1.0, 1.0))
+
+
+def _store(folder: Path, cases: list[ValidationCase]) -> list[Path]:
+    paths = []
+    for number, case in enumerate(cases):
+        paths.append(folder / f"{number}.npz")
+        np.savez(paths[-1], name=case.name, labels=case.labels, reference=case.reference, spacing_mm=case.spacing_mm)
+    return paths
+
+
+def test_mean_dice_by_hand() -> None:
+    # The organ: 2·64/(70 + 64); without the island 1. The largest spot alone: 2·8/(8 + 16) = 2/3.
+    trials: list[dict[str, dict[str, Any]]] = [{}, {"organ": {"min_ml": 0.007}}, {"spots": {"largest": True}}]
+    plain, small, largest = mean_dice([_case("a")], STRUCTURES, trials, OPTIONS)
+    assert plain == pytest.approx({"organ": 128 / 134, "spots": 1.0})
+    assert small == pytest.approx({"organ": 1.0, "spots": 1.0})
+    assert largest == pytest.approx({"organ": 128 / 134, "spots": 2 / 3})
+
+
+def test_what_helps_is_taken_and_what_harms_is_not(tmp_path: Path) -> None:
+    result = choose(_store(tmp_path, [_case("a"), _case("b")]), STRUCTURES, OPTIONS)
+    # Components under 0.01 ml are the island of 0.006 ml; the next larger volumes give the same and come later.
+    assert result["chosen"] == {"organ": {"min_ml": 0.01}}
+    assert result["without"] == pytest.approx({"organ": 128 / 134, "spots": 1.0})
+    assert result["with"] == {"organ": 1.0, "spots": 1.0}
+    spots = {str(one["rule"]): one["dice"] for one in result["candidates"]["spots"]}
+    assert spots["{'largest': True}"] == pytest.approx(2 / 3)
+
+
+def test_nothing_is_chosen_where_nothing_helps(tmp_path: Path) -> None:
+    case = _case("a")
+    perfect = ValidationCase("a", case.reference, case.reference, case.spacing_mm)
+    result = choose(_store(tmp_path, [perfect]), STRUCTURES, OPTIONS)
+    assert result["chosen"] == {}
+    assert result["with"] == result["without"] == {"organ": 1.0, "spots": 1.0}
+
+
+def test_a_rule_that_harms_a_structure_beside_the_others_is_not_taken(tmp_path: Path) -> None:
+    """b has a true cavity of 27 voxels that false voxels of a fill, and misses one voxel elsewhere.
+
+    Alone, a gains by losing what is under 0.05 ml, 2·64/(64 + 91) to 1, and b by its filled hole, since the cavity is
+    taken. Together b would fill the cavity too: 27 voxels wrong for one right.
+    """
+    reference = np.zeros((18, 11, 11), np.uint8)
+    reference[2:9, 2:9, 2:9] = 2
+    reference[4:7, 4:7, 4:7] = 0
+    reference[12:16, 2:6, 2:6] = 1
+    labels = reference.copy()
+    labels[4:7, 4:7, 4:7] = 1
+    labels[3, 3, 3] = 0
+    paths = _store(tmp_path, [ValidationCase("x", labels, reference, (1.0, 1.0, 1.0))])
+    result = choose(paths, {"a": 1, "b": 2}, OPTIONS)
+    assert result["without"]["a"] == pytest.approx(128 / 155)
+    assert next(c["dice"] for c in result["candidates"]["b"] if c["rule"] == {"fill_holes": True}) == 1.0
+    assert result["chosen"] == {"a": {"min_ml": 0.05}}
+    assert result["with"]["b"] == result["without"]["b"] < 1
+
+
+@pytest.fixture
+def island_run(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run whose label maps get a false island of eight voxels of the ball in a corner."""
+    found = Segmenter.__dict__["_both"]
+
+    def with_island(self: Segmenter, data: dict[str, Any]) -> Any:
+        cleaner, self.cleaner = self.cleaner, lambda given: given  # type: ignore[assignment]
+        labels = found(self, data)[0].copy()
+        self.cleaner = cleaner
+        labels[-2:, -2:, -2:] = 1
+        out = cleaner({"image": data["image"], "pred": labels[None]})
+        return np.asarray(out["pred"])[0], np.asarray(out["raw"])[0] if "raw" in out else None
+
+    monkeypatch.setattr(Segmenter, "_both", with_island)
+    shutil.copytree(run_dir, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_tuning_reaches_the_configurations_and_the_scores(
+    island_run: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["tune-postprocessing", str(island_run), str(dataset_dir), "--device", "cpu"])
+    assert ended.value.code == 0
+    tuned = json.loads((island_run / "evaluation" / RESULT_FILE).read_text())
+    assert tuned["chosen"]["ball"]
+    assert tuned["with"]["ball"] > tuned["without"]["ball"]
+    assert tuned["with"]["box"] >= tuned["without"]["box"]
+    assert tuned["context"]["section"] == "validation"
+    for stage in ("train", "evaluate", "inference"):
+        config = yaml.safe_load((island_run / "configs" / f"{stage}.yaml").read_text())
+        assert config["post_processing"] == tuned["chosen"]
+    assert evaluate(island_run, dataset_dir, output=tmp_path / "out", device="cpu") == 0
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    raw = result["without_post_processing"]
+    assert raw["structures"]["ball"]["dice"]["mean"] < result["structures"]["ball"]["dice"]["mean"]
+    assert raw["mean_dice"] < result["mean_dice"]
+    assert result["context"]["post_processing"] == tuned["chosen"]
+    shown = capsys.readouterr().out
+    assert "Dice raw" in shown
+    assert "without post-processing" in (tmp_path / "out" / "report.html").read_text()
+    for path in (tmp_path / "out" / "predictions").glob("*_seg.nii.gz"):
+        labels = np.asarray(nib.load(path).dataobj)
+        assert not labels[-2:, -2:, -2:].all()
+
+
+def test_the_bundle_cleans_and_scores_both_alike(run_dir: Path, task_dir: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run_dir / "configs" / "evaluate.yaml").read_text())
+    config |= {"post_processing": {"ball": {"min_ml": 100.0}}, "output_dir": str(tmp_path)}
+    segmenter = Segmenter(run_dir, device="cpu", settings=["post_processing#ball#min_ml=100.0"])
+    data = segmenter.read({"case": "x", "image": str(task_dir / "imagesTr" / "case_00.nii.gz")})
+    labels, raw = segmenter._both(data)
+    assert raw is not None
+    assert (raw == 1).any()
+    assert not (labels == 1).any()
+    prediction = segmenter.inferer(data["image"][None], segmenter.network)[0]
+    out = build(config, "postprocessing")({**data, "pred": prediction})
+    assert np.array_equal(out["pred"][0], labels)
+    assert np.array_equal(out["raw"][0], raw)
+    scorer: CaseScorer = build(config, "scorer")
+    scorer.add("x", labels, task_dir / "labelsTr" / "case_00.nii.gz", raw)
+    result = scorer.result()
+    assert result["structures"]["ball"]["dice"]["mean"] == 0
+    assert result["without_post_processing"]["structures"]["ball"]["dice"]["mean"] > 0
+
+
+def test_wrong_requests(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    from pipeline.evaluation.tune import tune_post_processing
+
+    with pytest.raises(RequestError, match="did you mean 'ball'"):
+        Segmenter(run_dir, device="cpu", settings=["post_processing#bal#largest=true"])
+    with pytest.raises(RequestError, match="is not a run"):
+        tune_post_processing(tmp_path, dataset_dir)
+    old = tmp_path / "old"
+    shutil.copytree(run_dir, old)
+    config = yaml.safe_load((old / "configs" / "inference.yaml").read_text())
+    del config["cleaner"]
+    (old / "configs" / "inference.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(RequestError, match="train it anew"):
+        tune_post_processing(old, dataset_dir)

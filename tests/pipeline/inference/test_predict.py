@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.inference.predict import predict
+from pipeline.inference.segment import Segmenter
+
+
+@pytest.fixture(scope="module")
+def scans(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scans of different orientation and form codes, and one that is truncated."""
+    folder = tmp_path_factory.mktemp("scans")
+    for number, name in enumerate(("a", "b", "c")):
+        volume = nib.load(task_dir / "imagesTr" / f"case_{number:02}.nii.gz")
+        array = np.asarray(volume.dataobj)
+        if name == "c":  # another orientation: axes permuted, so the affine's columns are too
+            array, affine = array.transpose(2, 0, 1), volume.affine[:, [2, 0, 1, 3]]
+            volume = nib.Nifti1Image(array, affine)
+        volume.set_sform(volume.affine, 2)
+        volume.set_qform(volume.affine, 1)
+        nib.save(volume, folder / f"{name}.nii.gz")
+    whole = (folder / "a.nii.gz").read_bytes()
+    (folder / "broken.nii.gz").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictions(run_dir: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "predictions"
+    assert predict(run_dir, [scans], folder, device="cpu") == 1
+    return folder
+
+
+def test_one_bad_scan_does_not_stop_the_rest(predictions: Path) -> None:
+    rows = {row["case"]: row for row in json.loads((predictions / "predictions.json").read_text())["scans"]}
+    assert {case: row["status"] for case, row in rows.items()} == {"a": "ok", "b": "ok", "broken": "failed", "c": "ok"}
+    assert "broken.nii.gz" in rows["broken"]["reason"]
+    assert sorted(path.name for path in predictions.glob("*.nii.gz")) == [
+        "a_seg.nii.gz",
+        "b_seg.nii.gz",
+        "c_seg.nii.gz",
+    ]
+
+
+def test_label_maps_lie_on_the_grid_that_came_in(predictions: Path, scans: Path) -> None:
+    for name in ("a", "b", "c"):
+        scan, found = nib.load(scans / f"{name}.nii.gz"), nib.load(predictions / f"{name}_seg.nii.gz")
+        assert found.shape == scan.shape
+        assert np.array_equal(found.affine, scan.affine)
+        assert [int(found.header[code]) for code in ("sform_code", "qform_code")] == [2, 1]
+        assert set(np.unique(found.dataobj)) <= {0, 1, 2}
+
+
+def test_volumes_are_voxels_times_their_size(predictions: Path) -> None:
+    for row in json.loads((predictions / "predictions.json").read_text())["scans"]:
+        if row["status"] == "ok":
+            labels = np.asarray(nib.load(predictions / row["output"]).dataobj)
+            expected = {"ball": (labels == 1).sum() * 1.5e-3, "box": (labels == 2).sum() * 1.5e-3}
+            assert row["volume_ml"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_way_back_does_not_depend_on_how_the_file_stores_its_axes(
+    run_dir: Path, scans: Path, task_dir: Path
+) -> None:
+    """Scan c is case 2 with its axes permuted: its label map must be that of case 2, permuted alike."""
+    segmenter = Segmenter(run_dir, device="cpu")
+    items = [
+        {"case": "c", "image": str(scans / "c.nii.gz")},
+        {"case": "2", "image": str(task_dir / "imagesTr" / "case_02.nii.gz")},
+    ]
+    permuted, plain = (found.labels for found in segmenter(items))
+    assert permuted is not None
+    assert plain is not None
+    assert np.array_equal(permuted, plain.transpose(2, 0, 1))
+
+
+def test_the_bundle_gives_the_same_labels(run_dir: Path, scans: Path, predictions: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for name in ("a", "b", "c"):
+        shutil.copy(scans / f"{name}.nii.gz", good)
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+    command += ["--dataset_dir", str(good), "--output_dir", str(tmp_path / "out"), "--device#name", "cpu"]
+    done = subprocess.run(command, cwd=run_dir, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for name in ("a", "b", "c"):
+        ours, theirs = (nib.load(folder / f"{name}_seg.nii.gz") for folder in (predictions, tmp_path / "out"))
+        assert np.array_equal(ours.dataobj, theirs.dataobj)
+        assert np.array_equal(ours.affine, theirs.affine)
+
+
+def test_scans_that_are_done_can_be_kept(run_dir: Path, scans: Path, predictions: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(predictions, folder)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nii.gz")}
+    assert predict(run_dir, [scans], folder, device="cpu", overwrite=False) == 1
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nii.gz")} == before
+
+
+def test_a_full_disk_fails_the_scan_and_leaves_nothing_torn(
+    run_dir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_save = nib.save
+
+    def save(volume: nib.Nifti1Image, path: Path) -> None:
+        if "a_seg" in Path(path).name:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_save(volume, path)
+
+    monkeypatch.setattr(nib, "save", save)
+    assert predict(run_dir, [scans / "a.nii.gz", scans / "b.nii.gz"], tmp_path / "out", device="cpu") == 1
+    rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
+    assert "No space left" in rows["a"]["reason"]
+    assert rows["b"]["status"] == "ok"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_seg.nii.gz", "predictions.json"}
+
+
+def test_wrong_channels_and_bad_voxels_fail_with_their_reason(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    volume = nib.load(scans / "a.nii.gz")
+    array = np.asarray(volume.dataobj).copy()
+    nib.save(nib.Nifti1Image(np.stack([array, array], -1), volume.affine), tmp_path / "two.nii.gz")
+    array[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(array, volume.affine), tmp_path / "nan.nii.gz")
+    items = [{"case": name, "image": str(tmp_path / f"{name}.nii.gz")} for name in ("two", "nan")]
+    reasons = [found.reason for found in Segmenter(run_dir, device="cpu")(items)]
+    assert "2 channel(s) and the network takes 1" in reasons[0]
+    assert "NaN or infinite" in reasons[1]
+
+
+def test_wrong_requests(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is not a run"):
+        predict(tmp_path, [scans], tmp_path / "out")
+    with pytest.raises(RequestError, match="does not exist"):
+        predict(run_dir, [tmp_path / "nothing"], tmp_path / "out")
+    with pytest.raises(RequestError, match="already holds other files"):
+        predict(run_dir, [scans], scans)
+    other = tmp_path / "other"
+    shutil.copytree(run_dir, other)
+    state = torch.load(other / "models" / "model.pt", weights_only=True)
+    state["stem.conv.weight"] = torch.zeros(7, 1, 3, 3, 3)
+    torch.save(state, other / "models" / "model.pt")
+    with pytest.raises(RequestError, match=r"layer 'stem.conv.weight' is \(7, 1, 3, 3, 3\) in the file"):
+        predict(other, [scans], tmp_path / "out")
+    (other / "models" / "model.pt").write_bytes(b"torn")
+    with pytest.raises(RequestError, match="not a readable checkpoint"):
+        predict(other, [scans], tmp_path / "out")
+
+
+def test_evaluation_writes_what_the_contract_says(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    assert evaluate(run_dir, dataset_dir, output=folder, device="cpu") == 0
+    result = json.loads((folder / "metrics.json").read_text())
+    assert set(result["structures"]) == {"ball", "box"}
+    for figures in result["structures"].values():
+        assert {"mean", "std", "median", "iqr", "ci95", "n"} <= set(figures["dice"])
+        assert figures["dice"]["n"] == 2
+    assert result["mean_dice"] == pytest.approx(np.mean([f["dice"]["mean"] for f in result["structures"].values()]))
+    assert result["context"]["fingerprint"] == Dataset.load(dataset_dir).fingerprint
+    assert len(list((folder / "predictions").glob("*_seg.nii.gz"))) == 2
+    html = (folder / "report.html").read_text()
+    for case in Dataset.load(dataset_dir).section("test"):
+        assert case["case"] in html
+        labels = np.asarray(nib.load(folder / "predictions" / f"{case['case']}_seg.nii.gz").dataobj)
+        reference = np.asarray(nib.load(case["label"]).dataobj)
+        row = next(r for r in result["cases"] if r["case"] == case["case"] and r["structure"] == "ball")
+        both = ((labels == 1) & (reference == 1)).sum()
+        assert row["dice"] == pytest.approx(2 * both / ((labels == 1).sum() + (reference == 1).sum()))
+
+
+def test_the_model_card_and_metadata_tell_the_scores(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    assert evaluate(run, dataset_dir, device="cpu") == 0
+    means = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())["structures"]
+    metadata = json.loads((run / "configs" / "metadata.json").read_text())
+    assert metadata["eval_metrics"]["dice_ball"] == pytest.approx(means["ball"]["dice"]["mean"])
+    assert f"| ball | {means['ball']['dice']['mean']:.3f} |" in (run / "docs" / "README.md").read_text()
+
+
+def test_a_held_out_case_that_cannot_be_read_counts_as_a_failure(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    data = json.loads((dataset_dir / "dataset.json").read_text())
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"not a scan")
+    data["test"][0]["image"] = os.path.relpath(broken, data["root"])
+    other = tmp_path / "dataset"
+    other.mkdir()
+    (other / "dataset.json").write_text(json.dumps(data))
+    assert evaluate(run_dir, other, output=tmp_path / "out", device="cpu") == 1
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert result["structures"]["ball"]["n_failed"] == 1
+    assert result["structures"]["ball"]["dice"]["n"] == 2
+
+
+def test_a_run_answers_only_for_its_own_structures(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    data = json.loads((dataset_dir / "dataset.json").read_text())
+    data["labels"] = {"background": 0, "ball": 1, "cube": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps(data))
+    with pytest.raises(RequestError, match="was trained for structures"):
+        evaluate(run_dir, tmp_path, output=tmp_path / "out", device="cpu")
+    with pytest.raises(RequestError, match="no section 'tset'"):
+        evaluate(run_dir, dataset_dir, section="tset", output=tmp_path / "out", device="cpu")
+
+
+def test_a_run_that_normalises_in_a_mask_asks_for_masks(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    config = yaml.safe_load((run / "configs" / "inference.yaml").read_text())
+    config["normalisation"]["region"] = "mask"
+    (run / "configs" / "inference.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(RequestError, match="normalises inside a mask"):
+        predict(run, [scans], tmp_path / "out", device="cpu")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    volume = nib.load(scans / "a.nii.gz")
+    whole = np.ones(volume.shape, np.uint8)
+    nib.save(nib.Nifti1Image(whole, volume.affine), masks / "a_mask.nii.gz")
+    assert predict(run, [scans / "a.nii.gz", scans / "b.nii.gz"], tmp_path / "out", device="cpu", masks=masks) == 1
+    rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
+    assert rows["a"]["status"] == "ok"
+    assert "inside a mask" in rows["b"]["reason"]
+    plain = Segmenter(run_dir, device="cpu")([{"case": "a", "image": str(scans / "a.nii.gz")}])
+    expected = next(iter(plain)).labels
+    assert expected is not None  # a mask that holds the whole scan changes nothing
+    assert np.array_equal(nib.load(tmp_path / "out" / "a_seg.nii.gz").dataobj, expected)

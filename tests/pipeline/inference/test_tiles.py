@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.inference.tiles import AxisRule, axis_tiles, computed_voxels, fewest_tiles, largest_input, plan
+
+RULES = st.one_of(
+    st.builds(AxisRule, context=st.integers(0, 50), multiple=st.sampled_from([1, 2, 4, 8])),
+    st.builds(AxisRule, margin=st.integers(1, 24), multiple=st.sampled_from([1, 3, 4]), minimum=st.just(51)),
+)
+
+
+@given(length=st.integers(1, 200), tiles=st.integers(1, 40), rule=RULES)
+def test_outputs_cover_the_axis_once_and_have_their_context(length: int, tiles: int, rule: AxisRule) -> None:
+    covered = np.zeros(length, int)
+    for output, start, size, keep in axis_tiles(length, tiles, rule):
+        covered[output] += 1
+        assert size == rule.round_up(size)
+        assert keep.stop - keep.start == output.stop - output.start
+        if rule.margin:
+            assert start + rule.margin + keep.start == output.start
+            assert keep.stop <= size - 2 * rule.margin
+        else:
+            assert start + keep.start == output.start
+            assert keep.stop <= size
+            assert start % rule.multiple == 0
+            assert output.start - start >= min(rule.context, output.start)
+            assert start + size >= min(output.stop + rule.context, length)
+    assert (covered == 1).all()
+
+
+@given(shape=st.tuples(*[st.integers(1, 90)] * 3), rule=RULES, voxels=st.integers(1000, 10**6))
+def test_the_limit_is_kept_or_the_blocks_are_the_smallest(shape: tuple[int, ...], rule: AxisRule, voxels: int) -> None:
+    rules = [rule] * 3
+    counts = fewest_tiles(shape, rules, voxels)
+    largest = max(math.prod(tile.size) for tile in plan(shape, counts, rules))
+    assert largest == largest_input(shape, counts, rules)
+    smallest = math.prod(min(max(s for _, _, s, _ in axis_tiles(n, k, rule)) for k in range(1, n + 1)) for n in shape)
+    assert largest <= voxels or largest <= 2 * smallest
+    assert sum(math.prod(tile.size) for tile in plan(shape, counts, rules)) == computed_voxels(shape, counts, rules)
+
+
+def test_one_tile_where_memory_allows() -> None:
+    assert fewest_tiles((240, 240, 155), [AxisRule(context=43)] * 3, 240 * 240 * 155) == (1, 1, 1)
+
+
+def test_sizes_by_hand() -> None:
+    """An axis of 100 in two tiles of a network that loses 24 at each face in steps of 3: halves of 51 (a multiple of 3)
+    need inputs of 99; the second covers 49 voxels, for which 97 rounds up to 99."""
+    rule = AxisRule(margin=24, multiple=3, minimum=51)
+    assert axis_tiles(100, 2, rule) == [
+        (slice(0, 51), -24, 99, slice(0, 51)),
+        (slice(51, 100), 27, 99, slice(0, 49)),
+    ]

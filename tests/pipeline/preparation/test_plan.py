@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from losses import GeneralizedDiceCELoss
+from networks import DeepMedic, Geometry, HighResNet
+from pipeline.dataset import Dataset
+from pipeline.device import Precision
+from pipeline.preparation.plan import fit_batch, median_size, plan_patch, seconds_per_patch, shrink_patch
+
+KEEPS = Geometry(receptive_field=(87, 87, 87), preferred_multiple=4)
+
+
+def dataset_of(folder: Path, cases: list[dict[str, object]]) -> Dataset:
+    content = {
+        "root": str(folder),
+        "channels": ["a"],
+        "labels": {"background": 0, "x": 1},
+        "training": [],
+        "test": [],
+        "folds": 1,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "fingerprint.json").write_text(json.dumps({"per_case": cases}))
+    return Dataset.load(folder)
+
+
+def test_the_median_size_is_along_right_anterior_superior(tmp_path: Path) -> None:
+    """Stored as (S, L, A), so R takes the second size and spacing, A the third, S the first."""
+    data = dataset_of(tmp_path, [{"size": [10, 20, 30], "spacing_mm": [3.0, 1.0, 2.0], "orientation": "SLA"}])
+    assert median_size(data, None) == [20, 30, 10]
+    assert median_size(data, [1.0, 1.0, 1.0]) == [20, 60, 30]
+
+
+def test_small_volumes_are_taken_nearly_whole(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [{"size": [36, 50, 35], "spacing_mm": [1.0] * 3, "orientation": "RAS"}])
+    patch = plan_patch(data, [40, 40, 40], KEEPS, 0, None)
+    assert all(n % 4 == 0 for n in patch)
+    assert all(n <= m + 3 for n, m in zip(patch, (36, 50, 35), strict=True))
+    assert 0.8 * 40**3 <= math.prod(patch) <= 1.05 * 40**3
+
+
+def test_large_volumes_keep_the_overlay_s_patch(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [{"size": [240, 240, 155], "spacing_mm": [1.0] * 3, "orientation": "LPS"}])
+    assert plan_patch(data, [40, 40, 40], KEEPS, 0, None) == [40, 40, 40]
+
+
+def test_valid_networks_never_see_more_padding_than_they_must(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [{"size": [20, 100, 10], "spacing_mm": [1.0] * 3, "orientation": "RAS"}])
+    geometry = DeepMedic(in_channels=1, out_channels=2).geometry
+    patch = plan_patch(data, [75, 75, 75], geometry, 0, None)
+    assert geometry.accepts(patch)
+    assert patch == [69, 75, 60]
+
+
+def test_no_fingerprint_no_change(tmp_path: Path) -> None:
+    data = dataset_of(tmp_path, [])
+    assert plan_patch(data, [40, 40, 40], KEEPS, 0, None) == [40, 40, 40]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.01, 8), (0.25, 4), (0.5, 2), (1.0, 1), (50.0, 1)])
+def test_the_batch_is_halved_until_600_steps_fit_into_600_seconds(seconds: float, expected: int) -> None:
+    """600 s / 600 steps allow 1 s a step: 8 · 0.01, 4 · 0.25, 2 · 0.5, 1 · 1.0."""
+    assert fit_batch(8, seconds, 600) == expected
+
+
+def test_timing_leaves_the_network_as_it_was() -> None:
+    network = HighResNet(in_channels=1, out_channels=2, width=2)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    precision = Precision(torch.device("cpu"), torch.float32)
+    assert seconds_per_patch(network, GeneralizedDiceCELoss(), (8, 8, 8), 1, 2, precision) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_patch_shrinks_in_proportion_and_not_below_24() -> None:
+    """Half the voxels: 0.794 of each axis, 36 → 28.6 and 48 → 38.1, down to multiples of 4."""
+    assert shrink_patch([36, 48, 36], KEEPS, 0.5) == [28, 36, 28]
+    assert shrink_patch([36, 48, 36], KEEPS, 0.01) == [24, 24, 24]
+    assert shrink_patch([20, 48, 36], KEEPS, 0.01) == [20, 24, 24]
+    assert shrink_patch([36, 48, 36], KEEPS, 1.5) == [36, 48, 36]
+    valid = DeepMedic(in_channels=1, out_channels=2).geometry
+    assert shrink_patch([75, 75, 75], valid, 0.1) == [75, 75, 75]

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline.errors import RequestError
+from pipeline.training.budget import Budget, PolynomialDecay, decay_factor
+
+
+def test_progress_by_iterations() -> None:
+    budget = Budget(iterations=4)
+    assert [budget.progress(n) for n in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
+
+
+def test_minutes_count_from_the_command_and_go_on_after_resuming() -> None:
+    budget = Budget(iterations=10, minutes=1)
+    budget.start_at(time.monotonic() - 15)
+    assert budget.progress(9) == pytest.approx(0.25, abs=0.01)
+    resumed = Budget(minutes=1)
+    resumed.load_state_dict(budget.state_dict())
+    assert resumed.progress(0) == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("options", [{}, {"iterations": 0}, {"minutes": -1.0}])
+def test_an_empty_budget_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(RequestError, match="positive"):
+        Budget(**options)
+
+
+def test_the_rate_rises_then_falls_to_zero() -> None:
+    factors = [decay_factor(p / 100, warmup=0.1, power=0.9) for p in range(101)]
+    assert factors[0] == 0
+    assert factors[10] == 1
+    assert factors[100] == 0
+    assert all(a < b for a, b in zip(factors[:10], factors[1:11], strict=True))
+    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+
+
+def test_each_group_keeps_its_own_base_rate() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": [parameters[0]], "lr": 1.0}, {"params": [parameters[1]], "lr": 0.1}]
+    optimizer = torch.optim.SGD(groups)
+    decay = PolynomialDecay(optimizer, Budget(iterations=10), warmup=0.0, power=1.0)
+    decay(SimpleNamespace(state=SimpleNamespace(iteration=6)))  # type: ignore[arg-type]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.05])

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipeline.bundle import require_run
+from pipeline.errors import RequestError
+from pipeline.training.run_log import read_rows
+from pipeline.training.train import train
+from tests.conftest import SMALL
+
+
+def test_a_run_is_a_bundle(run_dir: Path) -> None:
+    names = {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()}
+    expected = {
+        f"configs/{name}" for name in ("train.yaml", "evaluate.yaml", "inference.yaml", "metadata.json", "logging.conf")
+    }
+    assert expected | {"LICENSE", "docs/README.md", "models/model.pt", "models/last.pt"} <= names
+    assert any(name.startswith("logs/tensorboard/events") for name in names)
+    state = torch.load(run_dir / "models" / "model.pt", weights_only=True)
+    assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+
+
+def test_it_learns(run_dir: Path) -> None:
+    rows = read_rows(run_dir / "logs" / "train.jsonl")
+    assert [row["iteration"] for row in rows] == list(range(1, 81))
+    first, last = (sum(row["loss"] for row in part) / 5 for part in (rows[:5], rows[-5:]))
+    assert last < 0.6 * first
+    validations = read_rows(run_dir / "logs" / "validation.jsonl")
+    assert validations[-1]["iteration"] == 80
+    assert max(row["mean_dice"] for row in validations) > 0.3
+    assert set(validations[-1]["dice"]) == {"ball", "box"}
+
+
+def test_the_learning_rate_ends_at_the_end(run_dir: Path) -> None:
+    """Before the last of 80 steps progress is 79/80; with 2 % of warm-up the factor is (1 − (79/80 − .02)/.98)^.9."""
+    rows = read_rows(run_dir / "logs" / "train.jsonl")
+    assert rows[-1]["lr"] == pytest.approx(0.01 * (1 - (79 / 80 - 0.02) / 0.98) ** 0.9)
+
+
+def test_resuming_goes_on_exactly_as_if_nothing_had_happened(dataset_dir: Path, tmp_path: Path) -> None:
+    """12 steps in one go, and 12 whose process is killed after the checkpoint at step 6: the same losses exactly."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(dataset_dir, whole, settings=SMALL, iterations=12, device="cpu") == 0
+    stop = f"""
+import os, signal
+from pipeline.training.checkpoint import RunCheckpoint
+from pipeline.training.train import train
+def die(self, engine):
+    if engine.state.iteration == 6:
+        self.save(engine)
+        os.kill(os.getpid(), signal.SIGKILL)
+RunCheckpoint._now_and_then = die
+train({str(dataset_dir)!r}, {str(parts)!r}, settings={SMALL!r}, iterations=12, device="cpu")
+"""
+    died = subprocess.run([sys.executable, "-c", stop], capture_output=True, timeout=300)
+    assert died.returncode == -signal.SIGKILL
+    assert train(dataset_dir, parts, iterations=12, device="cpu", resume=True) == 0
+    expected = {row["iteration"]: row["loss"] for row in read_rows(whole / "logs" / "train.jsonl")}
+    found = {row["iteration"]: row["loss"] for row in read_rows(parts / "logs" / "train.jsonl")}
+    assert {n: found[n] for n in range(7, 13)} == {n: expected[n] for n in range(7, 13)}
+
+
+def test_ctrl_c_leaves_a_run_that_can_be_used_and_resumed(dataset_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code = "from pipeline.cli import main; import sys; main(sys.argv[1:])"
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "train",
+        str(dataset_dir),
+        "--output",
+        str(run),
+        "--iterations",
+        "100000",
+        *settings,
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = run / "logs" / "tensorboard"
+    for _ in range(1200):
+        if log.exists() and any(log.iterdir()):
+            break
+        process.poll()
+        assert process.returncode is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert (run / "models" / "model.pt").exists()
+    done = len(read_rows(run / "logs" / "train.jsonl"))
+    assert done > 0
+    assert train(dataset_dir, run, iterations=done + 2, device="cpu", resume=True) == 0
+    assert read_rows(run / "logs" / "train.jsonl")[-1]["iteration"] == done + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"network": "highresent"}, "did you mean 'highresnet'"),
+        ({"loss": "gdlce"}, "did you mean 'gdl_ce'"),
+        ({"settings": ["optimiser#lr=1"]}, "did you mean 'optimizer'"),
+        ({"settings": ["optimizer#lrr=1"]}, "did you mean 'lr'"),
+        ({"settings": ["patch_size"]}, "is not KEY=VALUE"),
+        ({"settings": ["loss_margin=8", "patch_size=[16,16,16]"]}, "leaves"),
+        ({"settings": ["network_def#width=0"]}, "width"),
+        ({"config_files": ["nothere.yaml"]}, "nothere.yaml does not exist"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"settings": ["precision#name=float8"]}, "float8"),
+        ({"iterations": None, "settings": ["iterations=0"]}, "positive"),
+        ({"fold": 9}, "fold"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_data_is_read(dataset_dir: Path, tmp_path: Path, arguments, message) -> None:
+    with pytest.raises(RequestError, match=message):
+        train(dataset_dir, tmp_path / "run", **{"iterations": 1, "device": "cpu", **arguments})
+
+
+def test_a_patch_that_the_network_cannot_take_is_refused_with_the_nearest(dataset_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"54 or 57"):
+        train(dataset_dir, tmp_path / "run", network="deepmedic", settings=["patch_size=[55,57,57]"], iterations=1)
+
+
+def test_another_run_is_never_written_over(dataset_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+    before = (run_dir / "models" / "model.pt").read_bytes()
+    with pytest.raises(RequestError, match="already holds other files"):
+        train(dataset_dir, run_dir, iterations=1)
+    assert (run_dir / "models" / "model.pt").read_bytes() == before
+    with pytest.raises(RequestError, match="is not a run"):
+        train(dataset_dir, tmp_path / "none", iterations=1, resume=True)
+    with pytest.raises(RequestError, match="keeps the run's own configuration"):
+        train(dataset_dir, run_dir, iterations=1, resume=True, settings=["seed=2"])
+    with pytest.raises(RequestError, match="is not a run"):
+        require_run(tmp_path, "train")
+
+
+def test_a_loss_that_is_not_finite_skips_the_step_and_ends_a_run_that_only_skips(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    settings = [*SMALL, "optimizer#lr=1e30", "step#clip_norm=null", "step#patience=3"]
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train(dataset_dir, tmp_path / "run", settings=settings, iterations=50, device="cpu")
+    losses = [row["loss"] for row in read_rows(tmp_path / "run" / "logs" / "train.jsonl")]
+    assert losses[0] is not None and math.isfinite(losses[0])
+    assert losses[-1] is None
+
+
+def test_deepmedic_trains_through_the_same_code(dataset_dir: Path, tmp_path: Path) -> None:
+    settings = ["network_def#channels=[4,4,4,4,4,4,4,4]", "network_def#joint=[8,8]", "batch_size=2", "epoch_length=5"]
+    status = train(dataset_dir, tmp_path / "run", network="deepmedic", settings=settings, iterations=3, device="cpu")
+    assert status == 0
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    assert all(size <= 22 + 48 + 3 for size in config["patch_size"])
+    assert json.loads((tmp_path / "run" / "logs" / "validation.jsonl").read_text().splitlines()[-1])["iteration"] == 3

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from pipeline.training import validation as module
+from pipeline.training.validation import Validation
+
+
+class Clock:
+    """Wall time that only moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Validator:
+    """One case of 20³; every run takes ``seconds`` on the clock."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds, self.runs = clock, seconds, 0
+        dataset = [{"image": torch.zeros(1, 20, 20, 20)}]
+        self.data_loader = SimpleNamespace(dataset=dataset, __len__=lambda: 1)
+        self.data_loader = type("Loader", (), {"dataset": dataset, "__len__": lambda self: 1})()
+
+    def run(self) -> None:
+        self.clock.now += self.seconds
+        self.runs += 1
+
+
+def train(
+    clock: Clock, validator: Validator, folder: Path, *, steps: int, step_seconds: float, count: int = 10
+) -> tuple[list[int], Any]:
+    """Train ``steps`` steps on patches of 10³; returns the iterations that were validated."""
+    rows: list[int] = []
+    budget = SimpleNamespace(progress=lambda iteration: iteration / steps, seconds=lambda: clock.now - 100.0)
+    scores = iter(torch.linspace(0.1, 0.9, 100).tolist())
+    metric = SimpleNamespace(compute=lambda: next(scores), per_structure=dict)
+    log = SimpleNamespace(validation=lambda row: rows.append(row["iteration"]))
+    validation = Validation(validator, metric=metric, budget=budget, log=log, folder=folder, count=count)
+
+    def step(engine: Engine, batch: dict[str, torch.Tensor]) -> None:
+        clock.now += step_seconds
+
+    engine = Engine(step)
+    engine.network = torch.nn.Linear(1, 1)
+    validation.attach(engine)
+    engine.run([{"image": torch.zeros(1, 1, 10, 10, 10)}] * steps, max_epochs=1)
+    return rows, validation
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module.time, "monotonic", clock.monotonic)
+    return clock
+
+
+def test_cheap_validations_come_evenly(clock: Clock, tmp_path: Path) -> None:
+    """20³ voxels are 8 patches: estimated at 1 s · 8 / 3 = 2.7 s, so the first waits for 27 s; then 0.1 s each."""
+    rows, _ = train(clock, Validator(clock, 0.1), tmp_path, steps=100, step_seconds=1.0)
+    assert rows == [27, 30, 40, 50, 60, 70, 80, 90, 100]
+
+
+def test_a_validation_that_would_take_too_much_comes_only_at_the_end(clock: Clock, tmp_path: Path) -> None:
+    """Estimated at 8/3 of a step: more than a tenth of 20 steps."""
+    validator = Validator(clock, 60.0)
+    rows, validation = train(clock, validator, tmp_path, steps=20, step_seconds=1.0)
+    assert rows == [20]
+    assert validation.spent_seconds == 60.0
+    assert (tmp_path / "models" / "model.pt").is_file()
+
+
+def test_what_one_took_decides_when_the_next_comes(clock: Clock, tmp_path: Path) -> None:
+    """The first, allowed at 27 s, takes 12 s; the next needs 12 + 12 s ≤ 0.1 · t, which 100 s never reach."""
+    rows, validation = train(clock, Validator(clock, 12.0), tmp_path, steps=100, step_seconds=1.0)
+    assert rows == [27, 100]
+    assert validation.last_seconds == 12.0
