@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
@@ -35,6 +36,7 @@ class Validation:
         folder: the run.
         count: validations in all.
         share: of the wall time.
+        network: whose weights are kept, the validator's; None keeps those of the trainer.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Validation:
         folder: str | Path,
         count: int = 10,
         share: float = 0.1,
+        network: torch.nn.Module | None = None,
     ) -> None:
         self.validator = validator
         self.metric = metric
@@ -55,6 +58,7 @@ class Validation:
         self.model_path = Path(folder) / "models" / "model.pt"
         self.count = max(count, 1)
         self.share = share
+        self.network = network
         self.best = -1.0
         self.spent_seconds = 0.0
         self.last_seconds: float | None = None
@@ -94,14 +98,14 @@ class Validation:
         if not self.interrupted and engine.state.iteration > self.iteration:
             self.validate(engine)
         if not self.model_path.exists():
-            save_weights(engine.network, self.model_path)
+            self._save(engine)
 
     def validate(self, engine: Engine) -> None:
         """Score the current weights and keep them if they are best."""
         self.iteration = engine.state.iteration
         if len(self.validator.data_loader) == 0:
             if self.budget.progress(engine.state.iteration) >= 1:
-                save_weights(engine.network, self.model_path)
+                self._save(engine)
             return
         began = time.monotonic()
         self.validator.run()
@@ -124,9 +128,12 @@ class Validation:
             }
         )
 
+    def _save(self, engine: Engine) -> None:
+        save_weights(engine.network if self.network is None else self.network, self.model_path)
+
     def _keep(self, engine: Engine) -> None:
         try:
-            save_weights(engine.network, self.model_path)
+            self._save(engine)
         except OSError as error:
             console.print(f"[yellow]best model not written: {error}; the previous one is kept[/]")
 
