@@ -3,7 +3,6 @@
 from losses.checks import NonFiniteLogitsError
 from losses.combined import CombinedLoss
 from losses.component_dice_ce import ComponentDiceCELoss
-from losses.components import component_regions
 from losses.cross_entropy import CrossEntropyLoss
 from losses.dice import DiceLoss
 from losses.dice_ce import DiceCELoss
@@ -39,7 +38,6 @@ __all__ = [
     "TverskyLoss",
     "TwoClassDiceLoss",
     "WeightedCrossEntropyLoss",
-    "component_regions",
     "confusion",
     "hard_sums",
     "overlap_sums",

@@ -21,11 +21,11 @@ class ComponentDiceCELoss(CombinedLoss):
     """2 (α DL_c + (1 − α) CE), DL_c the Dice loss inside the region of each connected component, averaged.
 
     DL_c = mean over foreground classes of the mean over regions k of 1 − 2 Σ_k p r / (Σ_k p + Σ_k r), where region k
-    holds the voxels nearest to component k (:func:`losses.component_regions`). A lesion of 10 voxels then pulls as
+    holds the voxels nearest to component k (`transforms.component_regions`). A lesion of 10 voxels then pulls as
     hard as one of 10,000.
 
     The labels carry the regions: (B, C, *spatial), channel 0 the class indices, channel c the regions of class c, as
-    whole numbers from 0; ``torch.cat((labels, component_regions(labels, num_classes=C)))`` for each sample.
+    whole numbers from 0; as `transforms.ComponentRegionsd` makes them.
 
     Empty rule: a region without reference (a class that is absent, or a lesion that the patch has cut off) costs the
     share of the region claimed, Σ_k p / N_k.

@@ -33,7 +33,7 @@ class TableLoss(nn.Module, ABC):
     """
 
     columns = Columns(squares=False, entropy=False)
-    #: Whether the labels must carry component regions in further channels (:func:`losses.component_regions`).
+    #: Whether the labels must carry component regions in further channels, as `transforms.ComponentRegionsd` appends.
     needs_regions = False
 
     def __init__(

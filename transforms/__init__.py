@@ -1,6 +1,7 @@
 """What MONAI's transforms lack: reading any scan, foreground patches, normalisation by region, the way back home."""
 
 from transforms.clean import CleanLabelsd
+from transforms.component_regions import ComponentRegionsd, component_regions
 from transforms.ct_window import CTWindowd
 from transforms.foreground_index import ForegroundIndex
 from transforms.keep_foreground import KeepForegroundd
@@ -28,6 +29,7 @@ __all__ = [
     "CTWindowd",
     "ClassBalancedSampler",
     "CleanLabelsd",
+    "ComponentRegionsd",
     "CropToContentd",
     "ForegroundIndex",
     "ForegroundUniformSampler",
@@ -49,5 +51,6 @@ __all__ = [
     "UniformSampler",
     "WhiteMatterZScored",
     "ZScored",
+    "component_regions",
     "read_scan",
 ]

@@ -18,7 +18,8 @@ class KeepForegroundd(Randomizable, MapTransform):
     patch as it was. A patch without foreground to begin with is transformed in any case.
 
     Args:
-        keys: the label map (1, *spatial), class indices; it comes out in the type it went in.
+        keys: the label map (1, *spatial), class indices; component regions may follow. It comes out in the type it went
+            in.
         transform: a MONAI dictionary transform of image and label; gets this transform's random state.
         margin: voxels from each face that the loss does not see, one an axis or one for all.
 
@@ -62,6 +63,7 @@ class KeepForegroundd(Randomizable, MapTransform):
         return {**changed, key: after}
 
     def _sees_foreground(self, labels: torch.Tensor) -> bool:
+        labels = labels[:1]  # further channels are regions of components
         dims = labels.ndim - 1
         margins = (self.margin,) * dims if isinstance(self.margin, int) else tuple(self.margin)
         seen = labels[(slice(None), *(slice(m, n - m) for m, n in zip(margins, labels.shape[1:], strict=True)))]

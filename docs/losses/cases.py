@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import losses
+from transforms import component_regions
 
 PAGE = Path(__file__).with_name("cases.md")
 SIDE = 24
@@ -73,7 +74,7 @@ def value(loss: losses.TableLoss, reference: Tensor, prediction: Tensor) -> floa
     """The loss of a prediction with p = 0.999."""
     logits = LOGIT * torch.cat((1.0 - 2 * prediction, 2.0 * prediction - 1), 1).double()
     if loss.needs_regions:
-        reference = torch.cat((reference, losses.component_regions(reference[0], num_classes=2)[None]), 1)
+        reference = torch.cat((reference, component_regions(reference[0], num_classes=2)[None]), 1)
     return loss(logits, reference).item()
 
 

@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 import losses
+from transforms import component_regions
 
 CONFIGS = Path(losses.__file__).parents[1] / "configs" / "losses"
 
@@ -54,7 +55,7 @@ def with_regions(loss: nn.Module, labels: Tensor, classes: int) -> Tensor:
     """The labels as the loss takes them: with component regions where it needs them."""
     if not loss.needs_regions:
         return labels
-    regions = [losses.component_regions(sample, num_classes=classes) for sample in labels]
+    regions = [component_regions(sample, num_classes=classes) for sample in labels]
     return torch.cat((labels, torch.stack(regions).to(labels.dtype)), 1)
 
 

@@ -1,4 +1,4 @@
-"""Components, their regions, and the loss that lets each count alike."""
+"""The loss that lets each component count alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from losses import ComponentDiceCELoss, component_regions
+from losses import ComponentDiceCELoss
+from transforms import component_regions
 
 
 def two_lesions():
@@ -15,31 +16,6 @@ def two_lesions():
     labels[0, 0] = 1
     labels[0, 8:] = 1
     return labels
-
-
-def test_every_voxel_belongs_to_the_nearest_component():
-    # Voxel 4 lies 4 from either lesion; a tie may go either way.
-    regions = component_regions(two_lesions(), num_classes=2)[0].tolist()
-    assert regions[:4] == [1] * 4
-    assert regions[5:] == [2] * 7
-
-
-def test_distance_is_taken_in_mm():
-    labels = torch.zeros(1, 4, 7, dtype=torch.uint8)
-    labels[0, 0, 0], labels[0, 3, 6] = 1, 1
-    # (0, 4) is 4 columns from the first and 2 columns and 3 rows from the second: 4 against √13 = 3.6 voxels,
-    # with rows of 5 mm 4 against √(4 + 225) = 15.1 mm.
-    assert component_regions(labels, num_classes=2)[0, 0, 4] == 2
-    assert component_regions(labels, num_classes=2, spacing_mm=(5.0, 1.0))[0, 0, 4] == 1
-
-
-def test_corners_connect_and_classes_are_apart():
-    labels = torch.tensor([[[1, 0, 0], [0, 1, 2], [0, 0, 2]]])
-    regions = component_regions(labels, num_classes=4)
-    assert regions.shape == (3, 3, 3)
-    assert (regions[0] == 1).all()
-    assert (regions[1] == 1).all()
-    assert (regions[2] == 0).all()  # class 3 is absent
 
 
 def test_small_and_large_lesions_count_alike(printed):
@@ -106,7 +82,3 @@ def test_bad_regions_are_refused(printed):
         ComponentDiceCELoss()(logits, torch.cat((labels, labels + 0.5, labels), 1))
     with pytest.raises(ValueError, match="one binary logit"):
         ComponentDiceCELoss(sigmoid=True)(logits, torch.cat((labels, labels), 1))
-    with pytest.raises(ValueError, match=r"labels have shape \(12,\)"):
-        component_regions(torch.zeros(12), num_classes=2)
-    with pytest.raises(ValueError, match="num_classes=1"):
-        component_regions(torch.zeros(1, 12), num_classes=1)

@@ -68,3 +68,11 @@ def test_seeded_by_the_composition_around_it() -> None:
 def test_one_label_map_is_asked_for() -> None:
     with pytest.raises(ValueError, match="expected the one label map"):
         KeepForegroundd(["image", "label"], rotations())
+
+
+def test_component_regions_are_no_foreground() -> None:
+    """Regions fill the volume also where no foreground is left; the label channel alone decides."""
+    labels = torch.zeros(2, 4, 4, dtype=torch.int32)
+    labels[0, 0, 0], labels[1] = 1, 1
+    gone = KeepForegroundd("label", Lambdad("label", lambda x: torch.stack((x[0] * 0, x[1]))))
+    assert int(gone({"label": labels})["label"][0].sum()) == 1

@@ -11,6 +11,7 @@ import yaml
 from monai.bundle import ConfigWorkflow
 
 from pipeline.errors import RequestError
+from pipeline.files import read_json
 from pipeline.training.checkpoint import RunCheckpoint, load_tensors
 from pipeline.training.run_log import read_rows
 from pipeline.training.train import train
@@ -136,3 +137,13 @@ def test_a_wrong_request_is_refused_before_data_is_read(
     with pytest.raises(RequestError, match=message):
         train(dataset_dir, tmp_path / "run", **{"iterations": 1, "device": "cpu", **arguments})
     assert not (tmp_path / "run" / "configs").exists()
+
+
+def test_the_component_loss_gets_its_regions(dataset_dir: Path, tmp_path: Path) -> None:
+    """Training labels carry the regions by themselves, validation does without, and a structure's share stays one."""
+    folder = tmp_path / "run"
+    assert train(dataset_dir, folder, loss="component_dice_ce", settings=TINY, iterations=3, device="cpu") == 0
+    rows = read_rows(folder / "logs" / "train.jsonl")
+    assert len(rows) == 3 and all(math.isfinite(row["loss"]) for row in rows)
+    patches = read_json(folder / "logs" / "patches.json")
+    assert 0 < patches["foreground_share"]["mean"] < 0.5  # regions fill the patch: counted, they would make it 1

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from monai.config import KeysCollection
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -33,8 +38,6 @@ def component_regions(
     >>> component_regions(torch.tensor([[1, 0, 0, 0, 0, 1]]), num_classes=2).tolist()
     [[1, 1, 1, 2, 2, 2]]
     """
-    from scipy import ndimage
-
     array = np.asarray(labels)
     if array.ndim < 2 or array.shape[0] != 1:
         raise ValueError(f"labels have shape {array.shape}; expected (1, *spatial)")
@@ -51,3 +54,39 @@ def component_regions(
         )
         regions[index - 1] = components[tuple(nearest)]
     return torch.from_numpy(regions)
+
+
+class ComponentRegionsd(MapTransform):
+    """Append the component regions of each class to a label map, for a loss with ``needs_regions``.
+
+    For whole volumes, before patches are cut: the regions are then cropped and flipped with the labels. Distances are
+    taken in mm where the label map knows its affine.
+
+    Args:
+        keys: label maps (1, *spatial) of class indices; they come out as (num_classes, *spatial) int32, channel 0 the
+            class indices, channel c the regions of class c (:func:`component_regions`).
+        num_classes: number of classes, background included.
+        allow_missing_keys: pass over keys that the data does not hold.
+
+    Example:
+        >>> append = ComponentRegionsd("label", num_classes=2)
+        >>> append({"label": torch.tensor([[1, 0, 0, 0, 0, 1]])})["label"].tolist()
+        [[1, 0, 0, 0, 0, 1], [1, 1, 1, 2, 2, 2]]
+    """
+
+    def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Append to each label map."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            labels = out[key]
+            has_meta = hasattr(labels, "meta")
+            plain = labels.as_tensor() if has_meta else labels
+            spacing = affine_to_spacing(labels.affine, plain.ndim - 1).tolist() if has_meta else None
+            regions = component_regions(plain, num_classes=self.num_classes, spacing_mm=spacing)
+            both = torch.cat((plain.to(torch.int32), regions))
+            out[key] = type(labels)(both, meta=labels.meta) if has_meta else both
+        return out
