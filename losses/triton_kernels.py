@@ -80,16 +80,18 @@ if triton is not None:
     ):
         program, programs = tl.program_id(0), tl.num_programs(0)
         c = tl.arange(0, PADDED)
-        voxel_count = 0.0
-        logit_sum = 0.0
-        label_low = 0.0
-        label_high = 0.0
-        p_sum = tl.zeros([PADDED], tl.float32)
-        r_sum = tl.zeros([PADDED], tl.float32)
-        pr_sum = tl.zeros([PADDED], tl.float32)
-        pp_sum = tl.zeros([PADDED], tl.float32)
-        ppr_sum = tl.zeros([PADDED], tl.float32)
-        ce_sum = tl.zeros([PADDED], tl.float32)
+        # Every element of the tile keeps sums of its own, reduced once at the end: reductions across threads for each
+        # tile took more instructions than all the rest.
+        voxel_count = tl.zeros([BLOCK], tl.float32)
+        label_low = tl.zeros([BLOCK], tl.int32)
+        label_high = tl.zeros([BLOCK], tl.int32)
+        logit_sum = tl.zeros([PADDED, BLOCK], tl.float32)
+        p_sum = tl.zeros([PADDED, BLOCK], tl.float32)
+        r_sum = tl.zeros([PADDED, BLOCK], tl.float32)
+        pr_sum = tl.zeros([PADDED, BLOCK], tl.float32)
+        pp_sum = tl.zeros([PADDED, BLOCK], tl.float32)
+        ppr_sum = tl.zeros([PADDED, BLOCK], tl.float32)
+        ce_sum = tl.zeros([PADDED, BLOCK], tl.float32)
         for first in range(program * BLOCK, voxels, programs * BLOCK):
             z, y, w = _load_tile(
                 logits,
@@ -108,32 +110,33 @@ if triton is not None:
                 IGNORING,
             )
             p, log_total = _softmax(z, CLASSES, PADDED)
-            r = y[None, :] == c[:, None]
+            r = tl.where(y[None, :] == c[:, None], w[None, :], 0.0)
             pw = p * w[None, :]
-            voxel_count += tl.sum(w, 0)
-            logit_sum += tl.sum(tl.sum(z, 1), 0)
-            label_low = tl.minimum(label_low, tl.min(y, 0).to(tl.float32))
-            label_high = tl.maximum(label_high, tl.max(y, 0).to(tl.float32))
-            p_sum += tl.sum(pw, 1)
-            r_sum += tl.sum(tl.where(r, w[None, :], 0.0), 1)
-            pr_sum += tl.sum(tl.where(r, pw, 0.0), 1)
+            pr = p * r
+            voxel_count += w
+            label_low = tl.minimum(label_low, y)
+            label_high = tl.maximum(label_high, y)
+            logit_sum += z
+            p_sum += pw
+            r_sum += r
+            pr_sum += pr
             if SQUARES:
-                pp_sum += tl.sum(pw * p, 1)
-                ppr_sum += tl.sum(tl.where(r, pw * p, 0.0), 1)
+                pp_sum += pw * p
+                ppr_sum += pr * p
             if ENTROPY:
-                ce_sum += tl.sum(tl.where(r, (log_total[None, :] - z) * w[None, :], 0.0), 1)
+                ce_sum += (log_total[None, :] - z) * r
         row = tl.program_id(1) * programs + program
         out = partial + row * 7 * PADDED + c
-        tl.store(out, tl.zeros([PADDED], tl.float32) + voxel_count)
-        tl.store(out + PADDED, p_sum)
-        tl.store(out + 2 * PADDED, r_sum)
-        tl.store(out + 3 * PADDED, pr_sum)
-        tl.store(out + 4 * PADDED, pp_sum)
-        tl.store(out + 5 * PADDED, ppr_sum)
-        tl.store(out + 6 * PADDED, ce_sum)
-        tl.store(seen + row * 3, logit_sum)
-        tl.store(seen + row * 3 + 1, label_low)
-        tl.store(seen + row * 3 + 2, label_high)
+        tl.store(out, tl.zeros([PADDED], tl.float32) + tl.sum(voxel_count, 0))
+        tl.store(out + PADDED, tl.sum(p_sum, 1))
+        tl.store(out + 2 * PADDED, tl.sum(r_sum, 1))
+        tl.store(out + 3 * PADDED, tl.sum(pr_sum, 1))
+        tl.store(out + 4 * PADDED, tl.sum(pp_sum, 1))
+        tl.store(out + 5 * PADDED, tl.sum(ppr_sum, 1))
+        tl.store(out + 6 * PADDED, tl.sum(ce_sum, 1))
+        tl.store(seen + row * 3, tl.sum(tl.sum(logit_sum, 1), 0))
+        tl.store(seen + row * 3 + 1, tl.min(label_low, 0).to(tl.float32))
+        tl.store(seen + row * 3 + 2, tl.max(label_high, 0).to(tl.float32))
 
     @triton.jit
     def gradient_kernel(

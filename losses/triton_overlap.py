@@ -13,8 +13,10 @@ from losses import triton_kernels as kernels
 from losses.triton_kernels import triton
 
 LARGEST_CLASSES = 64
-# Elements of one tile, classes padded to a power of two: 32 a thread with four warps.
-TILE_ELEMENTS = 4096
+# Elements of one tile, classes padded to a power of two. The sums keep up to six accumulators an element: 8 elements a
+# thread (four warps) take 63 to 105 registers for up to 16 classes (compute capability 9.0); 32 would spill.
+SUMS_ELEMENTS = 1024
+GRADIENT_ELEMENTS = 4096
 PROGRAMS_A_PROCESSOR = 8
 # Columns of the kernels, in the order of SumTable.
 COLUMNS = 7
@@ -56,7 +58,7 @@ def fused_sums(
     """
     samples, classes, voxels = logits.shape
     padded = triton.next_power_of_2(classes)
-    block = max(32, TILE_ELEMENTS // padded)
+    block = max(32, SUMS_ELEMENTS // padded)
     programs = _programs(logits, voxels, block)
     partial = torch.empty(samples, programs, COLUMNS, padded, dtype=torch.float32, device=logits.device)
     seen = torch.empty(samples, programs, 3, dtype=torch.float32, device=logits.device)
@@ -98,7 +100,7 @@ def fused_gradient(
     """Write the gradient of the logits to ``grad`` (B, C, voxels), from the gradient (7, B, C) of the sums."""
     samples, classes, voxels = logits.shape
     padded = triton.next_power_of_2(classes)
-    block = max(32, TILE_ELEMENTS // padded)
+    block = max(32, GRADIENT_ELEMENTS // padded)
     kernels.gradient_kernel[(_programs(logits, voxels, block), samples)](
         logits,
         labels,

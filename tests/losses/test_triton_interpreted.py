@@ -1,0 +1,57 @@
+"""The GPU kernels under Triton's interpreter, on the CPU: their arithmetic, not their speed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import losses
+
+SCRIPT = """
+import torch
+from losses import Columns, overlap_sums
+from losses.triton_overlap import fused_gradient, fused_sums
+
+torch.manual_seed(0)
+for classes, dtype, weighted, ignore, squares in (
+    (2, torch.float32, False, None, True),
+    (3, torch.bfloat16, True, None, False),
+    (5, torch.float32, True, 2, True),
+    (10, torch.float16, False, 1, False),
+):
+    logits = (3 * torch.randn(2, classes, 3, 7, 29)).to(dtype).requires_grad_()
+    labels = torch.randint(0, classes, (2, 1, 3, 7, 29))
+    weight = torch.rand(2, 1, 3, 7, 29) if weighted else None
+    columns = Columns(squares=squares, entropy=True)
+    table = torch.stack(tuple(c for c in overlap_sums(logits, labels, weight, ignore_index=ignore, columns=columns)[:7]))
+    options = dict(ignore_index=ignore, squares=squares, entropy=True)
+    flat = logits.detach().flatten(2), labels.view(2, -1), None if weight is None else weight.view(2, -1)
+    sums, extremes = fused_sums(*flat, **options)
+    torch.testing.assert_close(sums.float(), table.detach().float(), rtol=1e-5, atol=1e-4)
+    assert extremes[1:3] == [0, classes - 1], extremes
+    pull = torch.linspace(0.5, 1.5, sums.numel(), dtype=sums.dtype).view(sums.shape)
+    (table * pull.to(table.dtype)).sum().backward()
+    grad = torch.empty_like(flat[0])
+    fused_gradient(*flat, pull, grad, **options)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(grad, logits.grad.flatten(2), rtol=tolerance, atol=tolerance)
+broken = flat[0].clone()
+broken[1, 2, 3] = float("nan")
+assert fused_sums(broken, *flat[1:], **options)[1][0] != fused_sums(broken, *flat[1:], **options)[1][0]
+print("agrees")
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="needs Triton, which comes with CUDA builds of torch"
+)
+def test_the_kernels_agree_with_torch() -> None:
+    root = Path(losses.__file__).parents[1]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "agrees", done.stderr
