@@ -28,7 +28,7 @@ for classes, dtype, weighted, ignore, squares in (
     labels = torch.randint(0, classes, (2, 1, 3, 7, 29))
     weight = torch.rand(2, 1, 3, 7, 29) if weighted else None
     columns = Columns(squares=squares, entropy=True)
-    table = torch.stack(tuple(c for c in overlap_sums(logits, labels, weight, ignore_index=ignore, columns=columns)[:7]))
+    table = torch.stack(overlap_sums(logits, labels, weight, ignore_index=ignore, columns=columns)[:7])
     options = dict(ignore_index=ignore, squares=squares, entropy=True)
     flat = logits.detach().flatten(2), labels.view(2, -1), None if weight is None else weight.view(2, -1)
     sums, extremes = fused_sums(*flat, **options)
