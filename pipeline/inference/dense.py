@@ -11,10 +11,11 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 
 from networks import Geometry
-from pipeline.device import Precision, available_memory_gb, channels_last
+from pipeline.device import Precision, channels_last
 from pipeline.errors import RequestError
-from pipeline.inference.tiles import AxisRule, Tile, computed_voxels, fewest_tiles, plan
-from transforms.patches import crop_padded
+from pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
+from pipeline.inference.stitch import Forward, class_indices, stitch
+from pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
@@ -37,6 +38,7 @@ class DenseInferer(Inferer):
         window_size: the window of ``window``; the training patch size.
         overlap: of neighbouring windows, a share of the window.
         window_batch: windows computed at once.
+        tile_batch: tiles of one size computed at once; they share the memory budget.
         memory_gb: what the activations of one pass may take; None is half of the free memory of the device, at most
             3 GB on a CPU (a scan of 240×240×155 voxels through HighResNet in one pass).
         flips: axes of the volume (0, 1, 2) along which mirrored copies are computed too; probabilities of all
@@ -47,8 +49,18 @@ class DenseInferer(Inferer):
     Raises:
         RequestError: an unknown mode or reduction, or windows for a network of valid convolutions.
 
+    A device (or a machine) that runs out of memory is asked for less: single tiles, then smaller ones, then results
+    gathered on the CPU; the notes say so. The result is the same.
+
     Attributes:
-        notes: what the last call decided (tiles, steps down after running out of memory), for the result row.
+        notes: what the last call decided (``tiles`` or ``windows``; ``out_of_memory``, the steps down), for the result
+            row.
+
+    Example:
+        >>> network = torch.nn.Conv3d(1, 2, 1)
+        >>> inferer = DenseInferer(Geometry(receptive_field=(1, 1, 1)), reduce="labels")
+        >>> inferer(torch.zeros(1, 1, 4, 5, 6), network).shape, inferer.notes
+        (torch.Size([1, 1, 4, 5, 6]), {'tiles': 1})
     """
 
     def __init__(
@@ -60,6 +72,7 @@ class DenseInferer(Inferer):
         window_size: Sequence[int] | None = None,
         overlap: float = 0.5,
         window_batch: int = 4,
+        tile_batch: int = 1,
         memory_gb: float | None = None,
         flips: Sequence[int] = (),
         reduce: str = "scores",
@@ -76,6 +89,7 @@ class DenseInferer(Inferer):
         self.window_size = window_size
         self.overlap = overlap
         self.window_batch = window_batch
+        self.tile_batch = max(int(tile_batch), 1)
         self.memory_gb = memory_gb
         self.flips = tuple(flips)
         self.reduce = reduce
@@ -94,47 +108,79 @@ class DenseInferer(Inferer):
             on the CPU; see ``reduce``. Of the inputs' class, so a MetaTensor keeps its affine.
         """
         images = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
-
-        def call(block: torch.Tensor) -> torch.Tensor:
-            return network(block, *args, **kwargs)
-
-        with torch.inference_mode():
-            outputs = [self._volume(image, call, network) for image in images]
-        out = torch.stack(outputs).clone()
+        outputs = [self.inside(image, network, None, *args, **kwargs) for image in images]
+        out = torch.stack(outputs) if len(outputs) > 1 else outputs[0][None]
         return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
-    def _volume(self, image: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor], network: Any) -> torch.Tensor:
-        """One scan (C_in, *spatial); a device out of memory is asked again with a quarter of the voxels."""
-        device = (
-            next((p.device for p in network.parameters()), image.device)
-            if hasattr(network, "parameters")
-            else image.device
-        )
-        voxels = self._voxels_in_memory(network, device)
-        if self._prefer_windows(image.shape[1:], voxels):
-            return self._windows(image, call, device)
-        for attempt in range(4):
-            counts = fewest_tiles(image.shape[1:], self._rules(), voxels)
-            tiles = list(plan(image.shape[1:], counts, self._rules()))
-            self.notes = {"tiles": len(tiles)} | ({"out_of_memory_retries": attempt} if attempt else {})
-            try:
-                return self._stitch(image, tiles, call, device)
-            except torch.OutOfMemoryError:
-                if attempt == 3 or len(tiles) >= image[0].numel():
-                    raise
-                torch.cuda.empty_cache()
-                voxels = max(tile_voxels(tiles) / 4, 1)
-        raise AssertionError("unreachable")
+    def inside(
+        self,
+        image: torch.Tensor,
+        network: Callable[..., torch.Tensor],
+        box: Box | None = None,
+        *args: Any,
+        reduce: str | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Segment a box of one scan; nothing is computed outside but the context that the box needs.
 
-    def _prefer_windows(self, shape: Sequence[int], voxels: float) -> bool:
+        Args:
+            image: (C_in, *spatial).
+            network: as in a call.
+            box: first voxel and end along each axis; None is the whole scan.
+            reduce: in place of the inferer's own.
+
+        Returns:
+            (C, *box) or (1, *box) on the CPU: the same numbers as the whole scan would give there, but for windows,
+            which are laid out anew.
+        """
+        labels = (reduce or self.reduce) == "labels"
+        with torch.no_grad():
+            return self._inside(image, network, box, labels, lambda block: network(block, *args, **kwargs))
+
+    def _inside(self, image: torch.Tensor, network: Any, box: Box | None, labels: bool, call: Forward) -> torch.Tensor:
+        device = _device_of(network, image)
+        shape, rules = image.shape[1:], self._rules()
+        voxels = voxels_in_memory(network, device, self.precision, self.memory_gb)
+        if self._prefer_windows(shape, voxels, box):
+            return self._windows(image, box, call, device, labels)
+        effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
+        steps: list[str] = []
+        size = shape if box is None else [end - begin for begin, end in box]
+        while True:
+            counts = fewest_tiles(shape, rules, effort.voxels / effort.batch, box)
+            tiles = list(plan(shape, counts, rules, box))
+            self.notes = {"tiles": len(tiles)} | ({"out_of_memory": steps} if steps else {})
+            try:
+                return stitch(
+                    image,
+                    tiles,
+                    size,
+                    lambda block: self._scores(block, call),
+                    device=device,
+                    batch=effort.batch,
+                    on_device=effort.on_device,
+                    labels=labels,
+                )
+            except (RuntimeError, MemoryError) as error:
+                less = effort.less(tiles) if is_out_of_memory(error) else None
+                if less is None:
+                    raise
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            effort, words = less
+            steps = [*steps, words]
+
+    def _prefer_windows(self, shape: Sequence[int], voxels: float, box: Box | None) -> bool:
         """Whether windows are asked for, or ``auto`` finds them cheaper than exact tiles."""
         if self.mode != "auto" or self.window_size is None or any(self.geometry.margin):
             return self.mode == "window"
-        counts = fewest_tiles(shape, self._rules(), voxels)
+        counts = fewest_tiles(shape, self._rules(), voxels, box)
         if max(counts) == 1:
             return False
         windows = math.prod(shape) / (1 - self.overlap) ** len(shape)
-        return computed_voxels(shape, counts, self._rules()) > windows
+        if box is not None:
+            windows *= math.prod(end - begin for begin, end in box) / math.prod(shape)
+        return computed_voxels(shape, counts, self._rules(), box) > windows
 
     def _rules(self) -> list[AxisRule]:
         """The geometry, axis by axis, as the tiler reads it."""
@@ -145,31 +191,7 @@ class DenseInferer(Inferer):
             rules.append(AxisRule(margin, context, g.multiple[axis], g.base[axis], g.minimum[axis]))
         return rules
 
-    def _voxels_in_memory(self, network: Any, device: torch.device) -> float:
-        """Input voxels of one pass that the memory budget allows."""
-        budget = self.memory_gb
-        if budget is None:
-            budget = available_memory_gb(device) / 2
-            budget = min(budget, 3.0) if device.type == "cpu" else budget
-        itemsize = 4 if self.precision is None else self.precision.dtype.itemsize
-        return budget * 1e9 / activation_bytes(network, itemsize)
-
-    def _stitch(
-        self, image: torch.Tensor, tiles: list[Tile], call: Callable[[torch.Tensor], torch.Tensor], device: torch.device
-    ) -> torch.Tensor:
-        """Compute each tile and put it in its place."""
-        result: torch.Tensor | None = None
-        for tile in tiles:
-            block = crop_padded(image, tile.start, tile.size)[None].to(device)
-            scores = self._scores(block, call)[0][(slice(None), *tile.keep)]
-            part = _labels(scores) if self.reduce == "labels" else scores.float()
-            if result is None:
-                result = torch.zeros((part.shape[0], *image.shape[1:]), dtype=part.dtype)
-            result[(slice(None), *tile.output)] = part.cpu()
-        assert result is not None
-        return result
-
-    def _scores(self, block: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _scores(self, block: torch.Tensor, call: Forward) -> torch.Tensor:
         """Logits of a block, or mean probabilities over its mirror images."""
         block = block.contiguous(memory_format=channels_last(block.ndim - 2))
         if not self.flips:
@@ -183,23 +205,46 @@ class DenseInferer(Inferer):
         assert total is not None
         return total.div_(2 ** len(self.flips))
 
-    def _forward(self, block: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _forward(self, block: torch.Tensor, call: Forward) -> torch.Tensor:
         if self.precision is None:
             return call(block)
         with self.precision.autocast():
             return call(block)
 
     def _windows(
-        self, image: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+        self, image: torch.Tensor, box: Box | None, call: Forward, device: torch.device, labels: bool
     ) -> torch.Tensor:
-        """MONAI's sliding windows; scores accumulate on the CPU."""
+        """MONAI's sliding windows over the box and half a window around it; scores accumulate on the CPU."""
         assert self.window_size is not None
-        inferer = SlidingWindowInferer(
-            tuple(self.window_size), self.window_batch, self.overlap, "gaussian", sw_device=device, device="cpu"
-        )
-        scores = inferer(image[None], lambda block: self._scores(block, call).float().cpu())[0]
-        self.notes = {"windows": True}
-        return _labels(scores) if self.reduce == "labels" else scores
+        box = box or [(0, n) for n in image.shape[1:]]
+        around = [
+            (max(begin - w // 2, 0), min(end + w // 2, n))
+            for (begin, end), w, n in zip(box, self.window_size, image.shape[1:], strict=True)
+        ]
+        part = image[(slice(None), *(slice(*span) for span in around))]
+        batch = self.window_batch
+        steps: list[str] = []
+        while True:
+            inferer = SlidingWindowInferer(
+                tuple(self.window_size), batch, self.overlap, "gaussian", sw_device=device, device="cpu"
+            )
+            self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
+            try:
+                scores = inferer(part[None], lambda block: self._scores(block, call).float().cpu())[0]
+                break
+            except (RuntimeError, MemoryError) as error:
+                if batch == 1 or not is_out_of_memory(error):
+                    raise
+            steps, batch = [f"window batch {batch} to 1"], 1
+        inner = tuple(slice(b - first, e - first) for (b, e), (first, _) in zip(box, around, strict=True))
+        kept = scores[(slice(None), *inner)]
+        return class_indices(kept) if labels else kept
+
+
+def _device_of(network: Any, image: torch.Tensor) -> torch.device:
+    """Where the network runs; where the image is if the network has no parameters."""
+    parameters = network.parameters() if hasattr(network, "parameters") else iter(())
+    return next((parameter.device for parameter in parameters), image.device)
 
 
 def subsets(axes: Sequence[int]) -> Iterator[list[int]]:
@@ -210,34 +255,3 @@ def subsets(axes: Sequence[int]) -> Iterator[list[int]]:
     """
     for bits in range(2 ** len(axes)):
         yield [axis for place, axis in enumerate(axes) if bits >> place & 1]
-
-
-def tile_voxels(tiles: Sequence[Tile]) -> int:
-    """Voxels of the largest input block."""
-    return max(torch.Size(tile.size).numel() for tile in tiles)
-
-
-def activation_bytes(network: Any, itemsize: int) -> float:
-    """Peak memory of a forward pass without gradients, bytes for each input voxel.
-
-    A network may state it itself, as ``peak_channels``: the channels of the scan's full size that it holds at once. For
-    the others it is estimated from the widest layer: a layer holds its input, its output and one temporary of either
-    (normalisation, activation, padding), a residual connection one more, and full-resolution layers decide.
-    """
-    stated = getattr(network, "peak_channels", None)
-    if stated is not None:
-        return float(stated * itemsize)
-    widest = 1
-    modules = network.modules() if hasattr(network, "modules") else ()
-    for module in modules:
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
-            widest = max(widest, module.in_channels + module.out_channels)
-    return 2.0 * widest * itemsize
-
-
-def _labels(scores: torch.Tensor) -> torch.Tensor:
-    """(1, *spatial) class indices of (C, *spatial) scores, plane by plane: argmax itself makes int64."""
-    out = torch.empty(scores.shape[1:], dtype=torch.uint8, device=scores.device)
-    for plane in range(scores.shape[1]):
-        out[plane] = scores[:, plane].argmax(0).to(torch.uint8)
-    return out[None]

@@ -26,7 +26,7 @@ class Tile:
     """One tile.
 
     Attributes:
-        output: slices of the volume that this tile fills.
+        output: slices of the volume (of the box, where one is asked for) that this tile fills.
         start: first voxel of the input block; negative where it begins in the zero padding.
         size: input size of the block, a size the network takes.
         keep: slices of the network's output that go to ``output``.
@@ -66,52 +66,77 @@ class AxisRule:
         return size + (self.base - size) % self.multiple
 
 
-def axis_tiles(length: int, tiles: int, rule: AxisRule) -> list[tuple[slice, int, int, slice]]:
+Part = tuple[slice, int, int, slice]
+Box = Sequence[tuple[int, int]]
+"""First voxel and end along each axis."""
+
+
+def axis_tiles(length: int, tiles: int, rule: AxisRule, begin: int = 0, end: int | None = None) -> list[Part]:
     """(output slice, input start, input size, kept slice) of each of about ``tiles`` tiles along one axis.
+
+    Args:
+        length: of the volume.
+        tiles: how many are wished for.
+        rule: what the network asks.
+        begin: where the wanted part of the axis begins; output slices count from there.
+        end: where it ends; the end of the volume if None. Context is taken from the whole volume.
 
     >>> axis_tiles(10, 1, AxisRule(multiple=4))
     [(slice(0, 10, None), 0, 12, slice(0, 10, None))]
+    >>> axis_tiles(10, 1, AxisRule(context=2), 4, 6)
+    [(slice(0, 2, None), 2, 6, slice(2, 4, None))]
     """
-    step = math.ceil(length / max(min(tiles, length), 1))
+    end = length if end is None else end
+    first = begin - begin % rule.multiple  # so that pooled grids and coarse blocks lie where one pass puts them
+    step = math.ceil((end - first) / max(min(tiles, end - first), 1))
     if rule.multiple > 1 and tiles > 1:
         step = math.ceil(step / rule.multiple) * rule.multiple
+    context = math.ceil(rule.context / rule.multiple) * rule.multiple
     found = []
-    for begin in range(0, length, step):
-        end = min(begin + step, length)
+    for at in range(first, end, step):
+        low, stop = max(at, begin), min(at + step, end)
         if rule.margin:
-            start = begin - rule.margin
-            size = rule.round_up(end - begin + 2 * rule.margin)
-            keep = slice(0, end - begin)
+            start = at - rule.margin
+            size, shift = rule.round_up(stop - at + 2 * rule.margin), at
         else:
-            context = math.ceil(rule.context / rule.multiple) * rule.multiple  # pooled grids stay aligned
-            start = max(begin - context, 0)
-            size = rule.round_up(min(end + context, length) - start)
-            keep = slice(begin - start, end - start)
-        found.append((slice(begin, end), start, size, keep))
+            start = max(at - context, 0)
+            size, shift = rule.round_up(min(stop + context, length) - start), start
+        found.append((slice(low - begin, stop - begin), start, size, slice(low - shift, stop - shift)))
     return found
 
 
-def plan(shape: Sequence[int], counts: Sequence[int], rules: Sequence[AxisRule]) -> Iterator[Tile]:
-    """The tiles for a volume of ``shape`` cut into about ``counts`` parts along each axis."""
-    axes = [axis_tiles(n, k, rule) for n, k, rule in zip(shape, counts, rules, strict=True)]
-    for parts in itertools.product(*axes):
+def _axes(shape: Sequence[int], counts: Sequence[int], rules: Sequence[AxisRule], box: Box | None) -> list[list[Part]]:
+    """The tiles of each axis."""
+    spans = box or [(0, length) for length in shape]
+    return [axis_tiles(n, k, rule, *span) for n, k, rule, span in zip(shape, counts, rules, spans, strict=True)]
+
+
+def plan(
+    shape: Sequence[int], counts: Sequence[int], rules: Sequence[AxisRule], box: Box | None = None
+) -> Iterator[Tile]:
+    """The tiles for a volume of ``shape``, or for a ``box`` of it, cut into about ``counts`` parts along each axis."""
+    for parts in itertools.product(*_axes(shape, counts, rules, box)):
         output, start, size, keep = zip(*parts, strict=True)
         yield Tile(output, start, size, keep)
 
 
-def largest_input(shape: Sequence[int], counts: Sequence[int], rules: Sequence[AxisRule]) -> int:
+def largest_input(
+    shape: Sequence[int], counts: Sequence[int], rules: Sequence[AxisRule], box: Box | None = None
+) -> int:
     """Voxels of the largest input block of that plan."""
-    axes = [axis_tiles(n, k, rule) for n, k, rule in zip(shape, counts, rules, strict=True)]
-    return math.prod(max(size for _, _, size, _ in axis) for axis in axes)
+    return math.prod(max(size for _, _, size, _ in axis) for axis in _axes(shape, counts, rules, box))
 
 
-def computed_voxels(shape: Sequence[int], counts: Sequence[int], rules: Sequence[AxisRule]) -> int:
+def computed_voxels(
+    shape: Sequence[int], counts: Sequence[int], rules: Sequence[AxisRule], box: Box | None = None
+) -> int:
     """Input voxels of all blocks of that plan: what it costs."""
-    axes = [axis_tiles(n, k, rule) for n, k, rule in zip(shape, counts, rules, strict=True)]
-    return math.prod(sum(size for _, _, size, _ in axis) for axis in axes)
+    return math.prod(sum(size for _, _, size, _ in axis) for axis in _axes(shape, counts, rules, box))
 
 
-def fewest_tiles(shape: Sequence[int], rules: Sequence[AxisRule], voxels: float) -> tuple[int, ...]:
+def fewest_tiles(
+    shape: Sequence[int], rules: Sequence[AxisRule], voxels: float, box: Box | None = None
+) -> tuple[int, ...]:
     """Parts per axis of the cheapest plan whose largest input block has at most ``voxels`` voxels.
 
     Axes are cut one at a time, each time the one whose further cut computes the fewest voxels in all. Where even the
@@ -121,24 +146,25 @@ def fewest_tiles(shape: Sequence[int], rules: Sequence[AxisRule], voxels: float)
     (1, 1, 1)
     """
     counts = [1] * len(shape)
-    while largest_input(shape, counts, rules) > voxels:
+    spans = box or [(0, length) for length in shape]
+    while largest_input(shape, counts, rules, box) > voxels:
         finer = []
         for axis, length in enumerate(shape):
-            smaller = _next_smaller(length, counts[axis], rules[axis])
+            smaller = _next_smaller(length, counts[axis], rules[axis], spans[axis])
             if smaller is not None:
                 trial = [*counts[:axis], smaller, *counts[axis + 1 :]]
-                finer.append((computed_voxels(shape, trial, rules), trial))
+                finer.append((computed_voxels(shape, trial, rules, box), trial))
         if not finer:
             break
         counts = min(finer)[1]
     return tuple(counts)
 
 
-def _next_smaller(length: int, tiles: int, rule: AxisRule) -> int | None:
+def _next_smaller(length: int, tiles: int, rule: AxisRule, span: tuple[int, int]) -> int | None:
     """The next number of tiles along an axis whose largest input is smaller than with ``tiles``, if there is one."""
 
     def largest(count: int) -> int:
-        return max(size for _, _, size, _ in axis_tiles(length, count, rule))
+        return max(size for _, _, size, _ in axis_tiles(length, count, rule, *span))
 
     now = largest(tiles)
-    return next((count for count in range(tiles + 1, length + 1) if largest(count) < now), None)
+    return next((count for count in range(tiles + 1, span[1] - span[0] + 1) if largest(count) < now), None)

@@ -10,7 +10,8 @@ from monai.data import MetaTensor
 from networks import DeepMedic, Geometry, HighResNet
 from pipeline.device import Precision
 from pipeline.errors import RequestError
-from pipeline.inference.dense import DenseInferer, activation_bytes
+from pipeline.inference.dense import DenseInferer
+from pipeline.inference.memory import activation_bytes
 
 
 def deepmedic() -> DeepMedic:
@@ -122,19 +123,108 @@ def test_the_affine_goes_through() -> None:
     assert torch.equal(DenseInferer(Geometry(receptive_field=(1, 1, 1)))(image, network).affine, image.affine)
 
 
-def test_out_of_memory_steps_down_and_says_so() -> None:
-    class Greedy(torch.nn.Conv3d):
+def test_a_box_has_the_numbers_of_the_whole_scan() -> None:
+    """Of both kinds of network, and where one pass puts pooled grids and coarse blocks."""
+    for network, size in ((deepmedic(), (31, 20, 9)), (highresnet(), (100, 9, 6))):
+        image = torch.randn(2, *size, dtype=torch.float64)
+        inferer = DenseInferer(network.geometry, mode="exact")
+        whole = inferer(image[None], network)[0]
+        for box in ([(4, 11), (0, 20 if size[1] == 20 else 9), (2, 3)], [(17, 30), (1, 8), (0, 6)]):
+            part = inferer.inside(image, network, box)
+            assert torch.allclose(part, whole[(slice(None), *(slice(*span) for span in box))], atol=1e-5)
+        labels = inferer.inside(image, network, [(4, 11), (0, 9), (2, 3)], reduce="labels")
+        assert torch.equal(labels[0].long(), whole[:, 4:11, 0:9, 2:3].argmax(0))
+
+
+def test_only_a_box_and_its_context_are_computed() -> None:
+    seen = []
+
+    class Counting(torch.nn.Conv3d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x[0, 0].numel() > 200:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+            seen.append(tuple(x.shape[2:]))
             return super().forward(x)
 
+    network = Counting(1, 2, 3, padding=1)
+    inferer = DenseInferer(Geometry(receptive_field=(3, 3, 3)))
+    inferer.inside(torch.randn(1, 30, 30, 30), network, [(10, 12), (0, 5), (29, 30)])
+    assert seen == [(4, 6, 2)]  # one voxel of context at each face, but none beyond the scan's
+
+
+def test_windows_of_a_box() -> None:
+    network = torch.nn.Conv3d(1, 2, 1)
+    image = torch.randn(1, 13, 11, 9)
+    inferer = DenseInferer(Geometry(receptive_field=(1, 1, 1)), mode="window", window_size=(8, 8, 8))
+    box = [(3, 5), (0, 11), (8, 9)]
+    assert torch.allclose(inferer.inside(image, network, box), network(image[None])[0, :, 3:5, :, 8:9], atol=1e-5)
+
+
+def test_tiles_of_one_size_are_computed_in_batches() -> None:
+    network = highresnet()
+    image = torch.randn(1, 2, 200, 4, 4, dtype=torch.float64)
+    budget = budget_for(network, 2 * 120 * 4 * 4)
+    shapes = []
+
+    def recorded(x: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(x.shape))
+        return network(x)
+
+    recorded.parameters = network.parameters  # type: ignore[attr-defined]
+    recorded.modules = network.modules  # type: ignore[attr-defined]
+    recorded.peak_channels = network.peak_channels  # type: ignore[attr-defined]
+    inferer = DenseInferer(network.geometry, mode="exact", tile_batch=2, memory_gb=budget)
+    found = inferer(image, recorded)
+    assert max(shape[0] for shape in shapes) == 2
+    assert all(shape[0] * shape[2] <= 2 * 120 for shape in shapes)
+    assert torch.allclose(found.double(), network(image), atol=1e-5)
+
+
+class Greedy(torch.nn.Conv3d):
+    """Runs out of memory above so many voxels in a pass."""
+
+    limit = 200
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x[:, 0].numel() > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+def test_out_of_memory_steps_down_and_says_so() -> None:
     network = Greedy(1, 2, 1)
     image = torch.randn(1, 1, 10, 10, 10)
-    inferer = DenseInferer(Geometry(receptive_field=(1, 1, 1)))
+    inferer = DenseInferer(Geometry(receptive_field=(1, 1, 1)), tile_batch=4)
     expected = torch.nn.Conv3d.forward(network, image)
     assert torch.allclose(inferer(image, network), expected, atol=1e-6)
-    assert inferer.notes["out_of_memory_retries"] >= 1
+    # 1000 voxels, single tiles of as many, of a quarter (two halves of 5×10×10 cut again), of a quarter of those
+    assert inferer.notes["out_of_memory"][0] == "tile batch 4 to 1"
+    assert inferer.notes["out_of_memory"][1].startswith("tiles of 1000 voxels to 250")
+    assert inferer.notes["tiles"] >= 5
+    assert "out_of_memory" not in DenseInferer(Geometry(receptive_field=(1, 1, 1))).notes
+
+
+def test_memory_that_is_never_enough_is_an_error() -> None:
+    network = Greedy(1, 2, 1)
+    network.limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        DenseInferer(Geometry(receptive_field=(1, 1, 1)))(torch.randn(1, 1, 10, 10, 10), network)
+
+
+def test_windows_out_of_memory_go_one_by_one() -> None:
+    network = Greedy(1, 2, 1)
+    network.limit = 600
+    image = torch.randn(1, 1, 13, 11, 9)
+    inferer = DenseInferer(Geometry(receptive_field=(1, 1, 1)), mode="window", window_size=(8, 8, 8))
+    assert torch.allclose(inferer(image, network), torch.nn.Conv3d.forward(network, image), atol=1e-5)
+    assert inferer.notes["out_of_memory"] == ["window batch 4 to 1"]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    class Broken(torch.nn.Conv3d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("a bad shape")
+
+    with pytest.raises(RuntimeError, match="a bad shape"):
+        DenseInferer(Geometry(receptive_field=(1, 1, 1)))(torch.randn(1, 1, 4, 4, 4), Broken(1, 2, 1))
 
 
 @pytest.mark.parametrize("options", [{"mode": "dense"}, {"reduce": "mean"}, {"mode": "window"}])
@@ -154,3 +244,14 @@ def test_cuda_agrees_with_the_cpu() -> None:
     assert np.allclose(found, expected, atol=2e-3)
     low = DenseInferer(network.geometry, precision=Precision(device, torch.bfloat16))(image, network)
     assert (low.argmax(1) == expected.argmax(1)).float().mean() > 0.97
+
+
+@pytest.mark.gpu
+def test_pinned_transfers_give_what_one_pass_gives() -> None:
+    network = HighResNet(in_channels=1, out_channels=3, width=4).eval().cuda()
+    image = torch.randn(1, 1, 200, 16, 12)
+    inferer = DenseInferer(network.geometry, mode="exact", memory_gb=budget_for(network, 110 * 16 * 12))
+    found = inferer(image, network)
+    assert inferer.notes["tiles"] > 1
+    with torch.no_grad():
+        assert torch.allclose(found, network(image.cuda()).cpu(), atol=1e-3)

@@ -44,6 +44,26 @@ def test_the_limit_is_kept_or_the_blocks_are_the_smallest(shape: tuple[int, ...]
     assert sum(math.prod(tile.size) for tile in plan(shape, counts, rules)) == computed_voxels(shape, counts, rules)
 
 
+@given(length=st.integers(1, 120), tiles=st.integers(1, 9), rule=RULES, data=st.data())
+def test_tiles_of_a_box_lie_where_those_of_the_volume_would(
+    length: int, tiles: int, rule: AxisRule, data: st.DataObject
+) -> None:
+    begin = data.draw(st.integers(0, length - 1))
+    end = data.draw(st.integers(begin + 1, length))
+    covered = np.zeros(end - begin, int)
+    for output, start, size, keep in axis_tiles(length, tiles, rule, begin, end):
+        covered[output] += 1
+        assert size == rule.round_up(size)
+        assert keep.stop - keep.start == output.stop - output.start
+        lost = rule.margin or 0
+        assert start + lost + keep.start == begin + output.start
+        assert (start + lost) % rule.multiple == 0  # pooled grids and coarse blocks are those of the whole volume
+        if not rule.margin:
+            assert keep.start >= min(rule.context, begin + output.start)
+            assert start + size >= min(begin + output.stop + rule.context, length)
+    assert (covered == 1).all()
+
+
 def test_one_tile_where_memory_allows() -> None:
     assert fewest_tiles((240, 240, 155), [AxisRule(context=43)] * 3, 240 * 240 * 155) == (1, 1, 1)
 

@@ -1,0 +1,87 @@
+"""What a pass of a network needs in memory, what there is, and what to try when there was not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pipeline.device import Precision, available_memory_gb
+from pipeline.inference.tiles import Tile
+
+
+def activation_bytes(network: Any, itemsize: int) -> float:
+    """Peak memory of a forward pass without gradients, bytes for each input voxel.
+
+    A network may state it itself, as ``peak_channels``: the channels of the scan's full size that it holds at once. For
+    the others it is estimated from the widest layer: a layer holds its input, its output and one temporary of either
+    (normalisation, activation, padding), a residual connection one more, and full-resolution layers decide.
+    """
+    stated = getattr(network, "peak_channels", None)
+    if stated is not None:
+        return float(stated * itemsize)
+    widest = 1
+    modules = network.modules() if hasattr(network, "modules") else ()
+    for module in modules:
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            widest = max(widest, module.in_channels + module.out_channels)
+    return 2.0 * widest * itemsize
+
+
+def voxels_in_memory(network: Any, device: torch.device, precision: Precision | None, memory_gb: float | None) -> float:
+    """Input voxels of one pass that a budget allows; None is half of what is free, at most 3 GB on a CPU."""
+    if memory_gb is None:
+        memory_gb = available_memory_gb(device) / 2
+        memory_gb = min(memory_gb, 3.0) if device.type == "cpu" else memory_gb
+    itemsize = 4 if precision is None else precision.dtype.itemsize
+    return memory_gb * 1e9 / activation_bytes(network, itemsize)
+
+
+def tile_voxels(tiles: Sequence[Tile]) -> int:
+    """Voxels of the largest input block."""
+    return max(torch.Size(tile.size).numel() for tile in tiles)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was exhausted, on a device or on the CPU.
+
+    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(RuntimeError("a bad shape"))
+    (True, False)
+    """
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is asked of the memory at once.
+
+    Attributes:
+        voxels: input voxels of one pass, over its batch of tiles.
+        batch: tiles of a pass.
+        on_device: whether results gather where the network runs; else on the CPU.
+        smaller: how often the tiles have been made smaller.
+    """
+
+    voxels: float
+    batch: int = 1
+    on_device: bool = True
+    smaller: int = 0
+
+    def less(self, tiles: Sequence[Tile]) -> tuple[Effort, str] | None:
+        """What to try after ``tiles`` ran out of memory, and in words; None where nothing is left to try.
+
+        First single tiles, then up to three times a quarter of the voxels, then the results on the CPU.
+        """
+        if self.batch > 1:
+            return replace(self, batch=1, voxels=self.voxels / self.batch), f"tile batch {self.batch} to 1"
+        largest = tile_voxels(tiles)
+        if self.smaller < 3 and largest > 1:
+            fewer = replace(self, voxels=max(largest / 4, 1), smaller=self.smaller + 1)
+            return fewer, f"tiles of {largest} voxels to {int(fewer.voxels)}"
+        if self.on_device:
+            return replace(self, on_device=False), "results gathered on the CPU"
+        return None

@@ -1,0 +1,109 @@
+"""Tiles through a network and into their places: in batches, sent while others are computed, reduced to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from pipeline.inference.tiles import Tile
+from transforms.patches import crop_padded
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def stitch(
+    image: torch.Tensor,
+    tiles: Sequence[Tile],
+    size: Sequence[int],
+    forward: Forward,
+    *,
+    device: torch.device,
+    batch: int = 1,
+    on_device: bool = True,
+    labels: bool = False,
+) -> torch.Tensor:
+    """Compute each tile and put it in its place.
+
+    Args:
+        image: (C_in, *spatial), on any device.
+        tiles: a plan; see :func:`pipeline.inference.tiles.plan`.
+        size: of the volume or box that the plan fills.
+        forward: (B, C_in, *block) on ``device`` to scores (B, C, *output).
+        device: where the network runs.
+        batch: tiles of one size that are computed together.
+        on_device: the result gathers on ``device`` and comes over once; else each tile comes over by itself.
+        labels: reduce to class indices tile by tile, so that no class map of the whole is held.
+
+    Returns:
+        On the CPU, float32 scores (C, *size), or class indices (1, *size), uint8 (int16 above 256 classes).
+    """
+    groups = list(batches(tiles, batch))
+
+    def block(number: int) -> torch.Tensor:
+        parts = [crop_padded(image, tile.start, tile.size) for tile in groups[number]]
+        return torch.stack(parts) if len(parts) > 1 else parts[0][None]
+
+    result: torch.Tensor | None = None
+    for group, blocks in zip(groups, on_device_blocks(block, len(groups), device), strict=True):
+        for tile, scores in zip(group, forward(blocks), strict=True):
+            kept = scores[(slice(None), *tile.keep)]
+            part = class_indices(kept) if labels else kept.float()
+            if result is None:
+                place = device if on_device else torch.device("cpu")
+                result = torch.zeros((part.shape[0], *size), dtype=part.dtype, device=place)
+            result[(slice(None), *tile.output)] = part.to(result.device)
+    assert result is not None
+    return result.cpu()
+
+
+def batches(tiles: Sequence[Tile], count: int) -> Iterator[list[Tile]]:
+    """Runs of up to ``count`` neighbouring tiles of one size."""
+    group: list[Tile] = []
+    for tile in tiles:
+        if group and (len(group) == count or tile.size != group[0].size):
+            yield group
+            group = []
+        group.append(tile)
+    if group:
+        yield group
+
+
+def on_device_blocks(block: Callable[[int], torch.Tensor], count: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """``block(0)``, ``block(1)`` … on the device.
+
+    On CUDA a block of host memory goes through pinned memory and a stream of its own. The next one is cut and sent when
+    the caller asks for it, which is after it has queued the work on this one: so the copy runs beside that work, and
+    two blocks at most are on the device.
+    """
+    if device.type != "cuda":
+        for number in range(count):
+            yield block(number).to(device)
+        return
+    stream = torch.cuda.Stream(device)
+    for number in range(count):
+        host = block(number)
+        if host.device.type == "cuda":
+            yield host.to(device)
+            continue
+        host = host.pin_memory()
+        with torch.cuda.stream(stream):
+            sent = host.to(device, non_blocking=True)
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(stream)
+        sent.record_stream(current)
+        yield sent
+        # `host` is freed only now; the caching allocator of pinned memory keeps it until the copy is done.
+
+
+def class_indices(scores: torch.Tensor) -> torch.Tensor:
+    """(1, *spatial) class indices of (C, *spatial) scores, plane by plane: argmax itself makes int64.
+
+    >>> class_indices(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
+    [[0, 1]]
+    """
+    dtype = torch.uint8 if scores.shape[0] <= 256 else torch.int16
+    out = torch.empty(scores.shape[1:], dtype=dtype, device=scores.device)
+    for plane in range(scores.shape[1]):
+        out[plane] = scores[:, plane].argmax(0).to(dtype)
+    return out[None]
