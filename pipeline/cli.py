@@ -155,6 +155,7 @@ def evaluate(**options: Any) -> int:
 @_settings
 @click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
 @click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
+@click.option("--entropy", is_flag=True, help="Write CASE_entropy.nii.gz too: 0 certain, 1 undecided.")
 def predict(keep: bool, **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
     from pipeline.inference.predict import predict as run

@@ -37,23 +37,46 @@ def write_labels(path: str | Path, labels: np.ndarray, like: Scan) -> Path:
     >>> nib.load(path).shape, str(nib.load(path).get_data_dtype())
     ((4, 3, 2), 'uint8')
     """
-    path = Path(path)
+    return _write(Path(path), _whole(np.asarray(labels), like), like, 1.0)
+
+
+def write_shares(path: str | Path, values: np.ndarray, like: Scan) -> Path:
+    """Write numbers from 0 to 1, kept as bytes, as ``.nii.gz`` on the grid of ``like``, atomically.
+
+    The file holds uint8 with ``scl_slope`` 1/255, so that every reader which heeds the slope shows 0 to 1.
+
+    Args:
+        path: where to.
+        values: (X, Y, Z) uint8, 255 for 1.
+        like: the scan, as for :func:`write_labels`.
+
+    Raises:
+        ValueError, OSError: as for :func:`write_labels`.
+    """
+    if values.dtype != np.uint8:
+        raise ValueError(f"shares are kept as uint8 (255 for 1), not as {values.dtype}")
+    return _write(Path(path), _whole(values, like), like, 1 / 255)
+
+
+def _write(path: Path, values: np.ndarray, like: Scan, slope: float) -> Path:
+    """The stored values under a scan's header."""
     if not path.name.endswith((".nii.gz", ".nii")):
-        raise ValueError(f"label maps are written as NIfTI; {path.name} must end in .nii.gz")
-    labels = _whole(np.asarray(labels), like)
+        raise ValueError(f"maps are written as NIfTI; {path.name} must end in .nii.gz")
     if like.header is not None:
         header = _label_header(like.header)
-        labels = labels.reshape(like.header.get_data_shape()[:3])  # a 2D image stays 2D
+        values = values.reshape(like.header.get_data_shape()[:3])  # a 2D image stays 2D
     else:
         header = nib.Nifti1Header()
-        header.set_data_shape(labels.shape)
+        header.set_data_shape(values.shape)
         header.set_xyzt_units("mm")
         header.set_qform(like.affine, code=1)
         header.set_sform(like.affine, code=1)
-    header.set_data_dtype(labels.dtype)
+    header.set_data_dtype(values.dtype)
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(values, None, header)
+    image.header.set_slope_inter(slope, 0.0)  # an image takes a header without its scaling
     with atomic(path) as temporary:
-        nib.save(kind(labels, None, header), temporary)
+        nib.save(image, temporary)
     return path
 
 

@@ -8,7 +8,7 @@ beyond the scores is classes × one slab. Native voxels outside the model grid (
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,20 @@ from monai.transforms import MapTransform
 from transforms.labels import values_from_classes
 
 TOLERANCE = 1e-3
+Lattice = tuple[list[int], list[int], list[int]]
+"""For each native axis the model axis that it is, the sign, and the offset: model index = sign · native + offset."""
+Watch = Callable[[torch.Tensor, "tuple[slice, ...]", "torch.Tensor | None"], None]
+"""Called with class scores (C, …) on the native grid, where they lie, and which of them are inside the model grid."""
 
 
 def labels_on_grid(
-    scores: torch.Tensor, affine: np.ndarray, native_shape: Sequence[int], native_affine: np.ndarray, *, slab: int = 8
+    scores: torch.Tensor,
+    affine: np.ndarray,
+    native_shape: Sequence[int],
+    native_affine: np.ndarray,
+    *,
+    slab: int = 8,
+    watch: Watch | None = None,
 ) -> torch.Tensor:
     """Class indices on the native grid.
 
@@ -34,6 +44,8 @@ def labels_on_grid(
         native_shape: size of the native grid.
         native_affine: 4×4, native voxel to mm.
         slab: native planes interpolated at once.
+        watch: is shown the class scores on the native grid, in blocks that do not overlap; voxels outside the model
+            grid may be left out. Class indices have no scores to show.
 
     Returns:
         uint8 (or int16) class indices of ``native_shape``, on the CPU.
@@ -41,14 +53,19 @@ def labels_on_grid(
     Raises:
         ValueError: integer class indices whose grid would need interpolation along an oblique axis.
     """
-    transform = np.linalg.inv(np.asarray(affine, float)) @ np.asarray(native_affine, float)
-    lattice = _lattice(transform)
+    lattice, shape = find_lattice(affine, native_affine), tuple(native_shape)
     if lattice is not None:
-        labels = scores if _are_labels(scores) else _argmax(scores)
-        return _copy(labels[0].cpu(), *lattice, tuple(native_shape))
+        whole = tuple(slice(0, n) for n in scores.shape[1:])
+        if watch is not None and not _are_labels(scores):
+            watch(*native_block(scores, whole, lattice, shape), None)
+        labels, place = native_block((scores if _are_labels(scores) else _argmax(scores)).cpu(), whole, lattice, shape)
+        out = torch.zeros(shape, dtype=labels.dtype)
+        out[place] = labels[0]
+        return out
     if _are_labels(scores):
         raise ValueError("class indices cannot be interpolated onto another grid; ask the inferer for scores")
-    return _interpolate(scores, transform, tuple(native_shape), slab)
+    transform = np.linalg.inv(np.asarray(affine, float)) @ np.asarray(native_affine, float)
+    return _interpolate(scores, transform, shape, slab, watch)
 
 
 def _are_labels(scores: torch.Tensor) -> bool:
@@ -63,8 +80,9 @@ def _argmax(scores: torch.Tensor) -> torch.Tensor:
     return out[None]
 
 
-def _lattice(transform: np.ndarray) -> tuple[list[int], list[int], list[int]] | None:
-    """(model axis, sign, offset) for each native axis if the transform maps voxels to voxels, else None."""
+def find_lattice(affine: np.ndarray, native_affine: np.ndarray) -> Lattice | None:
+    """How native voxels are model voxels, or None where they lie between them."""
+    transform = np.linalg.inv(np.asarray(affine, float)) @ np.asarray(native_affine, float)
     linear, shift = transform[:3, :3], transform[:3, 3]
     signs = np.rint(linear)
     if np.abs(linear - signs).max() > TOLERANCE or np.abs(shift - np.rint(shift)).max() > 0.05:
@@ -75,33 +93,44 @@ def _lattice(transform: np.ndarray) -> tuple[list[int], list[int], list[int]] | 
     return axes, [int(signs[a, n]) for n, a in enumerate(axes)], [int(np.rint(shift[a])) for a in axes]
 
 
-def _copy(
-    labels: torch.Tensor,
-    axes: Sequence[int],
-    signs: Sequence[int],
-    offsets: Sequence[int],
-    native_shape: tuple[int, ...],
-) -> torch.Tensor:
-    """Place model labels into a native volume of background: model index = sign · native index + offset."""
-    moved = labels.permute(*axes)
-    out = torch.zeros(native_shape, dtype=labels.dtype)
+def native_block(
+    block: torch.Tensor, where: Sequence[slice], lattice: Lattice, native_shape: Sequence[int]
+) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    """A block (C, …) of the model grid as the native grid sees it, and its place there; what lies outside is cut off.
+
+    Args:
+        block: any values, on the model grid.
+        where: the model voxels that it covers, with start and stop.
+        lattice: of :func:`find_lattice`.
+        native_shape: size of the native grid.
+
+    Returns:
+        A view of the block with its axes permuted and turned, and native slices; empty ones where nothing is inside.
+
+    >>> values, place = native_block(torch.arange(4).reshape(1, 4, 1, 1), [slice(0, 4), slice(0, 1), slice(0, 1)],
+    ...     ([0, 1, 2], [-1, 1, 1], [2, 0, 0]), (9, 1, 1))  # model = 2 − native: native 0, 1, 2 are model 2, 1, 0
+    >>> values.ravel().tolist(), place[0]
+    ([2, 1, 0], slice(0, 3, None))
+    """
+    axes, signs, offsets = lattice
+    moved = block.permute(0, *(axis + 1 for axis in axes))
     target, flips = [], []
-    for axis, (sign, offset) in enumerate(zip(signs, offsets, strict=True)):
-        size = moved.shape[axis]
-        first = -offset if sign > 0 else offset - size + 1
-        low, high = max(first, 0), min(first + size, native_shape[axis])
-        if high <= low:
-            return out
+    for axis, (model, sign, offset) in enumerate(zip(axes, signs, offsets, strict=True)):
+        start, stop = where[model].start, where[model].stop
+        first = start - offset if sign > 0 else offset - stop + 1
+        low = max(first, 0)
+        high = max(min(first + stop - start, native_shape[axis]), low)
         target.append(slice(low, high))
         if sign < 0:
-            flips.append(axis)
-        start = low - first if sign > 0 else size - (high - first)
-        moved = moved.narrow(axis, start, high - low)
-    out[tuple(target)] = moved.flip(flips) if flips else moved
-    return out
+            flips.append(axis + 1)
+        begin = low - first if sign > 0 else first + stop - start - high
+        moved = moved.narrow(axis + 1, min(max(begin, 0), stop - start), high - low)
+    return (moved.flip(flips) if flips else moved), tuple(target)
 
 
-def _interpolate(scores: torch.Tensor, transform: np.ndarray, native_shape: tuple[int, ...], slab: int) -> torch.Tensor:
+def _interpolate(
+    scores: torch.Tensor, transform: np.ndarray, native_shape: tuple[int, ...], slab: int, watch: Watch | None
+) -> torch.Tensor:
     """argmax of linearly interpolated scores, a slab of native planes at a time."""
     out = torch.zeros(native_shape, dtype=torch.uint8 if scores.shape[0] <= 256 else torch.int16)
     matrix = torch.tensor(transform, dtype=torch.float32, device=scores.device)
@@ -116,6 +145,8 @@ def _interpolate(scores: torch.Tensor, transform: np.ndarray, native_shape: tupl
         grid = ((2 * model + 1) / size - 1).flip(-1)[None].to(source.dtype)
         values = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
         out[begin : begin + len(x)] = (values.argmax(0) * inside).to(out.dtype).cpu()
+        if watch is not None:
+            watch(values, (slice(begin, begin + len(x)), *(slice(0, n) for n in native_shape[1:])), inside)
     return out
 
 
@@ -137,15 +168,18 @@ class LabelsOnNativeGridd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.values = [int(value) for value in values]
         self.image_key = image_key
+        self.watch: Watch | None = None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring every prediction home."""
+        """Bring every prediction home; ``watch`` (an attribute, None by default) is shown scores on their way."""
         out = dict(data)
         image = out[self.image_key]
         native_affine = np.asarray(image.meta["original_affine"], float)
         native_shape = [int(n) for n in np.asarray(image.meta["spatial_shape"]).ravel()[:3]]
         for key in self.key_iterator(out):
             scores = out[key].as_tensor() if hasattr(out[key], "as_tensor") else out[key]
-            classes = labels_on_grid(scores, np.asarray(image.affine, float), native_shape, native_affine)
+            classes = labels_on_grid(
+                scores, np.asarray(image.affine, float), native_shape, native_affine, watch=self.watch
+            )
             out[key] = values_from_classes(classes, self.values)[None]
         return out

@@ -16,6 +16,7 @@ from pipeline.errors import RequestError
 from pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
 from pipeline.inference.stitch import Forward, class_indices, stitch
 from pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
+from pipeline.inference.watch import TileWatch
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
@@ -45,9 +46,12 @@ class DenseInferer(Inferer):
             combinations are averaged.
         reduce: ``scores`` returns float32 logits (mean probabilities with flips), (B, C, *spatial); ``labels`` returns
             class indices, (B, 1, *spatial) uint8, reduced tile by tile so that no class map of the whole scan is held.
+        temperature: divides the logits where probabilities are asked for (:meth:`log_probabilities`); scores and labels
+            are the same at any temperature. `rarevox calibrate` fits it.
 
     Raises:
-        RequestError: an unknown mode or reduction, or windows for a network of valid convolutions.
+        RequestError: an unknown mode or reduction, windows for a network of valid convolutions, or a temperature that
+            is not positive.
 
     A device (or a machine) that runs out of memory is asked for less: single tiles, then smaller ones, then results
     gathered on the CPU; the notes say so. The result is the same.
@@ -55,6 +59,8 @@ class DenseInferer(Inferer):
     Attributes:
         notes: what the last call decided (``tiles`` or ``windows``; ``out_of_memory``, the steps down), for the result
             row.
+        watch: None, or who is shown the class scores of each tile where they are reduced to labels; see
+            :class:`pipeline.inference.watch.TileWatch`.
 
     Example:
         >>> network = torch.nn.Conv3d(1, 2, 1)
@@ -76,6 +82,7 @@ class DenseInferer(Inferer):
         memory_gb: float | None = None,
         flips: Sequence[int] = (),
         reduce: str = "scores",
+        temperature: float = 1.0,
     ) -> None:
         if mode not in MODES or reduce not in REDUCTIONS:
             raise RequestError(
@@ -83,6 +90,8 @@ class DenseInferer(Inferer):
             )
         if mode == "window" and (window_size is None or any(geometry.margin)):
             raise RequestError("mode 'window' needs window_size and a network that keeps the size; use mode 'exact'")
+        if not temperature > 0:
+            raise RequestError(f"temperature is {temperature}; expected a positive number (1 changes nothing)")
         self.geometry = geometry
         self.precision = precision
         self.mode = mode
@@ -93,7 +102,18 @@ class DenseInferer(Inferer):
         self.memory_gb = memory_gb
         self.flips = tuple(flips)
         self.reduce = reduce
+        self.temperature = float(temperature)
         self.notes: dict[str, Any] = {}
+        self.watch: TileWatch | None = None
+
+    def log_probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        """The logarithms of the class probabilities at ``temperature``, float32, from scores (C, …) of this inferer.
+
+        log softmax(logits / T); mean probabilities p over flips become log softmax(log p / T), which at T = 1 is log p.
+        """
+        scores = scores.float()
+        logits = scores.clamp_min(torch.finfo(torch.float32).tiny).log() if self.flips else scores
+        return torch.log_softmax(logits / self.temperature, 0)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -150,6 +170,7 @@ class DenseInferer(Inferer):
             counts = fewest_tiles(shape, rules, effort.voxels / effort.batch, box)
             tiles = list(plan(shape, counts, rules, box))
             self.notes = {"tiles": len(tiles)} | ({"out_of_memory": steps} if steps else {})
+            shown = self._shown(box) if labels else None
             try:
                 return stitch(
                     image,
@@ -160,6 +181,7 @@ class DenseInferer(Inferer):
                     batch=effort.batch,
                     on_device=effort.on_device,
                     labels=labels,
+                    watch=shown,
                 )
             except (RuntimeError, MemoryError) as error:
                 less = effort.less(tiles) if is_out_of_memory(error) else None
@@ -238,7 +260,25 @@ class DenseInferer(Inferer):
             steps, batch = [f"window batch {batch} to 1"], 1
         inner = tuple(slice(b - first, e - first) for (b, e), (first, _) in zip(box, around, strict=True))
         kept = scores[(slice(None), *inner)]
+        shown = self._shown(box) if labels else None
+        if shown is not None:
+            shown(kept, tuple(slice(0, n) for n in kept.shape[1:]))
         return class_indices(kept) if labels else kept
+
+    def _shown(self, box: Box | None) -> Callable[[torch.Tensor, tuple[slice, ...]], None] | None:
+        """Begin a pass for whoever watches; who takes scores at their place in the box."""
+        watch = self.watch
+        if watch is None:
+            return None
+        watch.begin()
+        first = [begin for begin, _ in box] if box else None
+
+        def take(scores: torch.Tensor, where: tuple[slice, ...]) -> None:
+            if first is not None:
+                where = tuple(slice(w.start + n, w.stop + n) for w, n in zip(where, first, strict=True))
+            watch.take(scores, where)
+
+        return take
 
 
 def _device_of(network: Any, image: torch.Tensor) -> torch.device:

@@ -14,10 +14,13 @@ from pipeline.console import console, progress_bar
 from pipeline.datalist import find_scans
 from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, read_json, write_json
+from pipeline.inference.entropy import EntropyMap
 from pipeline.inference.saving import save_labels
 from pipeline.inference.segment import Segmentation, Segmenter
+from pipeline.volumes import write_shares
 
 RESULT_FILE = "predictions.json"
+_ENDINGS = ("_seg.nii.gz", "_entropy.nii.gz")
 
 
 def predict(
@@ -29,6 +32,7 @@ def predict(
     settings: Sequence[str] = (),
     overwrite: bool = True,
     masks: str | Path | None = None,
+    entropy: bool = False,
 ) -> int:
     """Segment scans with a trained run.
 
@@ -40,6 +44,7 @@ def predict(
         settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
         overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call.
         masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
+        entropy: write ``CASE_entropy.nii.gz`` too, see :class:`pipeline.inference.entropy.EntropyMap`.
 
     Returns:
         Exit status: 0, or 1 where some scans failed.
@@ -53,13 +58,13 @@ def predict(
         raise RequestError(f"{run} normalises inside a mask; give the folder of the scans' masks with --masks")
     items = find_scans([*scans], config["channels"], masks)
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
-    rows = {} if overwrite else _done(folder)
+    rows = {} if overwrite else _done(folder, entropy)
     segmenter = Segmenter(run, "inference", device=device, settings=settings)
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
     todo = [item for item in items if item["case"] not in rows]
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(todo))
-        for found in segmenter(todo):
+        for found in segmenter(todo, (lambda _: EntropyMap()) if entropy else None):
             rows[found.case] = _store(found, folder, structures)
             _write(folder, rows, run, structures)
             bar.advance(task)
@@ -75,15 +80,20 @@ def predict(
 
 def _holds_predictions(folder: Path) -> bool:
     """Whether everything in the folder is an earlier prediction's."""
-    return all(entry.name == RESULT_FILE or entry.name.endswith("_seg.nii.gz") for entry in folder.iterdir())
+    return all(entry.name == RESULT_FILE or entry.name.endswith(_ENDINGS) for entry in folder.iterdir())
 
 
-def _done(folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier call whose label maps are there."""
+def _done(folder: Path, entropy: bool) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier call whose maps are there."""
     if not (folder / RESULT_FILE).is_file():
         return {}
     rows = read_json(folder / RESULT_FILE)["scans"]
-    return {row["case"]: row for row in rows if row["status"] == "ok" and (folder / str(row["output"])).is_file()}
+    wanted = ("output", "entropy") if entropy else ("output",)
+    return {
+        row["case"]: row
+        for row in rows
+        if row["status"] == "ok" and all((folder / str(row.get(key))).is_file() for key in wanted)
+    }
 
 
 def _store(found: Segmentation, folder: Path, structures: dict[str, int]) -> dict[str, Any]:
@@ -95,8 +105,10 @@ def _store(found: Segmentation, folder: Path, structures: dict[str, int]) -> dic
         return row
     try:
         path, grid = save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder)
+        if found.watch is not None:
+            row["entropy"] = write_shares(folder / f"{found.case}_entropy.nii.gz", found.watch.values, grid).name
     except (OSError, ValueError) as error:
-        return row | {"reason": f"label map not written: {reason_of(error)}"}
+        return row | {"reason": f"maps not written: {reason_of(error)}"}
     volume = {
         name: round(float(np.count_nonzero(found.labels == v)) * grid.voxel_ml, 4) for name, v in structures.items()
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import torch
 from pipeline.bundle import require_run
 from pipeline.compose import parse_setting, put, read_yaml
 from pipeline.errors import RequestError, reason_of
+from pipeline.inference.watch import NativeWatch, Watch
 from pipeline.training.train import build
 from transforms.clean import CleanLabelsd
+from transforms.native_grid import find_lattice
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Segmentation:
         seconds: reading, network and the way back.
         notes: what the inferer decided.
         raw: the label values before post-processing; None where none is declared.
+        watch: who was shown the class probabilities; None where nobody asked.
     """
 
     item: dict[str, Any]
@@ -38,6 +42,7 @@ class Segmentation:
     seconds: float = 0.0
     notes: Mapping[str, Any] | None = None
     raw: np.ndarray | None = None
+    watch: Any = None
 
     @property
     def case(self) -> str:
@@ -95,16 +100,40 @@ class Segmenter:
         """Label values (X, Y, Z) of a preprocessed scan on its own grid."""
         return self._both(data)[0]
 
-    def _both(self, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    def _both(self, data: dict[str, Any], watch: Watch | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The label values, and what they were before post-processing if there is any."""
-        prediction = self.inferer(data["image"][None], self.network)[0]
-        found = self.cleaner(self.to_native({**data, "pred": prediction}))
+        with self._shown_to(watch, data["image"]):
+            prediction = self.inferer(data["image"][None], self.network)[0]
+            native = self.to_native({**data, "pred": prediction})
+        found = self.cleaner(native)
         return np.asarray(found["pred"])[0], np.asarray(found["raw"])[0] if "raw" in found else None
 
-    def __call__(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Segmentation]:
+    @contextmanager
+    def _shown_to(self, watch: Watch | None, image: Any) -> Iterator[None]:
+        """Show the class probabilities to ``watch``: tile by tile, or on the way back where the scan was resampled."""
+        if watch is None:
+            yield
+            return
+        lattice = find_lattice(np.asarray(image.affine), np.asarray(image.meta["original_affine"]))
+        shape = [int(n) for n in np.asarray(image.meta["spatial_shape"]).ravel()[:3]]
+        shown = NativeWatch(watch, self.inferer.log_probabilities, shape, lattice)
+        shown.begin()
+        try:
+            self.inferer.watch, self.to_native.watch = shown, shown.native
+            yield
+        finally:
+            self.inferer.watch = self.to_native.watch = None
+
+    def __call__(
+        self, items: Iterable[Mapping[str, Any]], watch: Callable[[Mapping[str, Any]], Watch | None] | None = None
+    ) -> Iterator[Segmentation]:
         """Segment scans one after the other, the next being read while this one is computed.
 
         A scan that cannot be read or segmented gives its reason and stops nothing.
+
+        Args:
+            items: entries of a data list.
+            watch: makes of an item who is shown its class probabilities; it is in the result.
         """
         listed = [dict(item) for item in items]
         with ThreadPoolExecutor(1) as pool:
@@ -116,9 +145,11 @@ class Segmenter:
                     data = current.result()
                     if position + 1 < len(listed):
                         upcoming.append(pool.submit(self.read, listed[position + 1]))
-                    labels, raw = self._both(data)
+                    watching = watch(item) if watch is not None else None
+                    labels, raw = self._both(data, watching)
                     del data
-                    yield Segmentation(item, labels, "", time.monotonic() - began, dict(self.inferer.notes), raw)
+                    seconds = time.monotonic() - began
+                    yield Segmentation(item, labels, "", seconds, dict(self.inferer.notes), raw, watching)
                 except Exception as error:  # whatever is wrong with one scan must not stop the others
                     if not upcoming and position + 1 < len(listed):
                         upcoming.append(pool.submit(self.read, listed[position + 1]))

@@ -22,6 +22,7 @@ def stitch(
     batch: int = 1,
     on_device: bool = True,
     labels: bool = False,
+    watch: Callable[[torch.Tensor, tuple[slice, ...]], None] | None = None,
 ) -> torch.Tensor:
     """Compute each tile and put it in its place.
 
@@ -34,6 +35,7 @@ def stitch(
         batch: tiles of one size that are computed together.
         on_device: the result gathers on ``device`` and comes over once; else each tile comes over by itself.
         labels: reduce to class indices tile by tile, so that no class map of the whole is held.
+        watch: is shown the scores (C, …) of each tile and their place in the volume or box.
 
     Returns:
         On the CPU, float32 scores (C, *size), or class indices (1, *size), uint8 (int16 above 256 classes).
@@ -48,6 +50,8 @@ def stitch(
     for group, blocks in zip(groups, on_device_blocks(block, len(groups), device), strict=True):
         for tile, scores in zip(group, forward(blocks), strict=True):
             kept = scores[(slice(None), *tile.keep)]
+            if watch is not None:
+                watch(kept, tile.output)
             part = class_indices(kept) if labels else kept.float()
             if result is None:
                 place = device if on_device else torch.device("cpu")

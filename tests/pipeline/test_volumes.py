@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.volumes import write_labels
+from pipeline.volumes import write_labels, write_shares
 from transforms.reader import Scan, read_scan
 
 SFORM = np.array([[0.0, -2.0, 0.0, 10.0], [1.5, 0.0, 0.0, 20.0], [0.0, 0.0, 3.0, -5.0], [0.0, 0.0, 0.0, 1.0]])
@@ -96,3 +96,15 @@ def test_a_failed_write_leaves_the_older_file(tmp_path: Path, monkeypatch: pytes
         write_labels(path, np.zeros((2, 1, 1), int), scan)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_shares_are_bytes_with_a_slope(tmp_path: Path) -> None:
+    source = stored(tmp_path / "a.nii.gz", (4, 3, 2), (2, 1))
+    values = (np.arange(24).reshape(4, 3, 2) * 11).astype(np.uint8)
+    after = nib.load(write_shares(tmp_path / "s.nii.gz", values, read_scan(source)))
+    assert after.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(after.get_fdata(), values / 255, atol=1e-7)
+    np.testing.assert_array_equal(after.affine, nib.load(source).affine)
+    assert int(after.header["sform_code"]) == 2
+    with pytest.raises(ValueError, match="uint8"):
+        write_shares(tmp_path / "s.nii.gz", values / 255, read_scan(source))
