@@ -35,6 +35,26 @@ def crop_padded(volume: torch.Tensor, start: Sequence[int], size: Sequence[int])
     return F.pad(block, flat) if any(flat) else block.clone()
 
 
+def crop_into(out: torch.Tensor, volume: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
+    """Fill ``out`` (C, *size) with the block from ``start`` of ``volume`` (C, *spatial), zeros where it leaves it.
+
+    One copy, converting the type; of a memory-mapped volume only the block is read.
+
+    >>> crop_into(torch.ones(1, 3), torch.tensor([[1, 2, 3]]), [-1]).tolist()
+    [[0.0, 1.0, 2.0]]
+    """
+    source, target, whole = volume, out, True
+    for axis, (s, p, n) in enumerate(zip(start, out.shape[1:], volume.shape[1:], strict=True), start=1):
+        low, high = max(s, 0), max(min(s + p, n), 0)
+        source = source.narrow(axis, low, max(high - low, 0)) if low < n else source.narrow(axis, 0, 0)
+        target = target.narrow(axis, min(low - s, p), source.shape[axis])
+        whole = whole and source.shape[axis] == p
+    if not whole:
+        out.zero_()
+    target.copy_(source)
+    return out
+
+
 class IndexForegroundd(MapTransform):
     """Add what a sampler needs of a class-index map (1, *spatial) to the data, once for each cached case.
 
@@ -115,12 +135,16 @@ class RandForegroundPatchd(Randomizable, MapTransform):
 
     def randomize(self, data: Any) -> None:
         """Draw the start of the next patch from an index."""
+        self.start = self.place(data, self.R)
+
+    def place(self, data: Any, random: np.random.RandomState) -> tuple[int, ...]:
+        """The start of a patch drawn from an index with the random numbers given."""
         if self.rule not in (VOLUME, data.rule):
             raise ValueError(
                 f"{type(self.sampler).__name__} needs an index by {self.rule}; this case was indexed by {data.rule}: "
                 "give IndexForegroundd the same sampler, patch_size and margin"
             )
-        self.start = self.sampler.draw(data, self.frame, self.R)
+        return self.sampler.draw(data, self.frame, random)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw and cut; the index is dropped from the result."""

@@ -3,6 +3,8 @@
 Draw number i takes its case and every random choice of its transforms from the pair (seed, i) alone. So the order of
 patches does not depend on the number of worker processes, and a resumed run goes on with exactly the patches that the
 uninterrupted one would have seen: the sampler's position is the iteration number.
+
+A patch is copied once: from the case's volume, in memory, memory-mapped or on the device, to its place in the batch.
 """
 
 from __future__ import annotations
@@ -15,79 +17,182 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from transforms.patches import RandForegroundPatchd, crop_into
 
-class PatchDataset(Dataset[dict[str, torch.Tensor]]):
-    """Item i is the i-th draw of a run: a random case, then the random transforms on it.
+Batch = dict[str, torch.Tensor]
+BatchTransform = Callable[[Batch, list[np.random.Generator]], Batch]
+"""Changes a batch in one go; gets a generator for each patch, so that a draw does not depend on its batch."""
+
+
+class PatchDataset(Dataset[Batch]):
+    """Item i is the i-th draw of a run: a random case, a patch of it, then the random transforms on it.
 
     Cases come in shuffled rounds: each round visits every case once before any comes again.
 
     Args:
-        data: cached, deterministic cases (a sequence of dictionaries).
-        transform: random transforms, seeded afresh for every draw.
+        data: indexed, deterministic cases (a sequence of dictionaries), whose volumes are tensors.
+        transform: random transforms of one patch, seeded afresh for every draw; None leaves patches as they are.
+        patch: cuts the patch; its keys are what a batch holds. None leaves the cutting to ``transform``.
+        batch_transform: what is done to whole batches, where the volumes are (on the device where they are held there).
         seed: the run's seed.
 
     Raises:
         ValueError: there are no cases.
     """
 
-    def __init__(self, data: Sequence[Any], transform: Callable[[Any], Any], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        data: Sequence[Any],
+        transform: Callable[[Any], Any] | None = None,
+        *,
+        patch: RandForegroundPatchd | None = None,
+        batch_transform: BatchTransform | None = None,
+        seed: int = 0,
+    ) -> None:
         if len(data) == 0:
             raise ValueError("there are no training cases; check the fold and the dataset's sections")
         self.data = data
-        self.transform = transform
+        self.transform = None if getattr(transform, "transforms", None) in ((), []) else transform
+        self.patch = patch
+        self.batch_transform = batch_transform
         self.seed = seed
+        self._random = np.random.RandomState(0)
+        self._round: tuple[int, list[int]] = (-1, [])
 
     def case_of(self, draw: int) -> int:
         """The position in ``data`` of the case of draw number ``draw``."""
         turn, place = divmod(draw, len(self.data))
-        return int(np.random.default_rng((self.seed, 1, turn)).permutation(len(self.data))[place])
+        if self._round[0] != turn:
+            order = np.random.default_rng((self.seed, 1, turn)).permutation(len(self.data))
+            self._round = (turn, order.tolist())
+        return self._round[1][place]
 
-    def __getitem__(self, draw: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, draw: int) -> Batch:
         """The tensors of draw number ``draw``, and as ``case_number`` the position of its case in ``data``."""
-        seed = int(np.random.SeedSequence((self.seed, 2, draw)).generate_state(1)[0])
+        return {key: value[0] for key, value in self.__getitems__([draw]).items()}
+
+    def __getitems__(self, draws: Sequence[int]) -> Batch:
+        """The batch of these draws."""
+        cases = [self.case_of(draw) for draw in draws]
+        seeds = [np.random.SeedSequence((self.seed, 2, draw)).generate_state(2).tolist() for draw in draws]
+        if self.patch is None:
+            pairs = zip(cases, seeds, strict=True)
+            batch = collate([self._transformed(self.data[case], seed) for case, (seed, _) in pairs])
+        else:
+            batch = self._cut([self.data[case] for case in cases], seeds)
+        if self.batch_transform is not None:
+            batch = self.batch_transform(batch, [np.random.default_rng((self.seed, 3, draw)) for draw in draws])
+        return {**batch, "case_number": torch.tensor(cases)}
+
+    def _cut(self, cases: list[Any], seeds: list[list[int]]) -> Batch:
+        """A batch with a patch of each case."""
+        assert self.patch is not None
+        starts = []
+        for case, (first, _) in zip(cases, seeds, strict=True):
+            self._random.seed(first)  # 6 µs; a new generator takes 115
+            starts.append(self.patch.place(case[self.patch.index_key], self._random))
+        batch = {str(key): self._blocks(str(key), cases, starts) for key in self.patch.keys}
+        if self.transform is not None:
+            rows = [{key: block[row] for key, block in batch.items()} for row in range(len(cases))]
+            changed = [self._transformed(row, seed) for row, (_, seed) in zip(rows, seeds, strict=True)]
+            batch = collate(changed)
+        sizes = [case[self.patch.index_key].shape for case in cases]
+        return {**batch, "patch_start": torch.tensor(starts), "volume_size": torch.tensor(sizes)}
+
+    def _blocks(self, key: str, cases: list[Any], starts: list[tuple[int, ...]]) -> torch.Tensor:
+        """One patch from each case's volume, float16 as float32."""
+        assert self.patch is not None
+        volumes = [plain(case[key]) for case in cases]
+        first = volumes[0]
+        kind = torch.float32 if first.dtype == torch.float16 else first.dtype
+        shape = (len(cases), first.shape[0], *self.patch.frame.size)
+        out = torch.empty(shape, dtype=kind, device=first.device)
+        for block, volume, start in zip(out, volumes, starts, strict=True):
+            crop_into(block, volume, start)
+        return out
+
+    def _transformed(self, data: Any, seed: int) -> dict[str, Any]:
+        """One item after the random transforms, the tensors of it."""
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=seed)
-        case = self.case_of(draw)
-        drawn = self.transform(self.data[case])
-        tensors = {key: value for key, value in drawn.items() if isinstance(value, torch.Tensor)}
-        return {**tensors, "case_number": torch.tensor(case)}
+        changed = data if self.transform is None else self.transform(data)
+        return {key: value for key, value in changed.items() if isinstance(value, torch.Tensor)}
+
+
+def plain(value: Any) -> Any:
+    """A tensor without MetaTensor bookkeeping."""
+    return value.as_tensor() if hasattr(value, "as_tensor") else value
+
+
+def collate(items: list[dict[str, Any]] | Batch) -> Batch:
+    """Stack plain tensors; MetaTensor bookkeeping, which costs more than the copy, is dropped. A batch stays itself."""
+    if isinstance(items, dict):
+        return items
+    return default_collate([{key: plain(value) for key, value in item.items()} for item in items])
 
 
 class DrawSampler(Sampler[int]):
-    """The numbers of the draws, from ``start`` on without end; a resumed run sets ``start`` to what it has drawn."""
+    """The numbers of the draws that this process makes, without end: every ``world_size``-th from ``rank`` on.
 
-    def __init__(self, start: int = 0) -> None:
+    So the draws of all processes together are those of a single one: with batches of b patches in each of w
+    processes, step i trains on the same patches as one process with batches of b·w.
+
+    Args:
+        start: draws that this process has already made; a resumed run sets it to steps × batch size.
+        rank: the number of this process.
+        world_size: how many processes train together.
+
+    Raises:
+        ValueError: the rank is not one of the processes.
+
+    >>> from itertools import islice
+    >>> list(islice(DrawSampler(2, rank=1, world_size=2), 3))
+    [5, 7, 9]
+    """
+
+    def __init__(self, start: int = 0, *, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank} of {world_size} processes; expected 0 to {world_size - 1}")
         self.start = start
+        self.rank = rank
+        self.world_size = world_size
 
     def __iter__(self) -> Iterator[int]:
         """Count."""
         number = self.start
         while True:
-            yield number
+            yield number * self.world_size + self.rank
             number += 1
 
 
-def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Stack plain tensors; MetaTensor bookkeeping, which costs more than the copy, is dropped."""
-    plain = [{k: v.as_tensor() if hasattr(v, "as_tensor") else v for k, v in item.items()} for item in items]
-    return default_collate(plain)
-
-
 def patch_loader(
-    dataset: PatchDataset, batch_size: int, *, workers: int = 0, device: torch.device | str = "cpu"
-) -> DataLoader[dict[str, torch.Tensor]]:
+    dataset: PatchDataset,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> DataLoader[Batch]:
     """The endless loader of a run.
 
     Args:
         dataset: the draws.
-        batch_size: patches in a batch.
+        batch_size: patches in a batch of this process.
         workers: loader processes; 0 draws in the training process, which is right for cached cases on a CPU.
         device: pinned memory is used for CUDA.
+        rank: the number of this process; None asks torch.distributed, where it has been started.
+        world_size: how many processes train together; None likewise.
     """
+    started = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if rank is None:
+        rank = torch.distributed.get_rank() if started else 0
+    if world_size is None:
+        world_size = torch.distributed.get_world_size() if started else 1
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=DrawSampler(),
+        sampler=DrawSampler(rank=rank, world_size=world_size),
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.device(device).type == "cuda",

@@ -14,7 +14,7 @@ from transforms import (
     RandForegroundPatchd,
     UniformSampler,
 )
-from transforms.patches import crop_padded
+from transforms.patches import crop_into, crop_padded
 
 SAMPLERS = [ClassBalancedSampler(), LesionBalancedSampler(), ForegroundUniformSampler()]
 
@@ -75,6 +75,13 @@ def test_crop_padded_equals_cropping_a_padded_volume() -> None:
     for start in itertools.product((-7, -1, 0, 2, 4), repeat=3):
         expected = padded[:, start[0] + 9 :, start[1] + 9 :, start[2] + 9 :][:, :3, :4, :5]
         assert torch.equal(crop_padded(volume, start, (3, 4, 5)), expected)
+        assert torch.equal(crop_into(torch.full((2, 3, 4, 5), 7.0), volume, start), expected)
+
+
+def test_blocks_wholly_outside_are_zero() -> None:
+    volume = torch.ones(1, 4, 4)
+    for start in ((9, 0), (-5, 0), (0, 4), (0, -3)):
+        assert not crop_into(torch.ones(1, 3, 3), volume, start).any()
 
 
 def test_an_index_of_another_sampler_or_patch_is_refused() -> None:

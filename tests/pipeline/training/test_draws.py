@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 
 from pipeline.training.draws import DrawSampler, PatchDataset, patch_loader
 from transforms import IndexForegroundd, RandForegroundPatchd
+from transforms.patches import crop_padded
 
 
 def dataset(cases: int = 5, seed: int = 0) -> PatchDataset:
@@ -16,12 +18,9 @@ def dataset(cases: int = 5, seed: int = 0) -> PatchDataset:
         label = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
         label[0, number, 2, 3] = 1
         data.append(index({"image": torch.full((1, 8, 8, 8), float(number)), "label": label, "case": str(number)}))
-    steps = [
-        RandForegroundPatchd(["image", "label"], (4, 4, 4)),
-        RandFlipd(["image", "label"], prob=0.5, spatial_axis=0),
-        RandGaussianNoised("image", prob=0.5, std=0.1),
-    ]
-    return PatchDataset(data, Compose(steps), seed=seed)
+    patch = RandForegroundPatchd(["image", "label"], (4, 4, 4))
+    steps = [RandFlipd(["image", "label"], prob=0.5, spatial_axis=0), RandGaussianNoised("image", prob=0.5, std=0.1)]
+    return PatchDataset(data, Compose(steps), patch=patch, seed=seed)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -53,6 +52,49 @@ def test_the_sampler_goes_on_where_a_run_stopped() -> None:
     sampler = DrawSampler()
     sampler.start = 42
     assert list(itertools.islice(sampler, 3)) == [42, 43, 44]
+
+
+def test_a_batch_is_its_draws_whatever_is_drawn_with_them() -> None:
+    draws = dataset()
+    batch = draws.__getitems__([7, 3, 11])
+    for row, number in enumerate((7, 3, 11)):
+        assert same(draws[number], {key: value[row] for key, value in batch.items()})
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_together_draw_what_one_draws_with_the_batch_of_all(world_size: int) -> None:
+    single = patch_loader(dataset(), 2 * world_size)
+    ranks = [patch_loader(dataset(), 2, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for whole, *parts in itertools.islice(zip(single, *ranks, strict=False), 3):
+        for rank, part in enumerate(parts):
+            assert same(part, {key: value[rank::world_size] for key, value in whole.items()})
+
+
+def test_a_resumed_rank_goes_on_with_its_own_draws() -> None:
+    """Rank 1 of 2 has made 4 draws (1, 3, 5, 7); the next are 9 and 11."""
+    loader = patch_loader(dataset(), 2, rank=1, world_size=2)
+    loader.sampler.start = 4
+    expected = dataset().__getitems__([9, 11])
+    assert same(next(iter(loader)), expected)
+    with pytest.raises(ValueError, match="rank is 2 of 2 processes; expected 0 to 1"):
+        DrawSampler(rank=2, world_size=2)
+
+
+def test_the_patch_is_the_block_at_its_start_and_cases_may_be_cut_by_a_transform() -> None:
+    """Without augmentation, a batch holds the volume's voxels, zeros outside; half precision comes as float32."""
+    draws = dataset()
+    plain = PatchDataset(draws.data, patch=draws.patch)
+    batch = plain.__getitems__(list(range(8)))
+    columns = (batch[key] for key in ("case_number", "patch_start", "image", "label"))
+    for case, start, image, label in zip(*columns, strict=True):
+        volume = draws.data[int(case)]
+        assert torch.equal(image, crop_padded(volume["image"], start.tolist(), (4, 4, 4)))
+        assert torch.equal(label, crop_padded(volume["label"], start.tolist(), (4, 4, 4)))
+        assert bool(label.any())
+    whole = PatchDataset(draws.data, RandForegroundPatchd(["image", "label"], (4, 4, 4)))
+    assert whole.__getitems__([0, 1])["image"].shape == (2, 1, 4, 4, 4)
+    half = [{**case, "image": case["image"].half()} for case in draws.data]
+    assert same(PatchDataset(half, patch=draws.patch)[5], plain[5])
 
 
 def test_batches_hold_plain_tensors() -> None:
