@@ -238,6 +238,39 @@ def compare(folders: Sequence[Path], output: Path | None, metric: str, names: Se
 
 
 @cli.command()
+@click.argument("history", type=FOLDER, metavar="DB")
+@click.option("--add", type=FOLDER, multiple=True, help="Folder of `evaluate` or `score` to add. Repeatable.")
+@click.option("--site", default="", help="Where the added cases come from.")
+@click.option("--scanner", default="", help="What the added cases were made with.")
+@click.option("--date", "day", metavar="ISO", help="When they were reviewed.  [default: today, UTC]")
+@click.option("--by", type=click.Choice(["site", "scanner"]), help="A chart for each of them too.")
+@click.option("--baseline", type=FOLDER, help="Evaluation to compare with, instead of the first cases.")
+@click.option(
+    "--baseline-cases", metavar="N", type=int, default=30, show_default=True, help="First cases, to learn from."
+)
+@click.option(
+    "--false-alarm-every",
+    metavar="N",
+    type=float,
+    default=1000,
+    show_default=True,
+    help="Cases from one false alarm to the next, on average.",
+)
+@click.option("--since", metavar="ISO", help="Leave out cases before this date.")
+@click.option("--output", type=FOLDER, help="Folder for monitor.json and monitor.html.")
+def monitor(history: Path, baseline_cases: int, false_alarm_every: float, **options: Any) -> int:
+    """Keep the Dice of reviewed cases in DB (SQLite) and look for a sustained drop; status 1 on an alarm."""
+    from pipeline.review.monitor import monitor as run
+    from pipeline.review.monitor_chart import ChartOptions
+
+    try:
+        design = ChartOptions(baseline=baseline_cases, run_length=false_alarm_every)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    return run(history, options.pop("output"), options=design, **options)
+
+
+@cli.command()
 def doctor() -> int:
     """Versions, devices and known-bad combinations."""
     from pipeline.doctor import doctor as run

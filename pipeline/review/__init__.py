@@ -1,0 +1,1 @@
+"""Looking back on what was reviewed: annotators against one another, and Dice over time."""
