@@ -9,7 +9,18 @@ from click.testing import CliRunner
 
 from pipeline.cli import cli, main
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "score", "compare", "tune-postprocessing", "doctor")
+COMMANDS = (
+    "demo",
+    "prepare",
+    "train",
+    "evaluate",
+    "predict",
+    "score",
+    "compare",
+    "monitor",
+    "tune-postprocessing",
+    "doctor",
+)
 
 
 def status_of(arguments: list[str]) -> int:
@@ -35,6 +46,7 @@ def test_options_of_the_contract() -> None:
         "predict": {"--output"},
         "score": {"--output"},
         "compare": {"--output", "--metric", "--name"},
+        "monitor": {"--add", "--site", "--scanner", "--date", "--by", "--baseline", "--since", "--output"},
         "tune-postprocessing": {"--device"},
     }
     for command, options in expected.items():
