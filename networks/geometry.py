@@ -141,6 +141,26 @@ class Geometry:
         self.check(input_size)
         return tuple(n - 2 * margin for n, margin in zip(self._sizes(input_size), self.margin, strict=True))
 
+    def loss_margins(self, loss_margin: PerAxis = 0) -> tuple[int, ...]:
+        """Voxels from each face of the output that the loss leaves out, one figure for each axis.
+
+        One number counts for the axes along which the network sees neighbours; a network on slices keeps all slices.
+
+        >>> Geometry(receptive_field=(87, 87, 1)).loss_margins(18)
+        (18, 18, 0)
+        """
+        if isinstance(loss_margin, int):
+            return tuple(loss_margin if field > 1 else 0 for field in self.receptive_field)
+        return self._sizes(loss_margin)
+
+    def unseen(self, loss_margin: PerAxis = 0) -> tuple[int, ...]:
+        """Voxels from each face of the input that the loss does not see: the margin and those that it leaves out.
+
+        >>> Geometry(receptive_field=(51, 51), margin=24).unseen(2)
+        (26, 26)
+        """
+        return tuple(m + n for m, n in zip(self.margin, self.loss_margins(loss_margin), strict=True))
+
     def input_size(self, output_size: PerAxis) -> tuple[int, ...]:
         """The smallest input size whose output covers ``output_size``.
 

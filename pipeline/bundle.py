@@ -43,7 +43,8 @@ def target_name(component: Any) -> str:
     'HighResNet'
     """
     target = component.get("_target_", "") if isinstance(component, Mapping) else str(component)
-    return str(target).rsplit(".", 1)[-1]
+    name = str(target).rsplit(".", 1)[-1]
+    return f"{target_name(component['network'])} on slices" if name == "SliceWise" else name
 
 
 def bundle_metadata(

@@ -97,9 +97,13 @@ def channels_last(spatial_dims: int) -> torch.memory_format:
     return torch.channels_last_3d if spatial_dims == 3 else torch.channels_last
 
 
-def place_network(network: torch.nn.Module, device: torch.device, spatial_dims: int = 3) -> torch.nn.Module:
-    """Move a network to its device, weights channels-last."""
-    return network.to(device=device, memory_format=channels_last(spatial_dims))  # type: ignore[call-overload]
+def place_network(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Move a network to its device, the weights of its convolutions (of two axes or three) channels-last."""
+    network = network.to(device)
+    for parameter in network.parameters():
+        if parameter.ndim in (4, 5):
+            parameter.data = parameter.data.contiguous(memory_format=channels_last(parameter.ndim - 2))
+    return network
 
 
 def available_memory_gb(device: torch.device) -> float:

@@ -23,6 +23,7 @@ from transforms.samplers import (
     PatchSampler,
     UniformSampler,
 )
+from transforms.slices import SlicesLastd
 from transforms.white_matter import WhiteMatterZScored
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Scan",
     "ScanError",
     "ScanReader",
+    "SlicesLastd",
     "UniformSampler",
     "WhiteMatterZScored",
     "ZScored",

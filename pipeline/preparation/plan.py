@@ -14,21 +14,27 @@ from networks import Geometry
 from pipeline.dataset import Dataset
 from pipeline.device import Precision, channels_last, place_network
 from pipeline.files import read_json
+from transforms.slices import slice_order
 
 
-def median_size(dataset: Dataset, spacing: Sequence[float] | None) -> list[int] | None:
-    """Median size of the dataset's volumes along R, A, S in voxels of the training grid; None where it is not known."""
+def median_size(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: str | None = None) -> list[int] | None:
+    """Median size of the dataset's volumes along R, A, S in voxels of the training grid; None where it is not known.
+
+    With ``slice_axis`` (see :func:`transforms.slices.slice_order`) the axis across the slices is last.
+    """
     path = dataset.path.parent / "fingerprint.json"
     if not path.is_file():
         return None
     cases = read_json(path).get("per_case", [])
     if not cases:
         return None
-    extents = np.median([_along_ras(case) for case in cases], axis=0)
-    return [
-        max(round(size if spacing is None else size * own / t), 1)
-        for (size, own), t in zip(extents, spacing or (1.0, 1.0, 1.0), strict=True)
-    ]
+    sizes = []
+    for along in map(_along_ras, cases):
+        grid = [own for _, own in along] if spacing is None else [float(t) for t in spacing]
+        size = [n * own / t for (n, own), t in zip(along, grid, strict=True)]
+        order = (0, 1, 2) if slice_axis is None else slice_order(grid, slice_axis)
+        sizes.append([size[axis] for axis in order])
+    return [max(round(size), 1) for size in np.median(sizes, axis=0)]
 
 
 def _along_ras(case: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -39,27 +45,33 @@ def _along_ras(case: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def plan_patch(
-    dataset: Dataset, patch_size: Sequence[int], geometry: Geometry, loss_margin: int, spacing: Sequence[float] | None
+    dataset: Dataset,
+    patch_size: Sequence[int],
+    geometry: Geometry,
+    loss_margin: int | Sequence[int],
+    spacing: Sequence[float] | None,
+    slice_axis: str | None = None,
 ) -> list[int]:
     """The patch to train on: the overlay's, reshaped to the volumes at about the same number of voxels.
 
     A patch is never larger than the median volume (rounded up to a size that the network takes): what lies outside
     would be padding. For networks that keep the size, voxels saved on short axes go to the long ones, so small crops
-    such as 36×50×35 are trained on nearly whole. Valid convolutions keep the overlay's extent on the other axes.
+    such as 36×50×35 are trained on nearly whole. Valid convolutions keep the overlay's extent on the other axes. An
+    axis along which the network sees no neighbours (across slices) never grows.
     """
-    size = median_size(dataset, spacing)
+    size = median_size(dataset, spacing, slice_axis)
     patch = [int(n) for n in patch_size]
     if size is None or len(size) != len(patch):
         return patch
-    lost = [2 * (m + loss_margin) for m in geometry.margin]
+    lost = [2 * m for m in geometry.unseen(loss_margin)]
     largest = list(geometry.preferred_size([n + extra for n, extra in zip(size, lost, strict=True)]))
     fitted = [min(n, limit) for n, limit in zip(patch, largest, strict=True)]
-    if any(geometry.margin) or loss_margin:
+    if any(lost):
         return fitted
     step = [math.lcm(m, p) for m, p in zip(geometry.multiple, geometry.preferred_multiple, strict=True)]
     budget = math.prod(patch)
     while True:
-        room = [a for a in range(len(fitted)) if fitted[a] + step[a] <= largest[a]]
+        room = [a for a in range(len(fitted)) if fitted[a] + step[a] <= largest[a] and geometry.receptive_field[a] > 1]
         room = [a for a in room if math.prod(fitted) // fitted[a] * (fitted[a] + step[a]) <= 1.05 * budget]
         if not room:
             return fitted
@@ -111,7 +123,7 @@ def seconds_per_patch(
     """
     device = precision.device
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network = place_network(network, device, len(patch_size)).train()
+    network = place_network(network, device).train()
     image = torch.randn(2, in_channels, *patch_size, device=device)
     image = image.contiguous(memory_format=channels_last(len(patch_size)))
     taken = []

@@ -16,6 +16,7 @@ from pipeline.evaluation.gates import read_gates
 from pipeline.files import claim_folder
 from pipeline.preparation.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
 from pipeline.training.learn import learn_normalisation
+from transforms.slices import slice_order
 
 
 def train(
@@ -72,6 +73,7 @@ def train(
             settings=settings,
             options=options,
         )
+        _check_slices(config)
         _fit_patch(config, data, config_files, settings)
     check(config, data)
     if not resume:
@@ -122,7 +124,21 @@ def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path
     if _is_set("patch_size", files, settings):
         return
     geometry = build(config, "geometry")
-    config["patch_size"] = plan_patch(data, config["patch_size"], geometry, config["loss_margin"], config["spacing"])
+    config["patch_size"] = plan_patch(
+        data, config["patch_size"], geometry, config["loss_margin"], config["spacing"], config["slice_axis"]
+    )
+
+
+def _check_slices(config: dict[str, Any]) -> None:
+    """Refuse an unknown ``slice_axis``; with one, a patch of two numbers is one slice."""
+    if config["slice_axis"] is None:
+        return
+    try:
+        slice_order((1.0, 1.0, 1.0), config["slice_axis"])
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    if len(config["patch_size"]) == 2:
+        config["patch_size"] = [*config["patch_size"], 1]
 
 
 def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> bool:
@@ -189,12 +205,17 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     """
     geometry = build(config, "geometry")
     patch = config["patch_size"]
+    if geometry.spatial_dims != 3:
+        raise RequestError(
+            f"{target_name(config['network_def'])} works on {geometry.spatial_dims} axes and scans have 3; networks on "
+            "slices are wrapped in networks.slices.SliceWise, as in --network highresnet2d, deepmedic2d or unet2d"
+        )
     try:
         geometry.check(patch, "patch_size")
     except ValueError as error:
         raise RequestError(str(error)) from error
     loss_margin = config["loss_margin"]
-    effective = [n - 2 * (m + loss_margin) for n, m in zip(patch, geometry.margin, strict=True)]
+    effective = [n - 2 * m for n, m in zip(patch, geometry.unseen(loss_margin), strict=True)]
     if min(effective) < 1:
         raise RequestError(
             f"patch_size {patch} less the network's margin {geometry.margin} and loss_margin {loss_margin} leaves "

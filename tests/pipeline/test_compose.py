@@ -19,7 +19,8 @@ def test_every_network_overlay_builds_and_its_patch_fits(name: str) -> None:
     config = compose("train", network=name, settings=["channels=[a, b]", "label_values=[0, 1, 2]"])
     geometry = build(config, "geometry")
     assert geometry.accepts(config["patch_size"])
-    assert all(n > 2 * config["loss_margin"] for n in geometry.output_size(config["patch_size"]))
+    margins = geometry.loss_margins(config["loss_margin"])
+    assert all(n > 2 * m for n, m in zip(geometry.output_size(config["patch_size"]), margins, strict=True))
 
 
 @pytest.mark.parametrize("name", LOSSES)

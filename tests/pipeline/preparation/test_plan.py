@@ -58,6 +58,23 @@ def test_valid_networks_never_see_more_padding_than_they_must(tmp_path: Path) ->
     assert patch == [69, 75, 60]
 
 
+def test_slices_are_planned_along_the_axis_that_they_are_cut(tmp_path: Path) -> None:
+    """Volumes of 200×30×180 (R, A, S) with 5 mm along A are cut into 30 coronal slices of 200×180."""
+    data = dataset_of(tmp_path, [{"size": [200, 30, 180], "spacing_mm": [1.0, 5.0, 1.0], "orientation": "RAS"}])
+    assert median_size(data, None, "auto") == [200, 180, 30]
+    assert median_size(data, None, "axial") == [200, 30, 180]
+    assert median_size(data, [1.0, 1.0, 1.0], "auto") == [200, 150, 180]  # resampled, none is larger than axial
+    keeps = Geometry(receptive_field=(87, 87, 1), preferred_multiple=(4, 4, 1))
+    wide = plan_patch(data, [96, 96, 1], keeps, 0, None, "auto")
+    assert 96 * 96 <= math.prod(wide) <= 1.05 * 96 * 96
+    assert wide[2] == 1  # never more slices
+    small = dataset_of(tmp_path, [{"size": [40, 200, 90], "spacing_mm": [1.0, 1.0, 1.0], "orientation": "RAS"}])
+    patch = plan_patch(small, [96, 96, 1], keeps, 0, None, "axial")
+    assert patch[0] == 40
+    assert patch[1] > 200 - 4 or 0.9 * 96 * 96 < 40 * patch[1] <= 1.05 * 96 * 96  # what R saves goes to A
+    assert patch[2] == 1
+
+
 def test_no_fingerprint_no_change(tmp_path: Path) -> None:
     data = dataset_of(tmp_path, [])
     assert plan_patch(data, [40, 40, 40], KEEPS, 0, None) == [40, 40, 40]
