@@ -30,6 +30,7 @@ class CaseFacts:
         channels: per channel the mean, standard deviation, extremes and percentiles over the image (``image``) and
             over the foreground (``foreground``, absent without any).
         structures: per label value present its ``voxels``, ``volume_ml`` and connected ``components`` (26 neighbours).
+        right_mm: per label value present, how far to the right of the image's middle its centre lies.
         sha256: hash of voxel values, labels, size and affine (rounded to 1e-3); storage types do not matter.
         image_sha256: hash of the image's voxel values alone, to find copies.
         samples: per channel up to 2000 foreground intensities, evenly picked.
@@ -41,6 +42,7 @@ class CaseFacts:
     orientation: str
     channels: tuple[dict[str, dict[str, float]], ...]
     structures: dict[int, dict[str, float]]
+    right_mm: dict[int, float]
     sha256: str
     image_sha256: str
     samples: tuple[np.ndarray, ...]
@@ -67,6 +69,7 @@ def measure(loaded: Loaded) -> CaseFacts:
             for whole, part in zip(image.array, inside, strict=True)
         ),
         structures=structures(labels, image.voxel_ml),
+        right_mm=right_of_middle_mm(labels, image.affine),
         sha256=full_hash,
         image_sha256=image_hash,
         samples=tuple(part[::step].copy() for part in inside),
@@ -108,6 +111,24 @@ def structures(labels: np.ndarray, voxel_ml: float) -> dict[int, dict[str, float
             voxels = int(part.sum())
             components = int(ndimage.label(part, np.ones((3, 3, 3)))[1])
             found[value] = {"voxels": voxels, "volume_ml": voxels * voxel_ml, "components": components}
+    return found
+
+
+def right_of_middle_mm(labels: np.ndarray, affine: np.ndarray) -> dict[int, float]:
+    """How far to the right of the volume's middle the centre of every label value but 0 lies, by value.
+
+    Args:
+        labels: (X, Y, Z) whole numbers, none negative.
+        affine: voxel indices to mm, right, anterior, superior.
+
+    >>> right_of_middle_mm(np.array([[[2]], [[0]], [[1]]]), np.diag([-1.5, 1.0, 1.0, 1.0]))  # the first axis runs left
+    {1: -1.5, 2: 1.5}
+    """
+    found = {}
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            inside = np.argwhere(labels[box] == value).mean(0) + [part.start for part in box]
+            found[value] = float(np.asarray(affine)[0, :3] @ (inside - (np.array(labels.shape) - 1) / 2))
     return found
 
 

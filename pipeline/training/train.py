@@ -14,6 +14,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
 from pipeline.evaluation.gates import read_gates
 from pipeline.files import claim_folder
+from pipeline.preparation.mirror import sided_cohort
 from pipeline.preparation.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
 from pipeline.training.learn import learn_normalisation
 from transforms.slices import slice_order
@@ -75,6 +76,7 @@ def train(
         )
         _check_slices(config)
         _fit_patch(config, data, config_files, settings)
+        _fit_mirror(config, data, config_files, settings)
     check(config, data)
     if not resume:
         _fit_time(config, config_files, settings)
@@ -139,6 +141,16 @@ def _check_slices(config: dict[str, Any]) -> None:
         raise RequestError(str(error)) from error
     if len(config["patch_size"]) == 2:
         config["patch_size"] = [*config["patch_size"], 1]
+
+
+def _fit_mirror(config: dict[str, Any], data: Dataset, files: Sequence[str | Path], settings: Sequence[str]) -> None:
+    """Leave out the left-right mirror for a cohort that always shows the same side, unless the user set it."""
+    if 0 not in config["mirror_axes"] or _is_set("mirror_axes", files, settings):
+        return
+    reason = sided_cohort(data)
+    if reason:
+        config["mirror_axes"] = [axis for axis in config["mirror_axes"] if axis != 0]
+        console.print(f"{reason}: patches are not mirrored left to right (--set mirror_axes=[0] mirrors them)")
 
 
 def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> bool:

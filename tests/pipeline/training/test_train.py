@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import yaml
 from pipeline.bundle import require_run
 from pipeline.errors import RequestError
 from pipeline.training.run_log import read_rows
-from pipeline.training.train import train
+from pipeline.training.train import build, train
 from tests.conftest import SMALL
 
 
@@ -54,7 +55,7 @@ def test_resuming_goes_on_exactly_as_if_nothing_had_happened(dataset_dir: Path, 
     stop = f"""
 import os, signal
 from pipeline.training.checkpoint import RunCheckpoint
-from pipeline.training.train import train
+from pipeline.training.train import build, train
 def die(self, engine):
     if engine.state.iteration == 6:
         self.save(engine)
@@ -164,3 +165,33 @@ def test_deepmedic_trains_through_the_same_code(dataset_dir: Path, tmp_path: Pat
     config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
     assert all(size <= 22 + 48 + 3 for size in config["patch_size"])
     assert json.loads((tmp_path / "run" / "logs" / "validation.jsonl").read_text().splitlines()[-1])["iteration"] == 3
+
+
+@pytest.mark.parametrize(
+    ("right_mm", "settings", "expected"),
+    [(25.0, (), []), (25.0, ("mirror_axes=[0,2]",), [0, 2]), (0.0, (), [0])],
+    ids=["always right of the middle", "set by hand", "in the middle"],
+)
+def test_a_sided_cohort_is_not_mirrored(
+    dataset_dir: Path,
+    tmp_path: Path,
+    right_mm: float,
+    settings: tuple[str, ...],
+    expected: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The plan is written with the run; the flips that are left do what it says."""
+    copy = tmp_path / "dataset"
+    shutil.copytree(dataset_dir, copy)
+    content = json.loads((dataset_dir / "dataset.json").read_text())
+    content["root"] = str((dataset_dir / content["root"]).resolve())
+    (copy / "dataset.json").write_text(json.dumps(content))
+    facts = json.loads((copy / "fingerprint.json").read_text())
+    facts["per_case"] = [row | {"right_mm": {"1": right_mm}} for row in facts["per_case"]]
+    (copy / "fingerprint.json").write_text(json.dumps(facts))
+    assert train(copy, tmp_path / "run", settings=(*SMALL, *settings), iterations=1, device="cpu") == 0
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    assert config["mirror_axes"] == expected
+    assert ("not mirrored left to right" in capsys.readouterr().err) == (expected == [])
+    flips = [t for t in build(config, "augmentation").transforms if type(t).__name__ == "RandFlipd"]
+    assert [t.flipper.spatial_axis for t in flips] == expected
