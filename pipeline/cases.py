@@ -54,6 +54,7 @@ class Source:
         cases: the cases whose files were all found.
         faults: what is wrong with the others.
         kind: the layout it was recognised as, for the summary.
+        composites: unions of labels that the source names, name to values.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Source:
     cases: tuple[Case, ...]
     faults: tuple[Fault, ...] = field(default=())
     kind: str = ""
+    composites: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def stem(path: Path) -> str:

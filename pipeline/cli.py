@@ -42,12 +42,14 @@ def _pairs(values: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def _structures(values: Sequence[str]) -> dict[str, int] | None:
-    """``NAME=VALUE`` texts as names and label values."""
-    try:
-        return {name: int(value) for name, value in _pairs(values, "--structure").items()} or None
-    except ValueError:
-        raise RequestError(f"--structure {' '.join(values)}: a label value is not a whole number") from None
+def _structures(values: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as ``structures``, and ``NAME=1+2`` as ``composites``; None for none."""
+    from pipeline.evaluation.score_pairs import parse_structures
+
+    named = parse_structures(values)
+    unions = {name: value for name, value in named.items() if isinstance(value, tuple)}
+    single = {name: value for name, value in named.items() if name not in unions}
+    return {"structures": single or None, "composites": unions or None}
 
 
 def _device(command: Command) -> Command:
@@ -91,7 +93,7 @@ def demo(output: Path, minutes: float, subjects: int, lesion_share: float, devic
     "structures",
     metavar="NAME=VALUE",
     multiple=True,
-    help="A structure and its label value. Repeatable.",
+    help="A structure and its label value; NAME=1+2 is a union, scored and not learnt. Repeatable.",
 )
 @click.option("--holdout", type=float, default=0.1, show_default=True, help="Share of subjects held out for testing.")
 @click.option("--folds", type=int, default=5, show_default=True, help="Folds of the rest.")
@@ -103,9 +105,7 @@ def prepare(source: Path, output: Path, channels: Sequence[str], structures: Seq
     """Check the cases of SOURCE and write the dataset that training reads."""
     from pipeline.preparation.prepare import prepare as run
 
-    return run(
-        source, output, channels=_pairs(channels, "--channel") or None, structures=_structures(structures), **options
-    )
+    return run(source, output, channels=_pairs(channels, "--channel") or None, **_structures(structures), **options)
 
 
 @cli.command()
@@ -174,6 +174,7 @@ def predict(keep: bool, **options: Any) -> int:
     multiple=True,
     help="A structure and its label value; NAME=1+2 is a union. Repeatable.",
 )
+@click.option("--dataset", type=FOLDER, help="Names, values and unions of this prepared dataset.")
 @click.option(
     "--empty",
     type=click.Choice(["one", "nan", "zero"]),

@@ -220,6 +220,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "channels": list(dataset.channels),
         "structures": list(dataset.structures),
         "label_values": list(dataset.label_values),
+        "composites": {name: list(values) for name, values in dataset.composites.items()},
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.composites import Composites, read_composites
 from pipeline.errors import RequestError, nearest
 from pipeline.files import read_json
 
@@ -29,6 +30,7 @@ class Dataset:
         seed: the seed of the split.
         holdout: the share that was held out.
         fingerprint: the SHA-256 over the content of all cases, written into every result file.
+        composites: structures that are unions of labels, name to values; they are scored and not learnt.
         path: the ``dataset.json`` itself.
     """
 
@@ -42,6 +44,7 @@ class Dataset:
     seed: int
     holdout: float
     fingerprint: str
+    composites: Composites = field(default_factory=dict)
     path: Path = field(default=Path(DATASET_FILE))
 
     @classmethod
@@ -50,7 +53,7 @@ class Dataset:
 
         Raises:
             RequestError: nothing there, not written by prepare, a case without its files' names, a label value used
-                twice, or a root folder that has gone.
+                twice, a composite of what is no label, or a root folder that has gone.
         """
         path = Path(path)
         file = path / DATASET_FILE if path.is_dir() else path
@@ -64,17 +67,19 @@ class Dataset:
         root = (file.parent / content["root"]).resolve()
         if not root.is_dir():
             raise RequestError(f'the data of {file} has moved: {root} does not exist; correct "root" in that file')
+        labels = _checked_labels(content["labels"], file)
         return cls(
             name=str(content.get("name", root.name)),
             root=root,
             channels=tuple(content["channels"]),
-            labels=_checked_labels(content["labels"], file),
+            labels=labels,
             training=_checked_cases(content["training"], "training", file),
             test=_checked_cases(content["test"], "test", file),
             folds=int(content["folds"]),
             seed=int(content.get("seed", 0)),
             holdout=float(content.get("holdout", 0.0)),
             fingerprint=str(content.get("fingerprint", "")),
+            composites=read_composites(content.get("composites"), labels, f'"composites" in {file}'),
             path=file,
         )
 
@@ -82,6 +87,11 @@ class Dataset:
     def structures(self) -> tuple[str, ...]:
         """The labels' names without the background, in order of value."""
         return tuple(name for name, value in self.labels.items() if value != 0)
+
+    @property
+    def scored(self) -> dict[str, int | tuple[int, ...]]:
+        """What evaluation gives figures for: the structures with their value, then the composites with theirs."""
+        return {name: value for name, value in self.labels.items() if value != 0} | self.composites
 
     @property
     def label_values(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from pipeline.evaluation.metrics_options import (
     Structures,
     distance_columns,
     foreground,
+    mean_structures,
     overlap_columns,
 )
 from pipeline.files import finite, write_json, write_text
@@ -37,7 +38,8 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
     ``n_valid`` (both masks hold voxels), ``n_empty`` (one or both are empty, by status in ``statuses``), ``n_failed``,
     ``pooled`` (voxel sums over all cases and the Dice of those sums: they add up over shards), for references that are
     empty the false-positive volume, and Dice by tertile of the reference volume in ``by_size`` (from six cases on).
-    ``mean_dice`` is the mean over structures of the mean over cases; its interval resamples whole cases.
+    ``mean_dice`` is the mean over structures (see :func:`pipeline.evaluation.metrics_options.mean_structures`) of the
+    mean over cases; its interval resamples whole cases.
     The order of the rows does not matter.
 
     Args:
@@ -60,10 +62,11 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
     rows = sorted(rows, key=lambda row: (str(row["case"]), names.index(row["structure"])))
     tables = {name: [row for row in rows if row["structure"] == name] for name in names}
     summaries = {name: summarise(table, options) for name, table in tables.items()}
-    means = [summary["dice"]["mean"] for summary in summaries.values() if math.isfinite(summary["dice"]["mean"])]
+    counted = mean_structures(structures, options)
+    means = [summaries[name]["dice"]["mean"] for name in counted if math.isfinite(summaries[name]["dice"]["mean"])]
     return {
         "mean_dice": float(np.mean(means)) if means else math.nan,
-        "mean_dice_ci95": _macro_interval(rows, names, options),
+        "mean_dice_ci95": _macro_interval(rows, counted, options),
         "n_cases": len({row["case"] for row in rows}),
         "structures": summaries,
         "failed": [{"case": row["case"], "reason": row["reason"]} for row in tables.get(names[0], []) if _failed(row)]
@@ -72,6 +75,7 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
         "cases": rows,
         "conventions": {
             **options.conventions(),
+            "mean_over": counted,
             "structure_values": {name: list(values) for name, values in foreground(structures, options).items()},
         },
         "versions": versions(),
@@ -253,7 +257,8 @@ def _macro_interval(rows: Sequence[Row], names: Sequence[str], options: MetricOp
     position = {case: index for index, case in enumerate(sorted({str(row["case"]) for row in rows}))}
     table = np.full((len(position), len(names)), np.nan)
     for row in rows:
-        table[position[str(row["case"])], names.index(row["structure"])] = _number(row["dice"])
+        if row["structure"] in names:
+            table[position[str(row["case"])], names.index(row["structure"])] = _number(row["dice"])
     draws = bootstrap_means(table, options)
     measured = draws[:, np.isfinite(draws).any(axis=0)]
     return interval(measured.mean(axis=1)) if measured.size else [math.nan, math.nan]

@@ -52,6 +52,7 @@ class Paired:
         values: (evaluations, cases, structures); NaN for all evaluations where any has no figure.
         left_out: ``{"case", "missing_from"}`` for each case that some evaluation lacks.
         undefined: ``{"case", "structure", "undefined_in"}`` where the figure of some evaluation is not defined.
+        mean_over: the structures that the mean over structures is over; None is all of them.
     """
 
     names: tuple[str, ...]
@@ -60,6 +61,7 @@ class Paired:
     values: np.ndarray
     left_out: tuple[dict[str, Any], ...]
     undefined: tuple[dict[str, Any], ...]
+    mean_over: tuple[str, ...] | None = None
 
 
 def load(folders: Sequence[str | Path], metric: str = "dice", names: Sequence[str] = ()) -> list[Evaluation]:
@@ -139,7 +141,9 @@ def pair(evaluations: Sequence[Evaluation], metric: str = "dice") -> Paired:
         for c, s in np.argwhere(~known.all(axis=0))
     ]
     values[:, ~known.all(axis=0)] = np.nan
-    return Paired(names, tuple(cases), first.structures, values, tuple(left_out), tuple(undefined))
+    mean_over = first.conventions.get("mean_over")  # not in results of an earlier version
+    over = tuple(mean_over) if mean_over else None
+    return Paired(names, tuple(cases), first.structures, values, tuple(left_out), tuple(undefined), over)
 
 
 def _read(place: Path, name: str, metric: str) -> Evaluation:

@@ -96,7 +96,8 @@ def compare_values(paired: Paired, metric: str = "dice", options: MetricOptions 
     measured = np.isfinite(values).any(axis=(0, 1))
     means = np.full((models, structures), math.nan)
     means[:, measured] = np.nanmean(values[:, :, measured], axis=1)
-    overall, overall_draws = _over_structures(means, draws)
+    counted = np.array([paired.mean_over is None or name in paired.mean_over for name in paired.structures])
+    overall, overall_draws = _over_structures(means[:, counted], draws[:, :, counted])
     boards = [
         {
             "name": name,

@@ -53,7 +53,7 @@ def evaluate(
     data = Dataset.load(dataset)
     segmenter = Segmenter(run, "evaluate", device=device, settings=settings)
     same_structures(segmenter.config, data, run)
-    gates = read_gates(segmenter.config["gates"], data.structures)
+    gates = read_gates(segmenter.config["gates"], data.scored)
     cases = data.section(section, fold=int(segmenter.config["fold"]))
     if not cases:
         raise RequestError(
@@ -61,8 +61,7 @@ def evaluate(
         )
     folder = claim_folder(output or run / "evaluation" / section, holds=_holds_evaluation, what="an evaluation")
     options = build(segmenter.config, "metric_options")
-    structures = dict(zip(data.structures, data.label_values[1:], strict=True))
-    scorer = CaseScorer(structures, folder, options=options, gates=gates)
+    scorer = CaseScorer(data.scored, folder, options=options, gates=gates)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
         items = [{key: value for key, value in case.items() if key != "label"} for case in cases]

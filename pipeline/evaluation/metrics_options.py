@@ -29,6 +29,8 @@ class MetricOptions:
         connectivity: 6, 18 or 26 neighbours join the voxels of a lesion.
         lesion_dilation, lesion_min_ml, lesion_penalty_mm: see
             :func:`pipeline.evaluation.metrics_lesions.lesion_scores`.
+        composites_in_mean: count a union whose every value is a structure by itself (whole = 1 + 2 beside 1 and 2) in
+            ``mean_dice`` too; by default its voxels count once, in those structures.
         include_background: give the background, where it is among the structures, a row and a share in the mean.
         resamples: bootstrap resamples of the 95 % confidence intervals.
         seed: their seed.
@@ -47,6 +49,7 @@ class MetricOptions:
     lesion_dilation: int = 0
     lesion_min_ml: float = 0.0
     lesion_penalty_mm: float | None = None
+    composites_in_mean: bool = False
     include_background: bool = False
     resamples: int = 2000
     seed: int = 0
@@ -77,7 +80,7 @@ _WORDS = {
     "failed_cases": "overlap ratios of missing or failed predictions count as 0 in every mean; the cases are listed",
     "distances_where_empty": "left out and counted (n says how many remain) unless distance_penalty_mm is given",
     "background_in_mean": "never, unless include_background",
-    "mean_dice": "mean over structures of the mean over cases",
+    "mean_dice": "mean over the structures in mean_over of the mean over cases",
     "intervals": "95 %, percentile bootstrap over cases",
     "hd95": "larger of the two directed 95th percentiles",
     "std": "sample standard deviation (n - 1)",
@@ -95,6 +98,19 @@ def foreground(structures: Structures, options: MetricOptions) -> dict[str, tupl
         for n, value in structures.items()
     }
     return {name: value for name, value in values.items() if options.include_background or value != (0,)}
+
+
+def mean_structures(structures: Structures, options: MetricOptions) -> list[str]:
+    """The structures that ``mean_dice`` is over: all but the unions whose every value is a structure by itself.
+
+    >>> mean_structures({"core": 1, "oedema": 2, "whole": (1, 2)}, MetricOptions())
+    ['core', 'oedema']
+    >>> mean_structures({"enhancing": 3, "core": (2, 3), "whole": (1, 2, 3)}, MetricOptions())  # nested regions
+    ['enhancing', 'core', 'whole']
+    """
+    given = foreground(structures, options)
+    single = {values[0] for values in given.values() if len(values) == 1}
+    return [n for n, vs in given.items() if options.composites_in_mean or len(vs) == 1 or not set(vs) <= single]
 
 
 def overlap_columns(options: MetricOptions) -> list[str]:

@@ -56,14 +56,17 @@ class CaseImages:
 
 
 def case_means(result: Mapping[str, Any]) -> dict[str, float]:
-    """The mean Dice over structures of each case that has one, the best first.
+    """The mean Dice of each case that has one, over the structures of ``mean_over`` (else all), the best first.
 
     >>> rows = [{"case": "a", "dice": 0.5}, {"case": "b", "dice": 0.9}, {"case": "b", "dice": None}]
     >>> case_means({"cases": rows})
     {'b': 0.9, 'a': 0.5}
     """
     values: dict[str, list[float]] = {}
+    over = result.get("conventions", {}).get("mean_over")
     for row in result["cases"]:
+        if over is not None and row["structure"] not in over:
+            continue
         if row["dice"] is not None and math.isfinite(row["dice"]):
             values.setdefault(row["case"], []).append(row["dice"])
     means = {case: float(np.mean(dice)) for case, dice in values.items()}
@@ -138,7 +141,7 @@ def _case(images: CaseImages, result: Mapping[str, Any], structures: Mapping[str
     rows = [row for row in result["cases"] if row["case"] == images.case]
     dice = {row["structure"]: figure(row["dice"]) for row in rows}
     reason = next((row["reason"] for row in rows if row["status"] == "failed"), "")
-    mean = case_means({"cases": rows}).get(images.case)
+    mean = case_means({**result, "cases": rows}).get(images.case)
     heading = f"{why}: {images.case}" if why else images.case
     heading = f"{heading[:1].upper()}{heading[1:]}, mean Dice {figure(mean)}"
     arrays = images.image, images.prediction, images.reference, images.spacing_mm, structures

@@ -18,7 +18,7 @@ from pipeline.evaluation.aggregate import aggregate, write_results
 from pipeline.evaluation.metrics import case_rows, failed_rows
 from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
 from pipeline.evaluation.results_table import print_results
-from pipeline.evaluation.score_pairs import MATCHING, Pairs, declared_structures, find_pairs
+from pipeline.evaluation.score_pairs import MATCHING, Pairs, dataset_structures, declared_structures, find_pairs
 from pipeline.files import claim_folder
 from transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
 
@@ -40,6 +40,7 @@ def score(
     output: str | Path | None = None,
     *,
     structures: Structures | None = None,
+    dataset: str | Path | None = None,
     options: MetricOptions | None = None,
     resample: bool = False,
     ignore_unknown: bool = False,
@@ -52,7 +53,9 @@ def score(
         predictions: a label map or a folder of them.
         references: likewise.
         output: a folder for ``metrics.json``, ``cases.csv`` and ``report.html``; None writes nothing.
-        structures: name → value or values; None takes a ``dataset.json`` beside the references, else the values found.
+        structures: name → value or values; None takes those of ``dataset``, else of a ``dataset.json`` beside the
+            references, else the values found.
+        dataset: a prepared dataset (or its ``dataset.json``), for its labels and composites.
         options: the conventions.
         resample: bring predictions on another grid onto the reference's by nearest neighbour instead of failing them.
         ignore_unknown: take label values that no structure has as background instead of failing the case.
@@ -69,6 +72,9 @@ def score(
     if output is not None:
         claim_folder(output, lambda folder: (folder / "metrics.json").is_file(), "a score")
     source = "given" if structures else "dataset.json"
+    if dataset is not None and not structures:
+        source = str(dataset)
+        structures = dataset_structures(Path(dataset))
     structures = structures or declared_structures(Path(references))
     if structures is None:
         structures, source = found_structures(pairs, workers), "the values found"

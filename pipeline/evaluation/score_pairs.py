@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.composites import read_composites
 from pipeline.errors import RequestError
 from pipeline.files import read_json
 
@@ -92,21 +93,34 @@ def find_pairs(predictions: Path, references: Path) -> Pairs:
 def declared_structures(references: Path) -> dict[str, Any] | None:
     """Names and values from a ``dataset.json`` in the references' folder or the one above, or None.
 
-    The Medical Segmentation Decathlon's ``{"1": "liver"}`` and nnU-Net's and rarevox's ``{"liver": 1}`` are understood,
-    with a list of values for a union.
-
     Raises:
-        RequestError: the file is not JSON, or its labels are neither form.
+        RequestError: as :func:`dataset_structures`.
     """
     folder = references if references.is_dir() else references.parent
     for path in (folder / "dataset.json", folder.parent / "dataset.json"):
-        if not path.is_file():
-            continue
-        content = read_json(path)
-        labels = content.get("labels") if isinstance(content, Mapping) else None
-        if isinstance(labels, Mapping):
-            return read_labels(labels, str(path))
+        content = read_json(path) if path.is_file() else None
+        if isinstance(content, Mapping) and isinstance(content.get("labels"), Mapping):
+            return dataset_structures(path)
     return None
+
+
+def dataset_structures(dataset: Path) -> dict[str, Any]:
+    """Names and values from a ``dataset.json`` (or the folder that holds it), whether its scans are there or not.
+
+    The Medical Segmentation Decathlon's ``{"1": "liver"}`` and nnU-Net's and rarevox's ``{"liver": 1}`` are understood,
+    with a list of values for a union, and rarevox's ``composites``.
+
+    Raises:
+        RequestError: no such file, not JSON, labels of neither form, or a composite that holds what is no label.
+    """
+    path = dataset / "dataset.json" if dataset.is_dir() else dataset
+    content = read_json(path)
+    labels = content.get("labels") if isinstance(content, Mapping) else None
+    if not isinstance(labels, Mapping):
+        raise RequestError(f'{path} has no "labels"; give a dataset.json, or the folder that holds one')
+    named = read_labels(labels, str(path))
+    single = {name: value for name, value in named.items() if isinstance(value, int)}
+    return named | read_composites(content.get("composites"), single, f'"composites" in {path}')
 
 
 def read_labels(labels: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from pipeline.evaluation.aggregate import aggregate, write_results
 from pipeline.evaluation.gates import check_gates, read_gates
 from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.metrics_options import MetricOptions
+from pipeline.evaluation.metrics_options import MetricOptions, Structures
 from transforms.reader import ScanError, read_scan
 
 
@@ -23,7 +23,7 @@ class CaseScorer:
     and writes when the run completes.
 
     Args:
-        structures: name → label value.
+        structures: name → label value, or the values whose union it is.
         output: the folder of the results.
         options: the metrics' conventions.
         gates: the least Dice of structures, see :func:`pipeline.evaluation.gates.read_gates`; the results say what was
@@ -33,7 +33,7 @@ class CaseScorer:
 
     def __init__(
         self,
-        structures: Mapping[str, int],
+        structures: Structures,
         output: str | Path,
         *,
         options: MetricOptions | None = None,

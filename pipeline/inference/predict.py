@@ -65,7 +65,7 @@ def predict(
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(todo))
         for found in segmenter(todo, (lambda _: EntropyMap()) if entropy else None):
-            rows[found.case] = _store(found, folder, structures)
+            rows[found.case] = _store(found, folder, structures, config.get("composites", {}))
             _write(folder, rows, run, structures)
             bar.advance(task)
     _write(folder, rows, run, structures)
@@ -96,7 +96,9 @@ def _done(folder: Path, entropy: bool) -> dict[str, dict[str, Any]]:
     }
 
 
-def _store(found: Segmentation, folder: Path, structures: dict[str, int]) -> dict[str, Any]:
+def _store(
+    found: Segmentation, folder: Path, structures: dict[str, int], composites: dict[str, list[int]]
+) -> dict[str, Any]:
     """Write one label map and give its row; a failed write is a failed scan."""
     image = found.item["image"]
     row: dict[str, Any] = {"case": found.case, "image": image, "status": "failed", "reason": found.reason}
@@ -111,6 +113,10 @@ def _store(found: Segmentation, folder: Path, structures: dict[str, int]) -> dic
         return row | {"reason": f"maps not written: {reason_of(error)}"}
     volume = {
         name: round(float(np.count_nonzero(found.labels == v)) * grid.voxel_ml, 4) for name, v in structures.items()
+    }
+    volume |= {
+        name: round(sum(volume[n] for n, v in structures.items() if v in values), 4)
+        for name, values in composites.items()
     }
     return row | {"status": "ok", "reason": "", "output": path.name, "volume_ml": volume, **(found.notes or {})}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cases import Case, Fault, Source
+from pipeline.composites import Composites, read_composites
 from pipeline.console import progress_bar
 from pipeline.dataset import DATASET_FILE
 from pipeline.errors import RequestError
@@ -43,6 +44,7 @@ def prepare(
     images: str | None = None,
     labels: str | None = None,
     structures: dict[str, int] | None = None,
+    composites: Composites | None = None,
     subject: str | None = None,
     holdout: float = 0.1,
     folds: int = 5,
@@ -62,6 +64,8 @@ def prepare(
         labels: the folder of labels, for two parallel folders.
         structures: structure name to label value; replaces what the source says. Without either, every value found
             becomes a structure called ``label_VALUE``.
+        composites: structures that are unions of labels, name to values. They are added to those of the source, which
+            are left out where ``structures`` replace its labels.
         subject: a regular expression that finds the subject in a case's name, so that its cases stay together.
         holdout: the share of subjects held out as the test section.
         folds: into how many folds the others are dealt.
@@ -84,6 +88,9 @@ def prepare(
     found = find_cases(source, channels=channels, label=label, mask=mask, images=images, labels=labels, subject=subject)
     claim_folder(output, _is_prepared, "a dataset")
     declared = named_structures or found.labels
+    unions = ({} if named_structures else found.composites) | (composites or {})
+    if declared:
+        read_composites(unions, declared, "--structure")  # refused before the cases are read
     facts, faults = examine(found, declared, workers)
     rejected = {fault.case for fault in faults if fault.severity == "error"}
     total = len({case.case for case in found.cases} | rejected)
@@ -100,10 +107,12 @@ def prepare(
     cases = {case.case: case for case in found.cases}
     named = _channel_names(found, kept)
     values = declared or _discovered(kept)
+    unions = read_composites(unions, values, "--structure")
     split = _split([cases[fact.case] for fact in kept], kept, holdout=holdout, folds=folds, seed=seed)
     fingerprint = summarise(kept, named, values)
     header = {"holdout": holdout, "folds": split.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
     content = dataset_content(found, cases, named, values, split, header)
+    content = content | {"composites": unions}
     _write(output / FINGERPRINT_FILE, fingerprint)
     _write(output / DATASET_FILE, content)
     show_summary(output, found.kind, content, fingerprint, len(rejected))

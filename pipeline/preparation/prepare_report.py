@@ -52,6 +52,9 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
     table.add_row("spacing", " × ".join(f"{axis['median']:.3g}" for axis in fingerprint["spacing_mm"]) + " mm (median)")
     for name, structure in fingerprint["structures"].items():
         table.add_row(escape(name), _structure_text(structure, fingerprint["cases"]))
+    for name, values in content.get("composites", {}).items():
+        parts = " + ".join(label for label, value in content["labels"].items() if value in values)
+        table.add_row(escape(name), f"union of {escape(parts)}")
     table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
     table.add_row("written", escape(", ".join(str(output / name) for name in ("dataset.json", "fingerprint.json"))))
     console.print(table)

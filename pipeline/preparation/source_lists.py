@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cases import Case, Fault, Source, named_subject, stem
+from pipeline.composites import Composites, labels_and_unions
 from pipeline.errors import RequestError
 from pipeline.files import read_json
 from pipeline.preparation.source_pairs import pair_folders
@@ -16,10 +17,11 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     """A Medical Segmentation Decathlon task folder, or an nnU-Net raw folder, from its ``dataset.json``.
 
     Decathlon names files in ``training`` and labels as ``{"1": "Liver"}``; nnU-Net (version 2) has ``channel_names``,
-    labels as ``{"liver": 1}``, and one file per channel with the suffix ``_0000``.
+    labels as ``{"liver": 1}``, and one file per channel with the suffix ``_0000``. Its regions (``{"whole": [1, 2]}``)
+    become composites.
 
     Raises:
-        RequestError: not one of the two, labels that are regions, or files named outside any known form.
+        RequestError: not one of the two, labels of another form, or files named outside any known form.
     """
     file = folder / "dataset.json"
     content = read_json(file)
@@ -29,7 +31,7 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     channels = tuple(str(names[key]) for key in sorted(names, key=int))
     if len(set(channels)) < len(channels):  # two sequences of the same modality
         channels = tuple(f"{name}_{number}" for number, name in enumerate(channels))
-    labels = _named_labels(content["labels"], file)
+    labels, composites = _named_labels(content["labels"], file)
     if "channel_names" in content or not content.get("training"):
         found = pair_folders(folder, folder / "imagesTr", folder / "labelsTr", subject=subject)
         if found.channels and len(found.channels) > 1 and len(found.channels) != len(channels):
@@ -39,7 +41,7 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     else:
         kind, faults = "Medical Segmentation Decathlon task", ()
         cases = tuple(_decathlon_case(folder, entry, file, subject) for entry in content["training"])
-    return Source(str(content.get("name", folder.name)), folder, channels, labels, cases, faults, kind)
+    return Source(str(content.get("name", folder.name)), folder, channels, labels, cases, faults, kind, composites)
 
 
 def _decathlon_case(folder: Path, entry: Any, file: Path, subject: str | None) -> Case:
@@ -52,21 +54,20 @@ def _decathlon_case(folder: Path, entry: Any, file: Path, subject: str | None) -
     )
 
 
-def _named_labels(labels: dict[str, Any], file: Path) -> dict[str, int]:
-    """Names to values without the background, from either spelling."""
-    values: dict[str, int] = {}
+def _named_labels(labels: dict[str, Any], file: Path) -> tuple[dict[str, int], Composites]:
+    """Names to values without the background, from either spelling, and nnU-Net's regions as composites."""
+    regions: dict[str, int | tuple[int, ...]] = {}
     for key, value in labels.items():
         name, number = (value, key) if str(key).lstrip("-").isdigit() else (key, value)
         try:
-            number = int(number)
+            values = tuple(int(one) for one in (number if isinstance(number, (list, tuple)) else [number]))
         except (TypeError, ValueError):
             raise RequestError(
-                f"label {name!r} in {file} is {number!r}; regions are not supported: give each structure one value, "
-                "with --structure NAME=VALUE"
+                f"label {name!r} in {file} is {number!r}; expected a whole number or a list of them, or give the "
+                "values with --structure NAME=VALUE"
             ) from None
-        if number != 0:
-            values[str(name)] = number
-    return dict(sorted(values.items(), key=lambda item: item[1]))
+        regions[str(name)] = values
+    return labels_and_unions(regions)
 
 
 def read_table(file: Path, subject: str | None = None) -> Source:

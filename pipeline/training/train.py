@@ -235,7 +235,7 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
         )
     if not data.section("train", fold=config["fold"]):
         raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
-    read_gates(config.get("gates"), config["structures"])
+    read_gates(config.get("gates"), [*config["structures"], *config.get("composites", {})])
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
         if key in config:  # a run of an earlier version that is resumed may lack the later ones
             build(config, key)

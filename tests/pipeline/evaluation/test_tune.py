@@ -96,9 +96,9 @@ def island_run(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A copy of the run whose label maps get a false island of eight voxels of the ball in a corner."""
     found = Segmenter.__dict__["_both"]
 
-    def with_island(self: Segmenter, data: dict[str, Any]) -> Any:
+    def with_island(self: Segmenter, data: dict[str, Any], watch: Any = None) -> Any:
         cleaner, self.cleaner = self.cleaner, lambda given: given  # type: ignore[assignment]
-        labels = found(self, data)[0].copy()
+        labels = found(self, data, watch)[0].copy()
         self.cleaner = cleaner
         labels[-2:, -2:, -2:] = 1
         out = cleaner({"image": data["image"], "pred": labels[None]})

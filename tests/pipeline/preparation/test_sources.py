@@ -55,7 +55,7 @@ class TestDecathlon:
         [
             ({"training": []}, 'no "labels"'),
             ({"labels": {"1": "x"}, "training": ["a.nii"]}, "must list"),
-            ({"labels": {"whole": [1, 2]}, "channel_names": {"0": "T1"}}, "regions are not supported"),
+            ({"labels": {"whole": "x"}, "channel_names": {"0": "T1"}}, "expected a whole number or a list"),
         ],
     )
     def test_unusable_lists(self, tmp_path: Path, content: dict, message: str) -> None:
