@@ -1,134 +1,21 @@
-"""Training patches as a pure function of (seed, number of the draw).
+"""The endless loader of a run: which process makes which draws, and how batches come from worker processes.
 
-Draw number i takes its case and every random choice of its transforms from the pair (seed, i) alone. So the order of
-patches does not depend on the number of worker processes, and a resumed run goes on with exactly the patches that the
-uninterrupted one would have seen: the sampler's position is the iteration number.
-
-A patch is copied once: from the case's volume, in memory, memory-mapped or on the device, to its place in the batch.
+Draws are numbered, and a draw depends on its number alone (:mod:`pipeline.training.patch_dataset`); a resumed run
+therefore goes on exactly where it stopped, with any number of workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
-import numpy as np
 import torch
-from monai.transforms import Randomizable
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from transforms.patches import RandForegroundPatchd, crop_into
+from pipeline.training.patch_dataset import Batch, PatchDataset, collate
+from pipeline.training.shared_batches import Buffer, NumberedBatches, SharedBatch, SharedBuffers
 
-Batch = dict[str, torch.Tensor]
-BatchTransform = Callable[[Batch, list[np.random.Generator]], Batch]
-"""Changes a batch in one go; gets a generator for each patch, so that a draw does not depend on its batch."""
-
-
-class PatchDataset(Dataset[Batch]):
-    """Item i is the i-th draw of a run: a random case, a patch of it, then the random transforms on it.
-
-    Cases come in shuffled rounds: each round visits every case once before any comes again.
-
-    Args:
-        data: indexed, deterministic cases (a sequence of dictionaries), whose volumes are tensors.
-        transform: random transforms of one patch, seeded afresh for every draw; None leaves patches as they are.
-        patch: cuts the patch; its keys are what a batch holds. None leaves the cutting to ``transform``.
-        batch_transform: what is done to whole batches, where the volumes are (on the device where they are held there).
-        seed: the run's seed.
-
-    Raises:
-        ValueError: there are no cases.
-    """
-
-    def __init__(
-        self,
-        data: Sequence[Any],
-        transform: Callable[[Any], Any] | None = None,
-        *,
-        patch: RandForegroundPatchd | None = None,
-        batch_transform: BatchTransform | None = None,
-        seed: int = 0,
-    ) -> None:
-        if len(data) == 0:
-            raise ValueError("there are no training cases; check the fold and the dataset's sections")
-        self.data = data
-        self.transform = None if getattr(transform, "transforms", None) in ((), []) else transform
-        self.patch = patch
-        self.batch_transform = batch_transform
-        self.seed = seed
-        self._random = np.random.RandomState(0)
-        self._round: tuple[int, list[int]] = (-1, [])
-
-    def case_of(self, draw: int) -> int:
-        """The position in ``data`` of the case of draw number ``draw``."""
-        turn, place = divmod(draw, len(self.data))
-        if self._round[0] != turn:
-            order = np.random.default_rng((self.seed, 1, turn)).permutation(len(self.data))
-            self._round = (turn, order.tolist())
-        return self._round[1][place]
-
-    def __getitem__(self, draw: int) -> Batch:
-        """The tensors of draw number ``draw``, and as ``case_number`` the position of its case in ``data``."""
-        return {key: value[0] for key, value in self.__getitems__([draw]).items()}
-
-    def __getitems__(self, draws: Sequence[int]) -> Batch:
-        """The batch of these draws."""
-        cases = [self.case_of(draw) for draw in draws]
-        seeds = [np.random.SeedSequence((self.seed, 2, draw)).generate_state(2).tolist() for draw in draws]
-        if self.patch is None:
-            pairs = zip(cases, seeds, strict=True)
-            batch = collate([self._transformed(self.data[case], seed) for case, (seed, _) in pairs])
-        else:
-            batch = self._cut([self.data[case] for case in cases], seeds)
-        if self.batch_transform is not None:
-            batch = self.batch_transform(batch, [np.random.default_rng((self.seed, 3, draw)) for draw in draws])
-        return {**batch, "case_number": torch.tensor(cases)}
-
-    def _cut(self, cases: list[Any], seeds: list[list[int]]) -> Batch:
-        """A batch with a patch of each case."""
-        assert self.patch is not None
-        starts = []
-        for case, (first, _) in zip(cases, seeds, strict=True):
-            self._random.seed(first)  # 6 µs; a new generator takes 115
-            starts.append(self.patch.place(case[self.patch.index_key], self._random))
-        batch = {str(key): self._blocks(str(key), cases, starts) for key in self.patch.keys}
-        if self.transform is not None:
-            rows = [{key: block[row] for key, block in batch.items()} for row in range(len(cases))]
-            changed = [self._transformed(row, seed) for row, (_, seed) in zip(rows, seeds, strict=True)]
-            batch = collate(changed)
-        sizes = [case[self.patch.index_key].shape for case in cases]
-        return {**batch, "patch_start": torch.tensor(starts), "volume_size": torch.tensor(sizes)}
-
-    def _blocks(self, key: str, cases: list[Any], starts: list[tuple[int, ...]]) -> torch.Tensor:
-        """One patch from each case's volume, float16 as float32."""
-        assert self.patch is not None
-        volumes = [plain(case[key]) for case in cases]
-        first = volumes[0]
-        kind = torch.float32 if first.dtype == torch.float16 else first.dtype
-        shape = (len(cases), first.shape[0], *self.patch.frame.size)
-        out = torch.empty(shape, dtype=kind, device=first.device)
-        for block, volume, start in zip(out, volumes, starts, strict=True):
-            crop_into(block, volume, start)
-        return out
-
-    def _transformed(self, data: Any, seed: int) -> dict[str, Any]:
-        """One item after the random transforms, the tensors of it."""
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=seed)
-        changed = data if self.transform is None else self.transform(data)
-        return {key: value for key, value in changed.items() if isinstance(value, torch.Tensor)}
-
-
-def plain(value: Any) -> Any:
-    """A tensor without MetaTensor bookkeeping."""
-    return value.as_tensor() if hasattr(value, "as_tensor") else value
-
-
-def collate(items: list[dict[str, Any]] | Batch) -> Batch:
-    """Stack plain tensors; MetaTensor bookkeeping, which costs more than the copy, is dropped. A batch stays itself."""
-    if isinstance(items, dict):
-        return items
-    return default_collate([{key: plain(value) for key, value in item.items()} for item in items])
+__all__ = ["DrawSampler", "PatchDataset", "PatchLoader", "patch_loader"]
 
 
 class DrawSampler(Sampler[int]):
@@ -165,6 +52,56 @@ class DrawSampler(Sampler[int]):
             number += 1
 
 
+class PatchLoader:
+    """The endless batches of a run, drawn in this process or by workers that write them into shared memory.
+
+    Attributes:
+        sampler: which draws this process makes; its ``start`` is set on resuming.
+        batch_size: patches in a batch of this process.
+    """
+
+    def __init__(self, dataset: PatchDataset, batch_size: int, sampler: DrawSampler, workers: int, pin: bool) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.num_workers = workers
+        size = dataset.batch_bytes(batch_size) if workers else 0
+        # Batches on their way (two a worker), the one in use, the one before it, and one being pinned.
+        self.buffers = SharedBuffers(2 * workers + 3, size) if size else None
+        self.loader: DataLoader[Any] = DataLoader(
+            cast(Dataset[Any], _BatchMaker(dataset, self.buffers)),
+            batch_sampler=cast(Any, NumberedBatches(sampler, batch_size, self.buffers)),
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin and self.buffers is None,
+            persistent_workers=workers > 0,
+        )
+        self.pin = pin and self.buffers is not None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches as dictionaries of plain tensors."""
+        for made in self.loader:
+            if isinstance(made, SharedBatch) and self.buffers is not None:
+                made = made.tensors(self.buffers.lease(made.number))
+            yield {key: value.pin_memory() for key, value in made.items()} if self.pin else made
+
+
+class _BatchMaker:
+    """What a worker runs: makes the batch in its buffer."""
+
+    def __init__(self, dataset: PatchDataset, buffers: SharedBuffers | None) -> None:
+        self.dataset = dataset
+        self.buffers = buffers
+
+    def __getitems__(self, wanted: tuple[int, list[int]]) -> Batch | SharedBatch:
+        number, draws = wanted
+        if self.buffers is None or number < 0:
+            return self.dataset.__getitems__(draws)
+        buffer = Buffer(self.buffers.memory[number])
+        batch = self.dataset.batch(draws, buffer.allocate)
+        return SharedBatch(number, {key: buffer.place(value) for key, value in batch.items()})
+
+
 def patch_loader(
     dataset: PatchDataset,
     batch_size: int,
@@ -173,14 +110,14 @@ def patch_loader(
     device: torch.device | str = "cpu",
     rank: int | None = None,
     world_size: int | None = None,
-) -> DataLoader[Batch]:
+) -> PatchLoader:
     """The endless loader of a run.
 
     Args:
         dataset: the draws.
         batch_size: patches in a batch of this process.
         workers: loader processes; 0 draws in the training process, which is right for cached cases on a CPU.
-        device: pinned memory is used for CUDA.
+        device: pinned memory is used for CUDA. Cases held on a device are cut there, by this process.
         rank: the number of this process; None asks torch.distributed, where it has been started.
         world_size: how many processes train together; None likewise.
     """
@@ -189,12 +126,6 @@ def patch_loader(
         rank = torch.distributed.get_rank() if started else 0
     if world_size is None:
         world_size = torch.distributed.get_world_size() if started else 1
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=DrawSampler(rank=rank, world_size=world_size),
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=torch.device(device).type == "cuda",
-        persistent_workers=workers > 0,
-    )
+    pin = torch.device(device).type == "cuda" and not dataset.on_device
+    sampler = DrawSampler(rank=rank, world_size=world_size)
+    return PatchLoader(dataset, batch_size, sampler, 0 if dataset.on_device else workers, pin)

@@ -48,6 +48,15 @@ def test_workers_do_not_change_the_batches() -> None:
         assert a["image"].shape == (3, 1, 4, 4, 4)
 
 
+def test_batches_that_are_kept_stay_as_they_were() -> None:
+    """More of them than there are buffers to write them in."""
+    loader = patch_loader(dataset(), 2, workers=1)
+    kept = list(itertools.islice(loader, 12))
+    draws = dataset()
+    for step, batch in enumerate(kept):
+        assert same(batch, draws.__getitems__([2 * step, 2 * step + 1]))
+
+
 def test_the_sampler_goes_on_where_a_run_stopped() -> None:
     sampler = DrawSampler()
     sampler.start = 42
