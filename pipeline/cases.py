@@ -33,13 +33,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class Case:
-    """One scan with its reference: ``image`` lists the files of the channels in order (one file may hold several)."""
+    """One scan with its reference: ``image`` lists the files of the channels in order (one file may hold several).
+
+    ``part`` is where a stated split puts it: ``test``, ``training`` (any fold), a fold's number, or empty.
+    """
 
     case: str
     image: tuple[Path, ...]
     label: Path
     mask: Path | None = None
     subject: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)

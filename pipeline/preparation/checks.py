@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from pipeline.cases import Case, Fault
+from pipeline.preparation.catalogue import fault
 from transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
 
 MAX_LABEL_VALUES = 128
@@ -43,10 +44,9 @@ Finding = tuple[str, Path]
 
 
 class Check(NamedTuple):
-    """A check's name and severity, as they stand in ``rejected.json``, and the function that does it."""
+    """A check's name, as the catalogue has it, and the function that does it."""
 
     name: str
-    severity: str
     find: Callable[[Loaded], Iterator[Finding]]
 
 
@@ -92,14 +92,26 @@ def label_grid_shape(loaded: Loaded) -> Iterator[Finding]:
 def label_grid_affine(loaded: Loaded) -> Iterator[Finding]:
     """The affines of image and label agree within ``AFFINE_TOLERANCE``."""
     image, label = loaded.image.affine, loaded.label.affine
-    if not same_affine(image, label):
-        gap = float(np.abs(image - label).max())
-        axes = "".join(nib.aff2axcodes(image)), "".join(nib.aff2axcodes(label))
-        turned = f"; the image's axes run {axes[0]}, the label's {axes[1]}" if axes[0] != axes[1] else ""
-        yield (
-            f"the affines of image and label differ by {gap:.3g} (allowed {AFFINE_TOLERANCE:g}){turned}",
-            loaded.case.label,
-        )
+    if not same_affine(image, label) and not _mirrored(image, label):
+        yield _affine_gap(image, label), loaded.case.label
+
+
+def label_handedness(loaded: Loaded) -> Iterator[Finding]:
+    """The axes of image and label are both right-handed or both left-handed."""
+    image, label = loaded.image.affine, loaded.label.affine
+    if _mirrored(image, label):
+        yield f"the label is mirrored against the image: {_affine_gap(image, label)}", loaded.case.label
+
+
+def _mirrored(first: np.ndarray, second: np.ndarray) -> bool:
+    return bool(np.linalg.det(first[:3, :3]) * np.linalg.det(second[:3, :3]) < 0)
+
+
+def _affine_gap(image: np.ndarray, label: np.ndarray) -> str:
+    gap = float(np.abs(image - label).max())
+    axes = "".join(nib.aff2axcodes(image)), "".join(nib.aff2axcodes(label))
+    turned = f"; the image's axes run {axes[0]}, the label's {axes[1]}" if axes[0] != axes[1] else ""
+    return f"the affines of image and label differ by {gap:.3g} (allowed {AFFINE_TOLERANCE:g}){turned}"
 
 
 def mask_grid(loaded: Loaded) -> Iterator[Finding]:
@@ -177,8 +189,7 @@ def label_outside(loaded: Loaded) -> Iterator[Finding]:
     """
     if loaded.label.shape != loaded.image.shape or not loaded.label.array.any():
         return
-    corners = loaded.image.array[:, :: max(1, loaded.image.shape[0] - 1), :: max(1, loaded.image.shape[1] - 1)]
-    corners = corners[..., :: max(1, loaded.image.shape[2] - 1)]
+    corners = [surround_corners(channel) for channel in loaded.image.array]
     inside = loaded.image.array[:, loaded.foreground]
     surround = np.ones(inside.shape[1], bool)
     for channel, corner in zip(inside, corners, strict=True):
@@ -189,6 +200,12 @@ def label_outside(loaded: Loaded) -> Iterator[Finding]:
     if varies and outside > 0.1 * total:
         message = f"{outside} of {total} foreground voxels lie in the image's empty surround; is it the right label?"
         yield message, loaded.case.label
+
+
+def surround_corners(volume: np.ndarray) -> np.ndarray:
+    """The eight corners of a volume (X, Y, Z); fewer where an axis has one voxel."""
+    x, y, z = (max(1, size - 1) for size in volume.shape)
+    return volume[::x, ::y, ::z].reshape(-1)
 
 
 def sheared_affine(loaded: Loaded) -> Iterator[Finding]:
@@ -206,13 +223,18 @@ def sheared_affine(loaded: Loaded) -> Iterator[Finding]:
 def form_conflict(loaded: Loaded) -> Iterator[Finding]:
     """A NIfTI file's sform and qform, where both are set, place every corner within 0.1 mm of each other."""
     for scan, file in ((loaded.image, loaded.case.image[0]), (loaded.label, loaded.case.label)):
-        header = scan.header
-        if header is None or not (header["sform_code"] > 0 and header["qform_code"] > 0):
-            continue
-        corners = np.array([[(i >> axis & 1) * (scan.shape[axis] - 1) for axis in range(3)] + [1] for i in range(8)])
-        gap = float(np.linalg.norm((corners @ (header.get_sform() - header.get_qform()).T)[:, :3], axis=1).max())
+        gap = form_gap_mm(scan)
         if gap > 0.1:
             yield f"sform and qform place the volume up to {gap:.3g} mm apart; the sform is used", file
+
+
+def form_gap_mm(scan: Scan) -> float:
+    """How far apart sform and qform place a corner, at most; 0 where a scan does not have both."""
+    header = scan.header
+    if header is None or not (header["sform_code"] > 0 and header["qform_code"] > 0):
+        return 0.0
+    corners = np.array([[(i >> axis & 1) * (scan.shape[axis] - 1) for axis in range(3)] + [1] for i in range(8)])
+    return float(np.linalg.norm((corners @ (header.get_sform() - header.get_qform()).T)[:, :3], axis=1).max())
 
 
 def implausible_spacing(loaded: Loaded) -> Iterator[Finding]:
@@ -224,20 +246,21 @@ def implausible_spacing(loaded: Loaded) -> Iterator[Finding]:
 
 
 CHECKS = (
-    Check("label-channels", "error", label_channels),
-    Check("label-shape", "error", label_grid_shape),
-    Check("label-affine", "error", label_grid_affine),
-    Check("mask-grid", "error", mask_grid),
-    Check("empty-mask", "error", mask_empty),
-    Check("not-finite", "error", not_finite),
-    Check("constant-channel", "error", constant_channel),
-    Check("label-not-whole", "error", label_not_whole),
-    Check("label-undeclared", "error", label_undeclared),
-    Check("empty-label", "warning", empty_label),
-    Check("label-outside", "warning", label_outside),
-    Check("sheared-affine", "warning", sheared_affine),
-    Check("form-conflict", "warning", form_conflict),
-    Check("implausible-spacing", "warning", implausible_spacing),
+    Check("label-channels", label_channels),
+    Check("label-shape", label_grid_shape),
+    Check("label-affine", label_grid_affine),
+    Check("label-handedness", label_handedness),
+    Check("mask-grid", mask_grid),
+    Check("empty-mask", mask_empty),
+    Check("not-finite", not_finite),
+    Check("constant-channel", constant_channel),
+    Check("label-not-whole", label_not_whole),
+    Check("label-undeclared", label_undeclared),
+    Check("empty-label", empty_label),
+    Check("label-outside", label_outside),
+    Check("sheared-affine", sheared_affine),
+    Check("form-conflict", form_conflict),
+    Check("implausible-spacing", implausible_spacing),
 )
 
 
@@ -256,7 +279,7 @@ def load_case(case: Case, declared: frozenset[int] | None = None) -> tuple[Loade
         try:
             return read_scan(files, dtype=dtype)
         except ScanError as error:
-            faults.append(Fault(case.case, error.check, "error", str(error), str(files[0])))
+            faults.append(fault(case.case, error.check, str(error), files[0]))
             return None
 
     image = read(case.image, np.float32)
@@ -270,7 +293,5 @@ def load_case(case: Case, declared: frozenset[int] | None = None) -> tuple[Loade
 def check_case(loaded: Loaded) -> list[Fault]:
     """Every fault that the table ``CHECKS`` finds in a loaded case."""
     return [
-        Fault(loaded.case.case, check.name, check.severity, message, str(file))
-        for check in CHECKS
-        for message, file in check.find(loaded)
+        fault(loaded.case.case, check.name, message, file) for check in CHECKS for message, file in check.find(loaded)
     ]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline.cases import Case, Fault
-from pipeline.preparation.fingerprint import CaseFacts
+from pipeline.preparation.catalogue import fault
+from pipeline.preparation.fingerprint import CaseFacts, along_ras
+from pipeline.preparation.signature import COPY, copies
 
 
 def duplicate_names(cases: Sequence[Case]) -> list[Fault]:
     """Every case has a name of its own; all bearers of a shared one are faulty, since later files are named by it."""
     counts = Counter(case.case for case in cases)
     return [
-        Fault(case.case, "duplicate-name", "error", f"{counts[case.case]} cases bear this name", str(case.image[0]))
+        fault(case.case, "duplicate-name", f"{counts[case.case]} cases bear this name", case.image[0])
         for case in cases
         if counts[case.case] > 1
     ]
@@ -23,14 +25,17 @@ def duplicate_names(cases: Sequence[Case]) -> list[Fault]:
 
 def duplicate_content(facts: Sequence[CaseFacts]) -> list[Fault]:
     """No two cases hold the same image, voxel for voxel. Where two do, the split keeps them on one side."""
+    return [
+        fault(case, "duplicate-content", f"the image equals that of {twin}, voxel for voxel")
+        for twin, case, _ in exact_twins(facts)
+    ]
+
+
+def exact_twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str, float]]:
+    """Each case whose image an earlier case has too: (earlier, case, 1)."""
     first: dict[str, str] = {}
-    faults = []
-    for fact in facts:
-        twin = first.setdefault(fact.image_sha256, fact.case)
-        if twin != fact.case:
-            message = f"the image equals that of {twin}; both are kept on the same side of every split"
-            faults.append(Fault(fact.case, "duplicate-content", "warning", message))
-    return faults
+    pairs = [(first.setdefault(fact.image_sha256, fact.case), fact.case, 1.0) for fact in facts]
+    return [pair for pair in pairs if pair[0] != pair[1]]
 
 
 def channel_count(facts: Sequence[CaseFacts], expected: int | None) -> list[Fault]:
@@ -41,30 +46,106 @@ def channel_count(facts: Sequence[CaseFacts], expected: int | None) -> list[Faul
     wanted = expected or counts.most_common(1)[0][0]
     whence = "declared" if expected else "most cases have"
     return [
-        Fault(fact.case, "channel-count", "error", f"{len(fact.channels)} channels; {whence} {wanted}")
+        fault(fact.case, "channel-count", f"{len(fact.channels)} channels; {whence} {wanted}")
         for fact in facts
         if len(fact.channels) != wanted
     ]
 
 
+def near_duplicates(facts: Sequence[CaseFacts]) -> list[Fault]:
+    """No two cases hold nearly the same image; see :mod:`pipeline.preparation.signature`. Exact copies have a check of
+    their own."""
+    faults = []
+    for first, second, correlation in near_twins(facts):
+        message = f"the image correlates with that of {first} at {correlation:.3f} (copies: above {COPY:g})"
+        faults.append(fault(second, "near-duplicate", message))
+    return faults
+
+
+def near_twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str, float]]:
+    """Pairs of cases whose images are nearly, but not exactly, the same, with their correlation."""
+    pairs = copies([fact.signature for fact in facts])
+    return [(facts[i].case, facts[j].case, by) for i, j, by in pairs if facts[i].image_sha256 != facts[j].image_sha256]
+
+
+OUTLIER_Z = 5.0
+"""A case whose robust z is beyond this differs from the cohort. Of 195 real cases none is, scale apart: 3.7."""
+
+
+def outlying(values: Sequence[float] | np.ndarray, floor: float) -> np.ndarray:
+    """Which values lie far from nearly all others, boolean.
+
+    The robust z of a value is (value − median) / s, s = 1.4826 · median absolute deviation, at least ``floor``. A value
+    is outlying where |z| > ``OUTLIER_Z`` and at most one value in twenty (or one alone) is so on the same side: a
+    cohort that mixes scanners on purpose passes. Fewer than five values have no outlier.
+
+    >>> outlying([1.0, 1.1, 0.9, 1.0, 9.0], 0.1).tolist()
+    [False, False, False, False, True]
+    """
+    array = np.asarray(values, np.float64)
+    far = np.zeros(array.shape, bool)
+    if array.size < 5:
+        return far
+    median = np.median(array)
+    z = (array - median) / max(1.4826 * float(np.median(np.abs(array - median))), floor)
+    for side in (z > OUTLIER_Z, z < -OUTLIER_Z):
+        if side.sum() <= max(1, array.size // 20):
+            far |= side
+    return far
+
+
 def spacing_outliers(facts: Sequence[CaseFacts]) -> list[Fault]:
-    """No voxel edge is more than three times longer or shorter than the cohort's median along that axis."""
-    if len(facts) < 3:
+    """No voxel edge is far longer or shorter than in the other cases: robust z of its logarithm, per axis (R, A, S)."""
+    if not facts:
         return []
-    spacings = np.asarray([fact.spacing_mm for fact in facts])
-    median = np.median(spacings, axis=0)
-    ratio = np.maximum(spacings / median, median / spacings).max(axis=1)
-    usual = " × ".join(f"{length:.3g}" for length in median)
-    return [
-        Fault(
-            fact.case,
-            "spacing-outlier",
-            "warning",
-            f"voxels of {' × '.join(f'{length:.3g}' for length in fact.spacing_mm)} mm; the median is {usual} mm",
-        )
-        for fact, by in zip(facts, ratio, strict=True)
-        if by > 3
-    ]
+    edges = np.asarray([along_ras(fact.orientation, fact.spacing_mm) for fact in facts])
+    far = np.stack([outlying(np.log(edges[:, axis]), 0.08) for axis in range(3)], axis=1)  # 5 × 0.08: a factor of 1.5
+    usual = " × ".join(f"{length:.3g}" for length in np.median(edges, axis=0))
+    faults = []
+    for fact, edge, wrong in zip(facts, edges, far, strict=True):
+        if wrong.any():
+            own = " × ".join(f"{length:.3g}" for length in edge)
+            faults.append(
+                fault(fact.case, "spacing-outlier", f"voxels of {own} mm along R, A, S; the median is {usual} mm")
+            )
+    return faults
+
+
+def intensity_outliers(facts: Sequence[CaseFacts], channels: Sequence[str] | None = None) -> list[Fault]:
+    """No channel's intensities differ far from those of the other cases: robust z of four figures.
+
+    With the percentiles of the image and the range w = p95 − p5: the scale log₁₀ w, and in units of w, which no scaling
+    changes, the median above p5, the lower tail p5 − p0.5, and the offset p5 (such as Hounsfield units with and
+    without 1024 added, or inverted grey values).
+    """
+    faults = []
+    for number in range(min((len(fact.channels) for fact in facts), default=0)):
+        figures = np.asarray([_intensity_figures(fact.channels[number]["image"]) for fact in facts])
+        far = np.stack([outlying(figures[:, k], floor) for k, (_, floor) in enumerate(_FIGURES)], axis=1)
+        name = channels[number] if channels else str(number)
+        for fact, own, wrong in zip(facts, figures, far, strict=True):
+            for k in np.flatnonzero(wrong):
+                median = float(np.median(figures[:, k]))
+                message = f"channel {name}: {_FIGURES[k][0]} is {own[k]:.3g}; the median of the cases is {median:.3g}"
+                faults.append(fault(fact.case, "intensity-outlier", message))
+    return faults
+
+
+_FIGURES = (
+    ("log10 of the range from the 5th to the 95th percentile", 0.1),
+    ("the median above the 5th percentile, in ranges,", 0.04),
+    ("the tail below the 5th percentile, in ranges,", 0.04),
+    ("the 5th percentile, in ranges,", 0.05),
+)
+"""What each figure is, and the least s that its z is taken with."""
+
+
+def _intensity_figures(image: Mapping[str, float]) -> tuple[float, float, float, float]:
+    low, middle, high = image["p05"], image["p50"], image["p95"]
+    width = high - low
+    if width <= 0:  # over nine tenths of the voxels are equal: the extremes give the scale
+        width = image["max"] - image["min"]
+    return float(np.log10(width)), (middle - low) / width, (low - image["p00_5"]) / width, low / width
 
 
 def orientation_outliers(facts: Sequence[CaseFacts]) -> list[Fault]:
@@ -72,7 +153,7 @@ def orientation_outliers(facts: Sequence[CaseFacts]) -> list[Fault]:
     counts = Counter(fact.orientation for fact in facts)
     usual, _ = counts.most_common(1)[0] if counts else ("", 0)
     return [
-        Fault(fact.case, "orientation-outlier", "warning", f"axes run {fact.orientation}; most cases run {usual}")
+        fault(fact.case, "orientation-outlier", f"axes run {fact.orientation}; most cases run {usual}")
         for fact in facts
         if fact.orientation != usual and counts[fact.orientation] < len(facts) / 20
     ]
@@ -82,7 +163,7 @@ def rare_labels(facts: Sequence[CaseFacts]) -> list[Fault]:
     """Where no labels were declared and there are ten cases or more, a value that one case alone holds is doubtful."""
     counts = Counter(value for fact in facts for value in fact.structures)
     return [
-        Fault(fact.case, "rare-label", "warning", f"no other case holds the label value {value}; is it a structure?")
+        fault(fact.case, "rare-label", f"no other case holds the label value {value}; is it a structure?")
         for fact in facts
         for value in fact.structures
         if len(facts) >= 10 and counts[value] == 1

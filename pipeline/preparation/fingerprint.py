@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.preparation.checks import Loaded
+from pipeline.preparation.signature import signature
 
 _SAMPLES = 2000  # foreground voxels a case lends to the cohort's percentiles: enough for 0.5 %, and equal shares
 _PERCENTILES = {"p00_5": 0.5, "p05": 5.0, "p50": 50.0, "p95": 95.0, "p99_5": 99.5}
@@ -34,6 +35,7 @@ class CaseFacts:
         sha256: hash of voxel values, labels, size and affine (rounded to 1e-3); storage types do not matter.
         image_sha256: hash of the image's voxel values alone, to find copies.
         samples: per channel up to 2000 foreground intensities, evenly picked.
+        signature: of the first channel, see :mod:`pipeline.preparation.signature`.
     """
 
     case: str
@@ -46,6 +48,7 @@ class CaseFacts:
     sha256: str
     image_sha256: str
     samples: tuple[np.ndarray, ...]
+    signature: np.ndarray
 
     @property
     def foreground_voxels(self) -> int:
@@ -59,21 +62,33 @@ def measure(loaded: Loaded) -> CaseFacts:
     inside = [channel[foreground] for channel in image.array]
     step = max(1, -(-inside[0].size // _SAMPLES))
     image_hash, full_hash = _hashes(image.array, labels, image.affine)
+    wholes = [intensities(channel) | {"zero_share": float(np.mean(channel == 0))} for channel in image.array]
     return CaseFacts(
         case=loaded.case.case,
         size=tuple(image.shape),
         spacing_mm=tuple(image.spacing_mm),
         orientation="".join(nib.aff2axcodes(image.affine)),
         channels=tuple(
-            {"image": intensities(whole), **({"foreground": intensities(part)} if part.size else {})}
-            for whole, part in zip(image.array, inside, strict=True)
+            {"image": whole, **({"foreground": intensities(part)} if part.size else {})}
+            for whole, part in zip(wholes, inside, strict=True)
         ),
         structures=structures(labels, image.voxel_ml),
         right_mm=right_of_middle_mm(labels, image.affine),
         sha256=full_hash,
         image_sha256=image_hash,
         samples=tuple(part[::step].copy() for part in inside),
+        signature=signature(image.array[0], image.affine, wholes[0]["p00_5"], wholes[0]["p99_5"]),
     )
+
+
+def along_ras(orientation: str, values: Sequence[float]) -> tuple[float, ...]:
+    """Figures per axis of the file, such as spacings, in the order right, anterior, superior.
+
+    >>> along_ras("SLA", (3.0, 1.0, 2.0))
+    (1.0, 2.0, 3.0)
+    """
+    order = [next(axis for axis, pair in enumerate(("RL", "AP", "SI")) if letter in pair) for letter in orientation]
+    return tuple(values[order.index(axis)] for axis in range(3))
 
 
 def intensities(values: np.ndarray) -> dict[str, float]:
@@ -178,13 +193,15 @@ def summarise(facts: Sequence[CaseFacts], channels: Sequence[str], labels: dict[
 
 
 def _row(fact: CaseFacts) -> dict[str, Any]:
-    return {key: value for key, value in asdict(fact).items() if key not in ("samples", "image_sha256")}
+    return {key: value for key, value in asdict(fact).items() if key not in ("samples", "image_sha256", "signature")}
 
 
 def _channel(facts: Sequence[CaseFacts], number: int) -> dict[str, Any]:
     """Cohort figures of a channel: medians over cases, and the pooled foreground with equal weight for each case."""
     images = [fact.channels[number]["image"] for fact in facts]
-    image = {key: float(np.median([row[key] for row in images])) for key in ("mean", "std", *_PERCENTILES)}
+    image = {
+        key: float(np.median([row[key] for row in images])) for key in ("mean", "std", "zero_share", *_PERCENTILES)
+    }
     pooled = np.concatenate([fact.samples[number] for fact in facts])
     return {
         "image_median_over_cases": image,

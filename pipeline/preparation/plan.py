@@ -14,6 +14,7 @@ from networks import Geometry
 from pipeline.dataset import Dataset
 from pipeline.device import Precision, channels_last, place_network
 from pipeline.files import read_json
+from pipeline.preparation.fingerprint import along_ras
 from transforms.slices import slice_order
 
 
@@ -39,9 +40,8 @@ def median_size(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: s
 
 def _along_ras(case: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(voxels, spacing in mm) along the right, anterior and superior axis of a case's fingerprint row."""
-    axis_of = {pair: axis for axis, pair in enumerate(("RL", "AP", "SI"))}
-    order = [next(axis for pair, axis in axis_of.items() if letter in pair) for letter in case["orientation"]]
-    return [(case["size"][order.index(axis)], case["spacing_mm"][order.index(axis)]) for axis in range(3)]
+    size, spacing = (along_ras(case["orientation"], case[key]) for key in ("size", "spacing_mm"))
+    return list(zip(size, spacing, strict=True))
 
 
 def plan_patch(

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.cases import Case, Fault, Source
+from pipeline.cases import Case, Source
 from pipeline.composites import Composites, read_composites
-from pipeline.console import progress_bar
 from pipeline.dataset import DATASET_FILE
 from pipeline.errors import RequestError
 from pipeline.files import claim_folder, read_json, write_json
-from pipeline.preparation.checks import check_case, load_case
-from pipeline.preparation.checks_cohort import (
-    channel_count,
-    duplicate_content,
-    duplicate_names,
-    orientation_outliers,
-    rare_labels,
-    spacing_outliers,
-)
-from pipeline.preparation.fingerprint import CaseFacts, measure, summarise
-from pipeline.preparation.prepare_report import show_faults, show_summary
+from pipeline.preparation.checks_page import write_checks_page
+from pipeline.preparation.examine import Examination, Treatment, examine
+from pipeline.preparation.fingerprint import CaseFacts, summarise
+from pipeline.preparation.prepare_report import show_faults, show_fixes, show_summary
 from pipeline.preparation.sources import find_cases
 from pipeline.preparation.split import Split, SplitItem, joined_subjects, require_split_options, split_cases
+from pipeline.preparation.stated_split import follow_split, is_stated, with_split
 
 FINGERPRINT_FILE = "fingerprint.json"
 REJECTED_FILE = "rejected.json"
-_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE}
+FIXED_FILE = "fixed.json"
+PAGE_FILE = "checks.html"
+FIXED_FOLDER = "fixed"
+_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE, FIXED_FILE, PAGE_FILE, FIXED_FOLDER}
 
 
 def prepare(
@@ -49,10 +45,12 @@ def prepare(
     holdout: float = 0.1,
     folds: int = 5,
     seed: int = 0,
+    split: Path | None = None,
+    fix: bool = False,
     skip_faulty: bool = False,
     workers: int | None = None,
 ) -> int:
-    """Check every case of ``source`` and write ``dataset.json``, ``fingerprint.json`` and ``rejected.json``.
+    """Check every case of ``source`` and write the dataset: lists, figures, faults and the page of the checks.
 
     Args:
         source: the folder or list of scans; see :func:`pipeline.preparation.sources.find_cases` for the layouts.
@@ -70,6 +68,9 @@ def prepare(
         holdout: the share of subjects held out as the test section.
         folds: into how many folds the others are dealt.
         seed: of the split.
+        split: a file with a split to follow instead of making one; see :mod:`pipeline.preparation.stated_split`.
+        fix: write corrected copies into ``output/fixed`` where the correction is certain; see
+            :mod:`pipeline.preparation.corrections`.
         skip_faulty: leave cases with errors out instead of stopping.
         workers: how many cases are checked at a time; the number of processors by default, at most 4, since each
             holds a case in memory.
@@ -86,78 +87,39 @@ def prepare(
         raise RequestError(f"--workers is {workers}; expected 1 or more")
     named_structures = _declared(structures) if structures else None
     found = find_cases(source, channels=channels, label=label, mask=mask, images=images, labels=labels, subject=subject)
+    found = with_split(found, split)
     claim_folder(output, _is_prepared, "a dataset")
     declared = named_structures or found.labels
     unions = ({} if named_structures else found.composites) | (composites or {})
     if declared:
         read_composites(unions, declared, "--structure")  # refused before the cases are read
-    facts, faults = examine(found, declared, workers)
-    rejected = {fault.case for fault in faults if fault.severity == "error"}
+    seen = examine(found, declared, Treatment((output / FIXED_FOLDER).resolve() if fix else None), workers)
+    rejected = seen.rejected
     total = len({case.case for case in found.cases} | rejected)
-    _write_rejected(output, total, faults)
-    show_faults(faults, found.root)
+    _write_findings(output, found, total, seen, declared)
+    show_fixes(seen.fixes)
+    show_faults(seen.faults, found.root)
     if rejected and not skip_faulty:
         raise RequestError(
             f"{len(rejected)} of {total} cases have errors, listed above and in {output / REJECTED_FILE}; "
             "correct them, or leave them out with --skip-faulty"
         )
-    kept = sorted((fact for fact in facts if fact.case not in rejected), key=lambda fact: fact.case)
+    kept = sorted((fact for fact in seen.facts if fact.case not in rejected), key=lambda fact: fact.case)
     if not kept:
         raise RequestError(f"no usable case is left of {total}; see {output / REJECTED_FILE}")
-    cases = {case.case: case for case in found.cases}
+    cases = seen.cases
     named = _channel_names(found, kept)
     values = declared or _discovered(kept)
     unions = read_composites(unions, values, "--structure")
-    split = _split([cases[fact.case] for fact in kept], kept, holdout=holdout, folds=folds, seed=seed)
+    dealt = _split([cases[fact.case] for fact in kept], kept, seen.twins, holdout=holdout, folds=folds, seed=seed)
     fingerprint = summarise(kept, named, values)
-    header = {"holdout": holdout, "folds": split.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
-    content = dataset_content(found, cases, named, values, split, header)
+    header = {"holdout": holdout, "folds": dealt.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
+    content = dataset_content(found, cases, named, values, dealt, header)
     content = content | {"composites": unions}
     _write(output / FINGERPRINT_FILE, fingerprint)
     _write(output / DATASET_FILE, content)
     show_summary(output, found.kind, content, fingerprint, len(rejected))
     return 1 if rejected else 0
-
-
-def examine(
-    source: Source, declared: dict[str, int] | None, workers: int | None = None
-) -> tuple[list[CaseFacts], list[Fault]]:
-    """Check and measure all cases in one pass, then the cases against each other; sorted by case name.
-
-    Threads do: decompression, sums and hashing leave the interpreter's lock.
-    """
-    values = frozenset(declared.values()) if declared else None
-    count = workers or min(4, os.cpu_count() or 1)
-    facts: list[CaseFacts] = []
-    faults = [*source.faults, *duplicate_names(source.cases)]
-    with progress_bar() as bar, ThreadPoolExecutor(count) as pool:
-        task = bar.add_task("Checking cases", total=len(source.cases))
-        futures = [pool.submit(_examine_case, case, values) for case in source.cases]
-        try:
-            for future in as_completed(futures):
-                fact, found = future.result()
-                faults.extend(found)
-                facts.extend([fact] if fact else [])
-                bar.advance(task)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C need not wait for the cases in the queue
-            raise
-    facts.sort(key=lambda fact: (fact.case, fact.sha256))
-    faults.extend(channel_count(facts, len(source.channels) if source.channels else None))
-    for check in (duplicate_content, spacing_outliers, orientation_outliers):
-        faults.extend(check(facts))
-    if declared is None:
-        faults.extend(rare_labels(facts))
-    return facts, sorted(faults, key=lambda fault: (fault.severity, fault.case, fault.check))
-
-
-def _examine_case(case: Case, declared: frozenset[int] | None) -> tuple[CaseFacts | None, list[Fault]]:
-    loaded, faults = load_case(case, declared)
-    if loaded is None:
-        return None, faults
-    faults = check_case(loaded)
-    wrong = any(fault.severity == "error" for fault in faults)
-    return (None if wrong else measure(loaded)), faults
 
 
 def _is_prepared(folder: Path) -> bool:
@@ -193,15 +155,25 @@ def _channel_names(source: Source, facts: Sequence[CaseFacts]) -> tuple[str, ...
     return ("image",) if count == 1 else tuple(f"channel_{number}" for number in range(count))
 
 
-def _split(cases: Sequence[Case], facts: Sequence[CaseFacts], *, holdout: float, folds: int, seed: int) -> Split:
-    """The split, with subjects kept together and identical scans treated as one subject."""
-    first: dict[str, str] = {}
-    twins = [(first.setdefault(fact.image_sha256, fact.case), fact.case) for fact in facts]
-    subjects = joined_subjects({case.case: case.subject for case in cases}, twins)
+def _split(
+    cases: Sequence[Case],
+    facts: Sequence[CaseFacts],
+    twins: Iterable[tuple[str, str, float]],
+    *,
+    holdout: float,
+    folds: int,
+    seed: int,
+) -> Split:
+    """The split, with subjects kept together and copies of a scan treated as one subject; or the one that is stated."""
+    subjects = {case.case: case.subject for case in cases}
+    pairs = [(first, second) for first, second, _ in twins if first in subjects and second in subjects]
+    subjects = joined_subjects(subjects, pairs)
     items = []
     for fact in facts:
         volume = sum(structure["volume_ml"] for structure in fact.structures.values())
         items.append(SplitItem(fact.case, subjects[fact.case], volume, frozenset(fact.structures)))
+    if is_stated(cases):
+        return follow_split(items, {case.case: case.part or "training" for case in cases}, folds=folds, seed=seed)
     return split_cases(items, holdout=holdout, folds=folds, seed=seed)
 
 
@@ -245,16 +217,28 @@ def _relative(file: Path, root: Path) -> str:
     return Path(os.path.relpath(file, root)).as_posix()
 
 
-def _write_rejected(output: Path, total: int, faults: Sequence[Fault]) -> None:
-    """Every fault of every case; written also when there is none, so that no older list lingers."""
-    errors = {fault.case for fault in faults if fault.severity == "error"}
-    rows = [asdict(fault) for fault in faults]
-    _write(output / REJECTED_FILE, {"cases": total, "rejected": sorted(errors), "faults": rows})
+def _write_findings(
+    output: Path, source: Source, total: int, seen: Examination, declared: dict[str, int] | None
+) -> None:
+    """Every fault and correction of every case; written also when there is none, so that no older list lingers."""
+    rows = [asdict(fault) for fault in seen.faults]
+    _write(output / REJECTED_FILE, {"cases": total, "rejected": sorted(seen.rejected), "faults": rows})
+    if seen.fixes or (output / FIXED_FILE).exists():
+        _write(output / FIXED_FILE, {"fixed": [asdict(fix) for fix in seen.fixes]})
+    with _telling(output / PAGE_FILE):
+        write_checks_page(output / PAGE_FILE, source.name, total, seen, root=source.root, structures=declared)
 
 
-def _write(path: Path, content: Any) -> None:
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Turns a failed write of ``path`` into one line for the user."""
     try:
-        write_json(path, content)
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise RequestError(f"cannot write {path}: {reason}; free some space or choose another --output") from error
+
+
+def _write(path: Path, content: Any) -> None:
+    with _telling(path):
+        write_json(path, content)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipeline.cases import Fault
 from pipeline.console import console
+from pipeline.preparation.corrections import Fix
 
 _MANY = 10
 
@@ -39,6 +40,21 @@ def show_faults(faults: Sequence[Fault], root: Path) -> None:
         table.add_row(
             escape(case), fault.check, f"[{style}]{fault.severity}[/]", escape(message.replace(f"{root}/", ""))
         )
+    console.print(table)
+
+
+def show_fixes(fixes: Sequence[Fix]) -> None:
+    """What was corrected, one row for each kind of correction; ``fixed.json`` has them all."""
+    if not fixes:
+        return
+    table = Table(title="Corrected copies", title_justify="left")
+    for heading in ("cases", "check", "what was done, in the first"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "check")
+    for check in dict.fromkeys(fix.check for fix in fixes):
+        some = [fix for fix in fixes if fix.check == check]
+        cases = dict.fromkeys(fix.case for fix in some)
+        who = next(iter(cases)) if len(cases) == 1 else f"{next(iter(cases))} and {len(cases) - 1} more"
+        table.add_row(escape(who), check, escape(some[0].what))
     console.print(table)
 
 

@@ -6,11 +6,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from pipeline.cases import Case, Fault, Source, named_subject, stem
+from pipeline.cases import Case, Source, named_subject, stem
 from pipeline.composites import Composites, labels_and_unions
 from pipeline.errors import RequestError
 from pipeline.files import read_json
+from pipeline.preparation.catalogue import fault
 from pipeline.preparation.source_pairs import pair_folders
+from pipeline.preparation.stated_split import read_part
 
 
 def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
@@ -73,32 +75,34 @@ def _named_labels(labels: dict[str, Any], file: Path) -> tuple[dict[str, int], C
 def read_table(file: Path, subject: str | None = None) -> Source:
     """Cases from a CSV file with a header line, or from a JSON list of objects with the same keys.
 
-    Columns: ``label`` (needed), ``case`` (else the label's name), ``subject``, ``mask``; every other column is a
-    channel, named by its heading, in order. File names are relative to the table's folder. An empty cell is a fault of
-    that case.
+    Columns: ``label`` (needed), ``case`` (else the label's name), ``subject``, ``mask``, ``split`` (``test``,
+    ``training`` or the number of a fold); every other column is a channel, named by its heading, in order. File names
+    are relative to the table's folder. An empty cell is a fault of that case.
 
     Raises:
         RequestError: no rows, no ``label`` or no channel column.
     """
     rows = _rows(file)
-    fixed = ("case", "label", "subject", "mask")
+    fixed = ("case", "label", "subject", "mask", "split")
     channels = tuple(key for key in rows[0] if key not in fixed)
     if "label" not in rows[0] or not channels:
         raise RequestError(
             f"{file} has the columns {', '.join(rows[0])}; expected label and one column per channel, "
-            "and perhaps case, subject, mask"
+            "and perhaps case, subject, mask, split"
         )
     cases, faults = [], []
     for number, row in enumerate(rows, start=1):
         name = str(row.get("case") or stem(Path(str(row.get("label") or f"row_{number}"))))
         empty = [key for key in (*channels, "label") if not row.get(key)]
         if empty:
-            faults.append(Fault(name, "missing-file", "error", f"row {number} names no {', '.join(empty)}", str(file)))
+            faults.append(fault(name, "missing-file", f"row {number} names no {', '.join(empty)}", file))
             continue
         image = tuple(file.parent / row[key] for key in channels)
         mask = file.parent / row["mask"] if row.get("mask") else None
         who = str(row.get("subject") or named_subject(name, subject))
-        cases.append(Case(name, image, file.parent / row["label"], mask, who))
+        stated = row.get("split")
+        part = read_part("" if stated is None else str(stated), f"row {number} of {file}") if "split" in row else ""
+        cases.append(Case(name, image, file.parent / row["label"], mask, who, part))
     known = None if channels == ("image",) else channels  # a single image column may hold 4D files
     return Source(file.stem, file.parent, known, None, tuple(cases), tuple(faults), "table of cases")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.cases import Case, Fault, Source, named_subject, stem, volumes_in
 from pipeline.errors import RequestError
+from pipeline.preparation.catalogue import fault
 
 _CHANNEL_SUFFIX = re.compile(r"^(.+)_(\d{4})$")
 _ROLE_SUFFIX = re.compile(r"[-_.](seg|segmentation|label|labels|gt|img|image|scan)$", re.IGNORECASE)
@@ -33,9 +34,9 @@ def pair_folders(root: Path, images: Path, labels: Path, *, subject: str | None 
     cases, faults = [], []
     for name in sorted(by_case.keys() | by_label.keys()):
         image, label = by_case.get(name, []), by_label.get(name, [])
-        fault = _pairing_fault(name, image, label, numbers if numbered else None)
-        if fault:
-            faults.append(fault)
+        wrong = _pairing_fault(name, image, label, numbers if numbered else None)
+        if wrong:
+            faults.append(wrong)
         else:
             cases.append(Case(name, tuple(image), label[0], None, named_subject(name, subject)))
     channels = tuple(f"channel_{number}" for number in numbers) if len(numbers) > 1 else None
@@ -66,19 +67,19 @@ def _number(path: Path) -> int:
 def _pairing_fault(name: str, image: list[Path], label: list[Path], numbers: list[int] | None) -> Fault | None:
     """What keeps these files from being a case, if anything does."""
     if not label:
-        return Fault(name, "missing-label", "error", "there is no label of this name", str(image[0]))
+        return fault(name, "missing-label", "there is no label of this name", image[0])
     if not image:
-        return Fault(name, "missing-image", "error", "there is no image of this name", str(label[0]))
+        return fault(name, "missing-image", "there is no image of this name", label[0])
     if len(label) > 1 or (numbers is None and len(image) > 1):
         both = label if len(label) > 1 else image
         names = ", ".join(path.name for path in both)
-        return Fault(name, "duplicate-name", "error", f"several files claim this name: {names}", str(both[0]))
+        return fault(name, "duplicate-name", f"several files claim this name: {names}", both[0])
     if numbers is not None:
         present = [_number(path) for path in image]
         if len(set(present)) < len(present):
-            return Fault(name, "duplicate-name", "error", "a channel is there twice", str(image[0]))
+            return fault(name, "duplicate-name", "a channel is there twice", image[0])
         missing = sorted(set(numbers) - set(present))
         if missing:
             listed = ", ".join(f"_{number:04d}" for number in missing)
-            return Fault(name, "missing-channel", "error", f"the channel {listed} is missing", str(image[0]))
+            return fault(name, "missing-channel", f"the channel {listed} is missing", image[0])
     return None

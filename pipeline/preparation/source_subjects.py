@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.cases import Case, Fault, Source, named_subject, volumes_in
 from pipeline.errors import RequestError
+from pipeline.preparation.catalogue import fault
 
 _ENTITY = re.compile(r"(sub|ses)-([^/_]+)")
 
@@ -108,8 +109,8 @@ def _choose(
         if found:
             listed = ", ".join(path.name for path in found)
             message = f"{len(found)} files match {pattern!r} for the {what}: {listed}; make the pattern narrower"
-            faults.append(Fault(name, "ambiguous-file", "error", message, str(found[0])))
+            faults.append(fault(name, "ambiguous-file", message, found[0]))
         else:
             check = "missing-channel" if role in channels else f"missing-{role}"
-            faults.append(Fault(name, check, "error", f"no file matches {pattern!r} for the {what}"))
+            faults.append(fault(name, check, f"no file matches {pattern!r} for the {what}"))
     return chosen, faults

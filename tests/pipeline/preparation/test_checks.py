@@ -11,31 +11,10 @@ import numpy as np
 import pytest
 
 from pipeline.cases import Case, Fault
+from pipeline.preparation.catalogue import CATALOGUE
 from pipeline.preparation.checks import CHECKS, check_case, count_values, load_case
 
-SHAPE = (8, 7, 6)
-
-
-def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
-    return path
-
-
-@pytest.fixture
-def case(tmp_path: Path) -> Case:
-    """A clean case: an empty surround of 0, noise within, a label of 1 and 2 in the middle, and a mask."""
-    rng = np.random.default_rng(0)
-    image = np.zeros(SHAPE, np.float32)
-    image[1:-1, 1:-1, 1:-1] = rng.normal(100, 10, (6, 5, 4))
-    label = np.zeros(SHAPE, np.uint8)
-    label[3, 3, 2:4], label[4, 4, 3] = 1, 2
-    return Case(
-        "c",
-        (save(tmp_path / "t1.nii.gz", image), save(tmp_path / "t2.nii.gz", image * 2)),
-        save(tmp_path / "label.nii.gz", label),
-        save(tmp_path / "mask.nii.gz", (image > 0).astype(np.uint8)),
-        "c",
-    )
+from .conftest import SHAPE, save
 
 
 def faults_of(case: Case, declared: frozenset[int] | None = frozenset({1, 2})) -> list[Fault]:
@@ -72,9 +51,10 @@ def test_a_clean_case_has_no_fault(case: Case) -> None:
     assert faults_of(replace(case, mask=None)) == []
 
 
-def test_every_check_has_a_name_of_its_own_and_a_severity() -> None:
-    assert len({check.name for check in CHECKS}) == len(CHECKS)
-    assert {check.severity for check in CHECKS} == {"error", "warning"}
+def test_every_check_has_a_name_of_its_own_that_the_catalogue_lists() -> None:
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(CATALOGUE)
 
 
 def test_a_missing_file_and_a_truncated_one_are_both_told(case: Case) -> None:
@@ -109,7 +89,7 @@ def test_label_in_another_place(case: Case, shift: float, expected: list[str]) -
 def test_a_mirrored_label_says_how_the_axes_run(case: Case) -> None:
     save(case.label, voxels(case.label), np.diag([-1.0, 1.0, 1.0, 1.0]))
     (fault,) = faults_of(case)
-    assert fault.check == "label-affine"
+    assert fault.check == "label-handedness"
     assert "the image's axes run RAS, the label's LAS" in fault.message
 
 

@@ -66,7 +66,12 @@ def written(folder: Path, name: str) -> Any:
 def test_a_decathlon_task(tmp_path: Path) -> None:
     source, out = decathlon(tmp_path / "task"), tmp_path / "out"
     assert prepare(source, out, holdout=0.25, folds=3) == 0
-    assert {path.name for path in out.iterdir()} == {"dataset.json", "fingerprint.json", "rejected.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "dataset.json",
+        "fingerprint.json",
+        "rejected.json",
+        "checks.html",
+    }
     dataset = Dataset.load(out)
     assert dataset.name == "Phantom"
     assert dataset.labels == {"background": 0, "lesion": 1, "ventricle": 2}

@@ -1,0 +1,138 @@
+"""A split that is given: by the table's column ``split``, or by a file from an earlier prepare or from nnU-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.cases import Case, Fault, Source
+from pipeline.errors import RequestError
+from pipeline.files import read_json
+from pipeline.preparation.catalogue import fault
+from pipeline.preparation.split import Split, SplitItem, split_cases
+
+TEST, TRAINING = "test", "training"
+
+
+def read_part(text: str, where: str) -> str:
+    """Where a case goes: ``test``, ``training`` (into any fold) or the number of its fold, from 0.
+
+    >>> read_part("Test", "row 1"), read_part("train", "row 2"), read_part(" 03", "row 3"), read_part("", "row 4")
+    ('test', 'training', '3', 'training')
+
+    Raises:
+        RequestError: anything else.
+    """
+    word = text.strip().lower()
+    if word.isdecimal():
+        return str(int(word))
+    known = {"test": TEST, "train": TRAINING, "training": TRAINING, "": TRAINING}
+    if word not in known:
+        raise RequestError(f"{where} says split {text!r}; expected test, training or the number of a fold, from 0")
+    return known[word]
+
+
+def with_split(source: Source, file: Path | None) -> Source:
+    """The source with its cases placed as a file says; a case that the file does not name goes into any fold.
+
+    Raises:
+        RequestError: neither a ``dataset.json`` of prepare nor a ``splits_final.json`` of nnU-Net, or of other cases.
+    """
+    if file is None:
+        return source
+    parts = read_split(Path(file).expanduser())
+    if not parts.keys() & {case.case for case in source.cases}:
+        raise RequestError(
+            f"no case of {source.root} is named in --split {file}; it names {', '.join(list(parts)[:3])}"
+        )
+    return replace(source, cases=tuple(replace(case, part=parts.get(case.case, TRAINING)) for case in source.cases))
+
+
+def read_split(file: Path) -> dict[str, str]:
+    """Case to part from ``dataset.json`` (its ``test`` and folds) or ``splits_final.json`` (the folds' ``val``)."""
+    content = read_json(file)
+    try:
+        if isinstance(content, list):
+            return {str(name): str(number) for number, fold in enumerate(content) for name in fold["val"]}
+        parts = {str(case["case"]): str(int(case["fold"])) for case in content["training"]}
+        return parts | {str(case["case"]): TEST for case in content["test"]}
+    except (KeyError, TypeError, ValueError):
+        raise RequestError(
+            f"{file} holds no split; expected a dataset.json that rarevox prepare wrote, or nnU-Net's splits_final.json"
+        ) from None
+
+
+def is_stated(cases: Iterable[Case]) -> bool:
+    """Whether any case was placed beforehand."""
+    return any(case.part for case in cases)
+
+
+def follow_split(items: Sequence[SplitItem], parts: Mapping[str, str], *, folds: int, seed: int) -> Split:
+    """The split as stated; cases for any fold go to that of their subject, or are dealt as usual.
+
+    Args:
+        items: the cases.
+        parts: of each case, ``test``, ``training`` or a fold's number.
+        folds: how many, where no number is stated; else as many as are numbered.
+        seed: of the dealing.
+
+    Raises:
+        RequestError: numbers with a gap, or nothing to train on.
+    """
+    test = tuple(sorted(item.case for item in items if parts[item.case] == TEST))
+    fold = {item.case: int(parts[item.case]) for item in items if parts[item.case].isdecimal()}
+    numbered = sorted(set(fold.values()))
+    if numbered != list(range(len(numbered))):
+        raise RequestError(f"the stated split has the folds {numbered}; expected 0 to the number of folds less one")
+    home = {item.subject: fold[item.case] for item in items if item.case in fold}
+    free = [item for item in items if parts[item.case] == TRAINING]
+    fold |= {item.case: home[item.subject] for item in free if item.subject in home}
+    dealt = [item for item in free if item.subject not in home]
+    count = len(numbered) or folds
+    if dealt:
+        found = split_cases(dealt, holdout=0.0, folds=count, seed=seed)
+        fold |= found.fold
+        count = len(numbered) or found.folds
+    if not fold:
+        raise RequestError("the stated split leaves no case for training; expected some that are not test")
+    return Split(test, dict(sorted(fold.items())), count)
+
+
+def split_leaks(cases: Sequence[Case], twins: Iterable[tuple[str, str, float]]) -> list[Fault]:
+    """Cases that a stated split puts on another side than a case of the same subject, or than a copy of their scan.
+
+    The sides are the test section and each fold. The fault is laid at the case that trains, so that leaving the faulty
+    out keeps the test section whole.
+
+    Args:
+        cases: with their subjects and parts.
+        twins: pairs of cases with (nearly) the same image, and their correlation.
+    """
+    sides = {case.case: case.part for case in cases if case.part not in ("", TRAINING)}
+    by_subject: dict[str, list[str]] = {}
+    for case in sorted(cases, key=lambda case: (case.part != TEST, case.part, case.case)):
+        if case.case in sides:
+            by_subject.setdefault(case.subject, []).append(case.case)
+    faults = []
+    for subject, names in by_subject.items():
+        for name in names[1:]:
+            if sides[name] != sides[names[0]]:
+                message = (
+                    f"subject {subject} is in {_side(sides[name])} and, as {names[0]}, in {_side(sides[names[0]])}"
+                )
+                faults.append(fault(name, "subject-across-split", message))
+    for pair in twins:
+        first, second = sorted(pair[:2], key=lambda name: (sides.get(name) != TEST, name))
+        if first in sides and second in sides and sides[first] != sides[second]:
+            message = (
+                f"the scan is in {_side(sides[second])} and, as {first}, in {_side(sides[first])} "
+                f"(correlation {pair[2]:.3f})"
+            )
+            faults.append(fault(second, "duplicate-across-split", message))
+    return faults
+
+
+def _side(part: Any) -> str:
+    return "the test section" if part == TEST else f"fold {part}"

@@ -1,0 +1,35 @@
+"""A clean case in files, into which faults are planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.cases import Case
+
+SHAPE = (8, 7, 6)
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    """A clean case: an empty surround of 0, noise within, a label of 1 and 2 in the middle, and a mask."""
+    rng = np.random.default_rng(0)
+    image = np.zeros(SHAPE, np.float32)
+    image[1:-1, 1:-1, 1:-1] = rng.normal(100, 10, (6, 5, 4))
+    label = np.zeros(SHAPE, np.uint8)
+    label[3, 3, 2:4], label[4, 4, 3] = 1, 2
+    return Case(
+        "c",
+        (save(tmp_path / "t1.nii.gz", image), save(tmp_path / "t2.nii.gz", image * 2)),
+        save(tmp_path / "label.nii.gz", label),
+        save(tmp_path / "mask.nii.gz", (image > 0).astype(np.uint8)),
+        "c",
+    )

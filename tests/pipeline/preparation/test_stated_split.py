@@ -1,0 +1,133 @@
+"""Splits that are given: followed as they stand, and refused where they leak."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.cases import Case, Source
+from pipeline.errors import RequestError
+from pipeline.preparation.prepare import prepare
+from pipeline.preparation.split import SplitItem
+from pipeline.preparation.stated_split import follow_split, read_split, split_leaks, with_split
+
+from .test_prepare import decathlon, written
+
+
+def case(name: str, part: str, subject: str = "") -> Case:
+    return Case(name, (Path(f"{name}.nii"),), Path(f"{name}_label.nii"), None, subject or name, part)
+
+
+def items(*names: str, subjects: dict[str, str] | None = None) -> list[SplitItem]:
+    return [SplitItem(name, (subjects or {}).get(name, name), 1.0, frozenset({1})) for name in names]
+
+
+class TestFollow:
+    def test_every_case_goes_where_it_was_put(self) -> None:
+        parts = {"a": "test", "b": "0", "c": "1", "d": "1"}
+        split = follow_split(items("a", "b", "c", "d"), parts, folds=5, seed=0)
+        assert (split.test, split.fold, split.folds) == (("a",), {"b": 0, "c": 1, "d": 1}, 2)
+
+    def test_free_cases_go_to_their_subject_s_fold_or_are_dealt(self) -> None:
+        parts = {"a": "0", "b": "1", "c": "training", "d": "training"}
+        split = follow_split(items("a", "b", "c", "d", subjects={"b": "s", "c": "s"}), parts, folds=5, seed=0)
+        assert split.fold["c"] == split.fold["b"] == 1
+        assert split.fold["d"] in (0, 1)
+
+    def test_only_the_test_section_is_stated(self) -> None:
+        parts = {"a": "test"} | dict.fromkeys("bcde", "training")
+        split = follow_split(items(*"abcde"), parts, folds=2, seed=0)
+        assert split.test == ("a",)
+        assert sorted(split.fold.values()) == [0, 0, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("parts", "message"),
+        [({"a": "0", "b": "2"}, r"folds \[0, 2\]"), ({"a": "test", "b": "test"}, "no case for training")],
+    )
+    def test_what_cannot_be_followed(self, parts: dict[str, str], message: str) -> None:
+        with pytest.raises(RequestError, match=message):
+            follow_split(items("a", "b"), parts, folds=5, seed=0)
+
+
+class TestFiles:
+    def test_an_earlier_dataset(self, tmp_path: Path) -> None:
+        content = {"training": [{"case": "a", "fold": 1}], "test": [{"case": "b"}]}
+        (tmp_path / "dataset.json").write_text(json.dumps(content))
+        assert read_split(tmp_path / "dataset.json") == {"a": "1", "b": "test"}
+
+    def test_nnunet_s_splits(self, tmp_path: Path) -> None:
+        folds = [{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]
+        (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+        assert read_split(tmp_path / "splits_final.json") == {"a": "0", "b": "1"}
+
+    @pytest.mark.parametrize("content", ["{}", "3", '[{"train": []}]', '{"training": ["a"], "test": []}'])
+    def test_something_else(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(RequestError, match="holds no split"):
+            read_split(tmp_path / "x.json")
+
+    def test_a_split_of_other_cases(self, tmp_path: Path) -> None:
+        (tmp_path / "s.json").write_text('[{"val": ["x"]}]')
+        source = Source("n", tmp_path, None, None, (case("a", ""),))
+        with pytest.raises(RequestError, match="no case of .* it names x"):
+            with_split(source, tmp_path / "s.json")
+        assert with_split(source, None) is source
+
+
+class TestLeaks:
+    def test_no_leak_within_a_side_or_without_a_stated_split(self) -> None:
+        cases = [case("a", "0", "s"), case("b", "0", "s"), case("c", "test")]
+        assert split_leaks(cases, [("a", "b", 1.0)]) == []
+        free = [replace(one, part="") for one in cases]
+        assert split_leaks(free, [("a", "c", 1.0)]) == []
+
+    def test_a_subject_on_two_sides_is_laid_at_the_training_case(self) -> None:
+        (fault,) = split_leaks([case("a", "0", "s"), case("b", "test", "s")], [])
+        assert (fault.case, fault.check, fault.severity) == ("a", "subject-across-split", "error")
+        assert fault.message == "subject s is in fold 0 and, as b, in the test section"
+
+    def test_a_copy_on_two_sides(self) -> None:
+        (fault,) = split_leaks([case("a", "test"), case("b", "1"), case("c", "1")], [("b", "a", 0.97), ("b", "c", 1.0)])
+        assert (fault.case, fault.check, fault.severity) == ("b", "duplicate-across-split", "error")
+        assert "as a, in the test section (correlation 0.970)" in fault.message
+
+
+def test_a_table_states_the_split_and_its_leaks_are_errors(tmp_path: Path) -> None:
+    task = decathlon(tmp_path / "task", 6)
+    twin = (task / "imagesTr" / "c00.nii.gz").read_bytes()
+    (task / "imagesTr" / "c04.nii.gz").write_bytes(twin)
+    rows = [
+        f"imagesTr/c{n:02}.nii.gz,labelsTr/c{n:02}.nii.gz,{subject},{part}"
+        for n, (subject, part) in enumerate(
+            [("A", "test"), ("B", "0"), ("C", "1"), ("A", "1"), ("D", "0"), ("E", "training")]
+        )
+    ]
+    (task / "list.csv").write_text("\n".join(["image,label,subject,split", *rows]))
+    assert prepare(task / "list.csv", tmp_path / "out", skip_faulty=True) == 1
+    found = {(row["case"], row["check"]) for row in written(tmp_path / "out", "rejected.json")["faults"]}
+    assert found == {
+        ("c03", "subject-across-split"),
+        ("c04", "duplicate-across-split"),
+        ("c04", "duplicate-content"),
+    }
+    content = written(tmp_path / "out", "dataset.json")
+    assert [row["case"] for row in content["test"]] == ["c00"]
+    folds = {row["case"]: row["fold"] for row in content["training"]}
+    assert (folds["c01"], folds["c02"], set(folds)) == (0, 1, {"c01", "c02", "c05"})
+
+
+def test_prepare_follows_the_split_of_an_earlier_dataset(tmp_path: Path) -> None:
+    task = decathlon(tmp_path / "task", 9)
+    prepare(task, tmp_path / "a", seed=3, holdout=0.3, folds=3)
+    prepare(task, tmp_path / "b", seed=8, split=tmp_path / "a" / "dataset.json")
+    for section in ("training", "test"):
+        assert written(tmp_path / "a", "dataset.json")[section] == written(tmp_path / "b", "dataset.json")[section]
+
+
+def test_a_word_that_is_no_part(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("image,label,split\na.nii,b.nii,maybe\n")
+    with pytest.raises(RequestError, match=r"row 1 of .* says split 'maybe'; expected test, training or the number"):
+        prepare(tmp_path / "list.csv", tmp_path / "out")
