@@ -157,6 +157,11 @@ def evaluate(**options: Any) -> int:
 @_settings
 @click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
 @click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
+@click.option(
+    "--roi",
+    type=FOLDER,
+    help="Folder with a mask for each scan (CASE or CASE_mask), or one mask: segment only in there.",
+)
 @click.option("--entropy", is_flag=True, help="Write CASE_entropy.nii.gz too: 0 certain, 1 undecided.")
 def predict(keep: bool, **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""

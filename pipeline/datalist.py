@@ -82,14 +82,27 @@ def find_scans(
         raise RequestError(
             f"two scans are called {', '.join(twice[:5])}; rename them, since outputs are named after scans"
         )
-    return found if masks is None else _with_masks(found, Path(masks))
+    return found if masks is None else with_masks(found, masks)
 
 
-def _with_masks(scans: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """The scans, each with the one file of the folder that is called like it."""
+def with_masks(scans: list[dict[str, Any]], masks: str | Path, key: str = "mask") -> list[dict[str, Any]]:
+    """The scans, each with the one file of a folder that is called like it; see :func:`find_scans`.
+
+    Args:
+        scans: entries with ``case``.
+        masks: the folder; or one file, which then is that of every scan.
+        key: where its name goes.
+
+    Raises:
+        RequestError: no such folder or file, or no masks in it.
+    """
+    folder = Path(masks)
+    if folder.is_file():
+        return [{**scan, key: str(folder)} for scan in scans]
     files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(SUFFIXES)]
     if not files:
         raise RequestError(f"no masks in {folder}; expected files called CASE or CASE_mask (.nii.gz …)")
+    scans = [dict(scan) for scan in scans]
     for scan in scans:
         case = scan["case"]
         marked = [file for file in files if "mask" in stem(file).lower()]
@@ -99,7 +112,7 @@ def _with_masks(scans: list[dict[str, Any]], folder: Path) -> list[dict[str, Any
             [file for file in marked if file.parent.name == case],
         ):
             if len(found) == 1:
-                scan["mask"] = str(found[0])
+                scan[key] = str(found[0])
                 break
     return scans
 

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.bundle import require_run, version
 from pipeline.compose import read_yaml
 from pipeline.console import console, progress_bar
-from pipeline.datalist import find_scans
+from pipeline.datalist import find_scans, with_masks
 from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, read_json, write_json
 from pipeline.inference.entropy import EntropyMap
@@ -33,6 +33,7 @@ def predict(
     overwrite: bool = True,
     masks: str | Path | None = None,
     entropy: bool = False,
+    roi: str | Path | None = None,
 ) -> int:
     """Segment scans with a trained run.
 
@@ -44,6 +45,8 @@ def predict(
         settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
         overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call.
         masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
+        roi: folder of masks that say what is to be segmented, or one mask for all scans; nothing is computed outside a
+            mask's bounding box but the context that it needs, and outside the mask everything is background.
         entropy: write ``CASE_entropy.nii.gz`` too, see :class:`pipeline.inference.entropy.EntropyMap`.
 
     Returns:
@@ -57,6 +60,7 @@ def predict(
     if masks is None and config["normalisation"].get("region") == "mask":
         raise RequestError(f"{run} normalises inside a mask; give the folder of the scans' masks with --masks")
     items = find_scans([*scans], config["channels"], masks)
+    items = items if roi is None else _with_regions(items, roi)
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
     rows = {} if overwrite else _done(folder, entropy)
     segmenter = Segmenter(run, "inference", device=device, settings=settings)
@@ -70,12 +74,27 @@ def predict(
             bar.advance(task)
     _write(folder, rows, run, structures)
     failed = [row for row in rows.values() if row["status"] != "ok"]
+    for row in rows.values():
+        if "warning" in row:
+            console.print(f"[yellow]{row['case']}: {row['warning']}[/]")
     for row in failed:
         console.print(f"[red]failed[/] {row['case']}: {row['reason']}")
     console.print(
         f"{len(rows) - len(failed)} of {len(rows)} scans segmented; label maps and {RESULT_FILE} are in {folder}"
     )
     return 1 if failed else 0
+
+
+def _with_regions(items: list[dict[str, Any]], roi: str | Path) -> list[dict[str, Any]]:
+    """The scans with their regions of interest; a scan without one is never segmented whole in its place."""
+    items = with_masks(items, roi, "roi")
+    missing = [item["case"] for item in items if "roi" not in item]
+    if missing:
+        raise RequestError(
+            f"--roi {roi} holds no mask for {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; expected files "
+            "called CASE or CASE_mask (.nii.gz …)"
+        )
+    return items
 
 
 def _holds_predictions(folder: Path) -> bool:

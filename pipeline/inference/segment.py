@@ -16,6 +16,16 @@ import torch
 from pipeline.bundle import require_run
 from pipeline.compose import parse_setting, put, read_yaml
 from pipeline.errors import RequestError, reason_of
+from pipeline.inference.region import (
+    RegionWatch,
+    bounding_box,
+    check_mask_grid,
+    model_box,
+    native_grid,
+    placed_at,
+    read_region,
+)
+from pipeline.inference.tiles import Box
 from pipeline.inference.watch import NativeWatch, Watch
 from pipeline.training.train import build
 from transforms.clean import CleanLabelsd
@@ -86,14 +96,21 @@ class Segmenter:
         self.device, self.to_native = built["device"], built["native"]
 
     def read(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Read and preprocess one scan; raises whatever is wrong with it."""
-        data = self.preprocessing(dict(item))
+        """Read and preprocess one scan, and as ``region`` its region of interest where the item names one as ``roi``.
+
+        Raises whatever is wrong with it.
+        """
+        if "mask" in item:
+            check_mask_grid(item)
+        data: dict[str, Any] = self.preprocessing({key: value for key, value in item.items() if key != "roi"})
         expected, found = len(self.config["channels"]), data["image"].shape[0]
         if found != expected:
             names = ", ".join(self.config["channels"])
             raise ValueError(f"the scan has {found} channel(s) and the network takes {expected} ({names})")
         if not bool(torch.isfinite(data["image"].as_tensor().sum())):
             raise ValueError("the scan holds NaN or infinite voxels; replace them before prediction")
+        if "roi" in item:
+            data["region"] = read_region(item["roi"], data["image"])
         return data
 
     def segment(self, data: dict[str, Any]) -> np.ndarray:
@@ -102,11 +119,41 @@ class Segmenter:
 
     def _both(self, data: dict[str, Any], watch: Watch | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The label values, and what they were before post-processing if there is any."""
-        with self._shown_to(watch, data["image"]):
-            prediction = self.inferer(data["image"][None], self.network)[0]
-            native = self.to_native({**data, "pred": prediction})
-        found = self.cleaner(native)
+        region = data.get("region")
+        if region is not None and watch is not None:
+            watch = RegionWatch(watch, region)
+        native = self._native(data, watch)
+        if region is not None:
+            native = native * torch.from_numpy(region)
+        found: dict[Any, Any] = self.cleaner({"image": data["image"], "pred": native})
         return np.asarray(found["pred"])[0], np.asarray(found["raw"])[0] if "raw" in found else None
+
+    def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
+        """Label values (1, X, Y, Z) on the scan's own grid; outside the bounding box of its region, 0."""
+        image = data["image"]
+        with self._shown_to(watch, image):
+            if "region" not in data:
+                prediction = self.inferer(image[None], self.network)[0]
+                return self.to_native({"image": image, "pred": prediction})["pred"]
+            box = self._box(data)
+            if box is None:
+                return torch.zeros((1, *data["region"].shape), dtype=torch.uint8)
+            prediction = self.inferer.inside(image.as_tensor(), self.network, box)
+            return self.to_native({"image": placed_at(image, box), "pred": prediction})["pred"]
+
+    def _box(self, data: dict[str, Any]) -> Box | None:
+        """The box of the preprocessed image that the scan's region asks for; None where it asks for nothing."""
+        image, native = data["image"], bounding_box(data["region"])
+        if native is None:
+            return None
+        return model_box(image.shape[1:], np.asarray(image.affine), native_grid(image)[1], native)
+
+    def notes(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What the inferer decided of the scan just segmented, and a warning where there was nothing to do."""
+        region = data.get("region")
+        if region is not None and not region.any():
+            return {"warning": "the region of interest is empty: everything is background"}
+        return dict(getattr(self.inferer, "notes", {}))
 
     @contextmanager
     def _shown_to(self, watch: Watch | None, image: Any) -> Iterator[None]:
@@ -114,8 +161,8 @@ class Segmenter:
         if watch is None:
             yield
             return
-        lattice = find_lattice(np.asarray(image.affine), np.asarray(image.meta["original_affine"]))
-        shape = [int(n) for n in np.asarray(image.meta["spatial_shape"]).ravel()[:3]]
+        shape, affine = native_grid(image)
+        lattice = find_lattice(np.asarray(image.affine), affine)
         shown = NativeWatch(watch, self.inferer.log_probabilities, shape, lattice)
         shown.begin()
         try:
@@ -147,9 +194,9 @@ class Segmenter:
                         upcoming.append(pool.submit(self.read, listed[position + 1]))
                     watching = watch(item) if watch is not None else None
                     labels, raw = self._both(data, watching)
+                    notes = self.notes(data)
                     del data
-                    seconds = time.monotonic() - began
-                    yield Segmentation(item, labels, "", seconds, dict(self.inferer.notes), raw, watching)
+                    yield Segmentation(item, labels, "", time.monotonic() - began, notes, raw, watching)
                 except Exception as error:  # whatever is wrong with one scan must not stop the others
                     if not upcoming and position + 1 < len(listed):
                         upcoming.append(pool.submit(self.read, listed[position + 1]))

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import RequestError
+from pipeline.inference.entropy import EntropyMap
+from pipeline.inference.predict import predict
+from pipeline.inference.region import model_box, require_grid
+from pipeline.inference.segment import Segmenter
+
+
+@pytest.fixture(scope="module")
+def scan(task_dir: Path) -> nib.Nifti1Image:
+    return nib.load(task_dir / "imagesTr" / "case_01.nii.gz")
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+@pytest.mark.parametrize("settings", [(), ("spacing=[1.3, 1.1, 1.7]",)])
+def test_inside_are_the_labels_of_the_whole_scan_and_outside_is_background(
+    run_dir: Path, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """An L-shaped region: its box is computed, its missing corner is background all the same."""
+    region = np.zeros(scan.shape, np.uint8)
+    region[3:17, 4:16, 5:9] = 1
+    region[3:17, 4:8, 5:15] = 1
+    item = {"case": "a", "image": str(task_dir / "imagesTr" / "case_01.nii.gz")}
+    with_region = item | {"roi": str(save(tmp_path / "roi.nii.gz", region, scan.affine))}
+    segmenter = Segmenter(run_dir, device="cpu", settings=settings)
+    everywhere = segmenter.segment(segmenter.read(item))
+    inside = segmenter.segment(segmenter.read(with_region))
+    assert everywhere[region > 0].any()
+    assert not inside[region == 0].any()
+    assert (inside[region > 0] == everywhere[region > 0]).mean() > 0.999  # to rounding where scores are interpolated
+    if not settings:
+        assert np.array_equal(inside, everywhere * (region > 0))
+
+
+def test_only_the_box_and_its_context_are_computed(
+    run_dir: Path, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path
+) -> None:
+    region = np.zeros(scan.shape, np.uint8)
+    region[10, 10, 10] = 1
+    item = {"case": "a", "image": str(task_dir / "imagesTr" / "case_01.nii.gz")}
+    item["roi"] = str(save(tmp_path / "roi.nii.gz", region, scan.affine))
+    segmenter = Segmenter(run_dir, device="cpu")
+    asked = []
+    real = segmenter.inferer.inside
+
+    def inside(image: torch.Tensor, network: torch.nn.Module, box: list[tuple[int, int]]) -> torch.Tensor:
+        asked.append(box)
+        return real(image, network, box)
+
+    segmenter.inferer.inside = inside
+    segmenter.segment(segmenter.read(item))
+    assert [[end - begin for begin, end in box] for box in asked] == [[1, 1, 1]]
+
+
+def test_outside_the_region_nothing_is_uncertain(
+    run_dir: Path, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path
+) -> None:
+    region = np.zeros(scan.shape, np.uint8)
+    region[5:12, 5:12, 5:12] = 1
+    region[5, 5, 5] = 0
+    item = {"case": "a", "image": str(task_dir / "imagesTr" / "case_01.nii.gz")}
+    item["roi"] = str(save(tmp_path / "roi.nii.gz", region, scan.affine))
+    (found,) = Segmenter(run_dir, device="cpu")([item], lambda _: EntropyMap())
+    assert found.watch.values.shape == scan.shape
+    assert found.watch.values[region > 0].any()
+    assert not found.watch.values[region == 0].any()
+
+
+def test_an_empty_region_is_background_and_a_warning(
+    run_dir: Path, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roi = save(tmp_path / "roi.nii.gz", np.zeros(scan.shape, np.uint8), scan.affine)
+    image = task_dir / "imagesTr" / "case_01.nii.gz"
+    assert predict(run_dir, [image], tmp_path / "out", device="cpu", roi=roi) == 0
+    (row,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]
+    assert "region of interest is empty" in row["warning"]
+    assert row["volume_ml"] == {"ball": 0, "box": 0}
+    labels = nib.load(tmp_path / "out" / "case_01_seg.nii.gz")
+    assert labels.shape == scan.shape
+    assert not np.asarray(labels.dataobj).any()
+
+
+def test_masks_on_another_grid_fail_their_case_with_both_grids(
+    run_dir: Path, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path
+) -> None:
+    images = [task_dir / "imagesTr" / f"case_0{n}.nii.gz" for n in (1, 2)]
+    save(tmp_path / "roi" / "case_01.nii.gz", np.ones((4, 4, 4), np.uint8), np.diag([2.0, 2, 2, 1]))
+    good = nib.load(images[1])
+    save(tmp_path / "roi" / "case_02_mask.nii.gz", np.ones(good.shape, np.uint8), good.affine)
+    assert predict(run_dir, images, tmp_path / "out", device="cpu", roi=tmp_path / "roi") == 1
+    rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
+    assert rows["case_02"]["status"] == "ok"
+    assert "4×4×4 voxels of 2×2×2 mm" in rows["case_01"]["reason"]
+    assert "22×20×18 voxels of 1×1×1.5 mm" in rows["case_01"]["reason"]
+    item = {"case": "a", "image": str(images[0]), "mask": str(tmp_path / "roi" / "case_01.nii.gz")}
+    (found,) = Segmenter(run_dir, device="cpu")([item])  # a mask for normalisation likewise
+    assert "on another grid" in found.reason
+
+
+def test_a_scan_without_a_region_is_refused_before_anything_runs(run_dir: Path, task_dir: Path, tmp_path: Path) -> None:
+    save(tmp_path / "roi" / "other.nii.gz", np.ones((4, 4, 4), np.uint8), np.eye(4))
+    with pytest.raises(RequestError, match="holds no mask for case_01"):
+        predict(run_dir, [task_dir / "imagesTr" / "case_01.nii.gz"], tmp_path / "out", roi=tmp_path / "roi")
+    with pytest.raises(RequestError, match="no masks in"):
+        predict(run_dir, [task_dir / "imagesTr" / "case_01.nii.gz"], tmp_path / "out", roi=tmp_path / "nothing")
+
+
+def test_grids_of_one_size_are_told_apart_by_their_axes() -> None:
+    turned = np.eye(4)[[1, 0, 2, 3]]
+    with pytest.raises(ValueError, match="with other axes"):
+        require_grid("m", (4, 4, 4), turned, (4, 4, 4), np.eye(4))
+    moved = np.eye(4)
+    moved[0, 3] = 5
+    with pytest.raises(ValueError, match=r"from \(5, 0, 0\) against .* from \(0, 0, 0\)"):
+        require_grid("m", (4, 4, 4), moved, (4, 4, 4), np.eye(4))
+    require_grid("m", (4, 4, 4), np.eye(4), (4, 4, 4), np.eye(4))
+
+
+def test_the_box_on_the_network_s_grid_by_hand() -> None:
+    """Scan voxels 3 and 4 of 1 mm are 1.5 and 2 on a grid of 2 mm: voxels 1 and 2 decide."""
+    half = np.diag([2.0, 2.0, 2.0, 1.0])
+    assert model_box((9, 9, 9), half, np.eye(4), [(3, 5), (4, 5), (0, 18)]) == [(1, 3), (2, 3), (0, 9)]
+    flipped = np.diag([-1.0, 1.0, 1.0, 1.0])
+    flipped[0, 3] = 8  # scan voxel x is network voxel 8 − x
+    assert model_box((9, 9, 9), np.eye(4), flipped, [(2, 4), (0, 9), (0, 9)]) == [(5, 7), (0, 9), (0, 9)]
+    assert model_box((9, 9, 9), np.eye(4), flipped, [(20, 22), (0, 9), (0, 9)]) is None
