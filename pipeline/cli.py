@@ -197,6 +197,15 @@ def predict(keep: bool, **options: Any) -> int:
     multiple=True,
     help="Tolerance of the surface Dice in mm. Repeatable.  [default: 1]",
 )
+@click.option(
+    "--gates", metavar="FILE", type=FOLDER, help="YAML with the least Dice of structures: {lesion: {mean: 0.75}}."
+)
+@click.option(
+    "--post-processing",
+    metavar="FILE",
+    type=FOLDER,
+    help="YAML with rules by structure, applied to the predictions: {lesion: {min_ml: 0.02}}.",
+)
 @click.option("--resample", is_flag=True, help="Bring predictions on another grid onto the reference's.")
 @click.option("--ignore-unknown", is_flag=True, help="Take undeclared label values as background.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Cases at once.")

@@ -14,15 +14,19 @@ import numpy as np
 
 from pipeline.console import progress_bar
 from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import aggregate, write_results
+from pipeline.evaluation.aggregate import write_results
+from pipeline.evaluation.gates import failed_gates, read_gates
 from pipeline.evaluation.metrics import case_rows, failed_rows
 from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
+from pipeline.evaluation.outcome import outcome, read_declared
 from pipeline.evaluation.results_table import print_results
 from pipeline.evaluation.score_pairs import MATCHING, Pairs, dataset_structures, declared_structures, find_pairs
 from pipeline.files import claim_folder
+from transforms.clean import clean_labels, read_rules
 from transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
 
 Row = dict[str, Any]
+Rules = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ def score(
     options: MetricOptions | None = None,
     resample: bool = False,
     ignore_unknown: bool = False,
+    gates: str | Path | None = None,
+    post_processing: str | Path | None = None,
     report: bool = True,
     workers: int = 2,
 ) -> int:
@@ -59,14 +65,19 @@ def score(
         options: the conventions.
         resample: bring predictions on another grid onto the reference's by nearest neighbour instead of failing them.
         ignore_unknown: take label values that no structure has as background instead of failing the case.
+        gates: a YAML file with the least Dice of structures; see :func:`pipeline.evaluation.gates.read_gates`.
+        post_processing: a YAML file with rules by structure, applied to the predictions; the figures without it are
+            given too. See :func:`transforms.clean.read_rules`.
         report: write ``report.html`` too.
         workers: cases in flight at once.
 
     Returns:
-        0, or 1 if any case failed or a prediction has no reference; they are listed and the rest is scored.
+        0, or 1 if any case failed, a prediction has no reference or a gate was not passed; they are listed and the
+        rest is scored.
 
     Raises:
-        RequestError: nothing can be scored, or ``output`` holds something else.
+        RequestError: nothing can be scored, ``output`` holds something else, or gates or post-processing of what is no
+            structure.
     """
     options, pairs = options or MetricOptions(), find_pairs(Path(predictions), Path(references))
     if output is not None:
@@ -80,10 +91,22 @@ def score(
         structures, source = found_structures(pairs, workers), "the values found"
     if not foreground(structures, options):
         raise RequestError("there is no structure to score: no label value but the background was declared or found")
-    one = partial(score_pair, structures=structures, options=options, resample=resample, ignore_unknown=ignore_unknown)
-    rows = [row for case in _parallel(one, list(pairs.matched.items()), workers, "scoring") for row in case]
-    result = aggregate(rows, structures, options=options)
+    minima = read_gates(read_declared(gates, "gates"), foreground(structures, options))
+    rules = _cleaning(post_processing, structures)
+    one = partial(
+        score_pair,
+        structures=structures,
+        options=options,
+        resample=resample,
+        ignore_unknown=ignore_unknown,
+        rules=rules,
+    )
+    found = _parallel(one, list(pairs.matched.items()), workers, "scoring")
+    rows = [row for case, _ in found for row in case]
+    raw = [row for _, case in found for row in case] if rules else None
+    result = outcome(rows, structures, options=options, raw_rows=raw, gates=minima)
     result["conventions"] |= {
+        "post_processing": {name: dict(rule) for name, rule in _by_name(rules, structures).items()} or "none",
         "matching": MATCHING,
         "structures_from": source,
         "other_grids": "nearest neighbour" if resample else "failed",
@@ -94,8 +117,8 @@ def score(
     if output is not None:
         write_results(output, result)
     if output is not None and report:
-        _write_report(Path(output), result, pairs)
-    return int(bool(result["failed"] or pairs.extra))
+        _write_report(Path(output), result, pairs, rules)
+    return int(bool(result["failed"] or pairs.extra or failed_gates(result)))
 
 
 def score_pair(
@@ -105,23 +128,33 @@ def score_pair(
     options: MetricOptions,
     resample: bool = False,
     ignore_unknown: bool = False,
-) -> list[Row]:
-    """The rows of one case; every fault of its files becomes ``failed`` rows with the reason, never an exception."""
+    rules: Rules | None = None,
+) -> tuple[list[Row], list[Row]]:
+    """The rows of one case, after and before post-processing by ``rules``.
+
+    Every fault of its files becomes ``failed`` rows with the reason, never an exception.
+    """
     case, (prediction_path, reference_path) = pair
     known = None if ignore_unknown else _values(structures)
     try:
         reference = read_label_map(reference_path, known)
     except ValueError as error:
-        return failed_rows(case, structures, f"reference: {error}", options=options)
+        failed = failed_rows(case, structures, f"reference: {error}", options=options)
+        return failed, failed
     try:
         if prediction_path is None:
             raise ScanError("there is no prediction for it")
         prediction = read_label_map(prediction_path, known)
         array = on_grid(prediction, reference, resample)
-        return case_rows(case, array, reference.array, reference.spacing_mm, structures, options=options)
+        known_as = (reference.array, reference.spacing_mm, structures)
+        rows = case_rows(case, array, *known_as, options=options)
+        if not rules:
+            return rows, rows
+        return case_rows(case, _cleaned(array, rules, reference), *known_as, options=options), rows
     except ValueError as error:
         array, spacing = reference.array, reference.spacing_mm
-        return failed_rows(case, structures, str(error), reference=array, spacing_mm=spacing, options=options)
+        failed = failed_rows(case, structures, str(error), reference=array, spacing_mm=spacing, options=options)
+        return failed, failed
 
 
 def read_label_map(path: Path, known: set[int] | None = None) -> LabelMap:
@@ -213,12 +246,32 @@ def _values(structures: Structures) -> set[int]:
     }
 
 
+def _cleaning(file: str | Path | None, structures: Structures) -> Rules:
+    """The rules of a post-processing file by label value; unions of labels take none."""
+    declared = read_declared(file, "post_processing")
+    single = {name: values[0] for name, values in foreground(structures, MetricOptions()).items() if len(values) == 1}
+    try:
+        return read_rules(declared, single)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def _by_name(rules: Rules, structures: Structures) -> dict[str, Mapping[str, Any]]:
+    """The rules under the names of their structures, for the result file."""
+    named = {values[0]: name for name, values in foreground(structures, MetricOptions()).items() if len(values) == 1}
+    return {named[value]: rule for value, rule in rules.items()}
+
+
+def _cleaned(labels: np.ndarray, rules: Rules, reference: LabelMap) -> np.ndarray:
+    return clean_labels(labels, rules, float(np.prod(reference.spacing_mm)) / 1000.0)
+
+
 def _grid(labels: LabelMap) -> str:
     spacing = "×".join(f"{s:.4g}" for s in labels.spacing_mm)
     return f"{size_text(labels.array.shape)} voxels of {spacing} mm"
 
 
-def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs) -> None:
+def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, rules: Rules) -> None:
     """The report, with the best, median, worst and failing cases drawn from the label maps alone."""
     from pipeline.evaluation.report import CaseImages, shown_cases, write_report
 
@@ -233,5 +286,6 @@ def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs) -> None
         with suppress(ValueError):
             if prediction_path is not None:
                 prediction = on_grid(read_label_map(prediction_path), reference, resample=True)
+                prediction = _cleaned(prediction, rules, reference) if rules else prediction
         images.append(CaseImages(case, None, prediction, reference.array, reference.affine))
     write_report(output / "report.html", result, title="Score", cases_images=images)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
-from pipeline.evaluation.aggregate import aggregate, write_results
-from pipeline.evaluation.gates import check_gates, read_gates
+from pipeline.evaluation.aggregate import write_results
+from pipeline.evaluation.gates import read_gates
 from pipeline.evaluation.metrics import case_rows, failed_rows
 from pipeline.evaluation.metrics_options import MetricOptions, Structures
+from pipeline.evaluation.outcome import outcome
 from transforms.reader import ScanError, read_scan
 
 
@@ -84,12 +85,8 @@ class CaseScorer:
 
     def result(self) -> dict[str, Any]:
         """The aggregate of all rows so far, the gates, and where there is post-processing the figures without it."""
-        result = aggregate(self.rows, self.structures, options=self.options)
-        if self.has_raw:
-            raw = aggregate(self.raw_rows, self.structures, options=self.options)
-            wanted = ("mean_dice", "mean_dice_ci95", "structures")
-            result["without_post_processing"] = {key: raw[key] for key in wanted}
-        return result | {"gates": check_gates(self.gates, result)}
+        raw = self.raw_rows if self.has_raw else None
+        return outcome(self.rows, self.structures, options=self.options, raw_rows=raw, gates=self.gates)
 
     def attach(self, engine: Engine) -> None:
         """Follow a MONAI evaluator."""
