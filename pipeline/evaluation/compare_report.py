@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
+from pipeline.evaluation.charts import axis, strip
 from pipeline.evaluation.compare_stats import DIGITS
 from pipeline.evaluation.compare_tables import difference_text, p_text, rank_text, summary
-from pipeline.evaluation.figures import OKABE_ITO, png
+from pipeline.evaluation.figures import OKABE_ITO
 from pipeline.evaluation.results_table import figure, interval_text
 from pipeline.files import write_text
 
 TEMPLATES = Path(__file__).with_name("templates")
 FIRST, SECOND, EQUAL = OKABE_ITO[4], OKABE_ITO[0], "#777777"
 """Colours of the cases that the first and the second evaluation win; shapes (▼, ▲, ●) tell them apart as well."""
+SHAPES = {
+    "second": (SECOND, "M-4.5 3.5L4.5 3.5L0 -4.5Z"),
+    "first": (FIRST, "M-4.5 -3.5L4.5 -3.5L0 4.5Z"),
+    "equal": (EQUAL, "M-3.5 0A3.5 3.5 0 1 0 3.5 0A3.5 3.5 0 1 0 -3.5 0Z"),
+}
 
 
 def write_comparison(path: str | Path, result: Mapping[str, Any]) -> Path:
@@ -48,40 +53,36 @@ def write_comparison(path: str | Path, result: Mapping[str, Any]) -> Path:
     return Path(path)
 
 
-def difference_figure(result: Mapping[str, Any], first: str, second: str) -> str | None:
+def difference_chart(result: Mapping[str, Any], first: str, second: str) -> dict[str, Any] | None:
     """Per structure the difference second − first of every case, over the mean difference and its 95 % interval.
 
     Cases that the second evaluation wins are blue triangles up, those that the first wins vermilion triangles down,
     equal ones grey dots; where neither direction is better, all are grey. None if no case has a difference.
 
     Returns:
-        The PNG, base64.
+        What ``strips`` of ``templates/charts.html`` draws, see :func:`pipeline.evaluation.charts.distribution`.
     """
-    from matplotlib.figure import Figure
-
     rows = [row for row in result["pairs"] if (row["first"], row["second"]) == (first, second) and row["n"]]
     if not rows:
         return None
-    figure = Figure(figsize=(7.2, 1.1 + 0.7 * len(rows)), layout="constrained")
-    ax, rng = figure.subplots(), np.random.default_rng(0)
-    ax.axvline(0.0, color="#333333", linewidth=1.0)
-    for height, row in enumerate(rows):
-        found = case_differences(result, first, second, row["structure"])
-        drawn = np.array(list(found.values()))
-        gain = drawn * {"higher": 1.0, "lower": -1.0, None: 0.0}[result["better"]]
-        place = height + rng.uniform(-0.22, 0.22, len(drawn))
-        for here, colour, marker in ((gain > 0, SECOND, "^"), (gain < 0, FIRST, "v"), (gain == 0, EQUAL, "o")):
-            ax.scatter(drawn[here], place[here], s=16, color=colour, marker=marker, alpha=0.65, linewidths=0)
-        low, high = row["ci95"]
-        if low is not None and math.isfinite(low):
-            ax.plot([low, high], [height, height], color="black", linewidth=2.4, solid_capstyle="butt")
-        ax.plot([row["difference"]], [height], color="black", marker="D", markersize=6)
-    ax.set_yticks(range(len(rows)), [row["structure"] for row in rows])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlabel(f"difference of {result['metric']}: {second} − {first} (diamond: mean, bar: 95 % interval)")
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    return png(figure)
+    found = {row["structure"]: case_differences(result, first, second, row["structure"]) for row in rows}
+    everything = [difference for cases in found.values() for difference in cases.values()]
+    bounds = [edge for row in rows for edge in row["ci95"] if edge is not None]
+    scale = axis([0.0, *everything, *bounds])
+    sign = {"higher": 1.0, "lower": -1.0, None: 0.0}[result["better"]]
+    strips = []
+    for row in rows:
+        marks = [_mark(case, difference, sign) for case, difference in found[row["structure"]].items()]
+        summary = {"mean": row["difference"], "ci95": row["ci95"]}
+        strips.append(strip(row["structure"], marks, summary, scale, EQUAL))
+    return {"label": f"difference of {result['metric']}: {second} − {first}", "axis": scale, "strips": strips}
+
+
+def _mark(case: str, difference: float, sign: float) -> dict[str, Any]:
+    """A case in the chart of differences."""
+    gain = difference * sign
+    colour, shape = SHAPES["second" if gain > 0 else "first" if gain < 0 else "equal"]
+    return {"case": case, "value": difference, "said": f"{difference:+.3f}", "colour": colour, "shape": shape}
 
 
 def case_differences(result: Mapping[str, Any], first: str, second: str, structure: str) -> dict[str, float]:
@@ -102,10 +103,8 @@ def case_differences(result: Mapping[str, Any], first: str, second: str, structu
 def _pair(result: Mapping[str, Any], first: str, second: str) -> dict[str, Any]:
     """What the template shows of one pair."""
     rows = [row for row in result["pairs"] if (row["first"], row["second"]) == (first, second)]
-    said = "; ".join(f"{row['structure']} {difference_text(row['difference'], row['ci95'])}" for row in rows)
     return {
         "heading": f"{second} − {first}",
         "rows": rows,
-        "picture": difference_figure(result, first, second),
-        "alt": f"Difference of {result['metric']} of every case, {second} minus {first}. Means: {said}.",
+        "chart": difference_chart(result, first, second),
     }

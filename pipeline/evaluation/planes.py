@@ -1,55 +1,18 @@
-"""Where to look in a volume: anatomical axes, the part that matters, and slices with their size in millimetres."""
+"""Where to look in a volume: anatomical axes, and the part that matters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 NAMES = {0: "sagittal", 1: "coronal", 2: "axial"}
-LETTERS = {0: ("P", "A", "I", "S"), 1: ("L", "R", "I", "S"), 2: ("L", "R", "P", "A")}
+LETTERS = {0: ("A", "P", "I", "S"), 1: ("R", "L", "I", "S"), 2: ("R", "L", "P", "A")}
+"""By the axis that a plane is perpendicular to: what lies at its left, right, bottom and top edge. This is the view of
+radiology, as from the patient's feet and front: the patient's right is on the left."""
 MARGIN_MM = 15.0
-
-
-@dataclass(frozen=True)
-class Plane:
-    """A slice of a RAS+ volume, cut to a box.
-
-    Attributes:
-        axis: the axis that it is perpendicular to.
-        index: the voxel along that axis.
-        box: the part of the volume that is shown.
-        width_mm, height_mm: its size; the first remaining axis runs to the right, the second upwards.
-    """
-
-    axis: int
-    index: int
-    box: tuple[slice, ...]
-    width_mm: float
-    height_mm: float
-
-    @property
-    def name(self) -> str:
-        """sagittal, coronal or axial."""
-        return NAMES[self.axis]
-
-    @property
-    def letters(self) -> tuple[str, str, str, str]:
-        """The directions at the left, right, bottom and top edge (L left, R right, P posterior, A anterior, …)."""
-        return LETTERS[self.axis]
-
-    def cut(self, volume: np.ndarray) -> np.ndarray:
-        """The slice of a volume, (width, height)."""
-        return volume[tuple(self.index if a == self.axis else s for a, s in enumerate(self.box))]
-
-
-def plane(axis: int, index: int, box: tuple[slice, ...], spacing_mm: Sequence[float]) -> Plane:
-    """The slice of ``box`` at ``index`` along ``axis``."""
-    width, height = ((box[a].stop - box[a].start) * float(spacing_mm[a]) for a in range(3) if a != axis)
-    return Plane(axis, index, box, width, height)
 
 
 def canonical(
@@ -66,6 +29,22 @@ def canonical(
     order = np.argsort(turn[:, 0])
     turned = [None if a is None else nib.apply_orientation(a, turn) for a in (image, prediction, reference)]
     return turned[0], turned[1], turned[2], tuple(float(spacing_mm[axis]) for axis in order)  # type: ignore[return-value]
+
+
+def to_native(shape: Sequence[int], affine: np.ndarray | None) -> np.ndarray:
+    """4×4: from voxel indices in the volume that :func:`canonical` gives to those of the file.
+
+    Args:
+        shape: of the file's volume.
+        affine: of the file; None is RAS+ already.
+
+    The file's x runs to the left: index 0 of the turned volume is its last voxel.
+        >>> to_native((5, 6, 7), np.diag([-1.0, 1.0, 1.0, 1.0]))[0].tolist()
+        [-1.0, 0.0, 0.0, 4.0]
+    """
+    if affine is None:
+        return np.eye(4)
+    return np.asarray(nib.orientations.inv_ornt_aff(nib.io_orientation(affine), tuple(shape)), float)
 
 
 def focus(

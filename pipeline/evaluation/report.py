@@ -12,15 +12,17 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from pipeline.evaluation.figures import curves_figure, distribution_figure, overlay_figure
+from pipeline.evaluation.charts import curve_charts, distribution, percent, size_charts
 from pipeline.evaluation.gates import RULES
 from pipeline.evaluation.results_table import figure, interval_text
-from pipeline.evaluation.viewer import viewer_data
+from pipeline.evaluation.viewer import MAX_BYTES, viewer_data
 from pipeline.files import finite, write_text
 
 TEMPLATES = Path(__file__).with_name("templates")
-MAX_FAILED = 10
-"""Failed cases that are drawn; all of them are listed."""
+MAX_FAILING = 40
+"""Failing cases that are drawn; all of them are listed."""
+PAGE_BYTES = 20 * MAX_BYTES
+"""Of all cases in the viewer together: of more than 20, each gets less and is thinned."""
 
 _STATUS = {
     "ok": "",
@@ -73,20 +75,40 @@ def case_means(result: Mapping[str, Any]) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: (-item[1], item[0])))
 
 
+def failing_cases(result: Mapping[str, Any]) -> dict[str, str]:
+    """The cases that failed, missed a structure altogether, or are under a gate for the worst case; and which it was.
+
+    >>> rows = [{"case": "a", "structure": "s", "dice": 0.0, "status": "ok"}]
+    >>> failing_cases({"cases": rows, "failed": [{"case": "b", "reason": "no prediction"}]})
+    {'b': 'failed', 'a': 's missed'}
+    """
+    failing = {failure["case"]: "failed" for failure in result["failed"]}
+    minima = {gate["structure"]: gate["minimum"] for gate in result.get("gates") or [] if gate["rule"] == "worst"}
+    for row in result["cases"]:
+        known = row["dice"] is not None and math.isfinite(row["dice"])
+        if known and row["dice"] == 0 and row["status"] in ("ok", "empty_prediction"):
+            failing.setdefault(row["case"], f"{row['structure']} missed")
+        elif known and row["dice"] < minima.get(row.get("structure"), 0):
+            failing.setdefault(row["case"], f"{row['structure']} under the gate")
+    return failing
+
+
 def shown_cases(result: Mapping[str, Any]) -> dict[str, str]:
-    """The cases to draw and why: best, median and worst by mean Dice over structures, then the failed ones.
+    """The cases to draw and why: best, median and worst by mean Dice over structures, then every failing one.
 
     >>> rows = [{"case": c, "dice": d, "status": "ok"} for c, d in (("a", 0.5), ("b", 0.9), ("c", 0.7))]
     >>> shown_cases({"cases": rows, "failed": []})
     {'b': 'best', 'c': 'median', 'a': 'worst'}
     """
-    failed = [failure["case"] for failure in result["failed"]]
+    failed = {failure["case"] for failure in result["failed"]}
     ranked = [case for case in case_means(result) if case not in failed]
     shown: dict[str, str] = {}
     if ranked:
         for index, why in ((0, "best"), ((len(ranked) - 1) // 2, "median"), (len(ranked) - 1, "worst")):
             shown.setdefault(ranked[index], why)
-    return shown | dict.fromkeys(failed[:MAX_FAILED], "failed")
+    for case, why in list(failing_cases(result).items())[:MAX_FAILING]:
+        shown[case] = f"{shown[case]}, {why}" if case in shown else why
+    return shown
 
 
 def write_report(
@@ -107,67 +129,122 @@ def write_report(
         title: the heading.
         cases_images: the cases to draw, usually those of :func:`shown_cases`.
         structures: name → value or values, for the outlines; None takes those of the result.
-        curves: ``train`` and ``validation`` records, see :func:`pipeline.evaluation.figures.curves_figure`.
+        curves: ``train`` and ``validation`` records, see :func:`pipeline.evaluation.charts.curve_charts`.
         context: what else the reader should know, name → text (network, data, command).
     """
-    why = shown_cases(result)
+    why, failing = shown_cases(result), failing_cases(result)
     structures = structures or result["conventions"]["structure_values"]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"figure": figure}
-    html = environment.get_template("report.html").render(
-        title=title,
-        result=result,
-        headline=interval_text(result["mean_dice"], result["mean_dice_ci95"]),
-        intervals={name: interval_text(s["dice"]["mean"], s["dice"]["ci95"]) for name, s in _items(result)},
-        surface=_columns(result, "surface_dice"),
-        distributions=_distributions(result),
-        curves=curves_figure(curves) if curves else None,
-        cases=[_case(images, result, structures, why.get(images.case, "")) for images in cases_images],
-        columns=_table_columns(result),
-        statuses=_STATUS,
-        rules=RULES,
-        context=context or {},
-        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),
+    limit = min(MAX_BYTES, PAGE_BYTES // max(1, len(cases_images)))
+    cases = [_case(images, result, structures, why.get(images.case, ""), limit) for images in cases_images]
+    parts = {
+        "distributions": _distributions(result),
+        "sizes": size_charts(result),
+        "curves": curve_charts(curves) if curves else [],
+        "cases": [case | {"failing": case["case"] in failing} for case in cases],
+    }
+    html = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            result=result,
+            tiles=_tiles(result),
+            sections=_sections(result, parts),
+            intervals={name: interval_text(s["dice"]["mean"], s["dice"]["ci95"]) for name, s in _items(result)},
+            surface=_columns(result, "surface_dice"),
+            left_out=max(0, len(failing) - MAX_FAILING),
+            drawn={case["case"] for case in cases},
+            columns=_table_columns(result),
+            statuses=_STATUS,
+            rules=RULES,
+            context=context or {},
+            style=_read("report.css"),
+            script=_read("report.js") + (_read("viewer.js") if cases else ""),
+            **parts,
+        )
     )
     write_text(path, html)
     return Path(path)
 
 
-def _case(images: CaseImages, result: Mapping[str, Any], structures: Mapping[str, Any], why: str) -> dict[str, Any]:
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"figure": figure}
+    return environment
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The headline of each structure: mean Dice, its interval, and both on a bar from 0 to 1."""
+    tiles, unit = [], {"low": 0.0, "high": 1.0}
+    for name, summary in _items(result):
+        mean, (low, high) = summary["dice"]["mean"], summary["dice"]["ci95"]
+        tile = {"name": name, "mean": mean, "low": low, "high": high, "bar": None, "at": None}
+        if mean is not None and math.isfinite(mean):
+            tile["at"] = percent(mean, unit)
+        if low is not None and math.isfinite(low):
+            tile["bar"] = [percent(low, unit), round(percent(high, unit) - percent(low, unit), 2)]
+        tiles.append(tile)
+    return tiles
+
+
+def _sections(result: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, str]:
+    """Anchor → name of the sections that the page has."""
+    there = {"gates": result.get("gates"), "structures": True, "distributions": parts["distributions"]}
+    there |= {"sizes": parts["sizes"], "curves": parts["curves"], "shown": parts["cases"]}
+    there |= {"failed": result["failed"], "table": True, "how": True}
+    return {anchor: name for anchor, name in _NAMES.items() if there[anchor]}
+
+
+_NAMES = {
+    "gates": "Gates",
+    "structures": "Structures",
+    "distributions": "Distributions",
+    "sizes": "By size",
+    "curves": "Learning curves",
+    "shown": "Cases",
+    "failed": "Failed cases",
+    "table": "All cases",
+    "how": "How it was made",
+}
+
+
+def _case(
+    images: CaseImages, result: Mapping[str, Any], structures: Mapping[str, Any], why: str, max_bytes: int
+) -> dict[str, Any]:
     """What the template shows of one case."""
     rows = [row for row in result["cases"] if row["case"] == images.case]
-    dice = {row["structure"]: figure(row["dice"]) for row in rows}
-    reason = next((row["reason"] for row in rows if row["status"] == "failed"), "")
-    mean = case_means({**result, "cases": rows}).get(images.case)
+    mean = figure(case_means({**result, "cases": rows}).get(images.case))
     heading = f"{why}: {images.case}" if why else images.case
-    heading = f"{heading[:1].upper()}{heading[1:]}, mean Dice {figure(mean)}"
     arrays = images.image, images.prediction, images.reference, images.spacing_mm, structures
-    each = ", ".join(f"{name} {value}" for name, value in dice.items())
-    data = viewer_data(*arrays, affine=images.affine)
+    data = viewer_data(*arrays, affine=images.affine, max_bytes=max_bytes)
     return {
-        "heading": heading,
-        "reason": reason,
-        "each": each,
-        "picture": overlay_figure(*arrays, f"{images.case}: Dice {each}", affine=images.affine),
-        "alt": f"{heading}. Three planes with reference (solid) and prediction (dashed) outlined. Dice: {each}.",
+        "case": images.case,
+        "why": why,
+        "mean": mean,
+        "heading": f"{heading[:1].upper()}{heading[1:]}, mean Dice {mean}",
+        "reason": next((row["reason"] for row in rows if row["status"] == "failed"), ""),
+        "rows": rows,
         "data": json.dumps(finite(data)).replace("</", "<\\/"),
     }
 
 
-def _distributions(result: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The distribution of Dice, and of HD95 where it was measured."""
-    pictures = []
-    for column, label in (("dice", "Dice"), ("hd95_mm", "HD95 (mm)")):
-        picture = distribution_figure(result, column, label)
-        if picture:
-            alt = (
-                f"Distribution of {label} over the cases, one row per structure; the figures are in the table of cases."
-            )
-            pictures.append({"picture": picture, "alt": alt, "label": label})
-    return pictures
+def _distributions(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The distributions of the figures that tell most: overlap, distance, volume and lesions."""
+    headings = {"dice": "Dice"} | {c: _surface_heading(c) for c in _columns(result, "surface_dice")[:1]}
+    headings |= {"hd95_mm": "HD95, mm", "volume_error_ml": "volume error, ml", "lesion_f1": "lesion F1"}
+    gates = [gate for gate in result.get("gates") or [] if gate["minimum"] is not None]
+    charts = (distribution(result, c, label, gates=gates if c == "dice" else ()) for c, label in headings.items())
+    return [chart for chart in charts if chart]
+
+
+def _surface_heading(column: str) -> str:
+    return f"surface Dice {column.split('_')[-1]}"
 
 
 def _table_columns(result: Mapping[str, Any]) -> dict[str, str]:
@@ -179,7 +256,7 @@ def _table_columns(result: Mapping[str, Any]) -> dict[str, str]:
         "recall": "recall",
         "hd95_mm": "HD95 mm",
         "assd_mm": "ASSD mm",
-        **{column: f"surface Dice {column.split('_')[-1]}" for column in _columns(result, "surface_dice")},
+        **{column: _surface_heading(column) for column in _columns(result, "surface_dice")},
         "reference_ml": "reference ml",
         "volume_ml": "prediction ml",
         "lesion_f1": "lesion F1",

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.figures import window
-from pipeline.evaluation.planes import LETTERS, NAMES, canonical, focus, label_mask
+from pipeline.evaluation.planes import LETTERS, NAMES, canonical, focus, label_mask, to_native
 
 MAX_VOXELS = 3_000_000
-"""Larger cases are thinned for the viewer, by whole steps per axis; about 0.4 MB of JPEG for this many voxels."""
+"""Larger cases are thinned for the viewer, by whole steps per axis; a head is 0.4 MB of JPEG at this many voxels."""
+MAX_BYTES = 1_100_000
+"""Of one case in the page: 20 cases stay under 25 MB. What is larger (noise, hundreds of labels) is thinned further."""
 
 
 def viewer_data(
@@ -25,6 +27,7 @@ def viewer_data(
     *,
     affine: np.ndarray | None = None,
     max_voxels: int = MAX_VOXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> dict[str, Any]:
     """A case for the viewer, cut to its structures and their surroundings.
 
@@ -34,42 +37,90 @@ def viewer_data(
     keeps it, so that small lesions stay visible.
 
     Returns:
-        ``shape``, ``spacing``, ``columns``, ``scale``, ``structures`` (name → codes), ``centre``, ``step``, ``image``,
-        ``reference``, ``prediction`` (data addresses; None if absent), ``planes`` (names and letters).
+        ``shape``, ``spacing`` (mm), ``columns``, ``scale``, ``structures`` (name → codes), ``centre``, ``voxel`` and
+        ``world`` (3×4: from a place in the viewer to the voxel of the file, and to RAS+ mm), ``planes`` (names and
+        letters), ``image``, ``reference``, ``prediction`` (data addresses; None if absent).
     """
+    turn = to_native(reference.shape, affine)
+    affine = np.diag([*map(float, spacing_mm), 1.0]) if affine is None else np.asarray(affine, float)
     image, prediction, reference, spacing = canonical(image, prediction, reference, spacing_mm, affine)
     box, centre = focus(prediction, reference, spacing, structures)
-    step = _steps([s.stop - s.start for s in box], spacing, max_voxels)
-    values = sorted({v for vs in structures.values() for v in (vs if isinstance(vs, (list, tuple)) else [vs])} - {0})
-    shape = [len(range(0, s.stop - s.start, n)) for s, n in zip(box, step, strict=True)]
-    columns = max(1, int(np.ceil(np.sqrt(shape[2] * shape[1] / shape[0]))))
-    scale = 255 // max(1, len(values))
-    maps = {}
-    for name, labels in (("reference", reference), ("prediction", prediction)):
-        maps[name] = None if labels is None else _png(_atlas(_codes(labels[box], values, step) * scale, columns))
-    picture = None
-    if image is not None:
-        low, high = window(image)
-        thin = image[box][tuple(slice(None, None, n) for n in step)]
-        grey = np.nan_to_num((thin.astype(np.float32) - low) / (high - low)).clip(0, 1) * 255
-        picture = _jpeg(_atlas(grey.astype(np.uint8), columns))
+    codes = _code_table(structures)
+    step, pictures = _pictures(image, prediction, reference, box, spacing, list(codes), max_voxels, max_bytes)
+    shape = _thin_shape(box, step)
+    places = turn @ _places(box, step)
     return {
         "shape": shape,
         "spacing": [float(s) * n for s, n in zip(spacing, step, strict=True)],
         "first": [s.start for s in box],
-        "step": step,
-        "columns": columns,
-        "scale": scale,
-        "structures": {
-            name: [values.index(v) + 1 for v in (vs if isinstance(vs, (list, tuple)) else [vs])]
-            for name, vs in structures.items()
-            if vs != 0
-        },
+        "voxel": places[:3].tolist(),
+        "world": (affine @ places)[:3].tolist(),
+        "columns": _columns(shape),
+        "scale": _scale(len(codes)),
+        "structures": {name: [codes[v] for v in _values(vs)] for name, vs in structures.items() if vs != 0},
         "centre": [min((c - s.start) // n, m - 1) for c, s, n, m in zip(centre, box, step, shape, strict=True)],
         "planes": [{"name": NAMES[a], "letters": LETTERS[a]} for a in range(3)],
-        "image": picture,
-        **maps,
+        **pictures,
     }
+
+
+def _pictures(
+    image: np.ndarray | None,
+    prediction: np.ndarray | None,
+    reference: np.ndarray,
+    box: tuple[slice, ...],
+    spacing: Sequence[float],
+    values: Sequence[int],
+    max_voxels: int,
+    max_bytes: int,
+) -> tuple[list[int], dict[str, str | None]]:
+    """The step along each axis, and ``image``, ``reference`` and ``prediction`` as data addresses within the limits."""
+    low, high = window(image) if image is not None else (0.0, 1.0)
+    while True:
+        step = _steps([s.stop - s.start for s in box], spacing, max_voxels)
+        columns = _columns(_thin_shape(box, step))
+        pictures: dict[str, str | None] = {"image": None}
+        for name, labels in (("reference", reference), ("prediction", prediction)):
+            coded = None if labels is None else _codes(labels[box], values, step) * _scale(len(values))
+            pictures[name] = None if coded is None else _png(_atlas(coded, columns))
+        if image is not None:
+            thin = image[box][tuple(slice(None, None, n) for n in step)]
+            grey = np.nan_to_num((thin.astype(np.float32) - low) / (high - low)).clip(0, 1) * 255
+            pictures["image"] = _jpeg(_atlas(grey.astype(np.uint8), columns))
+        if sum(len(picture or "") for picture in pictures.values()) <= max_bytes or max_voxels < 1000:
+            return step, pictures
+        max_voxels //= 2
+
+
+def _code_table(structures: Mapping[str, Any]) -> dict[int, int]:
+    """Label value → its number in the viewer, from 1; the background is 0."""
+    values = sorted({v for vs in structures.values() for v in _values(vs)} - {0})
+    return {0: 0} | {value: number for number, value in enumerate(values, start=1)}
+
+
+def _values(values: Any) -> list[int]:
+    return list(values) if isinstance(values, (list, tuple)) else [values]
+
+
+def _scale(codes: int) -> int:
+    """The grey values between two labels, for this many labels with the background."""
+    return 255 // max(1, codes - 1)
+
+
+def _thin_shape(box: Sequence[slice], step: Sequence[int]) -> list[int]:
+    return [len(range(0, s.stop - s.start, n)) for s, n in zip(box, step, strict=True)]
+
+
+def _columns(shape: Sequence[int]) -> int:
+    """How many slices stand side by side, so that the picture is about square."""
+    return max(1, int(np.ceil(np.sqrt(shape[2] * shape[1] / shape[0]))))
+
+
+def _places(box: Sequence[slice], step: Sequence[int]) -> np.ndarray:
+    """4×4: from an index in the viewer to the middle of the voxels that it stands for, in the turned volume."""
+    places = np.diag([*map(float, step), 1.0])
+    places[:3, 3] = [s.start + (n - 1) / 2 for s, n in zip(box, step, strict=True)]
+    return places
 
 
 def _steps(shape: Sequence[int], spacing: Sequence[float], max_voxels: int) -> list[int]:
@@ -84,7 +135,7 @@ def _steps(shape: Sequence[int], spacing: Sequence[float], max_voxels: int) -> l
 def _codes(labels: np.ndarray, values: Sequence[int], step: Sequence[int]) -> np.ndarray:
     """Labels as 1, 2, … in the order of ``values``, thinned so that a block with any label has one."""
     filled = np.zeros(labels.shape, np.uint8)
-    for code, value in enumerate(values, start=1):
+    for code, value in enumerate(values):  # the background comes first, as 0
         filled[label_mask(labels, value)] = code
     codes: np.ndarray = np.pad(filled, [(0, -n % s) for n, s in zip(labels.shape, step, strict=True)])
     (x, y, z), (i, j, k) = codes.shape, step

@@ -122,7 +122,7 @@ def test_evaluation_ends_with_status_1_and_names_what_failed(
     assert "without_post_processing" not in result  # none is declared
     assert result["context"]["post_processing"] == "none"
     html = (out / "report.html").read_text()
-    assert "1 of 2 gates passed" in html
+    assert "✗ 1 of 2" in html
     assert "not passed" in html
     with pytest.raises(RequestError, match="did you mean 'box'"):
         evaluate(run, dataset_dir, output=tmp_path / "no", device="cpu", settings=["gates={bxo: {mean: 1}}"])

@@ -1,4 +1,4 @@
-"""The report: whole without a request, true to the figures, small; and the pictures and volumes in it."""
+"""The report: whole without a request, true to the figures, small; and the volumes in it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from pipeline.evaluation.aggregate import aggregate, write_results
-from pipeline.evaluation.figures import curves_figure, distribution_figure, overlay_figure
 from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.planes import canonical, focus, plane
-from pipeline.evaluation.report import CaseImages, shown_cases, write_report
+from pipeline.evaluation.planes import canonical, focus, to_native
+from pipeline.evaluation.report import CaseImages, failing_cases, shown_cases, write_report
 from pipeline.evaluation.viewer import viewer_data
 from pipeline.files import read_json
 
@@ -28,20 +27,20 @@ AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
 
 
 class _Page(HTMLParser):
-    """Collects what a page loads, its images and its text."""
+    """Collects what a page loads, the words for its charts, and its text."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loads: list[str] = []
-        self.images: list[dict[str, str | None]] = []
+        self.said: list[str] = []
         self.open: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "action") and value]
-        if tag == "img":
-            self.images.append(found)
+        if found.get("role") == "img":
+            self.said.append(str(found["aria-label"]))
         if tag not in ("meta", "link", "img", "input", "br"):
             self.open.append(tag)
 
@@ -94,7 +93,7 @@ def test_page_is_whole_and_requests_nothing(report: tuple[Path, dict]) -> None:
     page = _parse(report[0])
     assert page.open == []
     assert page.loads
-    assert all(load.startswith("data:") for load in page.loads)
+    assert all(load.startswith(("data:", "#")) for load in page.loads)
     text = report[0].read_text(encoding="utf-8")
     assert not re.search(r"@import|url\(|https?://|fetch\(|XMLHttpRequest", text)
     assert "default-src 'none'" in text
@@ -118,13 +117,13 @@ def test_names_are_escaped(report: tuple[Path, dict]) -> None:
     assert "<b>lost</b>" in _parse(report[0]).text
 
 
-def test_every_picture_has_words_and_opens(report: tuple[Path, dict]) -> None:
-    page = _parse(report[0])
-    assert len(page.images) == 2 + 1 + 4  # distributions, curves, and best, median, worst and failed case
-    for image in page.images:
-        assert image["alt"]
-        assert image["src"]
-        Image.open(io.BytesIO(base64.b64decode(str(image["src"]).split(",")[1]))).verify()
+def test_every_chart_has_words_with_its_figures(report: tuple[Path, dict]) -> None:
+    path, result = report
+    said = _parse(path).said
+    for name, summary in result["structures"].items():
+        assert any(one.startswith(f"Dice, {name}: median {summary['dice']['median']:.3g}") for one in said)
+        assert any(one.startswith(f"Dice over reference volume, {name}.") for one in said)
+    assert any(one.startswith("Training loss over iterations") for one in said)
 
 
 def test_report_from_the_written_file_is_the_same(report: tuple[Path, dict], tmp_path: Path) -> None:
@@ -150,17 +149,35 @@ def test_a_result_without_figures_still_makes_a_page(tmp_path: Path) -> None:
     assert _parse(path).open == []
 
 
-def test_overlay_keeps_the_voxels_proportions() -> None:
+def test_failing_cases_are_those_that_failed_missed_or_fell_under_a_gate() -> None:
+    rows = [
+        {"case": c, "structure": "s", "dice": d, "status": status}
+        for c, d, status in (
+            ("good", 0.9, "ok"),
+            ("low", 0.5, "ok"),
+            ("none", 0.0, "empty_prediction"),
+            ("false", 0.0, "empty_reference"),  # nothing was there to be missed
+            ("undefined", None, "empty_both"),
+            ("lost", 0.0, "failed"),
+        )
+    ]
+    result = {"cases": rows, "failed": [{"case": "lost", "reason": ""}]}
+    assert failing_cases(result) == {"lost": "failed", "none": "s missed"}
+    result["gates"] = [
+        {"structure": "s", "rule": "worst", "minimum": 0.6},
+        {"structure": "s", "rule": "mean", "minimum": 1},
+    ]
+    assert failing_cases(result)["low"] == "s under the gate"
+    assert shown_cases(result)["low"] == "median, s under the gate"
+
+
+def test_focus_takes_the_structures_and_15_mm() -> None:
     # The box of a structure in a 40×40×40 volume of 1×1×4 mm: 15 mm are 15, 15 and 4 voxels.
     reference = np.zeros((40, 40, 40), np.uint8)
     reference[18:22, 19:21, 20] = 1
     box, centre = focus(None, reference, (1, 1, 4), {"s": 1})
     assert box == (slice(3, 37), slice(4, 36), slice(16, 25))
     assert centre == (18, 19, 20)
-    axial, sagittal = plane(2, 20, box, (1, 1, 4)), plane(0, 20, box, (1, 1, 4))
-    assert (axial.name, axial.width_mm, axial.height_mm) == ("axial", 34.0, 32.0)
-    assert (sagittal.name, sagittal.width_mm, sagittal.height_mm) == ("sagittal", 32.0, 36.0)
-    assert sagittal.cut(reference).shape == (32, 9)
 
 
 def test_focus_is_where_the_maps_disagree() -> None:
@@ -180,14 +197,34 @@ def test_canonical_turns_to_ras() -> None:
     assert_array_equal(turned, volume[::-1].transpose(0, 2, 1))
 
 
+def test_places_in_the_viewer_are_those_of_the_file() -> None:
+    # The file's axes are x to the left, z to the front, y upwards, so every place in the viewer is turned.
+    affine = np.array([[-2.0, 0, 0, 30], [0, 0, 4, -20], [0, 3, 0, 7], [0, 0, 0, 1]])
+    labels = np.zeros((30, 20, 12), np.uint8)
+    labels[9:12, 8, 5] = labels[20, 12, 9] = 1
+    data = viewer_data(None, None, labels, (2, 3, 4), {"s": 1}, affine=affine)
+    volume = np.rint(_unpack(_grey(data["reference"]), data) / data["scale"])
+    for place in np.argwhere(volume):
+        voxel = np.array(data["voxel"]) @ [*place, 1]
+        assert labels[tuple(np.rint(voxel).astype(int))] == 1
+        assert_allclose(np.array(data["world"]) @ [*place, 1], (affine @ [*voxel, 1])[:3])
+    assert volume.sum() == 4
+    turn = to_native((30, 20, 12), affine)
+    assert_allclose(turn @ [0, 0, 0, 1], [29, 0, 0, 1])
+
+
 def test_viewer_volumes_come_back_as_they_went_in() -> None:
     image, prediction, reference = _case(1)
     data = viewer_data(image, prediction, reference, (1, 1, 3), STRUCTURES)
     for name, labels in (("reference", reference), ("prediction", prediction)):
-        pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data[name].split(",")[1]))))
+        pixels = _grey(data[name])
         box = tuple(slice(f, f + n) for f, n in zip(data["first"], data["shape"], strict=True))
         assert_array_equal(np.rint(_unpack(pixels, data) / data["scale"]), labels[box])
     assert data["structures"] == {"core": [1], "whole": [1, 2]}
+
+
+def _grey(address: str) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
 
 
 def _unpack(pixels: np.ndarray, data: dict[str, Any]) -> np.ndarray:
@@ -205,14 +242,18 @@ def test_thinned_viewer_keeps_a_single_voxel() -> None:
     reference[2, 2, 2] = reference[37, 37, 37] = 1
     data = viewer_data(None, None, reference, (1, 1, 1), {"a": 1, "b": 3}, max_voxels=4000)
     assert np.prod(data["shape"]) <= 4000
-    pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data["reference"].split(",")[1]))))
+    pixels = _grey(data["reference"])
     assert sorted(np.unique(pixels)) == [0, data["scale"], 2 * data["scale"]]
     assert data["image"] is None
     json.dumps(data)
 
 
-def test_pictures_of_nothing() -> None:
-    assert curves_figure({}) is None
-    assert distribution_figure(aggregate([], {"s": 1})) is None
-    blank = np.zeros((4, 4, 4), np.uint8)
-    assert overlay_figure(None, None, blank, (1, 1, 1), {"s": 1}, "nothing")
+def test_volumes_that_do_not_pack_are_thinned_to_the_limit() -> None:
+    noise = np.random.default_rng(0).random((60, 60, 60))
+    reference = np.zeros(noise.shape, np.uint8)
+    reference[::59, ::59, ::59] = 1
+    whole = viewer_data(noise, None, reference, (1, 1, 1), {"s": 1})
+    assert whole["shape"] == [60, 60, 60]
+    small = viewer_data(noise, None, reference, (1, 1, 1), {"s": 1}, max_bytes=20_000)
+    assert len(json.dumps(small)) < 22_000
+    assert small["spacing"] > [1.0, 1.0, 1.0]
