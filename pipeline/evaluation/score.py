@@ -101,7 +101,7 @@ def score(
         ignore_unknown=ignore_unknown,
         rules=rules,
     )
-    found = _parallel(one, list(pairs.matched.items()), workers, "scoring")
+    found = in_parallel(one, list(pairs.matched.items()), workers, "scoring")
     rows = [row for case, _ in found for row in case]
     raw = [row for _, case in found for row in case] if rules else None
     result = outcome(rows, structures, options=options, raw_rows=raw, gates=minima)
@@ -135,7 +135,7 @@ def score_pair(
     Every fault of its files becomes ``failed`` rows with the reason, never an exception.
     """
     case, (prediction_path, reference_path) = pair
-    known = None if ignore_unknown else _values(structures)
+    known = None if ignore_unknown else known_values(structures)
     try:
         reference = read_label_map(reference_path, known)
     except ValueError as error:
@@ -218,11 +218,11 @@ def on_grid(prediction: LabelMap, reference: LabelMap, resample: bool = False) -
 def found_structures(pairs: Pairs, workers: int = 2) -> dict[str, int]:
     """A structure for each value but 0 in any readable map, named ``label_<value>``."""
     paths = [path for pair in pairs.matched.values() for path in pair if path is not None]
-    values = set().union(*_parallel(_values_of, paths, workers, "looking for label values"))
+    values = set().union(*in_parallel(_values_of, paths, workers, "looking for label values"))
     return {f"label_{value}": value for value in sorted(values - {0})}
 
 
-def _parallel(work: Callable[[Any], Any], items: list[Any], workers: int, what: str) -> list[Any]:
+def in_parallel(work: Callable[[Any], Any], items: list[Any], workers: int, what: str) -> list[Any]:
     """``work`` on every item, in order; threads suffice, as decompression and array passes release the lock."""
     with progress_bar() as bar, ThreadPoolExecutor(max(1, workers)) as pool:
         task = bar.add_task(what, total=len(items))
@@ -239,7 +239,7 @@ def _values_of(path: Path) -> set[int]:
         return set()  # it fails, with its reason, when its turn to be scored comes
 
 
-def _values(structures: Structures) -> set[int]:
+def known_values(structures: Structures) -> set[int]:
     """Every declared value, and the background."""
     return {0} | {
         v for values in foreground(structures, MetricOptions(include_background=True)).values() for v in values

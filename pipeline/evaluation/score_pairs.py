@@ -74,10 +74,10 @@ def find_pairs(predictions: Path, references: Path) -> Pairs:
         raise RequestError(
             f"{predictions} and {references} are a file and a folder; give two files or two folders of label maps"
         )
-    found, wanted = _maps(predictions), _maps(references)
+    found, wanted = label_maps(predictions), label_maps(references)
     exact = {stem(path): path for path in found}
-    loose = _by_case(found)
-    _by_case(wanted)
+    loose = by_case(found)
+    by_case(wanted)
     matched: dict[str, tuple[Path | None, Path]] = {}
     for path in wanted:
         matched[case_name(path)] = (exact.get(stem(path)) or loose.get(case_name(path)), path)
@@ -162,14 +162,19 @@ def parse_structures(entries: Iterable[str]) -> dict[str, Any]:
     return structures
 
 
-def _maps(folder: Path) -> list[Path]:
+def label_maps(folder: Path) -> list[Path]:
+    """The label maps of a folder, sorted; hidden files are none.
+
+    Raises:
+        RequestError: there are none.
+    """
     maps = sorted(p for p in folder.iterdir() if p.name.lower().endswith(FORMATS) and not p.name.startswith("."))
     if not maps:
         raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(FORMATS)}")
     return maps
 
 
-def _by_case(paths: Iterable[Path]) -> dict[str, Path]:
+def by_case(paths: Iterable[Path]) -> dict[str, Path]:
     """Case → file, refusing two files of one case."""
     cases: dict[str, Path] = {}
     for path in paths:

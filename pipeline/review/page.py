@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,17 @@ def write_page(path: str | Path, template: str, **content: Any) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": figure}
+    environment.filters |= {"figure": figure, "mean": _mean}
     style, script = ((LOOK / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     html = environment.get_template(template).render(style=style, script=script, interval=interval_text, **content)
     write_text(path, html)
     return Path(path)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    """The mean of the figures that are defined."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def svg(figure: Figure) -> str:

@@ -17,6 +17,7 @@ COMMANDS = (
     "predict",
     "score",
     "compare",
+    "agreement",
     "monitor",
     "tune-postprocessing",
     "doctor",
@@ -46,6 +47,7 @@ def test_options_of_the_contract() -> None:
         "predict": {"--output"},
         "score": {"--output"},
         "compare": {"--output", "--metric", "--name"},
+        "agreement": {"--model", "--output", "--structure", "--flag-below", "--tolerance", "--empty", "--resample"},
         "monitor": {"--add", "--site", "--scanner", "--date", "--by", "--baseline", "--since", "--output"},
         "tune-postprocessing": {"--device"},
     }

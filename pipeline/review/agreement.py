@@ -1,0 +1,223 @@
+"""Several annotators' label maps of the same cases: how well they agree, and the model among them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from pipeline.console import console
+from pipeline.errors import RequestError
+from pipeline.evaluation.aggregate import versions
+from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
+from pipeline.evaluation.score import found_structures, in_parallel, known_values
+from pipeline.evaluation.score_pairs import MATCHING, Pairs, by_case, declared_structures, label_maps
+from pipeline.files import claim_folder, finite, write_json, write_text
+from pipeline.review.agreement_report import LISTED, print_agreement, write_agreement
+from pipeline.review.agreement_rows import RELATIONS, CaseAgreement, agree_case
+from pipeline.review.agreement_summary import (
+    annotator_summary,
+    flagged,
+    matrix,
+    model_summary,
+    pair_summary,
+)
+from pipeline.review.annotators import find_annotators, find_cases
+from pipeline.review.consensus import MARGIN
+
+FLAG_BELOW = 0.75
+FILES = ("agreement.json", "agreement.csv", "agreement.html", "consensus")
+_CSV_LEFT_OUT = ("tp", "fp", "fn", "precision", "recall", "volume_error_ml", "false_positive_ml")
+
+
+def agreement(
+    folders: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    structures: Structures | None = None,
+    options: MetricOptions | None = None,
+    flag_below: float = FLAG_BELOW,
+    resample: bool = False,
+    ignore_unknown: bool = False,
+    workers: int = 2,
+) -> int:
+    """Compare annotators, print the tables and, with ``output``, write results and consensus maps.
+
+    Args:
+        folders: the label maps of one annotator each, or one folder that holds a folder for each annotator.
+        output: a folder for ``agreement.json``, ``.csv``, ``.html`` and ``consensus/CASE.nii.gz``; None writes nothing.
+        model: predictions for the same cases.
+        structures: name → value or values; None takes a ``dataset.json`` beside the maps, else the values found.
+        options: the conventions; ``empty`` is ``one`` or ``nan``, and lesions are not counted.
+        flag_below: cases where two annotators' Dice of a structure is lower are listed.
+        resample: bring maps on another grid onto that of most annotators instead of leaving them out.
+        ignore_unknown: take label values that no structure has as background.
+        workers: cases in flight at once.
+
+    Returns:
+        0, or 1 if an annotator's or the model's map is missing or cannot be used; they are listed, the rest is done.
+
+    Raises:
+        RequestError: fewer than two annotators, no case that two of them have, or ``output`` holds something else.
+    """
+    options = options or MetricOptions(lesions=False)
+    annotators = find_annotators(folders)
+    cases = find_cases(annotators)
+    predictions = by_case(label_maps(_folder(model))) if model is not None else {}
+    structures, source = _structures(structures, annotators, cases, predictions, workers)
+    if not foreground(structures, options):
+        raise RequestError("there is no structure to compare: no label value but the background was declared or found")
+    if output is not None:
+        claim_folder(output, lambda folder: (folder / "agreement.json").is_file(), "an agreement")
+    work = partial(
+        agree_case,
+        annotators=list(annotators),
+        structures=structures,
+        options=options,
+        with_model=model is not None,
+        known=None if ignore_unknown else known_values(structures),
+        resample=resample,
+        consensus_folder=Path(output) / "consensus" if output is not None else None,
+    )
+    items = [(case, files, predictions.get(case)) for case, files in cases.items()]
+    done = in_parallel(work, items, workers, "comparing")
+    if not any(one.rows for one in done):
+        reasons = [f"{one.case}, {name}: {why}" for one in done for name, why in one.missing.items()]
+        raise RequestError(f"no case has usable maps of two annotators; {reasons[0]}")
+    result = summary_of(done, list(annotators), structures, options, flag_below, model)
+    result["conventions"] |= {
+        "structures_from": source,
+        "other_grids": "nearest neighbour" if resample else "left out",
+        "unknown_labels": "taken as background" if ignore_unknown else "the map is left out",
+    }
+    result["unmatched_predictions"] = sorted(set(predictions) - set(cases))
+    print_agreement(result)
+    _tell(result)
+    if output is not None:
+        _write(Path(output), result)
+        console.print(f"{', '.join(FILES)} are in {output}")
+    return int(bool(result["missing"] or result["model_failed"]))
+
+
+def summary_of(
+    done: Sequence[CaseAgreement],
+    annotators: Sequence[str],
+    structures: Structures,
+    options: MetricOptions,
+    flag_below: float,
+    model: str | Path | None = None,
+) -> dict[str, Any]:
+    """The content of ``agreement.json``; see ``docs/review.md``."""
+    rows = [row for one in done for row in one.rows]
+    performance = [row for one in done for row in one.performance]
+    names = list(foreground(structures, options))
+    return {
+        "annotators": [annotator_summary(name, rows, performance, structures, options) for name in annotators],
+        "model": str(model) if model is not None else None,
+        "model_results": model_summary(rows, annotators, structures, options) if model is not None else None,
+        "n_cases": sum(bool(one.rows) for one in done),
+        "structures": pair_summary(rows, structures, options, flag_below),
+        "matrix": matrix(rows, annotators, names),
+        "matrices": {name: matrix(rows, annotators, [name]) for name in names},
+        "flag_below": flag_below,
+        "flagged": flagged(rows, flag_below),
+        "missing": [
+            {"case": one.case, "annotator": name, "reason": reason, "left_out": not one.rows}
+            for one in done
+            for name, reason in one.missing.items()
+        ],
+        "model_failed": [
+            {"case": one.case, "reason": one.model_reason} for one in done if one.rows and one.model_reason
+        ],
+        "cases": rows,
+        "performance": performance,
+        "conventions": _conventions(structures, options, flag_below),
+        "versions": versions(),
+    }
+
+
+def _structures(
+    given: Structures | None,
+    annotators: Mapping[str, Path],
+    cases: Mapping[str, Mapping[str, Path]],
+    predictions: Mapping[str, Path],
+    workers: int,
+) -> tuple[Structures, str]:
+    """The structures and where they are from."""
+    if given:
+        return given, "given"
+    for folder in annotators.values():
+        declared = declared_structures(folder)
+        if declared is not None:
+            return declared, "dataset.json"
+    paths = [path for files in cases.values() for path in files.values()]
+    paths += [path for case, path in predictions.items() if case in cases]
+    pairs = Pairs({str(path): (None, path) for path in paths}, [])
+    return found_structures(pairs, workers), "the values found"
+
+
+def _folder(model: str | Path) -> Path:
+    if not Path(model).is_dir():
+        raise RequestError(f"--model {model} is not a folder; give the folder of the model's label maps")
+    return Path(model)
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    """What is missing and what is flagged, on standard error."""
+    for one in result["missing"]:
+        left = "; the case is left out" if one["left_out"] else ""
+        console.print(
+            f"[red]no map[/red] {escape(one['case'])}, {escape(one['annotator'])}: {escape(one['reason'])}{left}"
+        )
+    for one in result["model_failed"]:
+        console.print(f"[red]failed[/red] {escape(one['case'])}, model: {escape(one['reason'])}")
+    for one in result["flagged"][:LISTED]:
+        console.print(
+            f"[yellow]below {result['flag_below']:g}[/yellow] {escape(one['case'])}, {escape(one['structure'])}: Dice "
+            f"{one['dice']:.3f} of {escape(one['first'])} and {escape(one['second'])}"
+        )
+    if len(result["flagged"]) > LISTED:
+        console.print(f"[yellow]and {len(result['flagged']) - LISTED} more[/yellow] (--output lists them)")
+    if result["unmatched_predictions"]:
+        console.print(f"{len(result['unmatched_predictions'])} predictions have no annotated case and were not used")
+    if len(result["annotators"]) == 2:
+        console.print("with two annotators the consensus rests on their prior alone; look at the pairs instead")
+
+
+def _write(folder: Path, result: Mapping[str, Any]) -> None:
+    write_json(folder / "agreement.json", result)
+    rows = [{key: value for key, value in row.items() if key not in _CSV_LEFT_OUT} for row in finite(result["cases"])]
+    names = {"volume_ml": "first_ml", "reference_ml": "second_ml"}
+    buffer = io.StringIO()
+    columns = [key for key in rows[0] if key not in ("status", "reason")] + ["status", "reason"]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([names.get(column, column) for column in columns])
+    writer.writerows([["" if row.get(column) is None else row[column] for column in columns] for row in rows])
+    write_text(folder / "agreement.csv", buffer.getvalue())
+    write_agreement(folder / "agreement.html", result)
+
+
+def _conventions(structures: Structures, options: MetricOptions, flag_below: float) -> dict[str, Any]:
+    empty = "left out and counted" if options.empty == "nan" else "1"
+    return {
+        "matching": MATCHING,
+        "structure_values": {name: list(values) for name, values in foreground(structures, options).items()},
+        "empty": options.empty,
+        "empty_rule": f"overlap is {empty} where neither map has the structure, 0 where only one has it",
+        "surface": options.surface,
+        "tolerances_mm": list(options.tolerances_mm),
+        "relations": RELATIONS,
+        "grid": "that of most annotators of a case; of equally many that of the first",
+        "consensus": "STAPLE for each label value (SimpleITK), 0.5 or more, of several values the likeliest, of equal "
+        f"ones the lowest; on the box of all annotators' voxels and {MARGIN} voxel around it",
+        "flagged": f"Dice of any two annotators below {flag_below:g}",
+        "intervals": f"95 %, percentile bootstrap over cases, {options.resamples} resamples, seed {options.seed}",
+        "beside": "model and annotator against the consensus of the other annotators, model - annotator",
+        "failed_predictions": "count as Dice 0",
+    }
