@@ -14,7 +14,7 @@ from rich.markup import escape
 from pipeline.console import console
 from pipeline.errors import RequestError
 from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
+from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground, mean_structures
 from pipeline.evaluation.score import found_structures, in_parallel, known_values
 from pipeline.evaluation.score_pairs import MATCHING, Pairs, by_case, declared_structures, label_maps
 from pipeline.files import claim_folder, finite, write_json, write_text
@@ -123,7 +123,7 @@ def summary_of(
         "model_results": model_summary(rows, annotators, structures, options) if model is not None else None,
         "n_cases": sum(bool(one.rows) for one in done),
         "structures": pair_summary(rows, structures, options, flag_below),
-        "matrix": matrix(rows, annotators, names),
+        "matrix": matrix(rows, annotators, mean_structures(structures, options)),
         "matrices": {name: matrix(rows, annotators, [name]) for name in names},
         "flag_below": flag_below,
         "flagged": flagged(rows, flag_below),
@@ -208,6 +208,7 @@ def _conventions(structures: Structures, options: MetricOptions, flag_below: flo
     return {
         "matching": MATCHING,
         "structure_values": {name: list(values) for name, values in foreground(structures, options).items()},
+        "mean_over": mean_structures(structures, options),
         "empty": options.empty,
         "empty_rule": f"overlap is {empty} where neither map has the structure, 0 where only one has it",
         "surface": options.surface,

@@ -90,7 +90,8 @@ def summary(result: Mapping[str, Any]) -> str:
     said = f"{result['n_cases']} cases of {len(result['annotators'])} annotators"
     if result["missing"]:
         said += f" (maps missing or not usable: {len(result['missing'])})"
-    return f"{said}; {result['conventions']['empty_rule']}; mean over structures of the mean over cases"
+    return f"{said}; {result['conventions']['empty_rule']}; means over structures are over "
+        f"{', '.join(result['conventions']['mean_over'])}"
 
 
 def difference(one: Mapping[str, Any]) -> str:
@@ -128,7 +129,7 @@ def surface_name(column: str) -> str:
 def write_agreement(path: str | Path, result: Mapping[str, Any]) -> Path:
     """Write the page, atomically."""
     names = [one["name"] for one in result["annotators"]]
-    matrices = {"mean over structures": result["matrix"]} if len(result["matrices"]) > 1 else {}
+    matrices = {f"mean over {', '.join(result['conventions']['mean_over'])}": result["matrix"]} if len(result["matrices"]) > 1 else {}
     surface = surface_column(result)
     return write_page(
         path,

@@ -14,6 +14,7 @@ from pipeline.evaluation.metrics_options import (
     Structures,
     distance_columns,
     foreground,
+    mean_structures,
     overlap_columns,
 )
 
@@ -92,7 +93,12 @@ def annotator_summary(
         labels.get(value, f"label_{value}"): {key: rate(value, key) for key in ("sensitivity", "specificity")}
         for value in sorted({row["value"] for row in own})
     }
-    with_others = [r for r in rows if r["relation"] == "pair" and name in (r["first"], r["second"])]
+    counted = mean_structures(structures, options)
+    with_others = [
+        row
+        for row in rows
+        if row["relation"] == "pair" and name in (row["first"], row["second"]) and row["structure"] in counted
+    ]
     against = _aggregate([r for r in rows if r["relation"] == "consensus" and r["first"] == name], structures, options)
     return {"name": name, **against, "with_others": _macro(with_others, options), "staple": rates}
 
@@ -107,6 +113,7 @@ def model_summary(
     bootstrap.
     """
     against = _aggregate([row for row in rows if row["relation"] == "model_consensus"], structures, options)
+    rows = [row for row in rows if row["structure"] in mean_structures(structures, options)]
     pairs = [row for row in rows if row["relation"] == "model_pair"]
     beside = []
     for name in annotators:

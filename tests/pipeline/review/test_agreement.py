@@ -166,6 +166,18 @@ def test_unknown_labels_are_told_or_ignored(people: Path) -> None:
     assert (status, result["missing"]) == (0, [])
 
 
+def test_unions_of_structures_do_not_count_again_in_the_means(people: Path) -> None:
+    for case in "pq":  # c takes core for edge: Dice 0 for both, 1 for their union
+        path = people / "c" / f"{case}.nii.gz"
+        labels = np.asarray(nib.load(people / "a" / f"{case}.nii.gz").dataobj)
+        nib.save(nib.Nifti1Image((labels > 0) * (3 - labels), AFFINE), path)
+    _, result = _run(people)
+    assert result["structures"]["whole"]["pairs"]["dice"]["mean"] == 1
+    assert result["matrix"][0] == [None, 1, 0, 1]
+    assert result["annotators"][2]["mean_dice"] == result["annotators"][2]["with_others"]["mean"] == 0
+    assert result["annotators"][2]["structures"]["whole"]["dice"]["mean"] == 1
+
+
 def test_empty_rule(people: Path) -> None:
     for name in "abcd":
         _save(people / name / "r.nii.gz", None)
