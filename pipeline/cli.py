@@ -56,6 +56,11 @@ def _device(command: Command) -> Command:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")(command)
 
 
+def _others(command: Command) -> Command:
+    text = "Another run, whose class probabilities are averaged with RUN's. Repeatable."
+    return click.option("--with", "others", metavar="RUN", type=FOLDER, multiple=True, help=text)(command)
+
+
 def _settings(command: Command) -> Command:
     text = "Set any configuration key, for example optimizer#lr=1e-4. Repeatable."
     return click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help=text)(command)
@@ -140,6 +145,7 @@ def train(**options: Any) -> int:
 @click.argument("dataset", type=FOLDER)
 @click.option("--section", default="test", show_default=True, help="test, validation, train or training.")
 @click.option("--output", type=FOLDER, help="Results.  [default: RUN/evaluation/SECTION]")
+@_others
 @_device
 @_settings
 def evaluate(**options: Any) -> int:
@@ -155,6 +161,7 @@ def evaluate(**options: Any) -> int:
 @click.option("--output", type=FOLDER, required=True, help="Folder for CASE_seg.nii.gz and predictions.json.")
 @_device
 @_settings
+@_others
 @click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
 @click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
 @click.option(

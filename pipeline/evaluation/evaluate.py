@@ -18,6 +18,7 @@ from pipeline.evaluation.report_run import write_run_report
 from pipeline.evaluation.results_table import print_results
 from pipeline.evaluation.scorer import CaseScorer
 from pipeline.files import claim_folder, write_json
+from pipeline.inference.ensemble import segmenter_of
 from pipeline.inference.saving import save_labels
 from pipeline.inference.segment import Segmentation, Segmenter
 from pipeline.training.train import build
@@ -31,6 +32,7 @@ def evaluate(
     output: str | Path | None = None,
     device: str = "auto",
     settings: Sequence[str] = (),
+    others: Sequence[str | Path] = (),
 ) -> int:
     """Score a run on a section of a prepared dataset.
 
@@ -39,9 +41,11 @@ def evaluate(
         dataset: folder that ``rarevox prepare`` wrote.
         section: test, validation, train or training.
         output: gets ``metrics.json``, ``cases.csv``, ``report.html`` and ``predictions/``; the default is
-            ``RUN/evaluation/SECTION``.
+            ``RUN/evaluation/SECTION``, of an ensemble ``RUN/evaluation/SECTION_ensemble``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
+        others: further runs, which form an ensemble with ``run``; see :mod:`pipeline.inference.ensemble`. The fold,
+            the conventions, gates and post-processing are ``run``'s.
 
     Returns:
         Exit status: 0, or 1 where some cases failed (they count as failures in every mean) or a gate was not passed.
@@ -51,7 +55,7 @@ def evaluate(
     """
     run = require_run(run, "evaluate")
     data = Dataset.load(dataset)
-    segmenter = Segmenter(run, "evaluate", device=device, settings=settings)
+    segmenter = segmenter_of(run, others, "evaluate", device=device, settings=settings)
     same_structures(segmenter.config, data, run)
     gates = read_gates(segmenter.config["gates"], data.scored)
     cases = data.section(section, fold=int(segmenter.config["fold"]))
@@ -59,7 +63,8 @@ def evaluate(
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
-    folder = claim_folder(output or run / "evaluation" / section, holds=_holds_evaluation, what="an evaluation")
+    name = f"{section}_ensemble" if others else section
+    folder = claim_folder(output or run / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     options = build(segmenter.config, "metric_options")
     scorer = CaseScorer(data.scored, folder, options=options, gates=gates)
     with progress_bar() as bar:
@@ -70,9 +75,11 @@ def evaluate(
             bar.advance(task)
     result = scorer.result()
     context = _context(run, segmenter, data, section)
+    if others:
+        context["ensemble"] = [str(Path(other).resolve()) for other in (run, *others)]
     write_results(folder, result, extra={"context": context})
     write_run_report(folder, result, cases, run, context)
-    if section == "test" and output is None:
+    if section == "test" and output is None and not others:
         _update_bundle(run, data, result)
     print_results(result)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")

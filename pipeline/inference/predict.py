@@ -14,9 +14,10 @@ from pipeline.console import console, progress_bar
 from pipeline.datalist import find_scans, with_masks
 from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, read_json, write_json
+from pipeline.inference.ensemble import segmenter_of
 from pipeline.inference.entropy import EntropyMap
 from pipeline.inference.saving import save_labels
-from pipeline.inference.segment import Segmentation, Segmenter
+from pipeline.inference.segment import Segmentation
 from pipeline.volumes import write_shares
 
 RESULT_FILE = "predictions.json"
@@ -34,6 +35,7 @@ def predict(
     masks: str | Path | None = None,
     entropy: bool = False,
     roi: str | Path | None = None,
+    others: Sequence[str | Path] = (),
 ) -> int:
     """Segment scans with a trained run.
 
@@ -47,32 +49,36 @@ def predict(
         masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
         roi: folder of masks that say what is to be segmented, or one mask for all scans; nothing is computed outside a
             mask's bounding box but the context that it needs, and outside the mask everything is background.
+        others: further runs, which form an ensemble with ``run``; see :mod:`pipeline.inference.ensemble`.
         entropy: write ``CASE_entropy.nii.gz`` too, see :class:`pipeline.inference.entropy.EntropyMap`.
 
     Returns:
         Exit status: 0, or 1 where some scans failed.
 
     Raises:
-        RequestError: no run, no scans, no masks where the run needs them, an output folder of another kind.
+        RequestError: no run, no scans, no masks where a run needs them, an output folder of another kind, runs of
+            different structures.
     """
-    run = require_run(run, "inference")
-    config = read_yaml(run / "configs" / "inference.yaml")
-    if masks is None and config["normalisation"].get("region") == "mask":
-        raise RequestError(f"{run} normalises inside a mask; give the folder of the scans' masks with --masks")
+    runs = [require_run(folder, "inference") for folder in (run, *others)]
+    configs = [read_yaml(folder / "configs" / "inference.yaml") for folder in runs]
+    config = configs[0]
+    for folder, own in zip(runs, configs, strict=True):
+        if masks is None and own["normalisation"].get("region") == "mask":
+            raise RequestError(f"{folder} normalises inside a mask; give the folder of the scans' masks with --masks")
     items = find_scans([*scans], config["channels"], masks)
     items = items if roi is None else _with_regions(items, roi)
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
     rows = {} if overwrite else _done(folder, entropy)
-    segmenter = Segmenter(run, "inference", device=device, settings=settings)
+    segmenter = segmenter_of(run, others, device=device, settings=settings)
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
     todo = [item for item in items if item["case"] not in rows]
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(todo))
         for found in segmenter(todo, (lambda _: EntropyMap()) if entropy else None):
             rows[found.case] = _store(found, folder, structures, config.get("composites", {}))
-            _write(folder, rows, run, structures)
+            _write(folder, rows, runs, structures)
             bar.advance(task)
-    _write(folder, rows, run, structures)
+    _write(folder, rows, runs, structures)
     failed = [row for row in rows.values() if row["status"] != "ok"]
     for row in rows.values():
         if "warning" in row:
@@ -140,11 +146,12 @@ def _store(
     return row | {"status": "ok", "reason": "", "output": path.name, "volume_ml": volume, **(found.notes or {})}
 
 
-def _write(folder: Path, rows: dict[str, dict[str, Any]], run: Path, structures: dict[str, int]) -> None:
+def _write(folder: Path, rows: dict[str, dict[str, Any]], runs: Sequence[Path], structures: dict[str, int]) -> None:
     write_json(
         folder / RESULT_FILE,
         {
-            "run": str(run.resolve()),
+            "run": str(runs[0].resolve()),
+            **({"ensemble": [str(run.resolve()) for run in runs]} if len(runs) > 1 else {}),
             "structures": structures,
             "scans": list(rows.values()),
             "versions": {name: version(name) for name in ("rarevox", "monai", "torch")},
