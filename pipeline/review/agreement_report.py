@@ -90,8 +90,8 @@ def summary(result: Mapping[str, Any]) -> str:
     said = f"{result['n_cases']} cases of {len(result['annotators'])} annotators"
     if result["missing"]:
         said += f" (maps missing or not usable: {len(result['missing'])})"
-    return f"{said}; {result['conventions']['empty_rule']}; means over structures are over "
-        f"{', '.join(result['conventions']['mean_over'])}"
+    counted = ", ".join(result["conventions"]["mean_over"])
+    return f"{said}; {result['conventions']['empty_rule']}; means over structures: {counted}"
 
 
 def difference(one: Mapping[str, Any]) -> str:
@@ -129,7 +129,8 @@ def surface_name(column: str) -> str:
 def write_agreement(path: str | Path, result: Mapping[str, Any]) -> Path:
     """Write the page, atomically."""
     names = [one["name"] for one in result["annotators"]]
-    matrices = {f"mean over {', '.join(result['conventions']['mean_over'])}": result["matrix"]} if len(result["matrices"]) > 1 else {}
+    counted = f"mean over {', '.join(result['conventions']['mean_over'])}"
+    matrices = {counted: result["matrix"]} if len(result["matrices"]) > 1 else {}
     surface = surface_column(result)
     return write_page(
         path,
