@@ -16,6 +16,7 @@ from pipeline.evaluation.gates import read_gates
 from pipeline.files import claim_folder
 from pipeline.preparation.mirror import sided_cohort
 from pipeline.preparation.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
+from pipeline.storage.cases import check_cache
 from pipeline.training.learn import learn_normalisation
 from transforms.slices import slice_order
 
@@ -236,6 +237,8 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     if not data.section("train", fold=config["fold"]):
         raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
     read_gates(config.get("gates"), [*config["structures"], *config.get("composites", {})])
+    if "cache" in config:
+        check_cache(config["cache"], config["cache_type"])
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
         if key in config:  # a run of an earlier version that is resumed may lack the later ones
             build(config, key)

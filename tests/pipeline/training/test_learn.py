@@ -101,8 +101,8 @@ def test_every_overlay_builds_its_normalisation(overlay: str, setting: str, kind
 def test_every_sampler_indexes_and_draws_as_configured(sampler: str) -> None:
     """The index and the crop of a configuration get the same sampler, patch and margin, so that they fit each other."""
     config = compose("train", network="deepmedic", settings=[f"sampler#_target_=transforms.{sampler}Sampler"])
-    index = build(config, "train#deterministic_transforms#transforms#1")
-    draw = build(config, "train#preprocessing#transforms#0")
+    index = build(config, "train#index")
+    draw = build(config, "train#patch")
     label = torch.zeros(1, 70, 70, 70, dtype=torch.uint8)
     label[0, 30:33, 1, 60] = 1
     patch = draw(index({"image": label.float(), "label": label}))

@@ -1,0 +1,111 @@
+"""Where the training cases are held: the ``cache`` of a training configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.console import console
+from pipeline.device import available_memory_gb
+from pipeline.errors import RequestError
+from pipeline.storage.disk_cases import DiskCases
+from pipeline.storage.prepare_case import case_bytes, compact, index_case
+
+PLACES = ("auto", "memory", "disk", "device")
+IMAGE_TYPES = {"float32": torch.float32, "float16": torch.float16}
+MEMORY_SHARE = 0.5
+"""With ``auto``, the share of the free memory that the cases may take."""
+DEVICE_SHARE = 0.6
+"""The share of the device's free memory that the cases may take; the network needs the rest."""
+
+
+def training_cases(
+    data: Sequence[dict[str, Any]],
+    transform: Callable[[Any], Any],
+    index: Callable[[Any], dict[str, Any]],
+    *,
+    cache: str = "auto",
+    folder: str | Path,
+    image_type: str = "float32",
+    device: torch.device | str = "cpu",
+    workers: int = 2,
+) -> Sequence[dict[str, Any]]:
+    """The prepared, indexed training cases.
+
+    Args:
+        data: the cases, file names by key.
+        transform: the deterministic transforms.
+        index: adds the sampler's index.
+        cache: ``memory`` holds the cases in this process, ``disk`` in memory-mapped files (:class:`DiskCases`),
+            ``device`` as tensors on the device, where patches are then cut. ``auto`` is ``memory`` where three cases
+            say that all take at most half of the free memory, else ``disk``.
+        folder: of ``disk``.
+        image_type: ``float32`` or ``float16``; patches are float32 in any case.
+        device: of ``device``.
+        workers: threads that prepare cases.
+
+    Raises:
+        RequestError: an unknown place or type.
+    """
+    check_cache(cache, image_type)
+    kind = IMAGE_TYPES[image_type]
+
+    def prepare(case: dict[str, Any]) -> dict[str, Any]:
+        return index_case(compact(transform(case), kind), index)[0]
+
+    done: dict[int, dict[str, Any]] = {}
+    if cache == "auto":
+        probes = sorted({0, len(data) // 2, len(data) - 1}) if data else []
+        done = {number: prepare(data[number]) for number in probes}
+        cache = _choose(list(done.values()), len(data))
+    if cache == "disk":
+        return DiskCases(data, transform, index, folder=folder, image_type=kind, workers=workers)
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        cases = list(pool.map(lambda number: done.get(number) or prepare(data[number]), range(len(data))))
+    return on_device(cases, torch.device(device)) if cache == "device" else cases
+
+
+def check_cache(cache: str, image_type: str) -> None:
+    """Refuse an unknown place or type, before any data is read.
+
+    Raises:
+        RequestError: names the value and what was expected.
+    """
+    if cache not in PLACES:
+        raise RequestError(f"cache is {cache!r}; expected {', '.join(PLACES)}")
+    if image_type not in IMAGE_TYPES:
+        raise RequestError(f"cache_type is {image_type!r}; expected {', '.join(IMAGE_TYPES)}")
+
+
+def _choose(probes: list[dict[str, Any]], count: int) -> str:
+    """``memory`` or ``disk``, and a line where it is not memory."""
+    need = count * sum(map(case_bytes, probes)) / max(len(probes), 1) / 1e9
+    free = available_memory_gb(torch.device("cpu"))
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        free /= torch.distributed.get_world_size()
+    if need <= MEMORY_SHARE * free:
+        return "memory"
+    console.print(f"cache: {count} cases take about {need:.1f} GB and {free:.1f} GB are free: cached on disk")
+    return "disk"
+
+
+def on_device(cases: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]]:
+    """The cases with their volumes on the device; where they do not fit, as they are, and a line says so."""
+    need, free = sum(map(case_bytes, cases)) / 1e9, available_memory_gb(device)
+    if device.type != "cpu" and need > DEVICE_SHARE * free:
+        console.print(
+            f"[yellow]cache: the cases take {need:.1f} GB and the device has {free:.1f} GB free; they stay in memory "
+            "(cache_type=float16 takes half)[/]"
+        )
+        return cases
+    return [
+        {
+            key: value.to(device) if isinstance(value, torch.Tensor) and key != "affine" else value
+            for key, value in c.items()
+        }
+        for c in cases
+    ]

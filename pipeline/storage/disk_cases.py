@@ -1,0 +1,202 @@
+"""Prepared cases in memory-mapped files that worker processes, processes of one training and later runs share."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.console import console
+from pipeline.storage.entry import TornEntryError, open_entry, write_entry
+from pipeline.storage.keys import ContentHashes, configuration_key, describe, digest
+from pipeline.storage.prepare_case import compact, index_case
+from pipeline.storage.stored_index import can_store, index_arrays, index_from
+
+try:
+    import fcntl
+except ImportError:  # not on Windows; two processes may then prepare the same case, and one result is kept
+    fcntl = None  # type: ignore[assignment]
+
+
+class DiskCases(Sequence[dict[str, Any]]):
+    """Cases as dictionaries of memory-mapped tensors; a patch is read without reading its volume.
+
+    Every case is prepared once and stored in ``folder`` under a name that tells all it depends on
+    (:mod:`pipeline.storage.keys`); its index is stored apart, so that another patch size or sampler makes a new index
+    only. Any number of processes may fill one folder at once: each case is prepared by one of them. Damaged entries
+    are made anew. Where nothing can be written (disk full, no permission), the remaining cases are held in memory, and
+    one line says so.
+
+    Args:
+        data: the cases, file names by key.
+        transform: the deterministic transforms.
+        indexer: adds the sampler's index to a prepared case; None for none.
+        folder: may be shared by runs and folds, and deleted when nothing runs.
+        image_type: of floating-point volumes, float32 or float16 (half the space and reading; patches are float32).
+        workers: threads that prepare cases.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Callable[[Any], Any],
+        indexer: Callable[[Any], dict[str, Any]] | None = None,
+        *,
+        folder: str | Path,
+        image_type: torch.dtype = torch.float32,
+        workers: int = 2,
+    ) -> None:
+        self.data = list(data)
+        self.transform = transform
+        self.indexer = indexer
+        self.folder = Path(folder)
+        self.image_type = image_type
+        self._memory: dict[int, dict[str, Any]] = {}
+        self._open: dict[int, dict[str, Any]] = {}
+        self._words = threading.Lock()
+        self._full = False
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            self.names = self._names(pool)
+            self._fill(pool)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, number: Any) -> Any:
+        """The case, opened when it is first asked for."""
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        found = self._memory.get(number) or self._open.get(number)
+        if found is None:
+            found = self._prepared(range(len(self))[number], wait=True)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A process that is started anew opens the files itself."""
+        return {**self.__dict__, "_open": {}, "_words": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _words=threading.Lock())
+
+    def _names(self, pool: ThreadPoolExecutor) -> list[tuple[str, str]]:
+        """For each case the name of its volumes and that of its index."""
+        contents = ContentHashes(self.folder / "contents")
+        prepared = configuration_key(self.transform, image_type=str(self.image_type))
+        indexed = digest(describe(self.indexer))
+        volumes = [digest([prepared, content])[:40] for content in pool.map(contents.of_case, self.data)]
+        return [(f"case-{name}", f"index-{digest([name, indexed])[:40]}") for name in volumes]
+
+    def _fill(self, pool: ThreadPoolExecutor) -> None:
+        """Open every case, preparing those that are not there; cases that another process prepares come last."""
+        missing = [number for number in range(len(self)) if not self._stored(number)]
+        if not missing:
+            return
+        console.print(f"cache: preparing {len(missing)} of {len(self)} cases in {self.folder}")
+        first = list(pool.map(lambda number: self._prepared(number, wait=False), missing))
+        waiting = [number for number, found in zip(missing, first, strict=True) if found is None]
+        list(pool.map(lambda number: self._prepared(number, wait=True), waiting))
+
+    def _stored(self, number: int) -> dict[str, Any] | None:
+        """The case with its index if both are stored and whole."""
+        try:
+            case = self._read(number)
+            if self.indexer is not None:
+                arrays, facts = open_entry(self.folder / self.names[number][1])
+                case[facts["key"]] = index_from(arrays, facts)
+        except (FileNotFoundError, TornEntryError):
+            return None
+        self._open[number] = case
+        return case
+
+    def _read(self, number: int) -> dict[str, Any]:
+        arrays, facts = open_entry(self.folder / self.names[number][0])
+        return {**facts, **arrays, "case": self.data[number].get("case", str(number))}
+
+    def _prepared(self, number: int, *, wait: bool) -> dict[str, Any] | None:
+        """The case, prepared here if need be; None where another process is at it and ``wait`` is False."""
+        found = self._stored(number)
+        if found is not None:
+            return found
+        with self._lock(self.names[number][0], wait) as mine:
+            if not mine:
+                return None
+            return self._stored(number) or self._make(number)
+
+    def _make(self, number: int) -> dict[str, Any]:
+        """Prepare what is missing of a case and store it, or hold it in memory."""
+        volumes, index = (self.folder / name for name in self.names[number])
+        try:
+            case = self._read(number)
+        except (FileNotFoundError, TornEntryError):
+            prepared = compact(self.transform(self.data[number]), self.image_type)
+            arrays = {key: value for key, value in prepared.items() if isinstance(value, torch.Tensor)}
+            case = prepared
+            if self._store(volumes, arrays, {}):
+                case = self._read(number)
+        if self.indexer is None:
+            self._keep(number, case, stored=volumes.exists())
+            return case
+        case, key = index_case(case, self.indexer)
+        stored = False
+        if volumes.exists() and can_store(case[key]):
+            listed, facts = index_arrays(case[key])
+            stored = self._store(index, listed, {**facts, "key": key})
+        found = self._stored(number) if stored else None
+        self._keep(number, found or case, stored=found is not None)
+        return found or case
+
+    def _keep(self, number: int, case: dict[str, Any], *, stored: bool) -> None:
+        (self._open if stored else self._memory)[number] = case
+
+    def _store(self, folder: Path, arrays: Mapping[str, Any], facts: dict[str, Any]) -> bool:
+        """Write an entry in place of a damaged one; False, said once, where that cannot be done."""
+        try:
+            _remove(folder)
+            write_entry(folder, arrays, facts)
+            return True
+        except OSError as error:
+            with self._words:
+                if not self._full:
+                    console.print(
+                        f"[yellow]cache: {self.folder} cannot be written ({error.strerror or error}); "
+                        "cases that are not stored are held in memory[/]"
+                    )
+                self._full = True
+            return False
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, wait: bool) -> Iterator[bool]:
+        """Be the only process that prepares this case; a process that dies lets go."""
+        try:
+            (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / "locks" / name).open("w")
+        except OSError:
+            yield True
+            return
+        with handle:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    yield False
+                    return
+                except OSError:  # a file system without locks: the rename alone keeps entries whole
+                    pass
+            for left in self.folder.glob(f".{name}.*.part"):
+                _remove(left)
+            yield True
+
+
+def _remove(folder: Path) -> None:
+    """Take an entry away under another name first, so that it is never seen half removed."""
+    if folder.exists():
+        away = folder.with_name(f".{folder.name.lstrip('.')}.removed.part")
+        shutil.rmtree(away, ignore_errors=True)
+        folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.transforms import Compose, Lambdad, LoadImaged, Orientationd, ScaleIntensityd, Spacingd
+
+from pipeline.storage import keys
+from pipeline.storage.keys import ContentHashes, configuration_key, describe
+from transforms import CTWindowd, ForegroundUniformSampler, IndexForegroundd, NyulNormalised, ScanReader, ZScored
+
+
+def preprocessing(spacing: float = 1.0, region: str = "image") -> Compose:
+    return Compose(
+        [
+            LoadImaged(["image", "label"], reader=ScanReader(), ensure_channel_first=True, image_only=True),
+            Orientationd(["image", "label"], axcodes="RAS", labels=None),
+            Spacingd(["image", "label"], (spacing,) * 3, mode=["bilinear", "nearest"]),
+            ZScored("image", region),
+        ]
+    )
+
+
+def test_equal_configurations_have_equal_keys_whatever_was_drawn_before() -> None:
+    first = configuration_key(preprocessing())
+    np.random.seed(5)
+    torch.manual_seed(5)
+    second = preprocessing()
+    second.set_random_state(seed=9)
+    assert configuration_key(second) == first
+
+
+def test_keys_are_the_same_in_another_process() -> None:
+    code = (
+        "from tests.pipeline.storage.test_keys import preprocessing\n"
+        "from pipeline.storage.keys import configuration_key\n"
+        "print(configuration_key(preprocessing()))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == configuration_key(preprocessing())
+
+
+def test_every_option_changes_the_key() -> None:
+    offset = 2.0
+    variants = [
+        preprocessing(),
+        preprocessing(spacing=1.1),
+        preprocessing(region="nonzero"),
+        Compose(preprocessing().transforms[:-1]),
+        Compose(list(preprocessing().transforms)[::-1]),
+        CTWindowd("image", "brain"),
+        CTWindowd("image", "lung"),
+        ScaleIntensityd("image", 0, 1),
+        ScaleIntensityd("image", 0, 2),
+        Lambdad("image", lambda x: x + 1),
+        Lambdad("image", lambda x: x + 2),
+        Lambdad("image", lambda x: x * 2),
+        Lambdad("image", lambda x: x + offset),
+        Lambdad("image", functools.partial(torch.add, other=1)),
+        Lambdad("image", functools.partial(torch.add, other=2)),
+        NyulNormalised("image", landmarks=[[0.0] + [float(n) for n in range(1, 11)]]),
+        NyulNormalised("image", landmarks=[[0.0] + [float(n) for n in range(1, 10)] + [10.5]]),
+        IndexForegroundd("label", sampler=ForegroundUniformSampler(), patch_size=(4, 4, 4)),
+        IndexForegroundd("label", sampler=ForegroundUniformSampler(2), patch_size=(4, 4, 4)),
+        IndexForegroundd("label", sampler=ForegroundUniformSampler(), patch_size=(4, 4, 5)),
+    ]
+    found = [configuration_key(variant) for variant in variants]
+    assert len(set(found)) == len(variants)
+    assert configuration_key(preprocessing(), image_type="float16") not in found
+
+
+def test_versions_and_sources_change_the_key(monkeypatch) -> None:
+    before = configuration_key(preprocessing())
+    monkeypatch.setattr(keys, "_version", lambda package: "0.0.1")
+    keys._origin.cache_clear()
+    changed = configuration_key(preprocessing())
+    monkeypatch.undo()
+    keys._origin.cache_clear()
+    assert changed != before
+    monkeypatch.setattr(keys, "_files_digest", lambda files: "another source")
+    keys._origin.cache_clear()
+    changed = configuration_key(preprocessing())
+    monkeypatch.undo()
+    keys._origin.cache_clear()
+    assert changed != before
+    assert configuration_key(preprocessing()) == before
+
+
+def test_arrays_count_with_every_value_and_circles_end() -> None:
+    a, b = torch.zeros(1000), torch.zeros(1000)
+    b[500] = 1e-3
+    assert describe(a) != describe(b)
+    loop: dict[str, object] = {}
+    loop["itself"] = loop
+    assert describe(loop) == {"itself": "itself"}
+
+
+def old(path: Path, content: bytes, seconds: float = 1000.0) -> Path:
+    path.write_bytes(content)
+    os.utime(path, (time.time() - seconds,) * 2)
+    return path
+
+
+def test_contents_name_a_file_not_its_name_or_time(tmp_path: Path) -> None:
+    hashes = ContentHashes(tmp_path / "notes")
+    first, copy = old(tmp_path / "a.nii.gz", b"voxels"), old(tmp_path / "b.nii.gz", b"voxels", 5)
+    assert hashes.of(first) == hashes.of(copy)
+    assert hashes.of_case({"image": str(first), "case": "a"}) == hashes.of_case({"image": str(copy), "case": "b"})
+    other = old(tmp_path / "c.nii.gz", b"Voxels")
+    assert hashes.of(other) != hashes.of(first)
+    assert hashes.of_case({"image": str(first)}) != hashes.of_case({"label": str(first)})
+    assert hashes.of_case({"image": [str(first), str(other)]}) != hashes.of_case({"image": [str(other), str(first)]})
+
+
+def test_a_changed_file_is_read_again_even_with_its_old_time(tmp_path: Path, monkeypatch) -> None:
+    """Content of the same length, and the modification time set back: the change time gives it away."""
+    monkeypatch.setattr(keys, "FRESH_SECONDS", 0.0)
+    hashes, path = ContentHashes(tmp_path / "notes"), old(tmp_path / "a.nii", b"voxels")
+    time.sleep(0.01)
+    before = hashes.of(path)
+    assert any((tmp_path / "notes").iterdir())
+    state = path.stat()
+    path.write_bytes(b"VOXELS")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert hashes.of(path) != before
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(keys, "FRESH_SECONDS", 0.0)
+    hashes, path = ContentHashes(tmp_path / "notes"), old(tmp_path / "a.nii", b"voxels")
+    time.sleep(0.01)
+    found = hashes.of(path)
+    monkeypatch.setattr(keys.hashlib, "sha256", None)
+    monkeypatch.setattr(keys, "digest", lambda content: next((tmp_path / "notes").iterdir()).stem)
+    assert hashes.of(path) == found
+
+
+def test_a_dicom_folder_counts_with_all_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    (folder / "1.dcm").write_bytes(b"one")
+    hashes = ContentHashes(tmp_path / "notes")
+    before = hashes.of(folder)
+    (folder / "2.dcm").write_bytes(b"two")
+    assert hashes.of(folder) != before
