@@ -170,6 +170,11 @@ def evaluate(**options: Any) -> int:
     help="Folder with a mask for each scan (CASE or CASE_mask), or one mask: segment only in there.",
 )
 @click.option("--entropy", is_flag=True, help="Write CASE_entropy.nii.gz too: 0 certain, 1 undecided.")
+@click.option(
+    "--probabilities",
+    type=click.Choice(["uint8", "uint16"]),
+    help="Write CASE_prob_STRUCTURE.nii.gz too, scaled to 0 ... 1 in this type.",
+)
 def predict(keep: bool, **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
     from pipeline.inference.predict import predict as run

@@ -41,21 +41,24 @@ def write_labels(path: str | Path, labels: np.ndarray, like: Scan) -> Path:
 
 
 def write_shares(path: str | Path, values: np.ndarray, like: Scan) -> Path:
-    """Write numbers from 0 to 1, kept as bytes, as ``.nii.gz`` on the grid of ``like``, atomically.
+    """Write numbers from 0 to 1, kept as whole ones, as ``.nii.gz`` on the grid of ``like``, atomically.
 
-    The file holds uint8 with ``scl_slope`` 1/255, so that every reader which heeds the slope shows 0 to 1.
+    The file holds them with ``scl_slope`` 1/255 or 1/65535, so that every reader which heeds the slope shows 0 to 1. A
+    memory-mapped array is written plane by plane.
 
     Args:
         path: where to.
-        values: (X, Y, Z) uint8, 255 for 1.
+        values: (X, Y, Z) uint8, 255 for 1, or uint16, 65535 for 1.
         like: the scan, as for :func:`write_labels`.
 
     Raises:
         ValueError, OSError: as for :func:`write_labels`.
     """
-    if values.dtype != np.uint8:
-        raise ValueError(f"shares are kept as uint8 (255 for 1), not as {values.dtype}")
-    return _write(Path(path), _whole(values, like), like, 1 / 255)
+    if values.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"shares are kept as uint8 (255 for 1) or uint16 (65535 for 1), not as {values.dtype}")
+    if values.shape != like.shape:
+        raise ValueError(f"the map is {size_text(values.shape)} voxels and the scan is {size_text(like.shape)}")
+    return _write(Path(path), values, like, 1 / np.iinfo(values.dtype).max)
 
 
 def _write(path: Path, values: np.ndarray, like: Scan, slope: float) -> Path:
@@ -64,7 +67,7 @@ def _write(path: Path, values: np.ndarray, like: Scan, slope: float) -> Path:
         raise ValueError(f"maps are written as NIfTI; {path.name} must end in .nii.gz")
     if like.header is not None:
         header = _label_header(like.header)
-        values = values.reshape(like.header.get_data_shape()[:3])  # a 2D image stays 2D
+        values = values.reshape(like.header.get_data_shape()[:3], order="A")  # a 2D image stays 2D
     else:
         header = nib.Nifti1Header()
         header.set_data_shape(values.shape)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+
+from pipeline.volumes import write_shares
+from transforms.reader import Scan
 
 
 class EntropyMap:
@@ -37,3 +42,7 @@ class EntropyMap:
         terms = torch.xlogy(p := log_probabilities.exp(), p)
         share = -terms.sum(0) / math.log(len(log_probabilities))
         self.values[where] = (255 * share).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+
+    def save(self, folder: Path, case: str, grid: Scan) -> dict[str, Any]:
+        """Write ``CASE_entropy.nii.gz``; the entry of the result row."""
+        return {"entropy": write_shares(folder / f"{case}_entropy.nii.gz", self.values, grid).name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, read_json, write_json
 from pipeline.inference.ensemble import segmenter_of
 from pipeline.inference.entropy import EntropyMap
+from pipeline.inference.maps import Map, Maps
+from pipeline.inference.probabilities import ProbabilityMaps
 from pipeline.inference.saving import save_labels
 from pipeline.inference.segment import Segmentation
-from pipeline.volumes import write_shares
 
 RESULT_FILE = "predictions.json"
-_ENDINGS = ("_seg.nii.gz", "_entropy.nii.gz")
+_WRITTEN = re.compile(r"_(seg|entropy|prob_[^/]+)\.nii\.gz$|^\.")
 
 
 def predict(
@@ -34,6 +36,7 @@ def predict(
     overwrite: bool = True,
     masks: str | Path | None = None,
     entropy: bool = False,
+    probabilities: str | None = None,
     roi: str | Path | None = None,
     others: Sequence[str | Path] = (),
 ) -> int:
@@ -51,6 +54,8 @@ def predict(
             mask's bounding box but the context that it needs, and outside the mask everything is background.
         others: further runs, which form an ensemble with ``run``; see :mod:`pipeline.inference.ensemble`.
         entropy: write ``CASE_entropy.nii.gz`` too, see :class:`pipeline.inference.entropy.EntropyMap`.
+        probabilities: ``uint8`` or ``uint16`` writes ``CASE_prob_STRUCTURE.nii.gz`` too, see
+            :class:`pipeline.inference.probabilities.ProbabilityMaps`.
 
     Returns:
         Exit status: 0, or 1 where some scans failed.
@@ -68,13 +73,19 @@ def predict(
     items = find_scans([*scans], config["channels"], masks)
     items = items if roi is None else _with_regions(items, roi)
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
-    rows = {} if overwrite else _done(folder, entropy)
+    asked = [key for key, wanted in (("entropy", entropy), ("probabilities", probabilities)) if wanted]
+    rows = {} if overwrite else _done(folder, asked)
     segmenter = segmenter_of(run, others, device=device, settings=settings)
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
+
+    def maps(_: Any) -> Maps:
+        wanted: list[Map] = [EntropyMap()] if entropy else []
+        return Maps([*wanted, ProbabilityMaps(list(structures), probabilities, folder)] if probabilities else wanted)
+
     todo = [item for item in items if item["case"] not in rows]
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(todo))
-        for found in segmenter(todo, (lambda _: EntropyMap()) if entropy else None):
+        for found in segmenter(todo, maps if asked else None):
             rows[found.case] = _store(found, folder, structures, config.get("composites", {}))
             _write(folder, rows, runs, structures)
             bar.advance(task)
@@ -105,19 +116,21 @@ def _with_regions(items: list[dict[str, Any]], roi: str | Path) -> list[dict[str
 
 def _holds_predictions(folder: Path) -> bool:
     """Whether everything in the folder is an earlier prediction's."""
-    return all(entry.name == RESULT_FILE or entry.name.endswith(_ENDINGS) for entry in folder.iterdir())
+    return all(entry.name == RESULT_FILE or _WRITTEN.search(entry.name) for entry in folder.iterdir())
 
 
-def _done(folder: Path, entropy: bool) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier call whose maps are there."""
+def _done(folder: Path, asked: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier call whose maps are there, those that are asked for now among them."""
     if not (folder / RESULT_FILE).is_file():
         return {}
     rows = read_json(folder / RESULT_FILE)["scans"]
-    wanted = ("output", "entropy") if entropy else ("output",)
+
+    def has(written: Any) -> bool:
+        names = written.values() if isinstance(written, dict) else [written]
+        return all((folder / str(name)).is_file() for name in names)
+
     return {
-        row["case"]: row
-        for row in rows
-        if row["status"] == "ok" and all((folder / str(row.get(key))).is_file() for key in wanted)
+        row["case"]: row for row in rows if row["status"] == "ok" and all(has(row.get(k)) for k in ("output", *asked))
     }
 
 
@@ -133,7 +146,7 @@ def _store(
     try:
         path, grid = save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder)
         if found.watch is not None:
-            row["entropy"] = write_shares(folder / f"{found.case}_entropy.nii.gz", found.watch.values, grid).name
+            row |= found.watch.save(folder, found.case, grid)
     except (OSError, ValueError) as error:
         return row | {"reason": f"maps not written: {reason_of(error)}"}
     volume = {

@@ -1,0 +1,80 @@
+"""Class probabilities as files in a small integer type, one for each structure, without holding them in memory."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.volumes import write_shares
+from transforms.reader import Scan
+
+DTYPES = ("uint8", "uint16")
+
+
+class ProbabilityMaps:
+    """Gather the probability of each structure on the scan's grid; a :class:`pipeline.inference.watch.Watch`.
+
+    Probabilities are kept as whole numbers, round(255 · p) or round(65535 · p), in memory-mapped files in ``scratch``:
+    on disk, X·Y·Z bytes (or twice that) for each structure while the scan is computed; in memory, a block. The
+    background is what is left of 1 and has no file. Voxels that the network never saw have probability 0.
+
+    Args:
+        structures: names of the classes 1, 2, ….
+        dtype: ``uint8`` or ``uint16``.
+        scratch: an existing folder; what is put there is removed with this object.
+
+    Raises:
+        ValueError: another dtype.
+    """
+
+    def __init__(self, structures: Sequence[str], dtype: str, scratch: str | Path) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"probabilities are kept as {' or '.join(DTYPES)}, not as {dtype}")
+        self.structures = tuple(structures)
+        self.dtype = np.dtype(dtype)
+        self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".part.")
+        self.maps: list[np.memmap] = []
+
+    def begin(self, shape: tuple[int, ...]) -> None:
+        """A pass begins: all probabilities are 0."""
+        self.maps = [
+            np.memmap(Path(self._folder.name) / f"{number}.raw", self.dtype, mode="w+", shape=shape, order="F")
+            for number in range(len(self.structures))
+        ]
+
+    def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
+        """Add a block."""
+        largest = np.iinfo(self.dtype).max
+        for number, stored in enumerate(self.maps, start=1):
+            share = log_probabilities[number].exp().mul_(largest).round_().clamp_(0, largest)
+            stored[where] = share.cpu().numpy().astype(self.dtype)
+
+    def save(self, folder: Path, case: str, grid: Scan) -> dict[str, Any]:
+        """Write ``CASE_prob_STRUCTURE.nii.gz`` for each structure; the entry of the result row."""
+        names = file_names(self.structures)
+        written = {
+            name: write_shares(folder / f"{case}_prob_{file}.nii.gz", stored, grid).name
+            for name, file, stored in zip(self.structures, names, self.maps, strict=True)
+        }
+        self.maps = []
+        self._folder.cleanup()
+        return {"probabilities": written}
+
+
+def file_names(structures: Sequence[str]) -> list[str]:
+    """The names as parts of file names, each another one.
+
+    >>> file_names(["lesion", "left/right", "left right"])
+    ['lesion', 'left_right', 'left_right_3']
+    """
+    found: list[str] = []
+    for number, name in enumerate(structures, start=1):
+        safe = re.sub(r"[^\w.+-]+", "_", name)
+        found.append(f"{safe}_{number}" if safe.lower() in map(str.lower, found) else safe)
+    return found
