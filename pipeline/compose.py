@@ -1,6 +1,6 @@
 """One configuration out of the base, the overlays, the dataset's facts and what the command line sets.
 
-Order, later wins: ``common.yaml``, the stage's file, the facts of the dataset, ``configs/networks/NAME.yaml``,
+Order, later wins: ``common.yaml``, the stage's file, the dataset's facts and plan, ``configs/networks/NAME.yaml``,
 ``configs/losses/NAME.yaml``, the ``--config`` files, the options and ``--set`` values. An overlay's top-level key
 replaces the whole entry; ``key#inner`` replaces what is inside.
 """
@@ -21,6 +21,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, nearest
 
 CONFIGS = Path(configs.__file__).parent
+PLAN_FILE = "plan.yaml"
 OPEN = ("gates", "post_processing")
 """Mappings by structure, whose inner keys a setting may add; whoever reads them checks the names."""
 STAGES = {"train": ("train",), "evaluate": ("inference", "evaluate"), "inference": ("inference",)}
@@ -189,7 +190,7 @@ def compose(
 
     Args:
         stage: ``train``, ``evaluate`` or ``inference``.
-        dataset: gives channels, structures and label values.
+        dataset: gives channels, structures, label values and, for training, the plan.
         network: overlay of ``configs/networks``.
         loss: overlay of ``configs/losses`` (training only).
         config_files: files of the user; a name without a path may be an overlay of ``configs/tasks``.
@@ -201,6 +202,8 @@ def compose(
         config.update(read_yaml(CONFIGS / f"{name}.yaml"))
     if dataset is not None:
         config.update(dataset_facts(dataset))
+        if stage == "train":
+            merge(config, plan_of(dataset), str(dataset.path.parent / PLAN_FILE))
     for kind, chosen in (("networks", network), ("losses", loss)):
         if chosen is not None:
             merge(config, overlay(kind, chosen), f"configs/{kind}/{chosen}.yaml")
@@ -211,6 +214,16 @@ def compose(
     for text in settings:
         put(config, *parse_setting(text))
     return config
+
+
+def plan_of(dataset: Dataset) -> dict[str, Any]:
+    """The plan that prepare wrote beside ``dataset.json``, perhaps edited since; empty where there is none.
+
+    Raises:
+        RequestError: not YAML, or not a mapping.
+    """
+    path = dataset.path.parent / PLAN_FILE
+    return read_yaml(path) if path.is_file() else {}
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:

@@ -11,13 +11,15 @@ from typing import Any
 
 from pipeline.cases import Case, Source
 from pipeline.composites import Composites, read_composites
-from pipeline.dataset import DATASET_FILE
+from pipeline.console import console
+from pipeline.dataset import DATASET_FILE, Dataset
 from pipeline.errors import RequestError
 from pipeline.files import claim_folder, read_json, write_json
 from pipeline.preparation.checks_page import write_checks_page
 from pipeline.preparation.examine import Examination, Treatment, examine
 from pipeline.preparation.fingerprint import CaseFacts, summarise
-from pipeline.preparation.prepare_report import show_faults, show_fixes, show_summary
+from pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, Choice, make_plan, write_plan
+from pipeline.preparation.prepare_report import show_faults, show_fixes, show_plan, show_summary
 from pipeline.preparation.sources import find_cases
 from pipeline.preparation.split import Split, SplitItem, joined_subjects, require_split_options, split_cases
 from pipeline.preparation.stated_split import follow_split, is_stated, with_split
@@ -27,7 +29,7 @@ REJECTED_FILE = "rejected.json"
 FIXED_FILE = "fixed.json"
 PAGE_FILE = "checks.html"
 FIXED_FOLDER = "fixed"
-_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE, FIXED_FILE, PAGE_FILE, FIXED_FOLDER}
+_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE, FIXED_FILE, PAGE_FILE, FIXED_FOLDER, PLAN_FILE, EDITED_FILE}
 
 
 def prepare(
@@ -118,7 +120,9 @@ def prepare(
     content = content | {"composites": unions}
     _write(output / FINGERPRINT_FILE, fingerprint)
     _write(output / DATASET_FILE, content)
+    plan = _plan(output, fingerprint)
     show_summary(output, found.kind, content, fingerprint, len(rejected))
+    show_plan(plan, output)
     return 1 if rejected else 0
 
 
@@ -227,6 +231,16 @@ def _write_findings(
         _write(output / FIXED_FILE, {"fixed": [asdict(fix) for fix in seen.fixes]})
     with _telling(output / PAGE_FILE):
         write_checks_page(output / PAGE_FILE, source.name, total, seen, root=source.root, structures=declared)
+
+
+def _plan(output: Path, fingerprint: dict[str, Any]) -> list[Choice]:
+    """Choose how to train and write it down."""
+    data = Dataset.load(output)
+    choices = make_plan(data, fingerprint)
+    with _telling(output / PLAN_FILE):
+        if write_plan(output, data.name, choices):
+            console.print(f"{PLAN_FILE} had been edited; that one is kept as {EDITED_FILE}")
+    return choices
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.table import Table
 from pipeline.cases import Fault
 from pipeline.console import console
 from pipeline.preparation.corrections import Fix
+from pipeline.preparation.plan_file import Choice
 
 _MANY = 10
 
@@ -74,6 +75,19 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
     table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
     table.add_row("written", escape(", ".join(str(output / name) for name in ("dataset.json", "fingerprint.json"))))
     console.print(table)
+
+
+def show_plan(plan: Sequence[Choice], output: Path) -> None:
+    """What was chosen for training and why."""
+    table = Table(title="Plan", title_justify="left", show_header=False)
+    for choice in plan:
+        value = choice.value
+        if isinstance(value, dict):
+            options = (f"{key} {option}" for key, option in value.items() if key not in ("_target_", "keys"))
+            value = " ".join([value["_target_"].rpartition(".")[2], *options])
+        table.add_row(choice.key, escape(str("own grid" if value is None else value)), escape(choice.reason))
+    console.print(table)
+    console.print(f"edit {output / 'plan.yaml'}, or override any of it with rarevox train --set KEY=VALUE")
 
 
 def _structure_text(structure: dict[str, Any], cases: int) -> str:

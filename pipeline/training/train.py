@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import require_run, target_name, write_bundle
-from pipeline.compose import compose, put, read_yaml, user_config
+from pipeline.compose import compose, plan_of, put, read_yaml, user_config
 from pipeline.console import console
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
@@ -76,8 +76,11 @@ def train(
             options=options,
         )
         _check_slices(config)
-        _fit_patch(config, data, config_files, settings)
-        _fit_mirror(config, data, config_files, settings)
+        plan = plan_of(data)
+        if network is not None or not _keeps_patch(plan, config_files, settings):
+            _fit_patch(config, data, config_files, settings)
+        if "mirror_axes" not in plan:
+            _fit_mirror(config, data, config_files, settings)
     check(config, data)
     if not resume:
         _fit_time(config, config_files, settings)
@@ -130,6 +133,12 @@ def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path
     config["patch_size"] = plan_patch(
         data, config["patch_size"], geometry, config["loss_margin"], config["spacing"], config["slice_axis"]
     )
+
+
+def _keeps_patch(plan: Mapping[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> bool:
+    """Whether the plan's patch stands as it is: nothing that it was fitted to was set otherwise."""
+    fitted_to = ("spacing", "slice_axis", "loss_margin", "network_def", "geometry")
+    return "patch_size" in plan and not any(_is_set(key, files, settings) for key in fitted_to)
 
 
 def _check_slices(config: dict[str, Any]) -> None:

@@ -71,6 +71,7 @@ def test_a_decathlon_task(tmp_path: Path) -> None:
         "fingerprint.json",
         "rejected.json",
         "checks.html",
+        "plan.yaml",
     }
     dataset = Dataset.load(out)
     assert dataset.name == "Phantom"
@@ -256,7 +257,7 @@ def test_the_same_again(tmp_path: Path) -> None:
     task = decathlon(tmp_path / "task")
     for name, workers in (("a", 1), ("b", 3)):
         prepare(task, tmp_path / name, seed=4, workers=workers)
-    for name in ("dataset.json", "fingerprint.json", "rejected.json"):
+    for name in ("dataset.json", "fingerprint.json", "rejected.json", "plan.yaml", "checks.html"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     prepare(task, tmp_path / "a", seed=5)  # an earlier prepare may be written over
     assert Dataset.load(tmp_path / "a").seed == 5

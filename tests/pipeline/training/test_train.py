@@ -189,6 +189,7 @@ def test_a_sided_cohort_is_not_mirrored(
     facts = json.loads((copy / "fingerprint.json").read_text())
     facts["per_case"] = [row | {"right_mm": {"1": right_mm}} for row in facts["per_case"]]
     (copy / "fingerprint.json").write_text(json.dumps(facts))
+    (copy / "plan.yaml").unlink()  # without a plan, what the fingerprint says counts when training starts
     assert train(copy, tmp_path / "run", settings=(*SMALL, *settings), iterations=1, device="cpu") == 0
     config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
     assert config["mirror_axes"] == expected

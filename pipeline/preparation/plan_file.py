@@ -1,0 +1,189 @@
+"""``plan.yaml``: how to train on a dataset, chosen from its fingerprint, with the reason of each choice."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from networks import HighResNet
+from pipeline.compose import CONFIGS, PLAN_FILE, read_yaml
+from pipeline.dataset import Dataset
+from pipeline.files import write_text
+from pipeline.preparation.fingerprint import along_ras
+from pipeline.preparation.mirror import sided_cohort
+from pipeline.preparation.plan import plan_patch
+
+EDITED_FILE = "plan.edited.yaml"
+SAME_SPACING = 1.1
+"""Voxel edges of a cohort within this factor of one another are one grid: resampling would only blur."""
+
+_SIGNED = "# as prepare wrote it: "
+
+
+class Choice(NamedTuple):
+    """A configuration key, the value chosen and why, in a sentence or two."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
+    """The choices for a dataset, from its ``fingerprint.json``; ``docs/prepare.md`` has the rules.
+
+    Patch and batch are for the default network, HighResNet.
+    """
+    spacing = plan_spacing(fingerprint["per_case"])
+    patch = _plan_patch(dataset, spacing.value)
+    return [
+        spacing,
+        patch,
+        _plan_batch(patch.value, len(dataset.training)),
+        plan_normalisation(fingerprint["channels"], masks=any("mask" in case for case in dataset.training)),
+        _plan_sampler(fingerprint),
+        _plan_mirror(dataset),
+    ]
+
+
+def plan_spacing(cases: Sequence[Mapping[str, Any]]) -> Choice:
+    """The scans' own grids where all voxels are alike, else the median along R, A and S.
+
+    >>> rows = [{"orientation": "RAS", "spacing_mm": [1.0, 1.0, z]} for z in (2.0, 2.0, 5.0)]
+    >>> plan_spacing(rows).value, plan_spacing(rows[:2]).value
+    ([1.0, 1.0, 2.0], None)
+    """
+    edges = np.asarray([along_ras(case["orientation"], case["spacing_mm"]) for case in cases])
+    ratio = float((edges.max(axis=0) / edges.min(axis=0)).max())
+    median = [float(f"{edge:.3g}") for edge in np.median(edges, axis=0)]
+    text = " × ".join(f"{edge:g}" for edge in median)
+    if ratio <= SAME_SPACING:
+        return Choice(
+            "spacing", None, f"All voxels are about {text} mm along R, A, S; resampling would only blur the scans."
+        )
+    reason = (
+        f"Voxel edges differ by a factor of up to {ratio:.2g}: scans are resampled to the median, labels come back."
+    )
+    return Choice("spacing", median, reason)
+
+
+def _plan_patch(dataset: Dataset, spacing: Sequence[float] | None) -> Choice:
+    network = HighResNet(in_channels=len(dataset.channels), out_channels=len(dataset.label_values))
+    default = read_yaml(CONFIGS / "common.yaml")["patch_size"]
+    patch = plan_patch(dataset, default, network.geometry, 0, spacing)
+    usual = "×".join(map(str, default))
+    if patch == default:
+        reason = f"The volumes are larger than HighResNet's patch of {usual}, with which it was tuned."
+    else:
+        reason = f"HighResNet's patch of {usual} reshaped to the median volume, so that no patch is mostly padding."
+    return Choice("patch_size", patch, reason)
+
+
+def _plan_batch(patch: Sequence[int], cases: int) -> Choice:
+    """Two patches of 40³, or more of smaller ones up to 8, but no more than there are cases."""
+    config = read_yaml(CONFIGS / "train.yaml") | read_yaml(CONFIGS / "common.yaml")
+    usual, voxels = config["batch_size"], math.prod(config["patch_size"])
+    batch = max(usual, min(round(usual * voxels / math.prod(patch)), 8, cases))
+    reason = f"About the voxels of {usual} patches of {'×'.join(map(str, config['patch_size']))} a step."
+    return Choice("batch_size", batch, reason)
+
+
+def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool = False) -> Choice:
+    """A CT window from the foreground's intensities for Hounsfield units, else z-scores.
+
+    Hounsfield units are told by ``CT`` in every channel's name, or by intensities from −500 or less to 200 or more.
+    """
+    figures = [channel["image_median_over_cases"] for channel in channels.values()]
+    named = all(re.search(r"(?<![a-z0-9])ct(?![a-z])", name.lower()) for name in channels)
+    if named or all(row["p00_5"] <= -500 and row["p99_5"] >= 200 for row in figures):
+        return _window(channels, "The channels are CT" if named else "The intensities look like Hounsfield units")
+    zero = min(row.get("zero_share", 0.0) for row in figures)
+    region = "nonzero" if zero >= 0.25 else "image"
+    where = "its voxels that are not 0" if region == "nonzero" else "the whole image"
+    reason = f"The intensities have no absolute unit: each channel is z-scored over {where}; {100 * zero:.0f} % are 0."
+    if masks:
+        reason += " There are masks: region: mask would take the voxels inside, and predict then needs --masks."
+    value = {"_target_": "transforms.ZScored", "keys": "image", "region": region}
+    return Choice("normalisation", value, reason)
+
+
+def _window(channels: Mapping[str, Mapping[str, Any]], why: str) -> Choice:
+    inside = [channel["foreground_pooled"] for channel in channels.values() if channel["foreground_pooled"]]
+    low = min((10 * math.floor(row["p00_5"] / 10) for row in inside), default=-160)
+    high = max((10 * math.ceil(row["p99_5"] / 10) for row in inside), default=240)
+    value = {"_target_": "transforms.CTWindowd", "keys": "image", "windows": [float(low), float(max(high, low + 10))]}
+    reason = f"{why}; the window holds 99 % of the foreground's intensities (0.5th to 99.5th percentile)."
+    return Choice("normalisation", value, reason)
+
+
+def _plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
+    held = {name: row for name, row in fingerprint["structures"].items() if row["cases"]}
+    share = fingerprint["foreground_share"].get("median", 0.0)
+    reason = f"Foreground fills {100 * share:.2g} % of a scan (median)"
+    if len(held) > 1:
+        sizes = {name: row["voxels"]["median"] for name, row in held.items()}
+        small, large = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
+        reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
+    reason += ": every patch holds some, and every structure comes equally often."
+    many = [name for name, row in held.items() if row["components"]["median"] >= 5]
+    if many:
+        several = "have" if len(many) > 1 else "has"
+        reason += (
+            f" {', '.join(many)} {several} 5 components a case or more: transforms.LesionBalancedSampler would draw "
+        )
+        reason += "small ones as often as large ones."
+    return Choice("sampler", {"_target_": "transforms.ClassBalancedSampler"}, reason)
+
+
+def _plan_mirror(dataset: Dataset) -> Choice:
+    sided = sided_cohort(dataset)
+    if sided:
+        text = f"{sided[:1].upper()}{sided[1:]}: mirrored patches would teach what never comes."
+        return Choice("mirror_axes", [], text)
+    return Choice("mirror_axes", [0], "Nothing lies on one side in nearly all cases: half of the patches are mirrored.")
+
+
+def plan_text(name: str, choices: Sequence[Choice]) -> str:
+    """The choices as YAML with their reasons as comments, and a last line that tells an edited plan."""
+    head = (
+        f"How to train on {name}, chosen by rarevox prepare from fingerprint.json. Edit what you like: rarevox train "
+        "reads this file after the facts of the dataset; --network (with its own patch_size and batch_size), --config "
+        "and --set win over it."
+    )
+    lines = _comment(head)
+    for choice in choices:
+        value = yaml.dump(choice.value, default_flow_style=True, sort_keys=False, width=1000)
+        lines += ["", *_comment(choice.reason), f"{choice.key}: {value.removesuffix('...' + chr(10)).strip()}"]
+    text = "\n".join(lines) + "\n\n"
+    return f"{text}{_SIGNED}{_digest(text)}\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ")
+
+
+def write_plan(folder: Path, name: str, choices: Sequence[Choice]) -> bool:
+    """Write ``plan.yaml``; one that was edited is kept beside it as ``plan.edited.yaml``. Returns whether it was."""
+    path = folder / PLAN_FILE
+    edited = path.is_file() and is_edited(path.read_text(encoding="utf-8"))
+    if edited:
+        path.replace(folder / EDITED_FILE)
+    write_text(path, plan_text(name, choices))
+    return edited
+
+
+def is_edited(text: str) -> bool:
+    """Whether a plan's text is no longer what prepare wrote."""
+    body, sign, digest = text.partition(_SIGNED)
+    return not sign or digest.strip() != _digest(body)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

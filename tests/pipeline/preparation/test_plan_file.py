@@ -1,0 +1,152 @@
+"""The plan: chosen by stated rules, readable, used by training beneath everything else, kept when it was edited."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.compose import compose
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError
+from pipeline.preparation.plan_file import (
+    Choice,
+    is_edited,
+    make_plan,
+    plan_normalisation,
+    plan_spacing,
+    plan_text,
+    write_plan,
+)
+from pipeline.training.train import train
+
+SETTINGS = ("network_def#width=2", "epoch_length=1", "validation_cases=1")
+
+
+def rows(*spacings: tuple[float, float, float], orientation: str = "RAS") -> list[dict[str, Any]]:
+    return [{"orientation": orientation, "spacing_mm": list(spacing)} for spacing in spacings]
+
+
+def channel(**more: float) -> dict[str, Any]:
+    image = {"p00_5": 0.0, "p05": 1.0, "p50": 50.0, "p95": 90.0, "p99_5": 100.0, "zero_share": 0.0} | more
+    return {"image_median_over_cases": image, "foreground_pooled": {"p00_5": -43.0, "p99_5": 171.0}}
+
+
+class TestSpacing:
+    def test_alike_voxels_keep_their_grid(self) -> None:
+        assert plan_spacing(rows((1.0, 1.0, 3.0), (1.05, 1.0, 3.1))).value is None
+
+    def test_different_voxels_go_to_the_median(self) -> None:
+        assert plan_spacing(rows((1.0, 1.0, 3.0), (1.0, 1.0, 3.0), (0.5, 0.5, 6.0))).value == [1.0, 1.0, 3.0]
+
+    def test_axes_are_those_of_the_body(self) -> None:
+        stored = rows((3.0, 1.0, 2.0), orientation="SLA") + rows((1.0, 2.0, 3.0))
+        assert plan_spacing(stored).value is None
+        assert "1 × 2 × 3 mm" in plan_spacing(stored).reason
+
+
+class TestNormalisation:
+    @pytest.mark.parametrize("name", ["CT", "ct_portal", "Low-dose CT"])
+    def test_ct_by_name_takes_the_window_of_the_foreground(self, name: str) -> None:
+        value = plan_normalisation({name: channel()}).value
+        assert (value["_target_"], value["windows"]) == ("transforms.CTWindowd", [-50.0, 180.0])
+
+    def test_ct_by_its_intensities(self) -> None:
+        value = plan_normalisation({"image": channel(p00_5=-1000.0, p99_5=900.0)}).value
+        assert value["_target_"] == "transforms.CTWindowd"
+
+    @pytest.mark.parametrize("names", [("PET", "CT"), ("T1ct",), ("Direct",)])
+    def test_not_everything_with_these_letters_is_ct(self, names: tuple[str, ...]) -> None:
+        assert plan_normalisation({name: channel() for name in names}).value["_target_"] == "transforms.ZScored"
+
+    @pytest.mark.parametrize(("share", "region"), [(0.0, "image"), (0.2, "image"), (0.7, "nonzero")])
+    def test_an_empty_surround_is_left_out(self, share: float, region: str) -> None:
+        assert plan_normalisation({"T1": channel(zero_share=share)}).value["region"] == region
+
+    def test_masks_are_pointed_at(self) -> None:
+        assert "region: mask" in plan_normalisation({"T1": channel()}, masks=True).reason
+
+
+class TestText:
+    CHOICES = (Choice("spacing", None, "A reason. " * 30), Choice("patch_size", [8, 16, 24], "Another: with a colon."))
+
+    def test_it_is_yaml_with_every_reason_as_a_comment(self) -> None:
+        text = plan_text("Data # 1", self.CHOICES)
+        assert yaml.safe_load(text) == {"spacing": None, "patch_size": [8, 16, 24]}
+        assert "# Another: with a colon.\npatch_size: [8, 16, 24]\n" in text
+        assert max(map(len, text.splitlines())) <= 120
+
+    def test_an_edit_is_noticed(self) -> None:
+        text = plan_text("x", self.CHOICES)
+        assert not is_edited(text)
+        assert is_edited(text.replace("24", "32"))
+        assert is_edited("spacing: null\n")
+
+    def test_an_edited_plan_is_kept(self, tmp_path: Path) -> None:
+        assert not write_plan(tmp_path, "x", self.CHOICES)
+        assert not write_plan(tmp_path, "x", self.CHOICES[:1])
+        (tmp_path / "plan.yaml").write_text("batch_size: 7\n")
+        assert write_plan(tmp_path, "x", self.CHOICES)
+        assert (tmp_path / "plan.edited.yaml").read_text() == "batch_size: 7\n"
+        assert not is_edited((tmp_path / "plan.yaml").read_text())
+
+
+@pytest.fixture
+def dataset(dataset_dir: Path, tmp_path: Path) -> Dataset:
+    """The prepared synthetic cases (22 × 20 × 18 voxels of 1 × 1 × 1.5 mm), with a plan of their own to edit."""
+    for name in ("dataset.json", "fingerprint.json", "plan.yaml"):
+        (tmp_path / name).write_text((dataset_dir / name).read_text())
+    return Dataset.load(tmp_path)
+
+
+def edit(dataset: Dataset, **values: Any) -> None:
+    path = dataset.path.parent / "plan.yaml"
+    path.write_text(yaml.dump(yaml.safe_load(path.read_text()) | values))
+
+
+def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) -> None:
+    fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text())
+    plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
+    assert set(plan) == {"spacing", "patch_size", "batch_size", "normalisation", "sampler", "mirror_axes"}
+    assert plan["spacing"].value is None
+    patch = plan["patch_size"].value
+    assert all(n <= size + 3 for n, size in zip(patch, (22, 20, 18), strict=True))
+    # Two patches of 40³ hold 128 000 voxels; six cases train.
+    assert plan["batch_size"].value == min(8, 6, round(2 * 40**3 / (patch[0] * patch[1] * patch[2])))
+    assert all(choice.reason.endswith((".", "ones.")) for choice in plan.values())
+
+
+def test_training_reads_the_plan_beneath_network_config_and_set(dataset: Dataset, tmp_path: Path) -> None:
+    edit(dataset, batch_size=3, patch_size=[20, 20, 20])
+    assert compose("train", dataset=dataset)["batch_size"] == 3
+    assert compose("train", dataset=dataset, network="deepmedic")["patch_size"] == [75, 75, 75]
+    (tmp_path / "mine.yaml").write_text("batch_size: 5\n")
+    assert compose("train", dataset=dataset, config_files=[tmp_path / "mine.yaml"])["batch_size"] == 5
+    assert compose("train", dataset=dataset, settings=["batch_size=6"])["batch_size"] == 6
+    assert compose("evaluate", dataset=dataset).get("batch_size") is None
+
+
+def test_a_dataset_without_a_plan_trains_as_before(dataset: Dataset) -> None:
+    (dataset.path.parent / "plan.yaml").unlink()
+    assert compose("train", dataset=dataset)["batch_size"] == 2
+
+
+def test_a_key_that_does_not_exist_is_refused_with_the_plan_s_name(dataset: Dataset) -> None:
+    edit(dataset, batchsize=3)
+    with pytest.raises(RequestError, match=r"plan\.yaml: no configuration key 'batchsize'.*batch_size"):
+        compose("train", dataset=dataset)
+
+
+def test_an_edited_patch_is_trained_on_as_it_stands(dataset: Dataset, tmp_path: Path) -> None:
+    """A patch of 12³ would otherwise be reshaped; with another spacing it is fitted again."""
+    edit(dataset, batch_size=1, patch_size=[12, 16, 12])
+    folder = dataset.path.parent
+    assert train(folder, tmp_path / "run", settings=SETTINGS, iterations=1, device="cpu") == 0
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    assert (config["patch_size"], config["batch_size"]) == ([12, 16, 12], 1)
+    assert train(folder, tmp_path / "b", settings=(*SETTINGS, "spacing=[4,4,4]"), iterations=1, device="cpu") == 0
+    config = yaml.safe_load((tmp_path / "b" / "configs" / "train.yaml").read_text())
+    assert max(config["patch_size"]) <= 8  # 22 × 20 × 18 voxels of 1 × 1 × 1.5 mm are 6 × 5 × 7 of 4 mm
