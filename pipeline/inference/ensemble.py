@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline.device import available_memory_gb
 from pipeline.errors import RequestError
 from pipeline.inference.region import bounding_box, model_box, native_grid, shifted
 from pipeline.inference.segment import Segmenter
+from pipeline.inference.slabs import slabs
 from pipeline.inference.tiles import Box
 from pipeline.inference.watch import Watch, chunks
 from transforms.labels import values_from_classes
@@ -35,8 +34,8 @@ class EnsembleSegmenter(Segmenter):
     way; these are brought to the scan's grid, turned into probabilities at the run's temperature and averaged, all runs
     alike. The label is the class of the largest mean. Post-processing and gates are the first run's.
 
-    Memory: the scan's box is cut along its longest axis into as few slabs as keep the class scores of one slab under
-    ``score_gb``, whatever the number of classes; a slab costs the context of its faces again.
+    Memory: the scan is cut into as few slabs as keep the class scores of one slab under ``score_gb``, whatever the
+    number of classes (:func:`pipeline.inference.slabs.slabs`); a slab costs the context of its faces again.
 
     Args:
         runs: the run folders.
@@ -69,8 +68,7 @@ class EnsembleSegmenter(Segmenter):
                     )
         self.run, self.config, self.device = first.run, first.config, first.device
         self.cleaner, self.inferer = first.cleaner, first.inferer
-        self.score_gb = score_gb
-        self._slabs = 0
+        self.score_gb, self._slabs = score_gb, 0
 
     def read(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Read and preprocess one scan for every run; those that preprocess alike share the result."""
@@ -100,7 +98,8 @@ class EnsembleSegmenter(Segmenter):
         if watch is not None:
             watch.begin(shape)
         self._slabs = 0
-        for slab in self._cut(box, data) if box is not None else ():
+        finest = max((own["image"].shape[1:] for own in data["members"]), key=math.prod)
+        for slab in slabs(box, len(values), shape, finest, self.score_gb) if box is not None else ():
             self._slabs += 1
             mean = torch.zeros((len(values), *(end - begin for begin, end in slab)))
             for member, own in zip(self.members, data["members"], strict=True):
@@ -111,21 +110,6 @@ class EnsembleSegmenter(Segmenter):
                 if watch is not None:
                     watch.take(mean[:, part].clamp_min(torch.finfo(torch.float32).tiny).log(), place)
         return values_from_classes(out, values)[None]
-
-    def _cut(self, box: Box, data: Mapping[str, Any]) -> Iterator[Box]:
-        """The box in slabs along its longest axis."""
-        budget = min(available_memory_gb(torch.device("cpu")) / 4, 2.0) if self.score_gb is None else self.score_gb
-        shape, _ = native_grid(data["image"])
-        finest = max(math.prod(own["image"].shape[1:]) for own in data["members"]) / math.prod(shape)
-        axis = max(range(3), key=lambda a: box[a][1] - box[a][0])
-        begin, end = box[axis]
-        plane = math.prod(e - b for a, (b, e) in enumerate(box) if a != axis)
-        # Beside the mean, the scores of one run are there, and once more where they are gathered on a CPU.
-        plane_bytes = plane * len(self.config["label_values"]) * 4 * (1 + 2 * finest)
-        count = math.ceil((end - begin) / max(int(budget * 1e9 / plane_bytes), 1))
-        edges = np.linspace(begin, end, count + 1).round().astype(int)
-        for low, high in itertools.pairwise(edges):
-            yield [(int(low), int(high)) if a == axis else span for a, span in enumerate(box)]
 
 
 def add_probabilities(total: torch.Tensor, run: Segmenter, data: Mapping[str, Any], box: Box) -> None:

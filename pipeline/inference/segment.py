@@ -24,12 +24,15 @@ from pipeline.inference.region import (
     native_grid,
     placed_at,
     read_region,
+    shifted,
 )
+from pipeline.inference.slabs import slabs
 from pipeline.inference.tiles import Box
 from pipeline.inference.watch import NativeWatch, Watch
 from pipeline.training.train import build
 from transforms.clean import CleanLabelsd
-from transforms.native_grid import find_lattice
+from transforms.labels import values_from_classes
+from transforms.native_grid import find_lattice, labels_on_grid
 
 
 @dataclass
@@ -94,6 +97,8 @@ class Segmenter:
             raise RequestError(str(error)) from error
         self.preprocessing, self.inferer, self.network = built["preprocessing"], built["inferer"], built["network"]
         self.device, self.to_native = built["device"], built["native"]
+        self.score_gb: float | None = None
+        self._slabs = 0
 
     def read(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Read and preprocess one scan, and as ``region`` its region of interest where the item names one as ``roi``.
@@ -130,36 +135,57 @@ class Segmenter:
 
     def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
         """Label values (1, X, Y, Z) on the scan's own grid; outside the bounding box of its region, 0."""
-        image = data["image"]
-        with self._shown_to(watch, image):
-            if "region" not in data:
+        image, (shape, affine) = data["image"], native_grid(data["image"])
+        dense = hasattr(self.inferer, "inside")
+        if "region" in data and dense:
+            wanted = bounding_box(data["region"])
+        else:
+            wanted = [(0, n) for n in shape]
+        self._slabs = 0
+        with self._shown_to(watch, image) as shown:
+            if wanted is None:
+                return torch.zeros((1, *shape), dtype=torch.uint8)
+            if dense and self.inferer.reduce == "scores":
+                return self._by_slabs(image, wanted, shown)
+            if "region" not in data or not dense:
                 prediction = self.inferer(image[None], self.network)[0]
                 return self.to_native({"image": image, "pred": prediction})["pred"]
-            box = self._box(data)
+            box = model_box(image.shape[1:], np.asarray(image.affine), affine, wanted)
             if box is None:
-                return torch.zeros((1, *data["region"].shape), dtype=torch.uint8)
+                return torch.zeros((1, *shape), dtype=torch.uint8)
             prediction = self.inferer.inside(image.as_tensor(), self.network, box)
             return self.to_native({"image": placed_at(image, box), "pred": prediction})["pred"]
 
-    def _box(self, data: dict[str, Any]) -> Box | None:
-        """The box of the preprocessed image that the scan's region asks for; None where it asks for nothing."""
-        image, native = data["image"], bounding_box(data["region"])
-        if native is None:
-            return None
-        return model_box(image.shape[1:], np.asarray(image.affine), native_grid(image)[1], native)
+    def _by_slabs(self, image: Any, wanted: Box, shown: NativeWatch | None) -> torch.Tensor:
+        """Label values where class scores are interpolated: slab by slab, so that their memory is bounded."""
+        (shape, affine), values = native_grid(image), self.config["label_values"]
+        out = torch.zeros(shape, dtype=torch.uint8 if len(values) <= 256 else torch.int16)
+        for slab in slabs(wanted, len(values), shape, image.shape[1:], self.score_gb):
+            self._slabs += 1
+            box = model_box(image.shape[1:], np.asarray(image.affine), affine, slab)
+            if box is None:
+                continue
+            scores = self.inferer.inside(image.as_tensor(), self.network, box, reduce="scores")
+            size = tuple(end - begin for begin, end in slab)
+            place = tuple(slice(*span) for span in slab)
+            show = None if shown is None else shown.moved([begin for begin, _ in slab])
+            here = shifted(image.affine, box), size, shifted(affine, slab)
+            out[place] = labels_on_grid(scores, *here, watch=show)
+        return values_from_classes(out, values)[None]
 
     def notes(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """What the inferer decided of the scan just segmented, and a warning where there was nothing to do."""
         region = data.get("region")
         if region is not None and not region.any():
             return {"warning": "the region of interest is empty: everything is background"}
-        return dict(getattr(self.inferer, "notes", {}))
+        several = {"slabs": self._slabs} if self._slabs > 1 else {}
+        return dict(getattr(self.inferer, "notes", {})) | several
 
     @contextmanager
-    def _shown_to(self, watch: Watch | None, image: Any) -> Iterator[None]:
+    def _shown_to(self, watch: Watch | None, image: Any) -> Iterator[NativeWatch | None]:
         """Show the class probabilities to ``watch``: tile by tile, or on the way back where the scan was resampled."""
         if watch is None:
-            yield
+            yield None
             return
         shape, affine = native_grid(image)
         lattice = find_lattice(np.asarray(image.affine), affine)
@@ -167,7 +193,7 @@ class Segmenter:
         shown.begin()
         try:
             self.inferer.watch, self.to_native.watch = shown, shown.native
-            yield
+            yield shown
         finally:
             self.inferer.watch = self.to_native.watch = None
 

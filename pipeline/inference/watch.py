@@ -77,6 +77,15 @@ class NativeWatch:
                 logs[0, outside] = 0.0
             self.watch.take(logs, place)
 
+    def moved(self, first: Sequence[int]) -> Callable[[torch.Tensor, tuple[slice, ...], torch.Tensor | None], None]:
+        """:meth:`native` for blocks whose places count from the voxel ``first`` of the scan."""
+
+        def show(scores: torch.Tensor, where: tuple[slice, ...], inside: torch.Tensor | None = None) -> None:
+            place = tuple(slice(w.start + n, w.stop + n) for w, n in zip(where, first, strict=True))
+            self.native(scores, place, inside)
+
+        return show
+
 
 def chunks(where: tuple[slice, ...], voxels: int = CHUNK_VOXELS) -> Iterator[tuple[slice, tuple[slice, ...]]]:
     """The planes of a block in groups of at most about ``voxels`` voxels: their place in the block and in the volume.

@@ -138,3 +138,17 @@ def test_the_box_on_the_network_s_grid_by_hand() -> None:
     flipped[0, 3] = 8  # scan voxel x is network voxel 8 − x
     assert model_box((9, 9, 9), np.eye(4), flipped, [(2, 4), (0, 9), (0, 9)]) == [(5, 7), (0, 9), (0, 9)]
     assert model_box((9, 9, 9), np.eye(4), flipped, [(20, 22), (0, 9), (0, 9)]) is None
+
+
+def test_interpolated_scores_are_the_same_slab_by_slab(run_dir: Path, task_dir: Path) -> None:
+    """In one piece and plane by plane: labels and entropies of a resampled scan."""
+    item = {"case": "a", "image": str(task_dir / "imagesTr" / "case_01.nii.gz")}
+    segmenter = Segmenter(run_dir, device="cpu", settings=["spacing=[1.3, 1.1, 1.7]"])
+    (whole,) = segmenter([item], lambda _: EntropyMap())
+    segmenter.score_gb = 1e-5
+    (found,) = segmenter([item], lambda _: EntropyMap())
+    assert whole.labels is not None and found.labels is not None
+    assert "slabs" not in (whole.notes or {})
+    assert (found.notes or {})["slabs"] == 22
+    assert (whole.labels == found.labels).mean() > 0.999
+    assert np.abs(whole.watch.values.astype(int) - found.watch.values).max() <= 8  # bfloat16 tiles of other sizes
