@@ -13,6 +13,8 @@ from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
 from pipeline.evaluation.aggregate import write_results
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.calibration_chart import calibration_lines
 from pipeline.evaluation.gates import failed_gates, read_gates
 from pipeline.evaluation.report_run import write_run_report
 from pipeline.evaluation.results_table import print_results
@@ -67,13 +69,16 @@ def evaluate(
     folder = claim_folder(output or run / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     options = build(segmenter.config, "metric_options")
     scorer = CaseScorer(data.scored, folder, options=options, gates=gates)
+    calibration = None
+    if segmenter.config["calibration"]:
+        calibration = Calibration(data.scored, data.label_values, temperature=temperature_of(segmenter))
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
-        items = [{key: value for key, value in case.items() if key != "label"} for case in cases]
-        for case, found in zip(cases, segmenter(items), strict=True):
-            _score(scorer, found, case, folder)
+        for case, found in zip(cases, segmenter(as_items(cases), calibration and calibration.watch), strict=True):
+            if _score(scorer, found, case, folder) and calibration is not None:
+                calibration.add(found.watch)
             bar.advance(task)
-    result = scorer.result()
+    result = scorer.result() | ({"calibration": calibration.result()} if calibration is not None else {})
     context = _context(run, segmenter, data, section)
     if others:
         context["ensemble"] = [str(Path(other).resolve()) for other in (run, *others)]
@@ -82,6 +87,8 @@ def evaluate(
     if section == "test" and output is None and not others:
         _update_bundle(run, data, result)
     print_results(result)
+    for line in calibration_lines(result["calibration"]) if calibration is not None else ():
+        print(line)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
     return 1 if result["failed"] or failed_gates(result) else 0
 
@@ -103,17 +110,31 @@ def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
             raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
 
 
-def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> None:
-    """Score one case and keep its label map."""
+def as_items(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cases whose label stands as ``reference``, which the preprocessing leaves alone."""
+    return [{("reference" if key == "label" else key): value for key, value in case.items()} for case in cases]
+
+
+def temperature_of(segmenter: Segmenter) -> float | list[float]:
+    """The temperature of a run's probabilities; of an ensemble those of its members."""
+    members = getattr(segmenter, "members", [segmenter])
+    found = [float(getattr(member.inferer, "temperature", 1.0)) for member in members]
+    return found[0] if len(found) == 1 else found
+
+
+def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
+    """Score one case and keep its label map; whether it could be scored."""
     if found.labels is None:
         scorer.fail(found.case, found.reason, case["label"])
-        return
+        return False
     try:
         image = case["image"]
         save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder / "predictions")
         scorer.add(found.case, found.labels, case["label"], found.raw)
+        return True
     except ValueError as error:
         scorer.fail(found.case, reason_of(error), case["label"])
+        return False
 
 
 def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> dict[str, Any]:

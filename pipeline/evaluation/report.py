@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from pipeline.evaluation.calibration_chart import reliability_charts
 from pipeline.evaluation.charts import curve_charts, distribution, percent, size_charts
 from pipeline.evaluation.gates import RULES
 from pipeline.evaluation.results_table import figure, interval_text
@@ -140,6 +141,7 @@ def write_report(
         "distributions": _distributions(result),
         "sizes": size_charts(result),
         "curves": curve_charts(curves) if curves else [],
+        "reliability": reliability_charts(result.get("calibration")),
         "cases": [case | {"failing": case["case"] in failing} for case in cases],
     }
     html = (
@@ -158,6 +160,7 @@ def write_report(
             statuses=_STATUS,
             rules=RULES,
             context=context or {},
+            calibration=result.get("calibration"),
             style=_read("report.css"),
             script=_read("report.js") + (_read("viewer.js") if cases else ""),
             **parts,
@@ -196,7 +199,12 @@ def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _sections(result: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, str]:
     """Anchor → name of the sections that the page has."""
     there = {"gates": result.get("gates"), "structures": True, "distributions": parts["distributions"]}
-    there |= {"sizes": parts["sizes"], "curves": parts["curves"], "shown": parts["cases"]}
+    there |= {
+        "calibration": result.get("calibration"),
+        "sizes": parts["sizes"],
+        "curves": parts["curves"],
+        "shown": parts["cases"],
+    }
     there |= {"failed": result["failed"], "table": True, "how": True}
     return {anchor: name for anchor, name in _NAMES.items() if there[anchor]}
 
@@ -206,6 +214,7 @@ _NAMES = {
     "structures": "Structures",
     "distributions": "Distributions",
     "sizes": "By size",
+    "calibration": "Calibration",
     "curves": "Learning curves",
     "shown": "Cases",
     "failed": "Failed cases",

@@ -80,7 +80,8 @@ class Segmenter:
         self, run: str | Path, stage: str = "inference", *, device: str = "auto", settings: Sequence[str] = ()
     ) -> None:
         self.run = require_run(run, stage)
-        absent: dict[str, Any] = {"gates": {}, "post_processing": {}}  # in runs of an earlier version
+        # What runs of an earlier version lack.
+        absent: dict[str, Any] = {"gates": {}, "post_processing": {}, "calibration": True}
         self.config = absent | read_yaml(self.run / "configs" / f"{stage}.yaml")
         self.config["bundle_root"] = str(self.run)
         put(self.config, "device#name", device)
