@@ -109,8 +109,8 @@ def _block_sums(p: torch.Tensor, has: torch.Tensor, near: torch.Tensor | None) -
     first = p.masked_fill(beyond, 0) if some else p
     missed = p[has & ~beyond].double() if has_all else p.new_zeros(0).double()
     for region in range(len(REGIONS)):
-        size = p.numel()
-        voxels = float(size) if not some else float(size - len(few))
+        size = float(p.numel())
+        voxels = size - len(few) if some else size
         if region:
             if near is None:
                 continue

@@ -25,7 +25,7 @@ def reliability_charts(calibration: Mapping[str, Any] | None) -> list[dict[str, 
     charts, unit = [], axis([0.0, 1.0], low=0.0, high=1.0)
     for number, (name, regions) in enumerate((calibration or {"structures": {}})["structures"].items()):
         near = regions["near"]
-        dots = []
+        dots: list[dict[str, Any]] = []
         for count, probability, reference in zip(near["count"], near["probability"], near["reference"], strict=True):
             if count >= FEWEST:
                 p, share = probability / count, reference / count

@@ -72,9 +72,10 @@ def evaluate(
     calibration = None
     if segmenter.config["calibration"]:
         calibration = Calibration(data.scored, data.label_values, temperature=temperature_of(segmenter))
+    watch = None if calibration is None else calibration.watch
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
-        for case, found in zip(cases, segmenter(as_items(cases), calibration and calibration.watch), strict=True):
+        for case, found in zip(cases, segmenter(as_items(cases), watch), strict=True):
             if _score(scorer, found, case, folder) and calibration is not None:
                 calibration.add(found.watch)
             bar.advance(task)
