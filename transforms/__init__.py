@@ -1,5 +1,14 @@
 """What MONAI's transforms lack: reading any scan, foreground patches, normalisation by region, the way back home."""
 
+from transforms.batch_affine import BatchAffine
+from transforms.batch_transforms import (
+    BatchCompose,
+    BatchFlip,
+    BatchGaussianNoise,
+    BatchScaleIntensity,
+    BatchShiftIntensity,
+    BatchTransform,
+)
 from transforms.clean import CleanLabelsd
 from transforms.component_regions import ComponentRegionsd, component_regions
 from transforms.ct_window import CTWindowd
@@ -27,6 +36,13 @@ from transforms.slices import SlicesLastd
 from transforms.white_matter import WhiteMatterZScored
 
 __all__ = [
+    "BatchAffine",
+    "BatchCompose",
+    "BatchFlip",
+    "BatchGaussianNoise",
+    "BatchScaleIntensity",
+    "BatchShiftIntensity",
+    "BatchTransform",
     "CTWindowd",
     "ClassBalancedSampler",
     "CleanLabelsd",

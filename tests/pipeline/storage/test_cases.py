@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_training_does_not_depend_on_where_the_cases_are(dataset_dir: Path, tmp_
         losses.append([row["loss"] for row in read_rows(tmp_path / place / "logs" / "train.jsonl")])
     assert losses[0] == losses[1]
     assert (tmp_path / "cache").is_dir() == (cache == "disk")
+
+
+def test_a_run_with_batch_augmentation_resumes_exactly(dataset_dir: Path, tmp_path: Path) -> None:
+    """Six steps in one go, and three, then three more; the overlay's augmentation in batches where the cases are."""
+    options = {"config_files": ["device"], "settings": SMALL, "device": "cpu"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    kept = [*SMALL, "schedule#power=0.0", "schedule#warmup=0.0"]
+    for folder, first in ((whole, 6), (parts, 3)):
+        shutil.rmtree(folder, ignore_errors=True)
+        assert train(dataset_dir, folder, iterations=first, **{**options, "settings": kept}) == 0
+    assert train(dataset_dir, parts, iterations=6, device="cpu", resume=True) == 0
+    losses = [{row["iteration"]: row["loss"] for row in read_rows(f / "logs" / "train.jsonl")} for f in (whole, parts)]
+    assert losses[0] == losses[1]
+    plain = tmp_path / "plain"
+    settings = [*kept, "batch_augmentation=null"]
+    assert train(dataset_dir, plain, iterations=2, **{**options, "settings": settings}) == 0
+    assert read_rows(plain / "logs" / "train.jsonl")[0]["loss"] != losses[0][1]
 
 
 def test_the_default_cache_folder_is_the_datasets(dataset_dir: Path, tmp_path: Path) -> None:
