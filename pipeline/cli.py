@@ -24,7 +24,8 @@ FOLDER = click.Path(path_type=Path)
 def cli(context: click.Context, debug: bool) -> None:
     """Segment structures that fill a thousandth of a scan: prepare, train, evaluate, predict.
 
-    Exit status: 0 all done; 1 some cases failed, the rest done and listed; 2 the request is wrong; 130 interrupted.
+    Exit status: 0 all done; 1 some cases failed, the rest done and listed; 2 the request is wrong; 130 interrupted
+    (training that SIGTERM ended: 143).
     """
     context.obj = {"debug": debug}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,16 @@ from pipeline.errors import RequestError
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, *, keep: str | Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is synced and renamed onto ``path``, else removed.
 
-    The temporary name keeps every suffix (``.nii.gz``) so that writers which look at it choose the right format.
+    The temporary name keeps every suffix (``.nii.gz``) so that writers which look at it choose the right format. The
+    folder is synced too, so that the new name outlives a power cut.
+
+    Args:
+        path: the file to write.
+        keep: a name in the same folder for the file that was at ``path`` before; at every moment one of the two is
+            whole.
 
     Raises:
         OSError: no space, no permission; ``path`` is then as it was before.
@@ -28,9 +34,55 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
+        if keep is not None and path.exists():
+            _keep(path, Path(keep))
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give the file at ``path`` the other name too, or where the file system has no links, instead."""
+    linked = path.with_name(f".{os.getpid()}.part.link.{name.name}")
+    try:
+        os.link(path, linked)
+        linked.replace(name)
+    except OSError:
+        path.replace(name)
+    finally:
+        linked.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync the names in a folder, where the system lets a folder be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def clear_parts(folder: str | Path) -> None:
+    """Remove what killed writers left of their temporary files in ``folder``; those of living processes stay."""
+    for path in Path(folder).glob(".*.part.*"):
+        process = path.name.split(".")[1]
+        if process.isdigit() and not _lives(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of this number is there (one's own number was, in a container, an earlier process's)."""
+    if os.name != "posix":  # elsewhere the question may end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return process != os.getpid()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -20,6 +20,7 @@ settings.load_profile("rarevox")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", default=os.environ.get("RAREVOX_TEST_DATA"), help="folder with the real volumes")
+    parser.addoption("--kills", type=int, default=5, help="how often the survival test kills its training")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

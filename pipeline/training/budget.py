@@ -48,8 +48,9 @@ class Budget:
         return min(used, 1.0)
 
     def attach(self, engine: Engine) -> None:
-        """End the engine's run when the budget is used up."""
+        """End the engine's run when the budget is used up, at once where a resumed run has used it up already."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_when_used)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._stop_when_used)
 
     def _stop_when_used(self, engine: Engine) -> None:
         if self.progress(engine.state.iteration) >= 1.0:

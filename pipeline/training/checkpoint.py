@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import random
-import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 
-from pipeline.console import console
 from pipeline.errors import RequestError
 from pipeline.files import atomic
 
 
-def save_tensors(content: Any, path: str | Path) -> None:
+def save_tensors(content: Any, path: str | Path, *, keep: str | Path | None = None) -> None:
     """``torch.save`` that is atomic and synced.
+
+    Args:
+        content: tensors and plain values.
+        path: the file.
+        keep: a name for the file that was there before.
 
     Raises:
         OSError: no space or no permission; an older file of that name stays as it was.
     """
-    with atomic(path) as temporary:
+    with atomic(path, keep=keep) as temporary:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # torch reports a full disk as a failed write of its archive
@@ -38,15 +41,22 @@ def save_weights(network: torch.nn.Module, path: str | Path) -> None:
 def load_tensors(path: str | Path) -> Any:
     """Read a checkpoint, refusing anything but tensors and plain values (``weights_only``).
 
+    The checksums of the archive are compared first, as ``torch.load`` itself does not: a flipped bit is found too.
+
     Raises:
         RequestError: missing, torn or not a checkpoint; the message names the file.
     """
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist; train first, or give the folder of a finished run") from None
     except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
-        reason = str(error).splitlines()[0][:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise RequestError(f"{path} is not a readable checkpoint ({reason}); restore it or train again") from error
 
 
@@ -101,59 +111,10 @@ def restore_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-class RunCheckpoint:
-    """Write ``last.pt`` every so many minutes and at the end, and take a run up from it.
+def __getattr__(name: str) -> Any:
+    """Runs of earlier versions name the class here."""
+    if name == "RunCheckpoint":
+        from pipeline.training.run_checkpoint import RunCheckpoint
 
-    A failed write (disk full, permission) is told on screen, keeps the last good checkpoint and does not end training.
-
-    Args:
-        folder: the run's ``models`` folder.
-        parts: what is saved, by name; each has ``state_dict`` and ``load_state_dict``.
-        loader: the training loader, whose sampler is set to the draws already made when a run is resumed.
-        minutes: between checkpoints.
-        resume: go on from ``last.pt``.
-    """
-
-    def __init__(
-        self, folder: str | Path, parts: dict[str, Any], loader: Any, *, minutes: float = 5, resume: bool = False
-    ) -> None:
-        self.path = Path(folder) / "last.pt"
-        self.parts = parts
-        self.loader = loader
-        self.minutes = minutes
-        self.resume = resume
-        self._saved = time.monotonic()
-
-    def attach(self, engine: Engine) -> None:
-        """Follow the trainer."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._now_and_then)
-        engine.add_event_handler(Events.COMPLETED, self.save)
-        if self.resume:
-            self.load(engine)
-
-    def _now_and_then(self, engine: Engine) -> None:
-        if time.monotonic() - self._saved >= 60 * self.minutes:
-            self.save(engine)
-
-    def save(self, engine: Engine) -> None:
-        """Write the checkpoint."""
-        content = {name: part.state_dict() for name, part in self.parts.items()}
-        content |= {"iteration": engine.state.iteration, "random": random_states()}
-        self._saved = time.monotonic()
-        try:
-            save_tensors(content, self.path)
-        except OSError as error:
-            console.print(f"[yellow]checkpoint not written: {error}; the previous one is kept and training goes on[/]")
-
-    def load(self, engine: Engine) -> None:
-        """Set every part, the random states, the iteration and the sampler to what the checkpoint says."""
-        content = load_tensors(self.path)
-        missing = {*self.parts, "iteration", "random"} - set(content)
-        if missing:
-            raise RequestError(f"{self.path} lacks {', '.join(sorted(missing))}; it cannot be resumed, train anew")
-        for name, part in self.parts.items():
-            part.load_state_dict(content[name])
-        restore_random_states(content["random"])
-        engine.state.iteration = int(content["iteration"])
-        engine.state.epoch = engine.state.iteration // engine.state.epoch_length
-        self.loader.sampler.start = engine.state.iteration * self.loader.batch_size
+        return RunCheckpoint
+    raise AttributeError(name)

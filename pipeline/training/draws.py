@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pipeline.training.loader_workers import leave_signals_to_the_trainer
 from pipeline.training.patch_dataset import Batch, PatchDataset, collate
 from pipeline.training.shared_batches import Buffer, NumberedBatches, SharedBatch, SharedBuffers
 
@@ -75,6 +76,7 @@ class PatchLoader:
             collate_fn=collate,
             pin_memory=pin and self.buffers is None,
             persistent_workers=workers > 0,
+            worker_init_fn=leave_signals_to_the_trainer if workers else None,
         )
         self.pin = pin and self.buffers is not None
 

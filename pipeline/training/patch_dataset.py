@@ -18,6 +18,7 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset, default_collate
 
+from pipeline.training.draw_seeds import seeded
 from pipeline.training.shared_batches import Allocate, allocate
 from transforms.patches import RandForegroundPatchd, crop_into
 
@@ -133,7 +134,8 @@ class PatchDataset(Dataset[Batch]):
         """One item after the random transforms, the tensors of it."""
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=seed)
-        changed = data if self.transform is None else self.transform(data)
+        with seeded(seed):
+            changed = data if self.transform is None else self.transform(data)
         return {key: value for key, value in changed.items() if isinstance(value, torch.Tensor)}
 
 

@@ -1,9 +1,7 @@
-"""What a person sees while a network trains, and what Ctrl-C does."""
+"""What a person sees while a network trains."""
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from typing import Any
 
@@ -12,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from pipeline.console import console
 from pipeline.training.budget import Budget
+from pipeline.training.interruption import Interruption as Interruption  # runs of earlier versions name it here
 from pipeline.training.validation import Validation
 
 
@@ -86,40 +85,7 @@ class ProgressLine:
             self._bar.stop()
         console.print(self.describe(engine.state.iteration))
 
-    def _failed(self, engine: Engine, error: BaseException) -> None:
-        """Give the terminal back, then let the error take its way."""
+    def _failed(self, *_: Any) -> None:
+        """Give the terminal back; the error takes its way (:class:`Interruption` comes last and raises it)."""
         if self._bar is not None:
             self._bar.stop()
-        raise error
-
-
-class Interruption:
-    """Ctrl-C (SIGINT) and SIGTERM end training after the step in hand: checkpoint and model are written.
-
-    A second Ctrl-C stops at once. ``interrupted`` tells the caller afterwards; the command then ends with status 130.
-    """
-
-    def __init__(self, validation: Validation) -> None:
-        self.validation = validation
-        self._before: dict[int, Any] = {}
-
-    def attach(self, engine: Engine) -> None:
-        """Take the signals while the trainer runs (only in the main thread, where signals arrive)."""
-        if threading.current_thread() is threading.main_thread():
-            engine.add_event_handler(Events.STARTED, self._take, engine)
-            engine.add_event_handler(Events.COMPLETED, self._release)
-
-    def _take(self, engine: Engine) -> None:
-        def interrupt(number: int, _: Any) -> None:
-            console.print("stopping after this step; the run is kept and can be resumed (again to stop at once)")
-            self.validation.interrupted = True
-            engine.terminate()
-            self.validation.validator.terminate()
-            self._release()
-
-        self._before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def _release(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}

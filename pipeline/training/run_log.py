@@ -1,60 +1,83 @@
-"""What happened while training: one JSON line a step and a validation, and the same to TensorBoard."""
+"""What happened while training: one JSON line a step and a validation, and the same to the trackers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from ignite.engine import Engine, Events
 
+from pipeline.console import console
+from pipeline.files import write_text
+from pipeline.training import processes
+
+KINDS = ("train", "validation", "gradients")
+
 
 class RunLog:
     """``train.jsonl`` (iteration, loss, lr, seconds), ``validation.jsonl``, ``gradients.jsonl`` where the gradients are
-    measured, and TensorBoard events under ``folder``.
+    measured, under ``folder``, and all their numbers to TensorBoard and the trackers.
 
-    A resumed run appends to its files. Lines are flushed at the end of each epoch, those of validations and gradients
-    at once.
+    A resumed run goes on in its files, from which the rows after its checkpoint are taken out first, since those steps
+    are taken again. Lines are flushed at the end of each epoch and before each checkpoint, those of validations and
+    gradients at once. What cannot be written (disk full) is told once and does not end training.
 
     Args:
         folder: the run's ``logs`` folder.
         optimizer: whose first parameter group gives the learning rate.
         budget: gives the wall time.
         tensorboard: write event files too.
+        trackers: others that take the numbers (:mod:`pipeline.training.trackers`); None is passed over.
     """
 
-    def __init__(self, folder: str | Path, *, optimizer: Any, budget: Any, tensorboard: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        optimizer: Any,
+        budget: Any,
+        tensorboard: bool = True,
+        trackers: Sequence[Any] = (),
+    ) -> None:
         self.folder = Path(folder)
         self.optimizer = optimizer
         self.budget = budget
         self.tensorboard = tensorboard
+        self.trackers = [tracker for tracker in trackers if tracker is not None]
         self._steps: TextIO | None = None
-        self._writer: Any = None
+        self._told = False
 
     def attach(self, engine: Engine) -> None:
-        """Follow the trainer."""
+        """Follow the trainer; of several processes the first alone writes."""
+        if not processes.is_first():
+            return
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._flush)
-        engine.add_event_handler(Events.COMPLETED, self._flush)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.flush)
+        engine.add_event_handler(Events.COMPLETED, self._close)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
 
-    def _open(self, _: Engine) -> None:
+    def _open(self, engine: Engine) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for kind in KINDS:
+            forget_after(self.folder / f"{kind}.jsonl", engine.state.iteration)
         self._steps = (self.folder / "train.jsonl").open("a", encoding="utf-8")
         if self.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # seconds to import, so only where it is used
+            from pipeline.training.trackers import TensorBoardTracker
 
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self.trackers.insert(0, TensorBoardTracker(self.folder / "tensorboard"))
+        for tracker in self.trackers:
+            tracker.open(engine.state.iteration)
 
     def _step(self, engine: Engine) -> None:
         loss, rate = engine.state.output["loss"], self.optimizer.param_groups[0]["lr"]
         row = {"iteration": engine.state.iteration, "loss": loss if loss == loss else None, "lr": rate}
         assert self._steps is not None
-        self._steps.write(json.dumps({**row, "seconds": round(self.budget.seconds(), 3)}) + "\n")
-        if self._writer is not None:
-            self._writer.add_scalar("train/loss", loss, engine.state.iteration)
-            self._writer.add_scalar("train/learning_rate", rate, engine.state.iteration)
+        line = json.dumps({**row, "seconds": round(self.budget.seconds(), 3)}) + "\n"
+        self._attempt(self._steps.write, line)
+        self._track({"train/loss": loss, "train/learning_rate": rate}, engine.state.iteration)
 
     def validation(self, row: dict[str, Any]) -> None:
         """Add one validation: ``iteration``, ``mean_dice``, ``dice`` by structure, ``best``, ``seconds``."""
@@ -68,23 +91,47 @@ class RunLog:
         self._add("gradients", row, {"cosine": row["cosine"], "alpha": row["alpha"], **norms, **terms})
 
     def _add(self, kind: str, row: dict[str, Any], scalars: dict[str, float | None]) -> None:
-        """One line to ``KIND.jsonl`` and the numbers among the scalars to TensorBoard."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{kind}.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
-        for name, value in scalars.items():
-            if self._writer is not None and value is not None:
-                self._writer.add_scalar(f"{kind}/{name}", value, row["iteration"])
+        """One line to ``KIND.jsonl`` and the numbers among the scalars to the trackers."""
+        if processes.is_first():
+            self._attempt(self._append, self.folder / f"{kind}.jsonl", json.dumps(row) + "\n")
+            self._track({f"{kind}/{name}": value for name, value in scalars.items()}, row["iteration"])
 
-    def _flush(self, _: Engine) -> None:
-        for sink in (self._steps, self._writer):
+    @staticmethod
+    def _append(path: Path, line: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(line)
+
+    def _track(self, scalars: dict[str, float | None], iteration: int) -> None:
+        known = {name: value for name, value in scalars.items() if value is not None}
+        for tracker in self.trackers:
+            self._attempt(tracker.add, known, iteration)
+
+    def flush(self, _: Engine | None = None) -> None:
+        """Hand everything so far to the system."""
+        for sink in (self._steps, *self.trackers):
             if sink is not None:
-                sink.flush()
+                self._attempt(sink.flush)
 
-    def _failed(self, engine: Engine, error: BaseException) -> None:
-        """Keep what was logged, then let the error take its way."""
-        self._flush(engine)
-        raise error
+    def _close(self, engine: Engine) -> None:
+        self.flush()
+        for tracker in self.trackers:
+            self._attempt(tracker.close, "FINISHED" if self.budget.progress(engine.state.iteration) >= 1 else "KILLED")
+
+    def _attempt(self, write: Callable[..., Any], *arguments: Any) -> None:
+        """Write; the first failure is told."""
+        try:
+            write(*arguments)
+        except OSError as error:
+            if not self._told:
+                console.print(f"[yellow]log in {self.folder} not written: {error}; training goes on[/]")
+            self._told = True
+
+    def _failed(self, *_: Any) -> None:
+        """Keep what was logged; the error takes its way (``Interruption`` comes last and raises it)."""
+        self.flush()
+        for tracker in self.trackers:
+            self._attempt(tracker.close, "FAILED")
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
@@ -97,3 +144,11 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 continue
     return rows
+
+
+def forget_after(path: str | Path, iteration: int) -> None:
+    """Take the rows of later steps, and torn lines, out of one of the log's files."""
+    rows = read_rows(path)
+    kept = "".join(json.dumps(row) + "\n" for row in rows if row["iteration"] <= iteration)
+    if Path(path).is_file() and kept != Path(path).read_text(encoding="utf-8"):
+        write_text(path, kept)

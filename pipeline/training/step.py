@@ -140,9 +140,10 @@ class TrainingStep:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"scaler": self.scaler.state_dict(), "skipped": self.skipped}
+        return {"scaler": self.scaler.state_dict(), "skipped": self.skipped, "in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.scaler.load_state_dict(state["scaler"])
         self.skipped = int(state["skipped"])
+        self.skipped_in_a_row = int(state.get("in_a_row", 0))

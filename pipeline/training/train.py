@@ -18,6 +18,7 @@ from pipeline.preparation.mirror import sided_cohort
 from pipeline.preparation.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
 from pipeline.storage.cases import check_cache
 from pipeline.training.learn import learn_normalisation
+from pipeline.training.run_checkpoint import has_checkpoint
 from transforms.slices import slice_order
 
 
@@ -111,7 +112,7 @@ def _options(budget: Mapping[str, Any], fold: int | None, device: str) -> dict[s
 def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Sequence[Any]) -> dict[str, Any]:
     """The configuration of an earlier run, with what may change on resuming."""
     require_run(folder, "train")
-    if not (folder / "models" / "last.pt").is_file():
+    if not has_checkpoint(folder) and (folder / "models" / "model.pt").exists():
         raise RequestError(f"{folder} has no models/last.pt to resume from; train anew into another folder")
     if any(other is not None for other in others):
         raise RequestError(
@@ -269,13 +270,29 @@ def _run(folder: Path, config: Mapping[str, Any], began: float) -> int:
         f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading cases"
     )
     trainer = parser.get_parsed_content("train#trainer")
-    validation = parser.get_parsed_content("validation")
+    validation, checkpoint = (parser.get_parsed_content(key) for key in ("validation", "checkpoint"))
+    status = 0
     try:
         trainer.run()
     except KeyboardInterrupt:
-        validation.interrupted = True
-    if validation.interrupted:
+        status = 130
+    except RuntimeError as error:
+        raise _explained(error, folder) from error
+    if validation.interrupted and "interruption" in config:
+        status = parser.get_parsed_content("interruption").status
+    if status:
         console.print(f"interrupted; go on with: rarevox train DATASET --output {folder} --resume")
-        return 130
+        return status
     console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
-    return 0
+    return 1 if checkpoint.failed or validation.failed else 0
+
+
+def _explained(error: RuntimeError, folder: Path) -> Exception:
+    """A killed loader worker as a request that can be mended; other errors as they are."""
+    if "DataLoader worker" not in str(error):
+        return error
+    return RequestError(
+        f"a loader worker ended unexpectedly ({' '.join(str(error).split())[:200]}); mostly the machine ran out of "
+        "memory: use fewer workers (--set workers=1 or 0), and go on from the last checkpoint with: "
+        f"rarevox train DATASET --output {folder} --resume"
+    )

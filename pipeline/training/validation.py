@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ class Validation:
     the forward pass is about a third, and the voxels of the scans and of the patches. Best is by the validator's key
     metric (mean hard Dice over structures); ties go to the later model. Without validation cases the last weights are
     the model.
+
+    ``before`` holds what is called before each validation, with the engine and the seconds it is expected to take. One
+    that a signal cuts short comes again when the run is taken up.
 
     Args:
         validator: a MONAI evaluator over whole volumes.
@@ -64,6 +68,9 @@ class Validation:
         self.last_seconds: float | None = None
         self.iteration = 0
         self.interrupted = False
+        self.failed = False
+        self.before: list[Callable[[Engine, float], None]] = []
+        self._done: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer."""
@@ -72,16 +79,19 @@ class Validation:
         engine.add_event_handler(Events.COMPLETED, self._last)
 
     def _start(self, engine: Engine) -> None:
-        self.iteration = self._first = engine.state.iteration
+        self._first = engine.state.iteration
         self._began = time.monotonic()
-        self._done = int(self.budget.progress(engine.state.iteration) * self.count)
+        past = int(self.budget.progress(engine.state.iteration) * self.count)
+        self._done = past if self._done is None else min(self._done, past)
 
     def _when_due(self, engine: Engine) -> None:
         progress = self.budget.progress(engine.state.iteration)
-        due = int(progress * self.count) > self._done and progress < 1
-        if due and self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds():
-            self._done = int(progress * self.count)
+        if self.interrupted or int(progress * self.count) <= (self._done or 0) or progress >= 1:
+            return
+        if self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds():
             self.validate(engine)
+            if not self.interrupted:
+                self._done = int(progress * self.count)
 
     def _expected_seconds(self, engine: Engine) -> float:
         """What the next validation will take."""
@@ -98,18 +108,21 @@ class Validation:
         if not self.interrupted and engine.state.iteration > self.iteration:
             self.validate(engine)
         if not self.model_path.exists():
-            self._save(engine)
+            self._keep(engine)
 
     def validate(self, engine: Engine) -> None:
         """Score the current weights and keep them if they are best."""
-        self.iteration = engine.state.iteration
+        before, self.iteration = self.iteration, engine.state.iteration
         if len(self.validator.data_loader) == 0:
             if self.budget.progress(engine.state.iteration) >= 1:
-                self._save(engine)
+                self._keep(engine)
             return
+        for prepare in self.before:
+            prepare(engine, self.last_seconds or 0.0)
         began = time.monotonic()
         self.validator.run()
         if self.interrupted:
+            self.iteration = before
             return
         self.last_seconds = time.monotonic() - began
         self.spent_seconds += self.last_seconds
@@ -128,20 +141,29 @@ class Validation:
             }
         )
 
-    def _save(self, engine: Engine) -> None:
-        save_weights(engine.network if self.network is None else self.network, self.model_path)
-
     def _keep(self, engine: Engine) -> None:
         try:
-            self._save(engine)
+            save_weights(engine.network if self.network is None else self.network, self.model_path)
+            self.failed = False
         except OSError as error:
-            console.print(f"[yellow]best model not written: {error}; the previous one is kept[/]")
+            self.failed = True
+            kept = "the previous one is kept" if self.model_path.exists() else "there is none yet"
+            console.print(f"[yellow]best model not written: {error}; {kept} and training goes on[/]")
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"best": self.best, "spent_seconds": self.spent_seconds}
+        return {
+            "best": self.best,
+            "spent_seconds": self.spent_seconds,
+            "last_seconds": self.last_seconds,
+            "done": self._done,
+            "iteration": self.iteration,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.best = float(state["best"])
         self.spent_seconds = float(state["spent_seconds"])
+        self.last_seconds = state.get("last_seconds")  # from here on: runs of an earlier version have none
+        self._done = state.get("done")
+        self.iteration = int(state.get("iteration", 0))

@@ -12,7 +12,8 @@ from monai.bundle import ConfigWorkflow
 
 from pipeline.errors import RequestError
 from pipeline.files import read_json
-from pipeline.training.checkpoint import RunCheckpoint, load_tensors
+from pipeline.training.checkpoint import load_tensors
+from pipeline.training.run_checkpoint import RunCheckpoint
 from pipeline.training.run_log import read_rows
 from pipeline.training.train import train
 
