@@ -256,6 +256,17 @@ def tune_post_processing(run: Path, dataset: Path, device: str) -> int:
 
 
 @cli.command()
+@click.argument("run", type=FOLDER)
+@click.argument("dataset", type=FOLDER)
+@_device
+def calibrate(run: Path, dataset: Path, device: str) -> int:
+    """Fit the temperature of RUN's probabilities on the validation cases of DATASET; labels do not change."""
+    from pipeline.evaluation.calibrate import calibrate as fit
+
+    return fit(run, dataset, device=device)
+
+
+@cli.command()
 @click.argument("folders", type=FOLDER, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, help="Folder for compare.json, compare.html and the tables (text, CSV, LaTeX).")
 @click.option("--metric", default="dice", show_default=True, help="A column of cases.csv.")

@@ -1,0 +1,159 @@
+"""Temperature scaling fitted on validation cases: ``rarevox calibrate RUN DATASET``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from pipeline.bundle import require_run
+from pipeline.compose import read_yaml, write_yaml
+from pipeline.console import console, progress_bar
+from pipeline.dataset import Dataset
+from pipeline.errors import RequestError
+from pipeline.evaluation.aggregate import versions
+from pipeline.evaluation.calibration import NEAR_MM
+from pipeline.evaluation.evaluate import as_items, same_structures
+from pipeline.evaluation.metrics_options import MetricOptions, foreground
+from pipeline.evaluation.results_table import figure
+from pipeline.evaluation.temperature import (
+    BOUNDS,
+    VOXELS,
+    Sample,
+    VoxelSample,
+    fit_temperature,
+    join,
+    negative_log_likelihood,
+    sample_calibration,
+)
+from pipeline.files import write_json, write_text
+from pipeline.inference.segment import Segmenter
+from transforms.reader import read_scan
+
+RESULT_FILE = "calibration.json"
+STAGES = ("train", "evaluate", "inference")
+
+
+def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", voxels: int = VOXELS) -> int:
+    """Fit the temperature of a run's probabilities on the validation cases, and store it in the run.
+
+    The temperature with the lowest negative log-likelihood over a sample of voxels goes into the run's configurations
+    (``temperature``), replacing an earlier one, and with the errors before and after into
+    ``RUN/evaluation/calibration.json``. Labels do not change. The test section is never looked at.
+
+    Args:
+        run: the run folder.
+        dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
+        device: auto, cpu, cuda or cuda:i.
+        voxels: drawn from each case; see :class:`pipeline.evaluation.temperature.VoxelSample`.
+
+    Returns:
+        0, or 1 where some validation cases could not be used; they are listed, and the rest decides.
+
+    Raises:
+        RequestError: no run, no dataset, other structures, no usable validation case, or a likelihood that has no
+            maximum between 0.05 and 20.
+    """
+    run, data = require_run(run, "evaluate"), Dataset.load(dataset)
+    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"])
+    same_structures(segmenter.config, data, run)
+    if not hasattr(segmenter.inferer, "temperature"):
+        raise RequestError(
+            f"the inferer of {run} knows no temperature; calibrate runs with pipeline.inference.DenseInferer"
+        )
+    segmenter.inferer.temperature = 1.0
+    fold = int(segmenter.config["fold"])
+    samples, failed = _draw(segmenter, data.section("validation", fold=fold), voxels)
+    for case, reason in failed.items():
+        console.print(f"[red]failed[/red] {case}: {reason}", highlight=False)
+    if not any(len(sample.classes) for sample in samples):
+        raise RequestError(f"no validation case of {data.path} could be used to fit a temperature")
+    result = fit(join(samples), data.scored, data.label_values)
+    _store(run, result["temperature"])
+    made = {"section": "validation", "fold": fold, "fingerprint": data.fingerprint}
+    drawn = {"n_cases": len(samples), "voxels_per_case": voxels, "near_mm": NEAR_MM, "failed": failed}
+    file = run / "evaluation" / RESULT_FILE
+    write_json(file, result | drawn | {"context": made, "versions": versions()})
+    _print(result, len(samples))
+    console.print(f"written into the run's configurations; the figures are in {file}")
+    return 1 if failed else 0
+
+
+def fit(sample: Sample, structures: Mapping[str, Any], label_values: Sequence[int]) -> dict[str, Any]:
+    """The temperature and what it does to the sampled voxels.
+
+    Args:
+        sample: of all cases.
+        structures: name → label value, or the values whose union it is.
+        label_values: the label value of each class.
+
+    Returns:
+        ``temperature``, ``nll`` and for each structure ``ece``, ``mce``, ``brier``, each ``before`` and ``after``;
+        ``n_voxels``.
+
+    Raises:
+        RequestError: the best temperature is a bound.
+    """
+    temperature = round(fit_temperature(sample), 6)
+    reached = negative_log_likelihood(sample, temperature)
+    if any(negative_log_likelihood(sample, bound) <= reached + 1e-9 for bound in BOUNDS):
+        raise RequestError(
+            f"no temperature between {BOUNDS[0]} and {BOUNDS[1]} fits best: the validation voxels are told apart "
+            "without any error, or not at all; nothing was changed"
+        )
+    order = {value: index for index, value in enumerate(label_values)}
+    classes = [[order[v] for v in values] for values in foreground(structures, MetricOptions()).values()]
+    before, after = (sample_calibration(sample, classes, t) for t in (1.0, temperature))
+    return {
+        "temperature": temperature,
+        "nll": {
+            "before": negative_log_likelihood(sample, 1.0),
+            "after": reached,
+        },
+        "structures": {name: {"before": b, "after": a} for name, b, a in zip(structures, before, after, strict=True)},
+        "n_voxels": len(sample.classes),
+    }
+
+
+def _draw(segmenter: Segmenter, cases: Sequence[dict[str, Any]], voxels: int) -> tuple[list[Sample], dict[str, str]]:
+    """A sample of each case, and why others failed."""
+
+    def watch(item: Mapping[str, Any]) -> VoxelSample:
+        scan = read_scan(item["reference"], dtype=None)
+        labels = np.rint(scan.array[0]).astype(np.int32)
+        return VoxelSample(segmenter.config["label_values"], labels, scan.spacing_mm, voxels=voxels)
+
+    samples, failed = [], {}
+    with progress_bar() as bar:
+        task = bar.add_task("segmenting", total=len(cases))
+        for found in segmenter(as_items(cases), watch):
+            if found.labels is None:
+                failed[found.case] = found.reason
+            else:
+                samples.append(found.watch.sample())
+            bar.advance(task)
+    return samples, failed
+
+
+def _store(run: Path, temperature: float) -> None:
+    """The temperature in every configuration of the run, and in the inferer of runs of an earlier version."""
+    for stage in STAGES:
+        path = run / "configs" / f"{stage}.yaml"
+        config = read_yaml(path)
+        config["inferer"] = dict(config["inferer"]) | {"temperature": "@temperature"}
+        write_text(path, write_yaml(config | {"temperature": temperature}))
+
+
+def _print(result: Mapping[str, Any], n_cases: int) -> None:
+    out = Console(highlight=False)
+    nll = result["nll"]
+    out.print(
+        f"temperature {result['temperature']:.3f}: negative log-likelihood {nll['before']:.4f} to {nll['after']:.4f} "
+        f"over {result['n_voxels']} voxels of {n_cases} validation cases"
+    )
+    for name, s in result["structures"].items():
+        before, after = figure(s["before"]["ece"], 4), figure(s["after"]["ece"], 4)
+        out.print(f"  {name}: expected calibration error {before} to {after}", markup=False)
