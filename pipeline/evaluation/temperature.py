@@ -37,8 +37,9 @@ class VoxelSample:
     """Draw voxels of one case while its probabilities go by; a :class:`pipeline.inference.watch.Watch`.
 
     They are drawn uniformly, without replacement, from the voxels near any structure: at most 10 mm along each axis
-    from one of the reference, or with a probability of 1/15 or more of one (wherever they lie). Classes are not balanced:
-    with weights by class the probabilities would become frequencies in a world with as many lesions as background.
+    from one of the reference, or with a probability of 1/15 or more of one (wherever they lie). Classes are not
+    balanced: with weights by class the probabilities would become frequencies in a world with as many lesions as
+    background.
 
     Args:
         label_values: the label value of each class, the background's first.
