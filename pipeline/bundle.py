@@ -28,12 +28,18 @@ def write_bundle(folder: Path, config: Mapping[str, Any], dataset: Dataset) -> N
     """Write all of a run's bundle but the weights: merged configurations, metadata, card, licence."""
     write_text(folder / "configs" / "train.yaml", write_yaml(config))
     for stage in ("evaluate", "inference"):
-        write_text(folder / "configs" / f"{stage}.yaml", write_yaml(derive(stage, config)))
+        write_text(folder / "configs" / f"{stage}.yaml", write_yaml(_for_stage(stage, config, dataset)))
     write_text(folder / "configs" / "logging.conf", (CONFIGS / "logging.conf").read_text(encoding="utf-8"))
     write_json(folder / "configs" / "metadata.json", bundle_metadata(config, dataset))
     if LICENCE.is_file():
         write_text(folder / "LICENSE", LICENCE.read_text(encoding="utf-8"))
     write_card(folder, config, dataset)
+
+
+def _for_stage(stage: str, config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """A stage's configuration; scans to predict are N4-corrected where those of the dataset were in preparing."""
+    derived = derive(stage, config)
+    return derived | {"n4": True} if stage == "inference" and dataset.n4 else derived
 
 
 def target_name(component: Any) -> str:

@@ -106,6 +106,7 @@ def demo(output: Path, minutes: float, subjects: int, lesion_share: float, devic
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")
 @click.option("--subject", metavar="REGEX", help="Names the subject within a case's name; its cases stay together.")
 @click.option("--split", type=FOLDER, help="Follow the split of this dataset.json or nnU-Net splits_final.json.")
+@click.option("--n4", is_flag=True, help="Use copies with the bias field divided out (N4), for raw MRI.")
 @click.option("--fix", is_flag=True, help="Write corrected copies where the correction is certain.")
 @click.option("--workers", type=click.IntRange(min=1), help="Cases checked at once.  [default: up to 4]")
 @click.option("--skip-faulty", is_flag=True, help="Leave faulty cases out instead of stopping.")

@@ -31,6 +31,7 @@ class Dataset:
         holdout: the share that was held out.
         fingerprint: the SHA-256 over the content of all cases, written into every result file.
         composites: structures that are unions of labels, name to values; they are scored and not learnt.
+        n4: whether the images are copies corrected for their bias field, as ``prepare --n4`` makes them.
         path: the ``dataset.json`` itself.
     """
 
@@ -45,6 +46,7 @@ class Dataset:
     holdout: float
     fingerprint: str
     composites: Composites = field(default_factory=dict)
+    n4: bool = False
     path: Path = field(default=Path(DATASET_FILE))
 
     @classmethod
@@ -80,6 +82,7 @@ class Dataset:
             holdout=float(content.get("holdout", 0.0)),
             fingerprint=str(content.get("fingerprint", "")),
             composites=read_composites(content.get("composites"), labels, f'"composites" in {file}'),
+            n4=bool(content.get("n4", False)),
             path=file,
         )
 

@@ -15,6 +15,7 @@ from transforms.ct_window import CTWindowd
 from transforms.foreground_index import ForegroundIndex
 from transforms.keep_foreground import KeepForegroundd
 from transforms.labels import LabelsToClassesd
+from transforms.n4 import N4Correctedd
 from transforms.native_grid import LabelsOnNativeGridd
 from transforms.normalise import ZScored
 from transforms.normaliser import Normaliser
@@ -56,6 +57,7 @@ __all__ = [
     "LabelsOnNativeGridd",
     "LabelsToClassesd",
     "LesionBalancedSampler",
+    "N4Correctedd",
     "Normaliser",
     "NyulNormalised",
     "PatchFrame",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
+from pipeline.compose import read_yaml
 from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
@@ -57,6 +58,8 @@ def evaluate(
     """
     run = require_run(run, "evaluate")
     data = Dataset.load(dataset)
+    if not data.n4 and read_yaml(run / "configs" / "inference.yaml").get("n4"):
+        settings = ("n4=true", *settings)  # learnt from corrected scans, and these are as they came
     segmenter = segmenter_of(run, others, "evaluate", device=device, settings=settings)
     same_structures(segmenter.config, data, run)
     gates = read_gates(segmenter.config["gates"], data.scored)

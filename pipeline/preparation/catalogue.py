@@ -66,6 +66,7 @@ CATALOGUE = {
             "NaN or infinite voxels",
             "NaN set to 0, where it fills the surround and touches no foreground",
         ),
+        Entry("n4-negative", "error", "`--n4`: intensities below 0, which raw MRI does not have"),
         Entry("constant-channel", "error", "a channel with one value throughout"),
         Entry("subject-across-split", "error", "a stated split has cases of one subject on several sides"),
         Entry("duplicate-across-split", "error", "a stated split has copies of one scan on several sides"),

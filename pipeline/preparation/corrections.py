@@ -21,8 +21,8 @@ import nibabel as nib
 import numpy as np
 
 from pipeline.cases import Fault
-from pipeline.files import atomic
 from pipeline.preparation.checks import Loaded, form_gap_mm, load_case, surround_corners
+from pipeline.preparation.copies import by_file, corner_gap_mm, write_copy
 from transforms.reader import Scan, same_affine
 
 NEAR_VOXEL = 0.1
@@ -91,16 +91,6 @@ def on_grid(scan: Scan, image: Scan) -> tuple[np.ndarray, str] | None:
     return np.ascontiguousarray(turned)[None], ", ".join(done)
 
 
-def corner_gap_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    """How far apart two affines place a corner of a volume, at most.
-
-    >>> corner_gap_mm(np.eye(4), np.diag([1.0, 1.0, 1.1, 1.0]), (4, 4, 11))
-    1.0
-    """
-    corners = np.array([[(i >> axis & 1) * (shape[axis] - 1) for axis in range(3)] + [1] for i in range(8)])
-    return float(np.round(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max(), 6))
-
-
 def whole_numbers(array: np.ndarray) -> tuple[np.ndarray, str] | None:
     """Float label values as the unsigned whole numbers that they nearly are, and what that took; None if they are not.
 
@@ -144,7 +134,7 @@ def _corrected_label(loaded: Loaded, copy: Path, note: Any) -> Path:
         note("form-conflict", original, copy, _form_text(gap))
     if whole is None and gap <= 0.1 and array is scan.array:
         return original
-    return _write(copy, array, affine)
+    return write_copy(copy, array, affine)
 
 
 def _corrected_mask(loaded: Loaded, copy: Path, note: Any) -> Path | None:
@@ -158,15 +148,14 @@ def _corrected_mask(loaded: Loaded, copy: Path, note: Any) -> Path | None:
     if placed is None:
         return original
     note("mask-grid", original, copy, placed[1])
-    return _write(copy, (placed[0] != 0).astype(np.uint8), loaded.image.affine)
+    return write_copy(copy, (placed[0] != 0).astype(np.uint8), loaded.image.affine)
 
 
 def _corrected_image(loaded: Loaded, place: Path, note: Any) -> tuple[Path, ...]:
     """The image's files, each replaced by its copy where it was corrected."""
     scan, files = loaded.image, loaded.case.image
-    split = len(files) == scan.array.shape[0]
-    groups = [scan.array[[n]] for n in range(len(files))] if split else [scan.array]
-    if len(groups) != len(files):
+    groups = by_file(files, scan.array)
+    if groups is None:
         return files
     chosen = []
     for number, (file, array) in enumerate(zip(files, groups, strict=True)):
@@ -177,7 +166,7 @@ def _corrected_image(loaded: Loaded, place: Path, note: Any) -> tuple[Path, ...]
         gap = form_gap_mm(scan) if number == 0 else 0.0  # the header kept is the first file's
         if gap > 0.1:
             note("form-conflict", file, copy, _form_text(gap))
-        chosen.append(_write(copy, filled, scan.affine) if count or gap > 0.1 else file)
+        chosen.append(write_copy(copy, filled, scan.affine) if count or gap > 0.1 else file)
     return tuple(chosen)
 
 
@@ -198,16 +187,3 @@ def _filled_surround(array: np.ndarray, loaded: Loaded) -> tuple[int, np.ndarray
 
 def _form_text(gap: float) -> str:
     return f"qform set to the sform, from which it was up to {gap:.3g} mm away"
-
-
-def _write(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    """Channels (C, X, Y, Z) as NIfTI; sform and, unless sheared, qform say ``affine``."""
-    image = nib.Nifti1Image(array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    if corner_gap_mm(image.get_qform(), affine, array.shape[1:]) > 0.01:
-        image.header["qform_code"] = 0
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
-    return path

@@ -24,15 +24,17 @@ from pipeline.preparation.checks_cohort import (
 )
 from pipeline.preparation.corrections import Fix, correct
 from pipeline.preparation.fingerprint import CaseFacts, measure
+from pipeline.preparation.n4_copies import n4_case
 from pipeline.preparation.stated_split import split_leaks
 from pipeline.preparation.thumbnail import thumbnail
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to the cases besides looking: folders for corrected copies, or None for neither."""
+    """What is done to the cases besides looking: folders for corrected copies and for N4-corrected images, or None."""
 
     fixed: Path | None = None
+    n4: Path | None = None
 
 
 @dataclass
@@ -127,4 +129,7 @@ def _examine_case(
         return case, None, faults, fixes, b""
     faults = check_case(loaded)
     wrong = any(fault.severity == "error" for fault in faults)
+    if treatment.n4 is not None and not wrong:
+        loaded, negative = n4_case(loaded, treatment.n4)
+        faults, wrong = [*faults, *negative], bool(negative)
     return loaded.case, (None if wrong else measure(loaded)), faults, fixes, thumbnail(loaded)

@@ -28,8 +28,20 @@ FINGERPRINT_FILE = "fingerprint.json"
 REJECTED_FILE = "rejected.json"
 FIXED_FILE = "fixed.json"
 PAGE_FILE = "checks.html"
-FIXED_FOLDER = "fixed"
-_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE, FIXED_FILE, PAGE_FILE, FIXED_FOLDER, PLAN_FILE, EDITED_FILE}
+FIXED_FOLDER, N4_FOLDER = "fixed", "n4"
+_CACHE = "cache"  # of training, which may lie here
+_FILES = {
+    DATASET_FILE,
+    FINGERPRINT_FILE,
+    REJECTED_FILE,
+    FIXED_FILE,
+    PAGE_FILE,
+    PLAN_FILE,
+    EDITED_FILE,
+    FIXED_FOLDER,
+    N4_FOLDER,
+    _CACHE,
+}
 
 
 def prepare(
@@ -49,6 +61,7 @@ def prepare(
     seed: int = 0,
     split: Path | None = None,
     fix: bool = False,
+    n4: bool = False,
     skip_faulty: bool = False,
     workers: int | None = None,
 ) -> int:
@@ -73,6 +86,7 @@ def prepare(
         split: a file with a split to follow instead of making one; see :mod:`pipeline.preparation.stated_split`.
         fix: write corrected copies into ``output/fixed`` where the correction is certain; see
             :mod:`pipeline.preparation.corrections`.
+        n4: write images with the bias field divided out into ``output/n4`` and use those.
         skip_faulty: leave cases with errors out instead of stopping.
         workers: how many cases are checked at a time; the number of processors by default, at most 4, since each
             holds a case in memory.
@@ -95,7 +109,8 @@ def prepare(
     unions = ({} if named_structures else found.composites) | (composites or {})
     if declared:
         read_composites(unions, declared, "--structure")  # refused before the cases are read
-    seen = examine(found, declared, Treatment((output / FIXED_FOLDER).resolve() if fix else None), workers)
+    places = [(output / name).resolve() if wanted else None for name, wanted in ((FIXED_FOLDER, fix), (N4_FOLDER, n4))]
+    seen = examine(found, declared, Treatment(*places), workers)
     rejected = seen.rejected
     total = len({case.case for case in found.cases} | rejected)
     _write_findings(output, found, total, seen, declared)
@@ -117,7 +132,7 @@ def prepare(
     fingerprint = summarise(kept, named, values)
     header = {"holdout": holdout, "folds": dealt.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
     content = dataset_content(found, cases, named, values, dealt, header)
-    content = content | {"composites": unions}
+    content = content | {"composites": unions, "n4": n4}
     _write(output / FINGERPRINT_FILE, fingerprint)
     _write(output / DATASET_FILE, content)
     plan = _plan(output, fingerprint)
