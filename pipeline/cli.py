@@ -81,6 +81,18 @@ def demo(output: Path, minutes: float, subjects: int, lesion_share: float, devic
 
 
 @cli.command()
+@click.argument("task")
+@click.option("--to", type=FOLDER, required=True, help="Folder that gets the folder TASK.")
+@click.option("--url", help="Another address of the archive.  [default: MONAI's]")
+@click.option("--md5", help="What the archive's MD5 must be.  [default: as MONAI knows it]")
+def download(task: str, to: Path, url: str | None, md5: str | None) -> int:
+    """Download TASK of the Medical Segmentation Decathlon, such as Task04_Hippocampus."""
+    from pipeline.download import download as run
+
+    return run(task, to, url=url, md5=md5)
+
+
+@cli.command()
 @click.argument("source", type=FOLDER)
 @click.option("--output", type=FOLDER, required=True, help="Folder for dataset.json and fingerprint.json.")
 @click.option(
