@@ -20,6 +20,7 @@ from pipeline.evaluation.gates import failed_gates, read_gates
 from pipeline.evaluation.report_run import write_run_report
 from pipeline.evaluation.results_table import print_results
 from pipeline.evaluation.scorer import CaseScorer
+from pipeline.evaluation.track import track_evaluation
 from pipeline.files import claim_folder, write_json
 from pipeline.inference.ensemble import segmenter_of
 from pipeline.inference.saving import save_labels
@@ -90,6 +91,8 @@ def evaluate(
     write_run_report(folder, result, cases, run, context)
     if section == "test" and output is None and not others:
         _update_bundle(run, data, result)
+    if output is None and not others:
+        track_evaluation(run, section, result)
     print_results(result)
     for line in calibration_lines(result["calibration"]) if calibration is not None else ():
         print(line)
