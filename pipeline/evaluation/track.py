@@ -22,9 +22,9 @@ def track_evaluation(run: Path, section: str, result: Mapping[str, Any]) -> None
     """Give the means of an evaluation to the trackers that the run's training used.
 
     Scalars ``evaluation/SECTION/STRUCTURE/COLUMN`` (and ``evaluation/SECTION/mean_dice``), at the iteration of the
-    model that was kept, go to the event files in ``logs/tensorboard`` unless training had TensorBoard off, and to the MLflow
-    run that ``logs/mlflow.json`` names, if it is there. A tracker that cannot be reached is told in a line and changes
-    nothing else.
+    model that was kept, go to the event files in ``logs/tensorboard`` unless training had TensorBoard off, and to the
+    MLflow run that ``logs/mlflow.json`` names, if it is there. A tracker that cannot be reached is told in a line and
+    changes nothing else.
 
     Args:
         run: the run folder.
