@@ -147,6 +147,7 @@ def prepare(source: Path, output: Path, channels: Sequence[str], structures: Seq
 @click.option("--fold", type=click.IntRange(min=0), help="Fold that validates.  [default: 0]")
 @_device
 @click.option("--resume", is_flag=True, help="Go on with the run in --output.")
+@click.option("--from", "start_from", metavar="RUN", type=FOLDER, help="Start from RUN's weights, where layers match.")
 def train(**options: Any) -> int:
     """Train a network on DATASET (made by `rarevox prepare`)."""
     from pipeline.training.train import train as run

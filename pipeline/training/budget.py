@@ -8,6 +8,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from pipeline.errors import RequestError
+from pipeline.training import processes
 
 
 class Budget:
@@ -33,13 +34,18 @@ class Budget:
         self.minutes = minutes
         self.spent_seconds = 0.0
         self._started = time.monotonic()
+        self._agreed: float | None = None
 
     def start_at(self, monotonic_seconds: float) -> None:
         """Count wall time from an earlier moment of ``time.monotonic`` (when the command began)."""
         self._started = monotonic_seconds
 
     def seconds(self) -> float:
-        """Wall time of the run so far, earlier parts of a resumed run included."""
+        """Wall time of the run so far, earlier parts of a resumed run included; of several processes, as agreed at
+        the last beginning or end of a step."""
+        return self._clock() if self._agreed is None else self._agreed
+
+    def _clock(self) -> float:
         return self.spent_seconds + time.monotonic() - self._started
 
     def progress(self, iteration: int) -> float:
@@ -49,8 +55,14 @@ class Budget:
 
     def attach(self, engine: Engine) -> None:
         """End the engine's run when the budget is used up, at once where a resumed run has used it up already."""
+        if processes.count() > 1:
+            for event in (Events.STARTED, Events.ITERATION_STARTED, Events.ITERATION_COMPLETED):
+                engine.add_event_handler(event, self._agree)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_when_used)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._stop_when_used)
+
+    def _agree(self, _: Engine) -> None:
+        self._agreed = processes.agree(self._clock())
 
     def _stop_when_used(self, engine: Engine) -> None:
         if self.progress(engine.state.iteration) >= 1.0:

@@ -14,6 +14,7 @@ from losses import NonFiniteLogitsError
 from pipeline.errors import RequestError
 from pipeline.training.gradients import cosine_between, norm, term_gradients, trained
 from pipeline.training.run_log import RunLog
+from pipeline.training.step import finite_everywhere
 from pipeline.training.two_terms import require_two_terms
 
 
@@ -59,6 +60,8 @@ class GradientLog:
 
     def measure(self, engine: Any) -> None:
         """Log the step in hand, whose logits and labels are in ``engine.state.output``; nothing for bad logits."""
+        if not finite_everywhere(engine.state.output[Keys.PRED]):
+            return
         try:
             terms = self.loss.terms(engine.state.output[Keys.PRED], engine.state.output[Keys.LABEL])
         except NonFiniteLogitsError:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pipeline.training import processes
+
 Gradient = list[Tensor]
 
 
@@ -36,6 +38,7 @@ def term_gradients(
         found[name] = list(
             torch.autograd.grad(term, parameters, retain_graph=retain, allow_unused=True, materialize_grads=True)
         )
+        processes.mean_of(found[name])  # as DistributedDataParallel does for an ordinary backward pass
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -13,13 +14,16 @@ from pipeline.training import processes
 from pipeline.training.loader_workers import end_workers
 from pipeline.training.validation import Validation
 
+SAME = 2.0
+"""Seconds within which a second signal is the first once more: ``torchrun`` hands on what the terminal sent to all."""
+
 
 class Interruption:
     """SIGINT (Ctrl-C) and SIGTERM end training after the step in hand: checkpoint and model are written.
 
-    A second signal stops at once. ``signal_number`` and ``validation.interrupted`` tell the caller afterwards; the
-    command then ends with status 128 + the signal's number: 130 or 143. Of several processes, a signal to one ends
-    all after the same step.
+    A second signal, after two seconds at the earliest, stops at once. ``signal_number`` and
+    ``validation.interrupted`` tell the caller afterwards; the command then ends with status 128 + the signal's number:
+    130 or 143. Of several processes, a signal to one ends all after the same step.
 
     The engine is only ended between two steps: ended between the count of a step and the step itself, the checkpoint
     would hold a step that was never taken.
@@ -33,6 +37,7 @@ class Interruption:
         self.validation = validation
         self.loader = loader
         self.signal_number = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -44,16 +49,18 @@ class Interruption:
         """Follow the trainer, and take the signals while it runs (only the main thread may)."""
         if threading.current_thread() is threading.main_thread():
             engine.add_event_handler(Events.STARTED, self._take)
-            engine.add_event_handler(Events.COMPLETED, self._release)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._end)
         engine.add_event_handler(Events.COMPLETED, lambda: end_workers(self.loader))
         engine.add_event_handler(Events.STARTED, self._come_last)
 
     def _take(self, _: Engine) -> None:
         def interrupt(number: int, _: Any) -> None:
-            self.signal_number = number
-            self._interrupt()
-            self._release()
+            if not self.signal_number:
+                self.signal_number, self._since = number, time.monotonic()
+                self._interrupt()
+            elif time.monotonic() - self._since > SAME:
+                self._release()
+                signal.raise_signal(number)
 
         self._before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -72,7 +79,9 @@ class Interruption:
             engine.terminate()
 
     def _come_last(self, engine: Engine) -> None:
-        """An error goes on once every other handler has put its things in order: the first to raise is the last."""
+        """Signals are held off until all is written, and an error goes on once every other handler has put its things
+        in order: the first to raise is the last."""
+        engine.add_event_handler(Events.COMPLETED, self._release)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
 
     def _failed(self, _: Engine, error: BaseException) -> None:

@@ -12,11 +12,15 @@ import torch
 from ignite.engine import Engine, Events
 
 from pipeline.files import write_json
+from pipeline.training import processes
 
 POINTS = 16
 """Coverage is looked at on so many points along each axis of a volume."""
 DECADES, STEPS = 9, 100
 """Foreground shares from 1e-9 to 1 are counted in so many logarithmic steps a decade: quantiles to 1.2 %."""
+
+SUMS = ("holding", "voxels", "shares", "drawn")
+COUNTS = ("batches", *SUMS, "covered")
 
 
 class PatchCounts:
@@ -131,19 +135,33 @@ class PatchCounts:
         return 0.0 if place == 0 else float(f"{min(10 ** ((place - 0.5) / STEPS - DECADES), 1.0):.3g}")
 
     def write(self, _: Engine | None = None) -> None:
-        """Write the file; nothing is written before the first batch."""
-        if self.batches:
+        """Write the file, of all processes' patches; nothing is written before the first batch."""
+        if not self.batches:
+            return
+        own, total = {name: getattr(self, name) for name in COUNTS}, self._total()
+        if processes.is_first():
+            self.load_state_dict(total)
             write_json(self.path, self.summary())
+            self.load_state_dict(own)
+
+    def _total(self) -> dict[str, Any]:
+        """The counts of all processes; the batches are the steps, which all have taken."""
+        counts = processes.gather({name: getattr(self, name) for name in COUNTS})
+        total = {name: sum(each[name] for each in counts[1:]) + counts[0][name] for name in SUMS}
+        covered = torch.stack([each["covered"] for each in counts]).any(0)
+        return {"batches": self.batches, **total, "covered": covered}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
-        names = ("holding", "voxels", "shares", "covered", "drawn")
-        return {"batches": self.batches, **{name: getattr(self, name).clone() for name in names}}
+        """What a resumed run needs, of all processes."""
+        return {
+            name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in self._total().items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where the saved run was."""
+        """Take up where the saved run was; the first process carries what all had counted."""
         for name, value in state.items():
-            setattr(self, name, value)
+            if processes.is_first() or name == "batches":
+                setattr(self, name, value)
 
 
 def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from pipeline.device import Precision, channels_last
+from pipeline.training import processes
 
 
 def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
@@ -23,6 +24,16 @@ def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
         if lost:
             volume = volume.narrow(axis, lost, volume.shape[axis] - 2 * lost)
     return volume
+
+
+def finite_everywhere(logits: torch.Tensor) -> bool:
+    """Whether the logits of all processes are finite; alone, the loss looks for itself and this is True.
+
+    A loss that sums over the processes waits for all of them, so all must know before it is called.
+    """
+    if processes.count() == 1:
+        return True
+    return not processes.agree(not bool(torch.isfinite(logits.detach()).all()))
 
 
 class Objective(NamedTuple):
@@ -90,7 +101,9 @@ class TrainingStep:
         return engine.state.output
 
     def _finite_objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective | None:
-        """The objective, or None where the logits are not finite."""
+        """The objective, or None where the logits are not finite, in any of the processes."""
+        if not finite_everywhere(logits):
+            return None
         try:
             return self._objective(engine, logits, labels)
         except ValueError as error:
@@ -118,7 +131,7 @@ class TrainingStep:
         self.scaler.unscale_(optimizer)
         limit = math.inf if self.clip_norm is None else self.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), limit)
-        value = float(objective.loss.detach())
+        value = processes.mean(float(objective.loss.detach()))
         finite = math.isfinite(value) and bool(torch.isfinite(norm))
         if finite:
             self.scaler.step(optimizer)

@@ -1,4 +1,4 @@
-"""The training stage: compose the configuration, write the bundle, run it."""
+"""The training stage: compose and check the configuration, fit it to data and time, write the bundle."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from pipeline.files import claim_folder
 from pipeline.preparation.mirror import sided_cohort
 from pipeline.preparation.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
 from pipeline.storage.cases import check_cache
+from pipeline.training import processes
+from pipeline.training.initial_weights import match, weights_of
 from pipeline.training.learn import learn_normalisation
 from pipeline.training.run_checkpoint import has_checkpoint
+from pipeline.training.running import run_training
 from transforms.slices import slice_order
 
 
@@ -35,6 +38,7 @@ def train(
     fold: int | None = None,
     device: str = "auto",
     resume: bool = False,
+    start_from: str | Path | None = None,
 ) -> int:
     """Train a network on a prepared dataset; the run folder is a MONAI bundle.
 
@@ -51,43 +55,68 @@ def train(
         device: auto, cpu, cuda or cuda:i.
         resume: go on from ``models/last.pt``; the configuration is the run's own, only the budget and the device may
             change.
+        start_from: another run, or a file of weights, whose layers are taken over where name and shape match.
+
+    Several processes may call this together, each started by ``torchrun``.
 
     Returns:
-        Exit status: 0, or 130 when interrupted (the run can be used and resumed).
+        Exit status: 0; 130 or 143 when interrupted by SIGINT or SIGTERM (the run can be used and resumed); 1 when the
+        last checkpoint or the best model could not be written.
 
     Raises:
         RequestError: anything wrong with the request, before any data is read.
     """
     began = time.monotonic()
-    data = Dataset.load(dataset)
-    folder = Path(output)
-    budget = {"minutes": minutes, "iterations": iterations}
-    if resume:
-        config = _resumed(folder, budget, device, (network, loss, *config_files, *settings))
-    else:
-        folder = claim_folder(folder, holds=_abandoned, what="a run")
-        options = _options(budget, fold, device)
-        config = compose(
-            "train",
-            dataset=data,
-            network=network,
-            loss=loss,
-            config_files=config_files,
-            settings=settings,
-            options=options,
-        )
-        _check_slices(config)
-        plan = plan_of(data)
-        if network is not None or not _keeps_patch(plan, config_files, settings):
-            _fit_patch(config, data, config_files, settings)
-        if "mirror_axes" not in plan:
-            _fit_mirror(config, data, config_files, settings)
+    processes.start(device)
+    folder, budget = Path(output), {"minutes": minutes, "iterations": iterations}
+
+    def configure() -> dict[str, Any]:
+        data = Dataset.load(dataset)
+        if resume:
+            config = _resumed(folder, budget, device, (network, loss, start_from, *config_files, *settings))
+            check(config, data)
+        else:
+            claim_folder(folder, holds=_abandoned, what="a run")
+            options = _options(budget, fold, device)
+            if start_from is not None:
+                options["initial_weights"] = str(weights_of(start_from))
+            config = _composed(data, network, loss, config_files, settings, options)
+        write_bundle(folder, config, data)
+        return config
+
+    config = processes.from_first(configure)
+    status = run_training(folder, config, began)
+    processes.stop()
+    return status
+
+
+def _composed(
+    data: Dataset,
+    network: str | None,
+    loss: str | None,
+    config_files: Sequence[str | Path],
+    settings: Sequence[str],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The configuration of a new run, checked, fitted to the data and the time, its normalisation learnt."""
+    config = compose(
+        "train",
+        dataset=data,
+        network=network,
+        loss=loss,
+        config_files=config_files,
+        settings=settings,
+        options=options,
+    )
+    _check_slices(config)
+    plan = plan_of(data)
+    if network is not None or not _keeps_patch(plan, config_files, settings):
+        _fit_patch(config, data, config_files, settings)
+    if "mirror_axes" not in plan:
+        _fit_mirror(config, data, config_files, settings)
     check(config, data)
-    if not resume:
-        _fit_time(config, config_files, settings)
-        config = learn_normalisation(config, data, build)
-    write_bundle(folder, config, data)
-    return _run(folder, config, began)
+    _fit_time(config, config_files, settings)
+    return learn_normalisation(config, data, build)
 
 
 def _abandoned(folder: Path) -> bool:
@@ -116,7 +145,7 @@ def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Seque
         raise RequestError(f"{folder} has no models/last.pt to resume from; train anew into another folder")
     if any(other is not None for other in others):
         raise RequestError(
-            "--resume keeps the run's own configuration; leave out --network, --loss, --config and --set"
+            "--resume keeps the run's own configuration; leave out --network, --loss, --config, --set and --from"
         )
     config = read_yaml(folder / "configs" / "train.yaml")
     for key, value in _options(budget, None, device).items():
@@ -252,47 +281,5 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
         if key in config:  # a run of an earlier version that is resumed may lack the later ones
             build(config, key)
-
-
-def _run(folder: Path, config: Mapping[str, Any], began: float) -> int:
-    """Run the written bundle's training in this process."""
-    from monai.bundle import ConfigParser
-    from monai.utils import set_determinism
-
-    set_determinism(int(config["seed"]))
-    parser = ConfigParser(dict(config) | {"bundle_root": str(folder)})
-    parser.parse()
-    budget = parser.get_parsed_content("budget")
-    budget.start_at(began)
-    precision = parser.get_parsed_content("precision")
-    console.print(
-        f"{target_name(config['network_def'])} with {target_name(config['loss'])}, patches {config['patch_size']}, "
-        f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading cases"
-    )
-    trainer = parser.get_parsed_content("train#trainer")
-    validation, checkpoint = (parser.get_parsed_content(key) for key in ("validation", "checkpoint"))
-    status = 0
-    try:
-        trainer.run()
-    except KeyboardInterrupt:
-        status = 130
-    except RuntimeError as error:
-        raise _explained(error, folder) from error
-    if validation.interrupted and "interruption" in config:
-        status = parser.get_parsed_content("interruption").status
-    if status:
-        console.print(f"interrupted; go on with: rarevox train DATASET --output {folder} --resume")
-        return status
-    console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
-    return 1 if checkpoint.failed or validation.failed else 0
-
-
-def _explained(error: RuntimeError, folder: Path) -> Exception:
-    """A killed loader worker as a request that can be mended; other errors as they are."""
-    if "DataLoader worker" not in str(error):
-        return error
-    return RequestError(
-        f"a loader worker ended unexpectedly ({' '.join(str(error).split())[:200]}); mostly the machine ran out of "
-        "memory: use fewer workers (--set workers=1 or 0), and go on from the last checkpoint with: "
-        f"rarevox train DATASET --output {folder} --resume"
-    )
+    if config.get("initial_weights") is not None and not config["resume"]:
+        match(build(config, "network_def"), config["initial_weights"])

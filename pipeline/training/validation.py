@@ -13,6 +13,8 @@ from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
 from pipeline.console import console
+from pipeline.errors import RequestError
+from pipeline.training import processes
 from pipeline.training.budget import Budget
 from pipeline.training.checkpoint import save_weights
 from pipeline.training.dice_metric import HardDice
@@ -32,6 +34,8 @@ class Validation:
     ``before`` holds what is called before each validation, with the engine and the seconds it is expected to take. One
     that a signal cuts short comes again when the run is taken up.
 
+    Of several processes, each validates its share of the cases, and all know all scores.
+
     Args:
         validator: a MONAI evaluator over whole volumes.
         metric: its key metric.
@@ -41,6 +45,10 @@ class Validation:
         count: validations in all.
         share: of the wall time.
         network: whose weights are kept, the validator's; None keeps those of the trainer.
+        patience: training ends after so many validations in a row that are not above the best; None: never.
+
+    Raises:
+        RequestError: a patience below 1.
     """
 
     def __init__(
@@ -54,7 +62,10 @@ class Validation:
         count: int = 10,
         share: float = 0.1,
         network: torch.nn.Module | None = None,
+        patience: int | None = None,
     ) -> None:
+        if patience is not None and patience < 1:
+            raise RequestError(f"patience is {patience}; expected a number of validations from 1, or null")
         self.validator = validator
         self.metric = metric
         self.budget = budget
@@ -63,6 +74,8 @@ class Validation:
         self.count = max(count, 1)
         self.share = share
         self.network = network
+        self.patience = patience
+        self.without_gain = 0
         self.best = -1.0
         self.spent_seconds = 0.0
         self.last_seconds: float | None = None
@@ -75,6 +88,7 @@ class Validation:
     def attach(self, engine: Engine) -> None:
         """Follow the trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._stop_early)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._when_due)
         engine.add_event_handler(Events.COMPLETED, self._last)
 
@@ -84,14 +98,18 @@ class Validation:
         past = int(self.budget.progress(engine.state.iteration) * self.count)
         self._done = past if self._done is None else min(self._done, past)
 
+    def _stop_early(self, engine: Engine) -> None:
+        if self.patience is not None and self.without_gain >= self.patience:
+            console.print(f"no better validation in {self.without_gain}: training ends early (patience)")
+            engine.terminate()
+
     def _when_due(self, engine: Engine) -> None:
         progress = self.budget.progress(engine.state.iteration)
-        if self.interrupted or int(progress * self.count) <= (self._done or 0) or progress >= 1:
+        if int(progress * self.count) <= (self._done or 0) or progress >= 1 or processes.agree(self.interrupted):
             return
-        if self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds():
-            self.validate(engine)
-            if not self.interrupted:
-                self._done = int(progress * self.count)
+        in_time = self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds()
+        if processes.agree(in_time) and self.validate(engine):
+            self._done = int(progress * self.count)
 
     def _expected_seconds(self, engine: Engine) -> float:
         """What the next validation will take."""
@@ -105,29 +123,30 @@ class Validation:
 
     def _last(self, engine: Engine) -> None:
         """Validate the final weights; an interrupted run only makes sure that it has a model."""
-        if not self.interrupted and engine.state.iteration > self.iteration:
+        if not processes.agree(self.interrupted) and engine.state.iteration > self.iteration:
             self.validate(engine)
         if not self.model_path.exists():
             self._keep(engine)
 
-    def validate(self, engine: Engine) -> None:
-        """Score the current weights and keep them if they are best."""
-        before, self.iteration = self.iteration, engine.state.iteration
-        if len(self.validator.data_loader) == 0:
+    def validate(self, engine: Engine) -> bool:
+        """Score the current weights and keep them if they are best; False where a signal cut it short."""
+        if not processes.agree(len(self.validator.data_loader)):
+            self.iteration = engine.state.iteration
             if self.budget.progress(engine.state.iteration) >= 1:
                 self._keep(engine)
-            return
+            return True
         for prepare in self.before:
             prepare(engine, self.last_seconds or 0.0)
         began = time.monotonic()
-        self.validator.run()
-        if self.interrupted:
-            self.iteration = before
-            return
+        self._run()
+        if processes.agree(self.interrupted):
+            return False
+        self.iteration = engine.state.iteration
         self.last_seconds = time.monotonic() - began
         self.spent_seconds += self.last_seconds
         mean = self.metric.compute()
         best = mean >= self.best
+        self.without_gain = 0 if mean > self.best else self.without_gain + 1
         if best:
             self._keep(engine)
             self.best = mean
@@ -140,8 +159,22 @@ class Validation:
                 "best": best,
             }
         )
+        return True
+
+    def _run(self) -> None:
+        """This process's cases, then the scores of all."""
+        if processes.count() == 1:
+            self.validator.run()
+            return
+        processes.same_buffers(self.validator.network)
+        self.metric.reset()  # those of the last time, where this process has no case
+        if len(self.validator.data_loader):
+            self.validator.run()
+        self.metric.rows = [row for rows in processes.gather(self.metric.rows) for row in rows]
 
     def _keep(self, engine: Engine) -> None:
+        if not processes.is_first():
+            return
         try:
             save_weights(engine.network if self.network is None else self.network, self.model_path)
             self.failed = False
@@ -157,6 +190,7 @@ class Validation:
             "spent_seconds": self.spent_seconds,
             "last_seconds": self.last_seconds,
             "done": self._done,
+            "without_gain": self.without_gain,
             "iteration": self.iteration,
         }
 
@@ -166,4 +200,5 @@ class Validation:
         self.spent_seconds = float(state["spent_seconds"])
         self.last_seconds = state.get("last_seconds")  # from here on: runs of an earlier version have none
         self._done = state.get("done")
+        self.without_gain = int(state.get("without_gain", 0))
         self.iteration = int(state.get("iteration", 0))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 
+from pipeline.errors import RequestError
 from pipeline.training import validation as module
 from pipeline.training.validation import Validation
 
@@ -37,15 +39,23 @@ class Validator:
 
 
 def train(
-    clock: Clock, validator: Validator, folder: Path, *, steps: int, step_seconds: float, count: int = 10
+    clock: Clock,
+    validator: Validator,
+    folder: Path,
+    *,
+    steps: int,
+    step_seconds: float,
+    count: int = 10,
+    found: Sequence[float] | None = None,
+    **options: Any,
 ) -> tuple[list[int], Any]:
     """Train ``steps`` steps on patches of 10³; returns the iterations that were validated."""
     rows: list[int] = []
     budget = SimpleNamespace(progress=lambda iteration: iteration / steps, seconds=lambda: clock.now - 100.0)
-    scores = iter(torch.linspace(0.1, 0.9, 100).tolist())
+    scores = iter(torch.linspace(0.1, 0.9, 100).tolist() if found is None else found)
     metric = SimpleNamespace(compute=lambda: next(scores), per_structure=dict)
     log = SimpleNamespace(validation=lambda row: rows.append(row["iteration"]))
-    validation = Validation(validator, metric=metric, budget=budget, log=log, folder=folder, count=count)
+    validation = Validation(validator, metric=metric, budget=budget, log=log, folder=folder, count=count, **options)
 
     def step(engine: Engine, batch: dict[str, torch.Tensor]) -> None:
         clock.now += step_seconds
@@ -84,3 +94,32 @@ def test_what_one_took_decides_when_the_next_comes(clock: Clock, tmp_path: Path)
     rows, validation = train(clock, Validator(clock, 12.0), tmp_path, steps=100, step_seconds=1.0)
     assert rows == [27, 100]
     assert validation.last_seconds == 12.0
+
+
+def test_patience_counts_validations_in_a_row_without_a_better_one(clock: Clock, tmp_path: Path) -> None:
+    """Scores 0.2, 0.5, 0.4, 0.6, 0.6, 0.5: two in a row that are not above 0.6 end it; a tie is not better."""
+    scores = [0.2, 0.5, 0.4, 0.6, 0.6, 0.5, 0.9, 0.9]
+    options = {"steps": 100, "step_seconds": 1.0, "found": scores, "patience": 2}
+    rows, validation = train(clock, Validator(clock, 0.1), tmp_path, **options)
+    assert len(rows) == 6
+    assert rows[-1] < 100
+    assert validation.best == 0.6
+    again = Validation(validation.validator, metric=None, budget=None, log=None, folder=tmp_path, patience=2)
+    again.load_state_dict(validation.state_dict())
+    engine = Engine(lambda engine, batch: None)
+    again._stop_early(engine)
+    assert engine.should_terminate
+
+
+def test_no_patience_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="patience is 0"):
+        Validation(None, metric=None, budget=None, log=None, folder=tmp_path, patience=0)
+
+
+def test_a_validation_that_a_signal_cuts_short_comes_again(clock: Clock, tmp_path: Path) -> None:
+    validator = Validator(clock, 1.0)
+    _, validation = train(clock, validator, tmp_path, steps=100, step_seconds=1.0)
+    done, iteration = validation._done, validation.iteration
+    validator.run = lambda: setattr(validation, "interrupted", True)  # type: ignore[method-assign]
+    assert validation.validate(Engine(lambda engine, batch: None)) is False
+    assert (validation._done, validation.iteration) == (done, iteration)
