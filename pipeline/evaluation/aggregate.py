@@ -24,10 +24,10 @@ from pipeline.evaluation.metrics_options import (
     mean_structures,
     overlap_columns,
 )
+from pipeline.evaluation.size_strata import by_lesion_size, by_size
 from pipeline.files import finite, write_json, write_text
 
 Row = dict[str, Any]
-SIZES = ("small", "medium", "large")
 
 
 def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOptions | None = None) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
     bootstrap over cases, seeded) and ``n``, the rows that have a figure. With them per structure ``n_cases``,
     ``n_valid`` (both masks hold voxels), ``n_empty`` (one or both are empty, by status in ``statuses``), ``n_failed``,
     ``pooled`` (voxel sums over all cases and the Dice of those sums: they add up over shards), for references that are
-    empty the false-positive volume, and Dice by tertile of the reference volume in ``by_size`` (from six cases on).
+    empty the false-positive volume, and Dice by tertile of the reference volume in ``by_size`` (from six cases on),
+    and the lesions of all cases by their own volume in ``by_lesion_size``.
     ``mean_dice`` is the mean over structures (see :func:`pipeline.evaluation.metrics_options.mean_structures`) of the
     mean over cases; its interval resamples whole cases.
     The order of the rows does not matter.
@@ -101,8 +102,8 @@ def summarise(rows: Sequence[Row], options: MetricOptions) -> dict[str, Any]:
         "pooled": pooled(rows),
         "empty_reference_false_positive_ml": {"n": len(empty), "mean": float(np.mean(empty)) if empty else math.nan},
     }
-    strata = by_size(rows)
-    return summary | ({"by_size": strata} if strata else {})
+    strata = {"by_size": by_size(rows), "by_lesion_size": by_lesion_size(rows, options)}
+    return summary | {name: part for name, part in strata.items() if part}
 
 
 def pooled(rows: Sequence[Row]) -> dict[str, Any]:
@@ -118,27 +119,6 @@ def pooled(rows: Sequence[Row]) -> dict[str, Any]:
     ratios = {"dice": (2 * tp, 2 * tp + fp + fn), "iou": (tp, tp + fp + fn)}
     ratios |= {"precision": (tp, tp + fp), "recall": (tp, tp + fn)}
     return total | {name: part / whole if whole else math.nan for name, (part, whole) in ratios.items()}
-
-
-def by_size(rows: Sequence[Row]) -> dict[str, Any]:
-    """Dice of the cases with a small, medium and large reference: thirds by reference volume, from six cases on."""
-    known = [(row["reference_ml"], row["dice"]) for row in rows if _number(row["reference_ml"]) > 0]
-    if len(known) < 6:
-        return {}
-    volumes, dice = np.array(known, float).T
-    low, high = np.quantile(volumes, [1 / 3, 2 / 3])
-    third = np.where(volumes <= low, 0, np.where(volumes <= high, 1, 2))
-    strata = {}
-    for index, size in enumerate(SIZES):
-        here = third == index
-        if here.any():
-            strata[size] = {
-                "min_ml": float(volumes[here].min()),
-                "max_ml": float(volumes[here].max()),
-                "dice_mean": float(dice[here].mean()),
-                "n": int(here.sum()),
-            }
-    return strata
 
 
 def bootstrap_means(values: np.ndarray, options: MetricOptions) -> np.ndarray:

@@ -13,6 +13,8 @@ from pipeline.evaluation.metrics_lesions import lesion_scores
 from pipeline.evaluation.metrics_options import (
     COUNTS,
     LESION_COUNTS,
+    LESION_SIZE_DICE,
+    LESION_SIZES,
     VOLUMES,
     MetricOptions,
     Structures,
@@ -98,7 +100,8 @@ def failed_rows(
         if reference is not None and spacing_mm is not None:
             mask = _mask(np.asarray(reference), value)
             known = _row(case, name, np.zeros_like(mask), mask, spacing_mm, replace(options, distances=False))
-            row |= {column: known[column] for column in (*COUNTS, "reference_ml", *LESION_COUNTS) if column in known}
+            kept = (*COUNTS, "reference_ml", *LESION_COUNTS, *LESION_SIZES, *LESION_SIZE_DICE)
+            row |= {column: known[column] for column in kept if column in known}
         rows.append(row)
     return rows
 
@@ -130,6 +133,7 @@ def _blank(case: str, structure: str, options: MetricOptions) -> dict[str, Any]:
     columns += [c for c in overlap_columns(options)[4:] if c.startswith("surface")]
     if options.lesions:
         columns += [*LESION_COUNTS, *(c for c in overlap_columns(options) if c.startswith("lesion"))]
+        columns += [*LESION_SIZES, *LESION_SIZE_DICE]
     return {"case": case, "structure": structure, "status": "ok", "reason": ""} | dict.fromkeys(columns, math.nan)
 
 
@@ -178,8 +182,8 @@ def _shape_scores(
 def _lesions(
     predicted: np.ndarray, referenced: np.ndarray, spacing: Sequence[float], options: MetricOptions
 ) -> dict[str, float]:
-    """The lesion-wise figures under the options."""
-    return lesion_scores(
+    """The lesion-wise figures under the options; the empty rule holds where no lesion counts on either side."""
+    scores = lesion_scores(
         predicted,
         referenced,
         spacing,
@@ -188,7 +192,12 @@ def _lesions(
         min_ml=options.lesion_min_ml,
         penalty_mm=options.lesion_penalty_mm,
         surface=options.surface,
+        sizes_ml=options.lesion_sizes_ml,
     )
+    if not scores["lesions_reference"] and not scores["lesions_predicted"]:
+        scores |= dict.fromkeys((c for c in overlap_columns(options) if c.startswith("lesion")), _BOTH[options.empty])
+        scores |= {"lesion_hd95_mm": 0.0} if options.lesion_penalty_mm is not None else {}
+    return scores
 
 
 def _empty(predicted: bool, referenced: bool, options: MetricOptions) -> dict[str, Any]:
@@ -202,10 +211,12 @@ def _empty(predicted: bool, referenced: bool, options: MetricOptions) -> dict[st
         penalty = options.lesion_penalty_mm if column == "lesion_hd95_mm" else options.distance_penalty_mm
         row[column] = math.nan if penalty is None else 0.0 if both else penalty
     if both and options.lesions:
-        row |= dict.fromkeys(LESION_COUNTS, 0)
+        row |= dict.fromkeys((*LESION_COUNTS, *LESION_SIZES), 0)
     return row
 
 
+_BOTH = {"one": 1.0, "nan": math.nan, "zero": 0.0}
+"""What a ratio is where there is nothing on either side."""
 _REASONS = {
     "empty_both": "neither the reference nor the prediction has this structure",
     "empty_prediction": "the prediction has no voxel of this structure",

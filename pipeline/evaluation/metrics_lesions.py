@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,10 @@ from pipeline.evaluation.metrics_surface import surface_distances
 
 CONNECTIVITIES = {6: 1, 18: 2, 26: 3}
 """Neighbours of a voxel, and the rank that ``scipy.ndimage.generate_binary_structure`` calls it."""
+
+
+SIZES = ("small", "medium", "large")
+"""Classes of lesions by their volume, and of cases by that of their reference."""
 
 
 def neighbourhood(connectivity: int) -> np.ndarray:
@@ -28,6 +33,7 @@ def lesion_scores(
     min_ml: float = 0.0,
     penalty_mm: float | None = None,
     surface: str = "voxels",
+    sizes_ml: Sequence[float] = (0.1, 1.0),
 ) -> dict[str, float]:
     """Counts and scores over connected components.
 
@@ -47,15 +53,18 @@ def lesion_scores(
         connectivity: 6, 18 or 26 neighbours join a component.
         dilation: the reference is dilated so many times before its components are found, which joins neighbours into
             one lesion, and a predicted lesion may touch the dilated one (BraTS 2023: 3). Volumes stay undilated.
-        min_ml: reference lesions below this volume are not counted, nor are predicted lesions that touch only them
-            (BraTS 2023: 0.05).
+        min_ml: reference lesions of this volume or less are not counted, nor are predicted lesions that touch only
+            them (BraTS 2023: 0.05); 0 counts all.
         penalty_mm: HD95 of a missed or false lesion (BraTS 2023: 374).
         surface: the surface definition of the lesion HD95.
+        sizes_ml: a lesion is small below the first volume, large from the second on.
 
     Returns:
         ``lesions_reference`` R, ``lesions_predicted`` P, ``lesions_detected`` D, ``lesions_true`` T,
         ``lesion_precision``, ``lesion_recall``, ``lesion_f1``, ``lesion_dice``, ``lesion_hd95_mm``; a ratio with a zero
-        denominator is NaN.
+        denominator is NaN. The four counts for each class of size (``lesions_detected_small``): R and D by the size of
+        the reference lesion, P and T by that of the predicted one; and ``lesion_dice_small``: the mean Dice of the
+        reference lesions of the class, where a missed one is 0.
 
     Sources: Kuijf et al. 2019 (WMH challenge) for detection; Saluja et al., BraTS 2023 metrics, for the lesion Dice.
 
@@ -71,26 +80,46 @@ def lesion_scores(
     boxes, sizes = ndimage.find_objects(predicted), np.bincount(predicted[prediction], minlength=1)
     smallest = min_ml * 1000.0 / float(np.prod(spacing_mm))
     true, ignored = np.zeros(len(sizes), bool), np.zeros(len(sizes), bool)
-    dice, distances, detected = [], [], 0
+    found: list[tuple[int, bool, float]] = []
+    distances = []
     for index, box in enumerate(ndimage.find_objects(lesions), start=1):
         window = _grow(box, dilation, lesions.shape)
         lesion = lesions[window] == index
         reach = ndimage.binary_dilation(lesion, neighbourhood(18), iterations=dilation) if dilation else lesion
         size, touching = int(np.count_nonzero(lesion)), np.unique(predicted[window][reach])
         touching = touching[touching > 0]
-        if size < smallest:
+        if size <= smallest:
             ignored[touching] = True
             continue
         true[touching] = True
-        detected += bool(len(touching))
         # Every predicted voxel in the lesion belongs to a component that touches it.
-        dice.append(2.0 * int(np.count_nonzero(predicted[window][lesion])) / (size + int(sizes[touching].sum())))
+        dice = 2.0 * int(np.count_nonzero(predicted[window][lesion])) / (size + int(sizes[touching].sum()))
+        found.append((size, bool(len(touching)), dice))
         if penalty_mm is not None and len(touching):
             around = _union([box, *(boxes[t - 1] for t in touching)])
-            found = np.isin(predicted[around], touching), lesions[around] == index
-            distances.append(surface_distances(*found, spacing_mm, surface=surface).hausdorff_mm(95.0))
-    n_predicted = len(sizes) - 1 - int(np.count_nonzero(ignored & ~true))
-    return _summary(len(dice), n_predicted, detected, int(true.sum()), sum(dice), distances, penalty_mm)
+            pair = np.isin(predicted[around], touching), lesions[around] == index
+            distances.append(surface_distances(*pair, spacing_mm, surface=surface).hausdorff_mm(95.0))
+    counted = np.flatnonzero(~(ignored & ~true))[1:]
+    detected, total = sum(hit for _, hit, _ in found), sum(dice for _, _, dice in found)
+    scores = _summary(len(found), len(counted), detected, int(true.sum()), total, distances, penalty_mm)
+    bounds = np.asarray(sizes_ml) * 1000.0 / float(np.prod(spacing_mm))
+    return scores | _by_size(found, list(zip(sizes[counted], true[counted], strict=True)), bounds)
+
+
+def _by_size(
+    found: Sequence[tuple[int, bool, float]], predicted: Sequence[tuple[int, bool]], bounds: np.ndarray
+) -> dict[str, float]:
+    """Counts and mean Dice of each class of size, from (voxels, detected, Dice) and (voxels, true) of the lesions."""
+    scores: dict[str, float] = {}
+    for number, size in enumerate(SIZES):
+        here = [one for one in found if np.searchsorted(bounds, one[0], side="right") == number]
+        theirs = [one for one in predicted if np.searchsorted(bounds, one[0], side="right") == number]
+        scores[f"lesions_reference_{size}"] = len(here)
+        scores[f"lesions_predicted_{size}"] = len(theirs)
+        scores[f"lesions_detected_{size}"] = sum(hit for _, hit, _ in here)
+        scores[f"lesions_true_{size}"] = sum(bool(hit) for _, hit in theirs)
+        scores[f"lesion_dice_{size}"] = _ratio(sum(dice for _, _, dice in here), len(here))
+    return scores
 
 
 def _summary(
@@ -146,4 +175,4 @@ def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
 
 
 def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
+    return part / whole if whole else math.nan  # one object, so that equal rows compare equal

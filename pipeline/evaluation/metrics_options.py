@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.evaluation.metrics_lesions import CONNECTIVITIES
+from pipeline.evaluation.metrics_lesions import CONNECTIVITIES, SIZES
 from pipeline.evaluation.metrics_surface import SURFACES
 
 EMPTY_RULES = ("one", "nan", "zero")
@@ -27,7 +27,7 @@ class MetricOptions:
         surface: ``voxels`` or ``area``, see :mod:`pipeline.evaluation.metrics_surface`.
         distance_penalty_mm: what distances are when exactly one mask is empty (0 when both are); None leaves them out.
         connectivity: 6, 18 or 26 neighbours join the voxels of a lesion.
-        lesion_dilation, lesion_min_ml, lesion_penalty_mm: see
+        lesion_dilation, lesion_min_ml, lesion_penalty_mm, lesion_sizes_ml: see
             :func:`pipeline.evaluation.metrics_lesions.lesion_scores`.
         composites_in_mean: count a union whose every value is a structure by itself (whole = 1 + 2 beside 1 and 2) in
             ``mean_dice`` too; by default its voxels count once, in those structures.
@@ -49,6 +49,7 @@ class MetricOptions:
     lesion_dilation: int = 0
     lesion_min_ml: float = 0.0
     lesion_penalty_mm: float | None = None
+    lesion_sizes_ml: tuple[float, float] = (0.1, 1.0)
     composites_in_mean: bool = False
     include_background: bool = False
     resamples: int = 2000
@@ -64,10 +65,18 @@ class MetricOptions:
             raise ValueError(f"resamples is {self.resamples}; expected at least 2 (2000 are usual)")
         if self.lesion_dilation < 0 or self.lesion_min_ml < 0:
             raise ValueError("lesion_dilation and lesion_min_ml must not be negative; 0 switches them off")
+        if len(self.lesion_sizes_ml) != 2 or not 0 < self.lesion_sizes_ml[0] < self.lesion_sizes_ml[1]:
+            raise ValueError(f"lesion_sizes_ml are {self.lesion_sizes_ml}; expected two volumes, the smaller first")
 
     def conventions(self) -> dict[str, Any]:
         """The options, and in words what they mean; goes into every result file."""
-        return {**asdict(self), "tolerances_mm": list(self.tolerances_mm), **_WORDS, "empty_rule": _EMPTY[self.empty]}
+        return {
+            **asdict(self),
+            "tolerances_mm": list(self.tolerances_mm),
+            "lesion_sizes_ml": list(self.lesion_sizes_ml),
+            **_WORDS,
+            "empty_rule": _EMPTY[self.empty],
+        }
 
 
 _EMPTY = {
@@ -136,4 +145,7 @@ def surface_dice_columns(options: MetricOptions) -> list[str]:
 
 VOLUMES = ("volume_ml", "reference_ml", "volume_error_ml", "false_positive_ml")
 COUNTS = ("tp", "fp", "fn")
-LESION_COUNTS = ("lesions_reference", "lesions_predicted", "lesions_detected", "lesions_true")
+_LESIONS = ("reference", "predicted", "detected", "true")
+LESION_SIZES = tuple(f"lesions_{kind}_{size}" for kind in _LESIONS for size in SIZES)
+LESION_SIZE_DICE = tuple(f"lesion_dice_{size}" for size in SIZES)
+LESION_COUNTS = tuple(f"lesions_{kind}" for kind in _LESIONS)

@@ -140,6 +140,7 @@ def write_report(
     parts = {
         "distributions": _distributions(result),
         "sizes": size_charts(result),
+        "lesion_sizes": _lesion_sizes(result),
         "curves": curve_charts(curves) if curves else [],
         "reliability": reliability_charts(result.get("calibration")),
         "cases": [case | {"failing": case["case"] in failing} for case in cases],
@@ -151,6 +152,7 @@ def write_report(
             title=title,
             result=result,
             tiles=_tiles(result),
+            intervalled=figure(result["mean_dice_ci95"][0]) != figure(None),
             sections=_sections(result, parts),
             intervals={name: interval_text(s["dice"]["mean"], s["dice"]["ci95"]) for name, s in _items(result)},
             surface=_columns(result, "surface_dice"),
@@ -201,7 +203,7 @@ def _sections(result: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, 
     there = {"gates": result.get("gates"), "structures": True, "distributions": parts["distributions"]}
     there |= {
         "calibration": result.get("calibration"),
-        "sizes": parts["sizes"],
+        "sizes": parts["sizes"] or parts["lesion_sizes"],
         "curves": parts["curves"],
         "shown": parts["cases"],
     }
@@ -250,6 +252,13 @@ def _distributions(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     gates = [gate for gate in result.get("gates") or [] if gate["minimum"] is not None]
     charts = (distribution(result, c, label, gates=gates if c == "dice" else ()) for c, label in headings.items())
     return [chart for chart in charts if chart]
+
+
+def _lesion_sizes(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The lesions by size of each structure that comes in several pieces: three lesions in two cases, or more."""
+    strata = {name: summary.get("by_lesion_size") or {} for name, summary in _items(result)}
+    lesions = {name: sum(part["reference"] for part in classes.values()) for name, classes in strata.items()}
+    return {name: classes for name, classes in strata.items() if lesions[name] >= 1.5 * max(1, result["n_cases"])}
 
 
 def _surface_heading(column: str) -> str:

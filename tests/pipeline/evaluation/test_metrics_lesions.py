@@ -7,8 +7,11 @@ import math
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import ndimage
 
+from pipeline.evaluation.metrics import case_rows
 from pipeline.evaluation.metrics_lesions import lesion_scores
+from pipeline.evaluation.metrics_options import MetricOptions
 
 ONE = (1.0, 1.0, 1.0)
 
@@ -69,6 +72,90 @@ def test_small_reference_lesions_and_what_lies_only_on_them_are_left_out() -> No
     counts = [found[f"lesions_{name}"] for name in ("reference", "predicted", "detected", "true")]
     assert counts == [1, 2, 1, 1]
     assert_allclose(found["lesion_dice"], 0.5)
+
+
+def test_a_lesion_of_just_the_smallest_volume_is_left_out() -> None:
+    found = lesion_scores(_masks((0, 4), (10, 11)), _masks((0, 4), (10, 11)), ONE, min_ml=0.009)  # the second: 9 mm³
+    assert (found["lesions_reference"], found["lesions_predicted"]) == (1, 1)
+
+
+def test_classes_of_size_by_hand() -> None:
+    # At 1 mm³ a voxel, lesions of x = 2, 4 and 8 slices of 9 voxels hold 0.018, 0.036 and 0.072 ml. Bounds at 0.02 and
+    # 0.072 ml: the largest belongs to "large". Found: the first in half (Dice 2·9/(18 + 9) = 2/3), the last whole.
+    # The false lesion of 3 slices has 0.027 ml.
+    reference, prediction = _masks((0, 2), (10, 14), (20, 28)), _masks((0, 1), (16, 19), (20, 28))
+    found = lesion_scores(prediction, reference, ONE, sizes_ml=(0.02, 0.072))
+    for kind, counts in (
+        ("lesions_reference", (1, 1, 1)),
+        ("lesions_detected", (1, 0, 1)),
+        ("lesions_predicted", (1, 1, 1)),
+        ("lesions_true", (1, 0, 1)),
+        ("lesion_dice", (2 / 3, 0.0, 1.0)),
+    ):
+        assert_allclose([found[f"{kind}_{size}"] for size in ("small", "medium", "large")], counts, err_msg=kind)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_classes_of_size_add_up_to_the_whole(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (ndimage.gaussian_filter(rng.normal(size=(24, 24, 24)), 1.0) > 0.35 for _ in range(2))
+    found = lesion_scores(a, b, (1, 2, 3), sizes_ml=(0.03, 0.1), min_ml=0.01)
+    for kind in ("reference", "predicted", "detected", "true"):
+        parts = [found[f"lesions_{kind}_{size}"] for size in ("small", "medium", "large")]
+        assert sum(parts) == found[f"lesions_{kind}"]
+    dice = [
+        found[f"lesion_dice_{size}"] * found[f"lesions_reference_{size}"]
+        for size in ("small", "medium", "large")
+        if found[f"lesions_reference_{size}"]
+    ]
+    false = found["lesions_predicted"] - found["lesions_true"]
+    assert_allclose(sum(dice) / (found["lesions_reference"] + false), found["lesion_dice"])
+
+
+def _brats_2023(prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
+    """Lesion-wise Dice and HD95 as the challenge describes them, written down step by step over the whole volume."""
+    peer = pytest.importorskip("surface_distance", reason="pip install surface-distance to compare with it")
+    near, grow = ndimage.generate_binary_structure(3, 3), ndimage.generate_binary_structure(3, 2)
+    grown, _ = ndimage.label(ndimage.binary_dilation(reference, grow, iterations=3), near)
+    lesions, (components, _) = grown * reference, ndimage.label(prediction, near)
+    dice, distances, touched = [], [], set()
+    for lesion in range(1, lesions.max() + 1):
+        here = lesions == lesion
+        found = set(np.unique(components[ndimage.binary_dilation(here, grow, iterations=3)])) - {0}
+        touched |= found
+        if here.sum() * np.prod(spacing) <= 50:
+            continue
+        union = np.isin(components, list(found))
+        dice.append(2 * (union & here).sum() / (union.sum() + here.sum()))
+        apart = peer.compute_surface_distances(here, union, spacing)
+        distances.append(min(374.0, peer.compute_robust_hausdorff(apart, 95)))
+    false = len(set(range(1, components.max() + 1)) - touched)
+    if not dice and not false:
+        return 1.0, 0.0
+    total = len(dice) + false
+    return sum(dice) / total, (sum(distances) + 374.0 * false) / total
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_agrees_with_brats_2023(seed: int) -> None:
+    rng, spacing = np.random.default_rng(seed), (1.0, 1.0, 1.0)
+    fields = [ndimage.gaussian_filter(rng.normal(size=(40, 44, 36)), 1.6) for _ in range(2)]
+    reference = fields[0] > 2.4 * fields[0].std()
+    prediction = fields[0] + 0.7 * fields[1] > 2.5 * fields[0].std()
+    for mask in (reference, prediction):  # at the edge of the image a dilation may end, here it does not
+        mask[:4], mask[-4:], mask[:, :4], mask[:, -4:], mask[..., :4], mask[..., -4:] = [False] * 6
+    options = MetricOptions(lesion_dilation=3, lesion_min_ml=0.05, lesion_penalty_mm=374.0, surface="area")
+    row = case_rows("a", prediction.astype(np.uint8), reference.astype(np.uint8), spacing, {"s": 1}, options=options)[0]
+    assert_allclose((row["lesion_dice"], row["lesion_hd95_mm"]), _brats_2023(prediction, reference, spacing))
+
+
+def test_only_lesions_too_small_to_count_are_as_none() -> None:
+    reference = _masks((0, 1)).astype(np.uint8)
+    for rule, ratio in (("one", 1.0), ("zero", 0.0), ("nan", math.nan)):
+        options = MetricOptions(lesion_min_ml=0.05, lesion_penalty_mm=374.0, empty=rule)
+        row = case_rows("a", reference, reference, ONE, {"s": 1}, options=options)[0]
+        assert_allclose([row["lesion_dice"], row["lesion_f1"], row["lesion_hd95_mm"]], [ratio, ratio, 0.0])
+        assert row["dice"] == 1.0
 
 
 def test_only_false_lesions() -> None:
