@@ -233,6 +233,13 @@ def predict(keep: bool, **options: Any) -> int:
     type=FOLDER,
     help="YAML with rules by structure, applied to the predictions: {lesion: {min_ml: 0.02}}.",
 )
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any other convention of the metrics: surface=area, lesion_dilation=3, … (docs/metrics.md). Repeatable.",
+)
 @click.option("--resample", is_flag=True, help="Bring predictions on another grid onto the reference's.")
 @click.option("--ignore-unknown", is_flag=True, help="Take undeclared label values as background.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Cases at once.")
@@ -243,17 +250,15 @@ def score(
     structures: Sequence[str],
     empty: str,
     tolerances: Sequence[float],
+    settings: Sequence[str],
     **options: Any,
 ) -> int:
     """Score label maps in PREDICTIONS against those in REFERENCES; no model is needed."""
-    from pipeline.evaluation.metrics_options import MetricOptions
+    from pipeline.evaluation.metrics_options import read_options
     from pipeline.evaluation.score import score as run
     from pipeline.evaluation.score_pairs import parse_structures
 
-    try:
-        conventions = MetricOptions(empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
-    except ValueError as error:
-        raise RequestError(str(error)) from error
+    conventions = read_options(_pairs(settings, "--set"), empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
     given = parse_structures(structures) or None
     return run(predictions, references, output, structures=given, options=conventions, **options)
 

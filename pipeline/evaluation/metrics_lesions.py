@@ -14,6 +14,8 @@ CONNECTIVITIES = {6: 1, 18: 2, 26: 3}
 """Neighbours of a voxel, and the rank that ``scipy.ndimage.generate_binary_structure`` calls it."""
 
 
+LARGE = 1_000_000
+"""Boxes of more voxels than this are worked through with an eye on memory, smaller ones on time."""
 SIZES = ("small", "medium", "large")
 """Classes of lesions by their volume, and of cases by that of their reference."""
 
@@ -77,7 +79,7 @@ def lesion_scores(
     """
     lesions = _reference_lesions(reference, neighbourhood(connectivity), dilation)
     predicted = _components(prediction, neighbourhood(connectivity))
-    boxes, sizes = ndimage.find_objects(predicted), np.bincount(predicted[prediction], minlength=1)
+    boxes, sizes = ndimage.find_objects(predicted), _sizes(predicted)
     smallest = min_ml * 1000.0 / float(np.prod(spacing_mm))
     true, ignored = np.zeros(len(sizes), bool), np.zeros(len(sizes), bool)
     found: list[tuple[int, bool, float]] = []
@@ -86,8 +88,7 @@ def lesion_scores(
         window = _grow(box, dilation, lesions.shape)
         lesion = lesions[window] == index
         reach = ndimage.binary_dilation(lesion, neighbourhood(18), iterations=dilation) if dilation else lesion
-        size, touching = int(np.count_nonzero(lesion)), np.unique(predicted[window][reach])
-        touching = touching[touching > 0]
+        size, touching = int(np.count_nonzero(lesion)), _present(predicted[window], reach, len(sizes))
         if size <= smallest:
             ignored[touching] = True
             continue
@@ -144,14 +145,40 @@ def _summary(
 
 
 def _components(mask: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """The components of a mask, numbered from 1, in 2 bytes a voxel (4 if there are more than 65,535)."""
-    labels = np.empty(mask.shape, np.uint16)
-    try:
-        ndimage.label(mask, near, output=labels)
-    except RuntimeError:
-        labels = np.empty(mask.shape, np.int32)
-        ndimage.label(mask, near, output=labels)
+    """The components of a mask, numbered from 1, in as few bytes a voxel as their number takes (1, 2 or 4)."""
+    kinds = (np.uint8, np.uint16, np.int32) if mask.size > LARGE else (np.uint16, np.int32)
+    for kind in kinds:
+        labels = np.empty(mask.shape, kind)
+        try:
+            ndimage.label(mask, near, output=labels)
+            break
+        except RuntimeError:  # more components than this type can number
+            continue
     return labels
+
+
+def _sizes(components: np.ndarray) -> np.ndarray:
+    """The voxels of each component; of 0, which is none of them, whatever is left.
+
+    Slab by slab, since counting makes whole numbers of 8 bytes out of what it counts.
+    """
+    most = int(components.max(initial=0)) + 1
+    sizes = np.zeros(most, np.int64)
+    for slab in components:
+        sizes += np.bincount(slab.ravel(), minlength=most) if slab.any() else 0
+    return sizes
+
+
+def _present(components: np.ndarray, mask: np.ndarray, most: int) -> np.ndarray:
+    """The components that have a voxel in the mask, sorted; slab by slab where np.unique would copy and sort much."""
+    if mask.size <= LARGE:
+        found = np.unique(components[mask])
+        return found[found > 0]
+    seen = np.zeros(most, bool)
+    for slab, here in zip(components, mask, strict=True):
+        seen[slab[here]] = True
+    seen[0] = False
+    return np.flatnonzero(seen)
 
 
 def _reference_lesions(mask: np.ndarray, near: np.ndarray, dilation: int) -> np.ndarray:

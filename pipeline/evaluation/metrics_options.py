@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from pipeline.errors import RequestError
 from pipeline.evaluation.metrics_lesions import CONNECTIVITIES, SIZES
 from pipeline.evaluation.metrics_surface import SURFACES
 
@@ -94,6 +95,29 @@ _WORDS = {
     "hd95": "larger of the two directed 95th percentiles",
     "std": "sample standard deviation (n - 1)",
 }
+
+
+def read_options(settings: Mapping[str, str], **given: Any) -> MetricOptions:
+    """The options from texts by their name, over those ``given`` as values.
+
+    Raises:
+        RequestError: no such option, or a value that it does not take.
+
+    >>> read_options({"lesion_dilation": "3", "lesion_sizes_ml": "[0.05, 0.5]"}, empty="nan").lesion_sizes_ml
+    (0.05, 0.5)
+    """
+    import yaml
+
+    known = [field.name for field in fields(MetricOptions)]
+    for name in settings:
+        if name not in known:
+            raise RequestError(f"--set {name}: there is no such convention; known are {', '.join(known)}")
+    values = {name: yaml.safe_load(text) for name, text in settings.items()}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    try:
+        return MetricOptions(**{**given, **values})
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"--set {' '.join(f'{n}={t}' for n, t in settings.items())}: {error}") from error
 
 
 def foreground(structures: Structures, options: MetricOptions) -> dict[str, tuple[int, ...]]:

@@ -10,8 +10,9 @@ import torch
 from monai.metrics import compute_dice, compute_iou
 from numpy.testing import assert_allclose
 
+from pipeline.errors import RequestError
 from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.metrics_options import MetricOptions, overlap_columns
+from pipeline.evaluation.metrics_options import MetricOptions, overlap_columns, read_options
 
 SPACING = (1.0, 2.0, 3.0)
 
@@ -207,11 +208,26 @@ def test_bad_input_is_named(prediction: np.ndarray, spacing: tuple[float, ...], 
         {"resamples": 1},
         {"lesion_dilation": -1},
         {"lesion_min_ml": -0.1},
+        {"lesion_sizes_ml": (1.0, 0.1)},
+        {"lesion_sizes_ml": (0.1,)},
     ],
 )
 def test_bad_options_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
         MetricOptions(**wrong)
+
+
+def test_options_from_texts() -> None:
+    found = read_options({"lesion_dilation": "3", "surface": "area", "lesion_sizes_ml": "[0.05, 2]"}, empty="nan")
+    assert found == MetricOptions(empty="nan", lesion_dilation=3, surface="area", lesion_sizes_ml=(0.05, 2))
+    for name, text, message in (
+        ("lesion_dilatation", "3", "there is no such convention; known are empty, tolerances_mm"),
+        ("surface", "mesh", "expected one of voxels, area"),
+        ("lesion_dilation", "many", "lesion_dilation=many"),
+        ("resamples", "1", "expected at least 2"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            read_options({name: text})
 
 
 def test_conventions_state_the_rule_and_the_tolerance() -> None:

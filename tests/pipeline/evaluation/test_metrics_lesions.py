@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -167,6 +168,29 @@ def test_only_false_lesions() -> None:
         50,
     )
     assert math.isnan(found["lesion_recall"])
+
+
+@pytest.mark.parametrize("dilation", [0, 1])
+def test_large_boxes_take_another_way_to_the_same_figures(dilation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (ndimage.gaussian_filter(rng.normal(size=(40, 40, 40)), 0.8) > 0.45 for _ in range(2))
+    plain = lesion_scores(a, b, ONE, dilation=dilation)
+    assert plain["lesions_reference"] > 255 or dilation  # more than the first type that is tried can number
+    monkeypatch.setattr("pipeline.evaluation.metrics_lesions.LARGE", 0)
+    assert lesion_scores(a, b, ONE, dilation=dilation) == plain
+
+
+def test_memory_stays_under_six_bytes_a_voxel() -> None:
+    # Two balls that fill half of the volume: masks, crops, components and surfaces are all as large as the volume.
+    axes = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in (160, 150, 120)], indexing="ij", sparse=True)
+    ball = sum(axis**2 for axis in axes) < 0.9
+    maps = [(ball + 0).astype(np.uint8), np.roll(ball, 3, 0).astype(np.uint8)]
+    case_rows("a", *(m[:20] for m in maps), ONE, {"s": 1})  # tables and libraries are loaded
+    tracemalloc.start()
+    case_rows("a", *maps, ONE, {"s": 1})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * ball.size
 
 
 def test_more_lesions_than_two_bytes_can_number() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from pipeline.cli import main
 from pipeline.errors import RequestError
 from pipeline.evaluation.metrics_options import MetricOptions
 from pipeline.evaluation.score import LabelMap, label_values, on_grid, score
@@ -87,7 +88,21 @@ def _change(labels: np.ndarray, affine: np.ndarray = AFFINE) -> Any:
     return lambda folders: _save(folders[0] / "b_seg.nii.gz", labels, affine)
 
 
+def _bytes(content: bytes | None) -> Any:
+    """Writes ``content`` in place of a prediction, or only the first half of what it was."""
+
+    def spoil(folders: tuple[Path, Path]) -> None:
+        path = folders[0] / "b_seg.nii.gz"
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+
+    return spoil
+
+
 FAULTS = {
+    "half a file": (_bytes(None), "b_seg.nii.gz"),
+    "no bytes": (_bytes(b""), "b_seg.nii.gz"),
+    "another format": (_bytes(b"\x89PNG and more"), "b_seg.nii.gz"),
     "missing": (lambda folders: (folders[0] / "b_seg.nii.gz").unlink(), "no prediction"),
     "truncated": (_truncate, "b_seg.nii.gz"),
     "reference truncated": (_truncate_reference, "reference: "),
@@ -158,6 +173,17 @@ def test_options_reach_the_figures(folders: tuple[Path, Path], tmp_path: Path) -
     assert "surface_dice_2mm" in result["structures"]["core"]
     assert "lesion_f1" not in result["structures"]["core"]
     assert result["conventions"]["empty"] == "zero"
+
+
+def test_conventions_from_the_command_line(folders: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+    given = ["score", *map(str, folders), "--structure", "core=1", "--structure", "edge=2"]
+    for more, status in ((["--set", "surface=area", "--set", "lesion_dilation=1"], 0), (["--set", "surfaces=area"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            main([*given, *more, "--output", str(tmp_path / str(status))])
+        assert ended.value.code == status
+    stated = json.loads((tmp_path / "0" / "metrics.json").read_text())["conventions"]
+    assert (stated["surface"], stated["lesion_dilation"]) == ("area", 1)
+    assert "no such convention" in capsys.readouterr().err
 
 
 def test_number_of_workers_changes_nothing(folders: tuple[Path, Path], tmp_path: Path) -> None:
