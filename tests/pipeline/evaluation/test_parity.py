@@ -91,6 +91,14 @@ def test_simpleitk(seed: int) -> None:
         assert_allclose(row["iou"], overlap.GetJaccardCoefficient(value), rtol=1e-12)
         assert_allclose(1 - row["precision"], overlap.GetFalseDiscoveryRate(value), rtol=1e-9, atol=1e-12)
         assert_allclose(1 - row["recall"], overlap.GetFalseNegativeError(value), rtol=1e-9, atol=1e-12)
+        masks = [
+            sitk.GetImageFromArray((m == value).astype(np.uint8).transpose(2, 1, 0)) for m in (reference, prediction)
+        ]
+        for mask in masks:
+            mask.SetSpacing(SPACING)
+        apart = sitk.HausdorffDistanceImageFilter()
+        apart.Execute(*masks)
+        assert_allclose(row["hd_mm"], apart.GetHausdorffDistance(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
