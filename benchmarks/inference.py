@@ -1,37 +1,108 @@
-"""Whole-scan inference, from array to labels: DenseInferer beside MONAI's HighResNet under SlidingWindowInferer.
+r"""Whole-scan inference, from array to labels: DenseInferer beside MONAI's HighResNet under SlidingWindowInferer.
 
-Each contender runs in a process of its own, so that its peak memory is its own; both get the same random scan. Prints
-seconds, peak memory and the ratio.
+Each contender runs in a process of its own, so that its peak memory is its own; all get the same scan. Printed are,
+for each: seconds, peak memory, effective TFLOP/s (the multiplications and additions of the network's convolutions in
+one pass over the scan, whatever was computed twice, by the seconds), the share of voxels whose label is that of this
+project's float32 pass, and the ratio of the times to ours.
 
-    python benchmarks/inference.py --size 96 96 80 --precision auto
-    python benchmarks/inference.py --size 240 240 155 --only ours        (memory of a whole scan)
+    python benchmarks/inference.py --size 96 96 80
+    python benchmarks/inference.py --size 240 240 155 --contenders auto float32 monai
+    python benchmarks/inference.py --size 240 240 155 --network deepmedic --contenders auto float32
+    python benchmarks/inference.py --size 240 240 155 --classes 50 --memory-gb 0.8 --contenders auto
+    python benchmarks/inference.py --size 240 240 155 --device cuda \
+        --contenders auto float32 bfloat16 float16 monai monai-amp
+    python benchmarks/inference.py --run RUN --scan SCAN --contenders auto float32
+
+Labels of random weights lie close to their borders everywhere, so that rounding shows more than in a trained network:
+the agreement that counts is that of a trained run on a scan (``--run``, ``--scan``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import torch
+# Run as a script, this file's own folder comes first on the path, and ``import losses`` would find losses.py beside it.
+sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+OURS = ("auto", "float32", "bfloat16", "float16")
+PEERS = ("monai", "monai-amp")
+Run = Callable[[torch.Tensor], torch.Tensor]
 
 
 def measure(contender: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run one contender in this process: seconds of the scan and peak memory in GB."""
+    """Run one contender in this process; its labels go to ``arguments.labels``."""
     torch.manual_seed(0)
-    image = torch.randn(1, arguments.channels, *arguments.size)
     device = torch.device(arguments.device)
+    image, network = subject(arguments, device)
     before = peak_gb(device)
-    run = ours(arguments, device) if contender == "ours" else peer(arguments, device)
-    if arguments.warm_up:
-        run(image[..., : image.shape[2] // 2, : image.shape[3] // 2, : image.shape[4] // 2])
+    notes: dict[str, Any] = {}
+    if contender in PEERS:
+        run = peer(image, classes_of(network, image), contender == "monai-amp", device)
+    else:
+        run = ours(network, contender, arguments, device, notes)
+    if arguments.warm_up or device.type == "cuda":
+        run(image if device.type == "cuda" else image[..., : image.shape[2] // 2, : image.shape[3] // 2, :])
     began = time.perf_counter()
-    run(image)
-    return {"seconds": time.perf_counter() - began, "peak_gb": peak_gb(device), "before_gb": before}
+    labels = run(image)
+    seconds = time.perf_counter() - began
+    np.save(arguments.labels, labels.numpy().astype(np.uint8))
+    flops = pass_flops(network, image.shape)
+    return {"seconds": seconds, "peak_gb": peak_gb(device), "before_gb": before, "tflop": flops / 1e12, "notes": notes}
+
+
+def subject(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, torch.nn.Module]:
+    """The scan (1, C, *size) on the CPU and the network on its device: a trained run's, or random ones."""
+    from pipeline.device import place_network
+
+    if arguments.run:
+        from pipeline.datalist import find_scans
+        from pipeline.inference.segment import Segmenter
+
+        segmenter = Segmenter(arguments.run, device=str(device))
+        (item, *_) = find_scans(arguments.scan, segmenter.config["channels"])
+        return segmenter.read(item)["image"].as_tensor()[None], segmenter.network
+    import networks
+
+    kind = {"highresnet": networks.HighResNet, "deepmedic": networks.DeepMedic}[arguments.network]
+    network = place_network(kind(in_channels=arguments.channels, out_channels=arguments.classes), device).eval()
+    return torch.randn(1, arguments.channels, *arguments.size), network
+
+
+def classes_of(network: torch.nn.Module, image: torch.Tensor) -> int:
+    """Classes that a network tells apart."""
+    from networks import geometry_of
+
+    block = torch.zeros(1, image.shape[1], *geometry_of(network).minimum, device=next(network.parameters()).device)
+    with torch.no_grad():
+        return int(network(block).shape[1])
+
+
+def pass_flops(network: torch.nn.Module, shape: torch.Size) -> float:
+    """Operations of the convolutions in one pass over the scan, counted from shapes alone."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from networks import geometry_of
+
+    geometry = geometry_of(network)
+    size = geometry.input_size(list(shape[2:]))
+    counted = geometry.output_size(size)
+    shadow = network.to("meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shadow(torch.zeros(1, shape[1], *size, device="meta"))
+    return float(counter.get_total_flops()) * math.prod(shape[2:]) / math.prod(counted)
 
 
 def peak_gb(device: torch.device) -> float:
@@ -41,65 +112,93 @@ def peak_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def ours(arguments: argparse.Namespace, device: torch.device) -> Any:
-    """The project's network under DenseInferer, labels out."""
-    import networks
-    from pipeline.device import place_network, select_precision
+def ours(
+    network: torch.nn.Module, precision: str, arguments: argparse.Namespace, device: torch.device, notes: dict[str, Any]
+) -> Run:
+    """The network under DenseInferer, labels out; ``notes`` gets what the inferer decided."""
+    from networks import geometry_of
+    from pipeline.device import select_precision
     from pipeline.inference.dense import DenseInferer
 
-    kind = {"highresnet": networks.HighResNet, "deepmedic": networks.DeepMedic}[arguments.network]
-    network = place_network(kind(in_channels=arguments.channels, out_channels=arguments.classes), device).eval()
-    precision = select_precision(arguments.precision, device)
-    inferer = DenseInferer(network.geometry, precision=precision, reduce="labels", memory_gb=arguments.memory_gb)
-    return lambda image: inferer(image, network)
-
-
-def peer(arguments: argparse.Namespace, device: torch.device) -> Any:
-    """MONAI's HighResNet, 96³ windows at overlap 0.5 in float32, argmax of the class map."""
-    from monai.inferers import SlidingWindowInferer
-    from monai.networks.nets import HighResNet
-
-    network = HighResNet(3, arguments.channels, arguments.classes).to(device).eval()
-    inferer = SlidingWindowInferer(
-        (96, 96, 96), sw_batch_size=1, overlap=0.5, mode="gaussian", sw_device=device, device="cpu"
+    chosen = select_precision(precision, device)
+    inferer = DenseInferer(
+        geometry_of(network), precision=chosen, mode="exact", reduce="labels", memory_gb=arguments.memory_gb
     )
 
     def run(image: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return inferer(image, network).argmax(1)
+        labels = inferer(image, network)[0, 0]
+        notes.update(inferer.notes, precision=str(chosen.dtype).removeprefix("torch."))
+        return labels
 
     return run
 
 
+def peer(image: torch.Tensor, classes: int, amp: bool, device: torch.device) -> Run:
+    """MONAI's HighResNet, 96³ windows at overlap 0.5, argmax of the class map; float32 or under autocast."""
+    from monai.inferers import SlidingWindowInferer
+    from monai.networks.nets import HighResNet
+
+    network = HighResNet(3, image.shape[1], classes).to(device).eval()
+    inferer = SlidingWindowInferer(
+        (96, 96, 96), sw_batch_size=1, overlap=0.5, mode="gaussian", sw_device=device, device="cpu"
+    )
+    context = torch.autocast(device.type, torch.float16 if device.type == "cuda" else torch.bfloat16, enabled=amp)
+
+    def run(image: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), context:
+            return inferer(image, network)[0].argmax(0)
+
+    return run
+
+
+def spawn(contender: str, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """Measure a contender in a process of its own: its figures and labels."""
+    path = folder / f"{contender}.npy"
+    command = [sys.executable, __file__, *sys.argv[1:], "--in-process", contender, "--labels", str(path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1]), np.load(path)
+
+
 def main() -> None:
-    """Parse, run both, print."""
+    """Parse, run the contenders, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=3, default=(96, 96, 80))
     parser.add_argument("--channels", type=int, default=2)
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--network", choices=("highresnet", "deepmedic"), default="highresnet")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--run", type=Path, help="a trained run, in place of random weights")
+    parser.add_argument("--scan", type=Path, help="a scan for --run")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--memory-gb", type=float, default=None)
-    parser.add_argument("--warm-up", action="store_true", help="run an eighth of the scan first")
-    parser.add_argument("--only", choices=("ours", "monai"))
-    parser.add_argument("--in-process", choices=("ours", "monai"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-gb", type=float, default=None, help="of activations; decides the tiling")
+    parser.add_argument("--warm-up", action="store_true", help="run a quarter of the scan first (CUDA: always, whole)")
+    parser.add_argument("--contenders", nargs="+", choices=(*OURS, *PEERS), default=["auto", "float32", "monai"])
+    parser.add_argument("--in-process", choices=(*OURS, *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--labels", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.run and not arguments.scan:
+        parser.error("--run needs --scan")
     if arguments.in_process:
         print(json.dumps(measure(arguments.in_process, arguments)))
         return
-    rows = {}
-    for contender in [arguments.only] if arguments.only else ["ours", "monai"]:
-        command = [sys.executable, __file__, *sys.argv[1:], "--in-process", contender]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows[contender] = json.loads(done.stdout.splitlines()[-1])
-        found = rows[contender]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {contender: spawn(contender, Path(folder)) for contender in arguments.contenders}
+    show(rows)
+
+
+def show(rows: dict[str, tuple[dict[str, Any], np.ndarray]]) -> None:
+    """A line for each contender; ratios are to the first of ours."""
+    base = next((rows[name][0]["seconds"] for name in rows if name in OURS), None)
+    for name, (found, labels) in rows.items():
+        who = f"rarevox {name}" if name in OURS else name
+        rate = f", {found['tflop'] / found['seconds']:.2f} TFLOP/s" if name in OURS else ""
+        agreed = ""
+        if "float32" in rows and name in OURS and name != "float32":
+            agreed = f", labels of float32 in {100 * np.mean(labels == rows['float32'][1]):.3f} % of voxels"
+        ratio = f", {found['seconds'] / base:.1f} x ours" if base and name in PEERS else ""
         print(
-            f"{contender:6} {arguments.network if contender == 'ours' else 'highresnet'} {tuple(arguments.size)}: "
-            f"{found['seconds']:.1f} s, peak {found['peak_gb']:.2f} GB ({found['before_gb']:.2f} before the network)"
+            f"{who:16} {'x'.join(map(str, labels.shape))}: {found['seconds']:.2f} s, peak {found['peak_gb']:.2f} GB "
+            f"({found['before_gb']:.2f} before the pass){rate}{agreed}{ratio} {found['notes'] or ''}"
         )
-    if len(rows) == 2:
-        print(f"MONAI / ours: {rows['monai']['seconds'] / rows['ours']['seconds']:.1f}× the time")
 
 
 if __name__ == "__main__":
