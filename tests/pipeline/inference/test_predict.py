@@ -89,6 +89,26 @@ def test_the_way_back_does_not_depend_on_how_the_file_stores_its_axes(
     assert np.array_equal(permuted, plain.transpose(2, 0, 1))
 
 
+def test_an_oblique_scan_comes_back_on_its_own_grid(run_dir: Path, task_dir: Path, tmp_path: Path) -> None:
+    """Turned by 20° about two axes in space, the voxels are the same, and so are their labels."""
+    plain = nib.load(task_dir / "imagesTr" / "case_02.nii.gz")
+    a, b = np.deg2rad(20), np.deg2rad(-20)
+    turn = np.eye(4)
+    turn[:3, :3] = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
+    )
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    nib.save(plain, scans / "plain.nii.gz")
+    oblique = nib.Nifti1Image(np.asarray(plain.dataobj), turn @ plain.affine)
+    nib.save(oblique, scans / "oblique.nii.gz")
+    assert predict(run_dir, [scans], tmp_path / "out", device="cpu") == 0
+    straight, turned = (nib.load(tmp_path / "out" / f"{name}_seg.nii.gz") for name in ("plain", "oblique"))
+    assert np.array_equal(turned.affine, nib.load(scans / "oblique.nii.gz").affine)
+    assert np.asarray(straight.dataobj).any()
+    assert np.array_equal(straight.dataobj, turned.dataobj)
+
+
 def test_the_bundle_gives_the_same_labels(run_dir: Path, scans: Path, predictions: Path, tmp_path: Path) -> None:
     good = tmp_path / "good"
     good.mkdir()
