@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from pipeline.cases import Case, Source, named_subject, stem
+from pipeline.cases import Case, Fault, Source, named_subject, stem
 from pipeline.composites import Composites, labels_and_unions
 from pipeline.errors import RequestError
 from pipeline.files import read_json
@@ -19,7 +19,8 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     """A Medical Segmentation Decathlon task folder, or an nnU-Net raw folder, from its ``dataset.json``.
 
     Decathlon names files in ``training`` and labels as ``{"1": "Liver"}``; nnU-Net (version 2) has ``channel_names``,
-    labels as ``{"liver": 1}``, and one file per channel with the suffix ``_0000``. Its regions (``{"whole": [1, 2]}``)
+    labels as ``{"liver": 1}``, and one file per channel with the suffix ``_0000``, or names the files of each case in
+    ``dataset`` (``{"case": {"images": [...], "label": ...}}``). Its regions (``{"whole": [1, 2]}``)
     become composites.
 
     Raises:
@@ -34,16 +35,30 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     if len(set(channels)) < len(channels):  # two sequences of the same modality
         channels = tuple(f"{name}_{number}" for number, name in enumerate(channels))
     labels, composites = _named_labels(content["labels"], file)
-    if "channel_names" in content or not content.get("training"):
+    cases: tuple[Case, ...]
+    faults: tuple[Fault, ...] = ()
+    if isinstance(content.get("dataset"), dict):
+        kind = "nnU-Net raw folder"
+        cases = tuple(_nnunet_case(folder, name, entry, file, subject) for name, entry in content["dataset"].items())
+    elif "channel_names" in content or not content.get("training"):
         found = pair_folders(folder, folder / "imagesTr", folder / "labelsTr", subject=subject)
         if found.channels and len(found.channels) > 1 and len(found.channels) != len(channels):
             raise RequestError(f"{file} names {len(channels)} channels; imagesTr holds {len(found.channels)} a case")
         kind = "nnU-Net raw folder" if "channel_names" in content else "Decathlon folder without a training list"
         cases, faults = found.cases, found.faults
     else:
-        kind, faults = "Medical Segmentation Decathlon task", ()
+        kind = "Medical Segmentation Decathlon task"
         cases = tuple(_decathlon_case(folder, entry, file, subject) for entry in content["training"])
     return Source(str(content.get("name", folder.name)), folder, channels, labels, cases, faults, kind, composites)
+
+
+def _nnunet_case(folder: Path, name: str, entry: Any, file: Path, subject: str | None) -> Case:
+    if not isinstance(entry, dict) or not isinstance(entry.get("images"), list) or "label" not in entry:
+        raise RequestError(
+            f'"dataset" in {file} must give {{"images": [...], "label": …}} for {name}; it holds {entry!r}'
+        )
+    images = tuple(folder / image for image in entry["images"])
+    return Case(name, images, folder / entry["label"], None, named_subject(name, subject))
 
 
 def _decathlon_case(folder: Path, entry: Any, file: Path, subject: str | None) -> Case:

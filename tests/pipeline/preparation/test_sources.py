@@ -92,6 +92,21 @@ class TestNnunetRaw:
         assert [(f.case, f.check, f.severity) for f in source.faults] == [("b", "missing-channel", "error")]
         assert "_0000" in source.faults[0].message
 
+    def test_files_named_one_by_one(self, tmp_path: Path) -> None:
+        touch(tmp_path, "elsewhere/x.nrrd", "elsewhere/y.nrrd", "seg/x.nrrd")
+        row = {"images": ["elsewhere/x.nrrd", "elsewhere/y.nrrd"], "label": "seg/x.nrrd"}
+        content = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"lesion": 1}, "file_ending": ".nrrd"}
+        write(tmp_path / "dataset.json", content | {"dataset": {"a": row}})
+        source = find_cases(tmp_path)
+        assert source.channels == ("T1", "T2")
+        assert found(source, tmp_path) == {"a": (["elsewhere/x.nrrd", "elsewhere/y.nrrd"], "seg/x.nrrd")}
+
+    def test_a_case_without_its_files_names(self, tmp_path: Path) -> None:
+        content = {"channel_names": {"0": "T1"}, "labels": {"lesion": 1}, "dataset": {"a": {"label": "b"}}}
+        write(tmp_path / "dataset.json", content)
+        with pytest.raises(RequestError, match=r'"dataset" in .* must give .* for a;'):
+            find_cases(tmp_path)
+
 
 class TestParallelFolders:
     @pytest.mark.parametrize("options", [{}, {"images": "images", "labels": "labels"}])

@@ -1,0 +1,84 @@
+"""Every format of a scan, through prepare: one content, one hash; unusable DICOM folders have their reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+
+from pipeline.errors import RequestError
+from pipeline.preparation.prepare import prepare
+from tests.transforms.test_dicom import COLUMN, NORMAL, write_series
+from transforms.reader import read_scan
+
+from .test_prepare import written
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@pytest.fixture
+def voxels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 1000, (7, 6, 5)).astype(np.int16)
+
+
+def label_of(voxels: np.ndarray) -> np.ndarray:
+    label = np.zeros(voxels.shape, np.uint8)
+    label[2:4, 2:4, 2] = 1
+    return label
+
+
+def write(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """By nibabel for NIfTI, by SimpleITK for the others: x and y of the affine change sign there."""
+    path.parent.mkdir(exist_ok=True)
+    if ".nii" in path.name:
+        nib.save(nib.Nifti1Image(array, affine), path)
+        return
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array.T))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((affine[:3, :3] / spacing * [[-1], [-1], [1]]).reshape(-1).tolist())
+    image.SetOrigin([-affine[0, 3], -affine[1, 3], affine[2, 3]])
+    SimpleITK.WriteImage(image, str(path))
+
+
+def test_all_formats_are_one_scan(tmp_path: Path, voxels: np.ndarray) -> None:
+    """An oblique DICOM series, and the same voxels in every file format with labels in another one."""
+    source = tmp_path / "source"
+    (source / "images").mkdir(parents=True)
+    affine = read_scan(write_series(source / "images" / "dicom", voxels)).affine
+    write(source / "labels" / "dicom.nrrd", label_of(voxels), affine)
+    for number, suffix in enumerate(SUFFIXES):
+        write(source / "images" / f"c{number}{suffix}", voxels, affine)
+        write(source / "labels" / f"c{number}{SUFFIXES[number - 1]}", label_of(voxels), affine)
+    assert prepare(source, tmp_path / "out", holdout=0, folds=1) == 0
+    rows = written(tmp_path / "out", "fingerprint.json")["per_case"]
+    assert len(rows) == 6
+    assert len({row["sha256"] for row in rows}) == 1
+    faults = written(tmp_path / "out", "rejected.json")["faults"]
+    assert {(row["case"], row["check"]) for row in faults} == {
+        (name, "duplicate-content") for name in ("c1", "c2", "c3", "c4", "dicom")
+    }
+
+
+def test_an_unusable_series_is_told_with_its_reason(tmp_path: Path, voxels: np.ndarray) -> None:
+    source = tmp_path / "source"
+    (source / "images").mkdir(parents=True)
+    place = source / "images"
+    steps = np.arange(5)[:, None]
+    write_series(place / "good", voxels)
+    write_series(place / "gap", voxels, np.array([0, 1, 2, 4, 5])[:, None] * 2.5 * NORMAL)
+    write_series(place / "tilt", voxels, steps * (2.5 * NORMAL + 0.5 * COLUMN))
+    write_series(write_series(place / "mixed", voxels), voxels, series="1.2.4", prefix="t")
+    affine = read_scan(place / "good").affine
+    for name in ("good", "gap", "tilt", "mixed"):
+        write(source / "labels" / f"{name}.nii.gz", label_of(voxels), affine)
+    with pytest.raises(RequestError, match="3 of 4 cases have errors"):
+        prepare(source, tmp_path / "out")
+    found = {row["case"]: row for row in written(tmp_path / "out", "rejected.json")["faults"]}
+    assert {row["check"] for row in found.values()} == {"dicom-series"}
+    assert "slices are missing" in found["gap"]["message"]
+    assert "gantry tilt" in found["tilt"]["message"]
+    assert "expected one DICOM series" in found["mixed"]["message"]
