@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def write_report(
     result: Mapping[str, Any],
     *,
     title: str,
-    cases_images: Sequence[CaseImages] = (),
+    cases_images: Iterable[CaseImages] = (),
     structures: Mapping[str, Any] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     context: Mapping[str, Any] | None = None,
@@ -128,14 +128,15 @@ def write_report(
         path: the ``.html`` file, written atomically.
         result: of :func:`pipeline.evaluation.aggregate.aggregate` (or read back from ``metrics.json``).
         title: the heading.
-        cases_images: the cases to draw, usually those of :func:`shown_cases`.
+        cases_images: the cases to draw, those of :func:`shown_cases` or some of them; taken one by one, so that a
+            generator holds only one case in memory.
         structures: name → value or values, for the outlines; None takes those of the result.
         curves: ``train`` and ``validation`` records, see :func:`pipeline.evaluation.charts.curve_charts`.
         context: what else the reader should know, name → text (network, data, command).
     """
     why, failing = shown_cases(result), failing_cases(result)
     structures = structures or result["conventions"]["structure_values"]
-    limit = min(MAX_BYTES, PAGE_BYTES // max(1, len(cases_images)))
+    limit = min(MAX_BYTES, PAGE_BYTES // max(1, len(why)))
     cases = [_case(images, result, structures, why.get(images.case, ""), limit) for images in cases_images]
     parts = {
         "distributions": _distributions(result),

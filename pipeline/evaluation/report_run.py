@@ -28,13 +28,13 @@ def write_run_report(
         context: name → text, shown in the report.
     """
     by_name = {str(case["case"]): case for case in cases}
-    shown = [case_images(by_name[name], folder) for name in shown_cases(result) if name in by_name]
+    shown = (case_images(by_name[name], folder) for name in shown_cases(result) if name in by_name)
     title = f"{context['network']} on {context['dataset']}, section {context['section']}"
     return write_report(
         folder / "report.html",
         result,
         title=title,
-        cases_images=[images for images in shown if images is not None],
+        cases_images=(images for images in shown if images is not None),
         structures=result["conventions"].get("structure_values"),
         curves=curves(run),
         context=context,

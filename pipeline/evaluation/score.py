@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from pipeline.evaluation.score_pairs import MATCHING, Pairs, dataset_structures,
 from pipeline.files import claim_folder
 from transforms.clean import clean_labels, read_rules
 from transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.report import CaseImages
 
 Row = dict[str, Any]
 Rules = Mapping[int, Mapping[str, Any]]
@@ -273,19 +276,24 @@ def _grid(labels: LabelMap) -> str:
 
 def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, rules: Rules) -> None:
     """The report, with the best, median, worst and failing cases drawn from the label maps alone."""
-    from pipeline.evaluation.report import CaseImages, shown_cases, write_report
+    from pipeline.evaluation.report import shown_cases, write_report
 
-    images = []
-    for case in shown_cases(result):
-        prediction_path, reference_path = pairs.matched[case]
-        try:
-            reference = read_label_map(reference_path)
-        except ValueError:
-            continue  # it is in the list of failures, with the reason
-        prediction = None
-        with suppress(ValueError):
-            if prediction_path is not None:
-                prediction = on_grid(read_label_map(prediction_path), reference, resample=True)
-                prediction = _cleaned(prediction, rules, reference) if rules else prediction
-        images.append(CaseImages(case, None, prediction, reference.array, reference.affine))
-    write_report(output / "report.html", result, title="Score", cases_images=images)
+    shown = (_case_images(case, pairs.matched[case], rules) for case in shown_cases(result))
+    write_report(output / "report.html", result, title="Score", cases_images=(one for one in shown if one is not None))
+
+
+def _case_images(case: str, pair: tuple[Path | None, Path], rules: Rules) -> CaseImages | None:
+    """The label maps of a case, without an image; None without a readable reference, which is in the failures."""
+    from pipeline.evaluation.report import CaseImages
+
+    prediction_path, reference_path = pair
+    try:
+        reference = read_label_map(reference_path)
+    except ValueError:
+        return None
+    prediction = None
+    with suppress(ValueError):
+        if prediction_path is not None:
+            prediction = on_grid(read_label_map(prediction_path), reference, resample=True)
+            prediction = _cleaned(prediction, rules, reference) if rules else prediction
+    return CaseImages(case, None, prediction, reference.array, reference.affine)
