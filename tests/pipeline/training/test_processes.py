@@ -1,0 +1,112 @@
+"""Two processes over gloo: the same training as one with the double batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import RequestError
+from pipeline.training import processes
+from pipeline.training.checkpoint import load_tensors
+from pipeline.training.run_log import read_rows
+
+STEPS = 8
+COMMON = (
+    "network_def#width=4",
+    "network_def#norm=instance",
+    "patch_size=[16,16,16]",
+    "epoch_length=5",
+    "precision#name=float32",
+    "augmentation#transforms=[]",
+)
+CONFIG = """
+optimizer: { _target_: torch.optim.SGD, params: "$@network.parameters()", lr: 0.05, momentum: 0.9 }
+ema_decay: 0.9
+"""
+
+
+def command(dataset: Path, run: Path, batch: int, *extra: str) -> list[str]:
+    config = run.parent / "config.yaml"
+    config.write_text(CONFIG)
+    settings = [part for setting in (*COMMON, f"batch_size={batch}") for part in ("--set", setting)]
+    fixed = ["train", str(dataset), "--output", str(run), "--device", "cpu"]
+    return [*fixed, *extra] if "--resume" in extra else [*fixed, "--config", str(config), *settings, *extra]
+
+
+def start(processes: int, arguments: Sequence[str], signal_at: int = 0) -> subprocess.CompletedProcess[str]:
+    tool = str(Path(__file__).with_name("two_processes.py"))
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    line = [sys.executable, *(several if processes > 1 else []), tool, str(signal_at), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600)
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(run / "logs" / "train.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def pair(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process with batches of 4 in ``one``, two with batches of 2 in ``two``."""
+    folder = tmp_path_factory.mktemp("pair")
+    for name, number, batch in (("one", 1, 4), ("two", 2, 2)):
+        done = start(number, command(dataset_dir, folder / name, batch, "--iterations", str(STEPS)))
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_two_processes_train_as_one_with_the_double_batch(pair: Path) -> None:
+    """Losses of every step, all weights, their average, and the counts of the patches."""
+    one, two = (losses(pair / name) for name in ("one", "two"))
+    assert len(two) == STEPS
+    assert one[0] != pytest.approx(one[-1], rel=1e-3)
+    assert two == pytest.approx(one, rel=1e-5)
+    single, double = (load_tensors(pair / name / "models" / "last.pt") for name in ("one", "two"))
+    for part in ("network", "ema"):
+        a, b = (torch.cat([tensor.double().ravel() for tensor in state[part].values()]) for state in (single, double))
+        assert float((a - b).norm() / a.norm()) < 1e-4, part
+    counts = [json.loads((pair / name / "logs" / "patches.json").read_text()) for name in ("one", "two")]
+    assert counts[0] == counts[1]
+    assert len(double["random"]) == 2
+
+
+def test_validations_share_the_cases_and_agree(pair: Path) -> None:
+    rows = [read_rows(pair / name / "logs" / "validation.jsonl")[-1] for name in ("one", "two")]
+    assert rows[0]["iteration"] == rows[1]["iteration"] == STEPS
+    assert rows[1]["mean_dice"] == pytest.approx(rows[0]["mean_dice"], abs=0.02)
+
+
+def test_a_signal_to_one_ends_all_and_the_run_goes_on_exactly(dataset_dir: Path, pair: Path) -> None:
+    run = pair / "parts"
+    stopped = start(2, command(dataset_dir, run, 2, "--iterations", str(STEPS)), signal_at=3)
+    assert stopped.returncode != 0
+    assert "--resume" in stopped.stderr
+    assert "exitcode  : 143" in stopped.stderr
+    assert load_tensors(run / "models" / "last.pt")["iteration"] == 3
+    done = start(2, command(dataset_dir, run, 2, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert losses(run) == losses(pair / "two")
+
+
+def test_a_wrong_request_is_said_once(dataset_dir: Path, tmp_path: Path) -> None:
+    refused = start(2, command(dataset_dir, tmp_path / "run", 2, "--set", "optimizer#lrr=1"))
+    assert refused.returncode != 0
+    assert refused.stderr.count("rarevox: no configuration key") == 1
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.distributed, "is_torchelastic_launched", lambda: True)
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RequestError, match="one device for several"):
+        processes.start("cuda:0")
+    monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RequestError, match="2 processes on a machine with 1 CUDA"):
+        processes.start("cuda")
