@@ -23,6 +23,24 @@ def duplicate_names(cases: Sequence[Case]) -> list[Fault]:
     ]
 
 
+def plain_names(cases: Sequence[Case]) -> list[Fault]:
+    """Every case's name can be a file's and stays inside the folder that it is written to."""
+    return [
+        fault(case.case, "case-name", f"the name {case.case!r} is no plain file name", case.image[0])
+        for case in cases
+        if not is_plain(case.case)
+    ]
+
+
+def is_plain(name: str) -> bool:
+    r"""Whether a case's name is a plain file name.
+
+    >>> [is_plain(name) for name in ("case_01.a", "../up", "a/b", "", ".hidden", r"a\b")]
+    [True, False, False, False, False, False]
+    """
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0\n")
+
+
 def duplicate_content(facts: Sequence[CaseFacts]) -> list[Fault]:
     """No two cases hold the same image, voxel for voxel. Where two do, the split keeps them on one side."""
     return [
@@ -55,11 +73,11 @@ def channel_count(facts: Sequence[CaseFacts], expected: int | None) -> list[Faul
 def near_duplicates(facts: Sequence[CaseFacts]) -> list[Fault]:
     """No two cases hold nearly the same image; see :mod:`pipeline.preparation.signature`. Exact copies have a check of
     their own."""
-    faults = []
+    nearest: dict[str, tuple[float, str]] = {}
     for first, second, correlation in near_twins(facts):
-        message = f"the image correlates with that of {first} at {correlation:.3f} (copies: above {COPY:g})"
-        faults.append(fault(second, "near-duplicate", message))
-    return faults
+        nearest[second] = max(nearest.get(second, (0.0, "")), (correlation, first))
+    message = "the image correlates with that of {1} at {0:.3f} (copies: above {2:g})"
+    return [fault(case, "near-duplicate", message.format(*found, COPY)) for case, found in nearest.items()]
 
 
 def near_twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str, float]]:

@@ -16,9 +16,11 @@ from pipeline.preparation.checks_cohort import (
     duplicate_names,
     exact_twins,
     intensity_outliers,
+    is_plain,
     near_duplicates,
     near_twins,
     orientation_outliers,
+    plain_names,
     rare_labels,
     spacing_outliers,
 )
@@ -76,10 +78,11 @@ def examine(
     values = frozenset(declared.values()) if declared else None
     count = workers or min(4, os.cpu_count() or 1)
     found = Examination({case.case: case for case in source.cases})
-    found.faults = [*source.faults, *duplicate_names(source.cases)]
+    found.faults = [*source.faults, *duplicate_names(source.cases), *plain_names(source.cases)]
+    cases = [case for case in source.cases if is_plain(case.case)]
     with progress_bar() as bar, ThreadPoolExecutor(count) as pool:
-        task = bar.add_task("Checking cases", total=len(source.cases))
-        futures = [pool.submit(_examine_case, case, values, treatment or Treatment()) for case in source.cases]
+        task = bar.add_task("Checking cases", total=len(cases))
+        futures = [pool.submit(_examine_case, case, values, treatment or Treatment()) for case in cases]
         try:
             for future in as_completed(futures):
                 _collect(found, *future.result())

@@ -85,6 +85,15 @@ class TestThumbnail:
         assert loaded is not None, faults
         return np.asarray(Image.open(io.BytesIO(thumbnail(loaded))).convert("RGB")).astype(int)
 
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 4, 1), (2, 3, 300)])
+    @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e30])
+    def test_any_volume_has_a_picture(self, tmp_path: Path, shape: tuple[int, ...], value: float) -> None:
+        nib.save(nib.Nifti1Image(np.full(shape, value, np.float32), np.eye(4)), tmp_path / "i.nii.gz")
+        nib.save(nib.Nifti1Image(np.full(shape, np.nan, np.float32), np.eye(4)), tmp_path / "l.nii.gz")
+        loaded, faults = load_case(Case("c", (tmp_path / "i.nii.gz",), tmp_path / "l.nii.gz"))
+        assert loaded is not None, faults
+        assert Image.open(io.BytesIO(thumbnail(loaded))).height <= HEIGHT
+
     def test_true_proportions(self, picture: np.ndarray) -> None:
         assert picture.shape == (HEIGHT, 3 * (HEIGHT + 4), 3)
 
