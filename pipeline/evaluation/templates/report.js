@@ -40,6 +40,6 @@ function show(name) {
   else first?.scrollIntoView({ behavior: "smooth", block: "center" });
 }
 document.addEventListener("click", event => {
-  const mark = event.target.closest(".dot, [data-view]");
+  const mark = event.target.closest(".dot[data-case], [data-view]");
   if (mark) show(mark.dataset.case ?? mark.dataset.view);
 });
