@@ -8,6 +8,7 @@ of the machine meets all of them; printed are the median seconds and the ratios.
     python benchmarks/training_step.py
     python benchmarks/training_step.py --device cuda --steps 50
     python benchmarks/training_step.py --shapes 4x32x48x32 --precision float32 --steps 3
+    python benchmarks/training_step.py --shapes 1x85x85x85 --only-ours --checkpointing --steps 1    (its memory)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
 import sys
 import time
@@ -78,8 +80,11 @@ def contestants(args: argparse.Namespace, precision: str) -> dict[str, Step]:
         return MonaiHighResNet(spatial_dims=3, in_channels=args.channels, out_channels=args.classes)
 
     ours = HighResNet(in_channels=args.channels, out_channels=args.classes, checkpointing=args.checkpointing)
+    own = {f"rarevox {precision}": make_step(ours, GeneralizedDiceCELoss(), args.device, precision, True)}
+    if args.only_ours:
+        return own
     steps = {
-        f"rarevox {precision}": make_step(ours, GeneralizedDiceCELoss(), args.device, precision, True),
+        **own,
         "MONAI float32": make_step(peer(), peer_loss, args.device, "float32", False),
     }
     if precision != "float32":
@@ -111,6 +116,13 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def peak_gb(device: str) -> float:
+    """Highest memory so far, in GB: of the device, or resident in this process, libraries and data included."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def parse_shape(text: str) -> tuple[int, ...]:
     """ "2x48x48x48" as (2, 48, 48, 48)."""
     shape = tuple(int(part) for part in text.split("x"))
@@ -129,6 +141,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda[:i]")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in ours")
+    parser.add_argument("--only-ours", action="store_true", help="leave the peers out; prints the peak memory")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     precision = fast_precision(args.device) if args.precision == "auto" else args.precision
@@ -143,6 +156,8 @@ def main() -> None:
         print("x".join(map(str, shape)))
         for name, median in medians.items():
             print(f"  {name:<32} {median:8.3f} s   {median / ours:6.2f} x ours")
+        if args.only_ours:
+            print(f"  peak memory so far {peak_gb(args.device):.2f} GB")
         rows.append({"shape": shape, "seconds": medians, "ratio": {n: m / ours for n, m in medians.items()}})
     if args.output:
         args.output.write_text(json.dumps({"steps": args.steps, "precision": precision, "rows": rows}, indent=1) + "\n")

@@ -38,6 +38,14 @@ def median_size(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: s
     return [max(round(size), 1) for size in np.median(sizes, axis=0)]
 
 
+def slice_orders(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: str) -> set[tuple[int, int, int]]:
+    """In which orders the axes R, A, S of the dataset's volumes come with ``slice_axis``; see `median_size`."""
+    path = dataset.path.parent / "fingerprint.json"
+    cases = read_json(path).get("per_case", []) if path.is_file() and spacing is None else []
+    grids = [[own for _, own in _along_ras(case)] for case in cases] or [list(spacing or (1.0, 1.0, 1.0))]
+    return {slice_order([float(t) for t in grid], slice_axis) for grid in grids}
+
+
 def _along_ras(case: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(voxels, spacing in mm) along the right, anterior and superior axis of a case's fingerprint row."""
     size, spacing = (along_ras(case["orientation"], case[key]) for key in ("size", "spacing_mm"))

@@ -15,7 +15,14 @@ from pipeline.errors import RequestError, reason_of
 from pipeline.evaluation.gates import read_gates
 from pipeline.files import claim_folder
 from pipeline.preparation.mirror import sided_cohort
-from pipeline.preparation.plan import ENOUGH_STEPS, fit_batch, plan_patch, seconds_per_patch, shrink_patch
+from pipeline.preparation.plan import (
+    ENOUGH_STEPS,
+    fit_batch,
+    plan_patch,
+    seconds_per_patch,
+    shrink_patch,
+    slice_orders,
+)
 from pipeline.storage.cases import check_cache
 from pipeline.training import processes
 from pipeline.training.initial_weights import match, weights_of
@@ -114,6 +121,7 @@ def _composed(
         _fit_patch(config, data, config_files, settings)
     if "mirror_axes" not in plan:
         _fit_mirror(config, data, config_files, settings)
+    _mirror_slices(config, data)
     check(config, data)
     _fit_time(config, config_files, settings)
     return learn_normalisation(config, data, build)
@@ -191,6 +199,15 @@ def _fit_mirror(config: dict[str, Any], data: Dataset, files: Sequence[str | Pat
     if reason:
         config["mirror_axes"] = [axis for axis in config["mirror_axes"] if axis != 0]
         console.print(f"{reason}: patches are not mirrored left to right (--set mirror_axes=[0] mirrors them)")
+
+
+def _mirror_slices(config: dict[str, Any], data: Dataset) -> None:
+    """``mirror_axes`` (right, anterior, superior) as axes of the permuted volumes; what differs by case is left out."""
+    if config["slice_axis"] is None:
+        return
+    orders = slice_orders(data, config["spacing"], config["slice_axis"])
+    places = [{order.index(axis) for order in orders} for axis in config["mirror_axes"]]
+    config["mirror_axes"] = [place.pop() for place in places if len(place) == 1]
 
 
 def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> bool:

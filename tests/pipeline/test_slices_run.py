@@ -87,6 +87,16 @@ def test_the_patch_is_fitted_and_timed_like_any_other(dataset_dir: Path, tmp_pat
     assert all(n <= 24 for n in config["patch_size"])
 
 
+@pytest.mark.parametrize(("plane", "expected"), [("axial", [0]), ("coronal", [0]), ("sagittal", [2])])
+def test_left_and_right_are_mirrored_wherever_they_lie(
+    dataset_dir: Path, tmp_path: Path, plane: str, expected: list[int]
+) -> None:
+    """Sagittal slices have left and right across them, where the mirror of one slice is the slice."""
+    settings = [*QUICK, "network_def#network#width=4", "patch_size=[16,16]", f"slice_axis={plane}", "mirror_axes=[0]"]
+    assert train(dataset_dir, tmp_path / "run", network="highresnet2d", settings=settings, iterations=1) == 0
+    assert yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())["mirror_axes"] == expected
+
+
 def test_a_bare_2d_network_is_refused_with_the_way_to_go(dataset_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="HighResNet works on 2 axes and scans have 3.*highresnet2d"):
         settings = ["network_def#spatial_dims=2", "patch_size=[16,16]"]

@@ -11,7 +11,7 @@ from losses import GeneralizedDiceCELoss
 from networks import DeepMedic, Geometry, HighResNet
 from pipeline.dataset import Dataset
 from pipeline.device import Precision
-from pipeline.preparation.plan import fit_batch, median_size, plan_patch, seconds_per_patch, shrink_patch
+from pipeline.preparation.plan import fit_batch, median_size, plan_patch, seconds_per_patch, shrink_patch, slice_orders
 
 KEEPS = Geometry(receptive_field=(87, 87, 87), preferred_multiple=4)
 
@@ -73,6 +73,18 @@ def test_slices_are_planned_along_the_axis_that_they_are_cut(tmp_path: Path) -> 
     assert patch[0] == 40
     assert patch[1] > 200 - 4 or 0.9 * 96 * 96 < 40 * patch[1] <= 1.05 * 96 * 96  # what R saves goes to A
     assert patch[2] == 1
+
+
+def test_the_orders_of_a_cohort_on_slices(tmp_path: Path) -> None:
+    """5 mm along R, and along S: sagittal slices put R last, axial ones leave it first."""
+    cases = [
+        {"size": [30, 200, 180], "spacing_mm": [5.0, 1.0, 1.0], "orientation": "RAS"},
+        {"size": [200, 200, 30], "spacing_mm": [1.0, 1.0, 5.0], "orientation": "RAS"},
+    ]
+    assert slice_orders(dataset_of(tmp_path, cases[:1]), None, "auto") == {(1, 2, 0)}
+    assert slice_orders(dataset_of(tmp_path, cases), None, "auto") == {(1, 2, 0), (0, 1, 2)}
+    assert slice_orders(dataset_of(tmp_path, cases), [1.0, 1.0, 1.0], "auto") == {(0, 1, 2)}
+    assert slice_orders(dataset_of(tmp_path, []), None, "coronal") == {(0, 2, 1)}
 
 
 def test_no_fingerprint_no_change(tmp_path: Path) -> None:
