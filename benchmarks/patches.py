@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 256, 512], help="cubes for the growth")
     parser.add_argument("--cases", type=int, default=6)
     parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--patch", type=int, default=64)
+    parser.add_argument("--patch", type=int, default=40, help="side in voxels; 40 is the default network's")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each contestant in each turn")

@@ -78,6 +78,17 @@ def test_crop_padded_equals_cropping_a_padded_volume() -> None:
         assert torch.equal(crop_into(torch.full((2, 3, 4, 5), 7.0), volume, start), expected)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_blocks_are_copied_whole_with_any_number_of_threads(threads: int) -> None:
+    volume, before = torch.randn(2, 60, 50, 45), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = crop_into(torch.empty(2, 41, 40, 30), volume, (3, 4, -5))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, crop_padded(volume, (3, 4, -5), (41, 40, 30)))
+
+
 def test_blocks_wholly_outside_are_zero() -> None:
     volume = torch.ones(1, 4, 4)
     for start in ((9, 0), (-5, 0), (0, 4), (0, -3)):
