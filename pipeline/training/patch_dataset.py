@@ -136,6 +136,10 @@ class PatchDataset(Dataset[Batch]):
             self.transform.set_random_state(seed=seed)
         with seeded(seed):
             changed = data if self.transform is None else self.transform(data)
+        if isinstance(changed, list):  # MONAI's cropping transforms give a list, of num_samples patches
+            if len(changed) != 1:
+                raise ValueError(f"a transform gave {len(changed)} patches of a case; expected 1 (num_samples: 1)")
+            changed = changed[0]
         return {key: value for key, value in changed.items() if isinstance(value, torch.Tensor)}
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd, RandGaussianNoised
 
 from pipeline.training.draws import DrawSampler, PatchDataset, patch_loader
 from transforms import IndexForegroundd, RandForegroundPatchd
@@ -102,6 +102,11 @@ def test_the_patch_is_the_block_at_its_start_and_cases_may_be_cut_by_a_transform
         assert bool(label.any())
     whole = PatchDataset(draws.data, RandForegroundPatchd(["image", "label"], (4, 4, 4)))
     assert whole.__getitems__([0, 1])["image"].shape == (2, 1, 4, 4, 4)
+    monai = RandCropByPosNegLabeld(["image", "label"], "label", (4, 4, 4), pos=1, neg=0)
+    assert PatchDataset(draws.data, monai).__getitems__([0, 1, 2])["label"].flatten(1).any(1).tolist() == [True] * 3
+    monai.cropper.num_samples = 2
+    with pytest.raises(ValueError, match="gave 2 patches of a case"):
+        PatchDataset(draws.data, monai)[0]
     half = [{**case, "image": case["image"].half()} for case in draws.data]
     assert same(PatchDataset(half, patch=draws.patch)[5], plain[5])
 
