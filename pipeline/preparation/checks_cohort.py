@@ -87,29 +87,29 @@ def near_twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str, float]]:
 
 
 OUTLIER_Z = 5.0
-"""A case whose robust z is beyond this differs from the cohort. Of 195 real cases none is, scale apart: 3.7."""
+"""A case whose robust z is beyond this differs from the cohort."""
 
 
 def outlying(values: Sequence[float] | np.ndarray, floor: float) -> np.ndarray:
     """Which values lie far from nearly all others, boolean.
 
     The robust z of a value is (value − median) / s, s = 1.4826 · median absolute deviation, at least ``floor``. A value
-    is outlying where |z| > ``OUTLIER_Z`` and at most one value in twenty (or one alone) is so on the same side: a
-    cohort that mixes scanners on purpose passes. Fewer than five values have no outlier.
+    is outlying where |z| > ``OUTLIER_Z`` and, of the values that are so, at most one in twenty of all (or it alone)
+    lies within that distance of it: a cohort that mixes scanners on purpose passes. Fewer than five have no outlier.
 
     >>> outlying([1.0, 1.1, 0.9, 1.0, 9.0], 0.1).tolist()
     [False, False, False, False, True]
     """
     array = np.asarray(values, np.float64)
-    far = np.zeros(array.shape, bool)
     if array.size < 5:
-        return far
+        return np.zeros(array.shape, bool)
     median = np.median(array)
-    z = (array - median) / max(1.4826 * float(np.median(np.abs(array - median))), floor)
-    for side in (z > OUTLIER_Z, z < -OUTLIER_Z):
-        if side.sum() <= max(1, array.size // 20):
-            far |= side
-    return far
+    reach = OUTLIER_Z * max(1.4826 * float(np.median(np.abs(array - median))), floor)
+    far = np.abs(array - median) > reach
+    ordered = np.sort(array[far])
+    near = np.searchsorted(ordered, array + reach, "right") - np.searchsorted(ordered, array - reach, "left")
+    found: np.ndarray = far & (near <= max(1, array.size // 20))
+    return found
 
 
 def spacing_outliers(facts: Sequence[CaseFacts]) -> list[Fault]:
@@ -134,12 +134,15 @@ def intensity_outliers(facts: Sequence[CaseFacts], channels: Sequence[str] | Non
 
     With the percentiles of the image and the range w = p95 − p5: the scale log₁₀ w, and in units of w, which no scaling
     changes, the median above p5, the lower tail p5 − p0.5, and the offset p5 (such as Hounsfield units with and
-    without 1024 added, or inverted grey values).
+    without 1024 added, or inverted grey values). MRI has no unit of intensity, and scanners differ in scale by several
+    thousand: only a factor beyond 10 000 counts there, for Hounsfield units (median p0.5 of −500 or less) one beyond 3.
     """
     faults = []
     for number in range(min((len(fact.channels) for fact in facts), default=0)):
         figures = np.asarray([_intensity_figures(fact.channels[number]["image"]) for fact in facts])
-        far = np.stack([outlying(figures[:, k], floor) for k, (_, floor) in enumerate(_FIGURES)], axis=1)
+        hounsfield = np.median([fact.channels[number]["image"]["p00_5"] for fact in facts]) <= -500
+        floors = [_HOUNSFIELD_SCALE if hounsfield else _FIGURES[0][1], *(floor for _, floor in _FIGURES[1:])]
+        far = np.stack([outlying(figures[:, k], floor) for k, floor in enumerate(floors)], axis=1)
         name = channels[number] if channels else str(number)
         for fact, own, wrong in zip(facts, figures, far, strict=True):
             for k in np.flatnonzero(wrong):
@@ -150,12 +153,17 @@ def intensity_outliers(facts: Sequence[CaseFacts], channels: Sequence[str] | Non
 
 
 _FIGURES = (
-    ("log10 of the range from the 5th to the 95th percentile", 0.1),
+    ("log10 of the range from the 5th to the 95th percentile", 0.8),
     ("the median above the 5th percentile, in ranges,", 0.04),
     ("the tail below the 5th percentile, in ranges,", 0.04),
     ("the 5th percentile, in ranges,", 0.05),
 )
-"""What each figure is, and the least s that its z is taken with."""
+"""What each figure is, and the least s that its z is taken with (0.8: 5 · 0.8 is a factor of 10 000).
+
+195 hippocampus cases of several scanners lie within 2.8, 0.10, 0.10 and 0.12 of the medians, and
+within 3.8 of each other in the first.
+"""
+_HOUNSFIELD_SCALE = 0.1
 
 
 def _intensity_figures(image: Mapping[str, float]) -> tuple[float, float, float, float]:

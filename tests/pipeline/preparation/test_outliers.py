@@ -68,6 +68,10 @@ def test_a_mixed_cohort_passes() -> None:
     assert not outlying([1.0] * 57 + [9.0] * 4, 0.1).any()
 
 
+def test_an_outlier_does_not_hide_behind_a_group() -> None:
+    assert outlying([1.0] * 80 + [9.0] * 19 + [99.0], 0.1).tolist() == [False] * 99 + [True]
+
+
 def test_a_clean_cohort() -> None:
     for check in (intensity_outliers, spacing_outliers, near_duplicates):
         assert check(cohort()) == check([]) == []
@@ -76,7 +80,7 @@ def test_a_clean_cohort() -> None:
 @pytest.mark.parametrize(
     ("of", "what"),
     [
-        (lambda x: 1000 * x, "log10 of the range"),
+        (lambda x: 20_000 * x, "log10 of the range"),
         (lambda x: x + 1024, "the 5th percentile, in ranges"),
         (lambda x: 20 - x, "the 5th percentile, in ranges"),
     ],
@@ -85,6 +89,19 @@ def test_another_scale_an_offset_and_inverted_grey_values(of: Any, what: str) ->
     found = intensity_outliers([*cohort(), with_image("odd", of)], ["T1"])
     assert {fault.case for fault in found} == {"odd"}
     assert any(f"channel T1: {what}" in fault.message for fault in found)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(5000.0, 0), (20_000.0, 1)])
+def test_a_scale_counts_in_mri_beyond_a_factor_of_ten_thousand(factor: float, expected: int) -> None:
+    assert len(intensity_outliers([*cohort(), with_image("odd", lambda x: factor * x)])) == expected
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(2.0, 0), (4.0, 1)])
+def test_a_scale_counts_in_hounsfield_units_beyond_a_factor_of_three(factor: float, expected: int) -> None:
+    def scan(name: str, factor: float) -> CaseFacts:
+        return with_image(name, lambda x: factor * (300 * x - 1000))
+
+    assert len(intensity_outliers([*(scan(f"c{n}", 1.0) for n in range(30)), scan("odd", factor)])) == expected
 
 
 def test_a_spacing_counts_along_the_body_not_along_the_file() -> None:
