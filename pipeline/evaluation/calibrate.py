@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from pipeline.bundle import require_run
@@ -15,7 +14,7 @@ from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
 from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.calibration import NEAR_MM
+from pipeline.evaluation.calibration import NEAR_MM, read_reference
 from pipeline.evaluation.evaluate import as_items, same_structures
 from pipeline.evaluation.metrics_options import MetricOptions, foreground
 from pipeline.evaluation.results_table import figure
@@ -31,7 +30,6 @@ from pipeline.evaluation.temperature import (
 )
 from pipeline.files import write_json, write_text
 from pipeline.inference.segment import Segmenter
-from transforms.reader import read_scan
 
 RESULT_FILE = "calibration.json"
 STAGES = ("train", "evaluate", "inference")
@@ -122,9 +120,8 @@ def _draw(segmenter: Segmenter, cases: Sequence[dict[str, Any]], voxels: int) ->
     """A sample of each case, and why others failed."""
 
     def watch(item: Mapping[str, Any]) -> VoxelSample:
-        scan = read_scan(item["reference"], dtype=None)
-        labels = np.rint(scan.array[0]).astype(np.int32)
-        return VoxelSample(segmenter.config["label_values"], labels, scan.spacing_mm, voxels=voxels)
+        labels, spacing_mm = read_reference(item["reference"])
+        return VoxelSample(segmenter.config["label_values"], labels, spacing_mm, voxels=voxels)
 
     samples, failed = [], {}
     with progress_bar() as bar:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ import torch
 
 from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
 from pipeline.evaluation.nearness import near_boxes
-from transforms.reader import Scan, read_scan
+from transforms.reader import read_scan
 
 BINS = 15
 NEAR_MM = 10.0
@@ -152,11 +153,8 @@ class Calibration:
         Raises:
             ScanError: the reference cannot be read.
         """
-        scan: Scan = read_scan(item[self.reference_key], dtype=None)
-        labels = scan.array[0]
-        if labels.dtype != np.uint8:
-            labels = np.rint(labels).astype(np.int32)
-        return CaseCalibration(self.structures, self.label_values, labels, scan.spacing_mm)
+        labels, spacing_mm = read_reference(item[self.reference_key])
+        return CaseCalibration(self.structures, self.label_values, labels, spacing_mm)
 
     def add(self, case: CaseCalibration) -> None:
         """Count a case that was segmented."""
@@ -180,6 +178,19 @@ class Calibration:
                 for s, name in enumerate(names)
             },
         }
+
+
+def read_reference(path: str | Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """A reference's labels (X, Y, Z), a byte a voxel where they fit, and its spacing in mm.
+
+    Raises:
+        ScanError: it cannot be read.
+    """
+    scan = read_scan(path, dtype=None)
+    labels = scan.array[0]
+    labels = labels if labels.dtype.kind in "iu" else np.rint(labels)
+    fits = labels.size == 0 or (labels.min() >= 0 and labels.max() <= 255)
+    return labels.astype(np.uint8 if fits else np.int32, copy=False), scan.spacing_mm
 
 
 def region_figures(sums: np.ndarray) -> dict[str, Any]:
