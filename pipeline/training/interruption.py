@@ -76,6 +76,7 @@ class Interruption:
             self.signal_number = number
             self._interrupt()
         if number:
+            engine.state.interrupted = True
             engine.terminate()
 
     def _come_last(self, engine: Engine) -> None:

@@ -29,7 +29,8 @@ class RunLog:
         optimizer: whose first parameter group gives the learning rate.
         budget: gives the wall time.
         tensorboard: write event files too.
-        trackers: others that take the numbers (:mod:`pipeline.training.trackers`); None is passed over.
+        trackers: others that take the numbers (``open``, ``add``, ``flush``, ``close``, as
+            :mod:`pipeline.training.trackers` says); None is passed over.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class RunLog:
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.flush)
-        engine.add_event_handler(Events.COMPLETED, self._close)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
 
     def _open(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self._close)  # only now, to come after the last validation
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind in KINDS:
             forget_after(self.folder / f"{kind}.jsonl", engine.state.iteration)
@@ -115,8 +116,9 @@ class RunLog:
 
     def _close(self, engine: Engine) -> None:
         self.flush()
+        status = "KILLED" if getattr(engine.state, "interrupted", False) else "FINISHED"
         for tracker in self.trackers:
-            self._attempt(tracker.close, "FINISHED" if self.budget.progress(engine.state.iteration) >= 1 else "KILLED")
+            self._attempt(tracker.close, status)
 
     def _attempt(self, write: Callable[..., Any], *arguments: Any) -> None:
         """Write; the first failure is told."""

@@ -1,4 +1,4 @@
-"""Who else takes the numbers of a training: TensorBoard, MLflow.
+"""Who else takes the numbers of a training: TensorBoard here, MLflow in :mod:`pipeline.training.mlflow_tracker`.
 
 A tracker has ``open(iteration)`` (of the step that a resumed run goes on from), ``add(scalars, iteration)``,
 ``flush()`` and ``close(status)`` with FINISHED, KILLED (interrupted) or FAILED.

@@ -41,6 +41,20 @@ def test_it_learns(run_dir: Path) -> None:
     assert set(validations[-1]["dice"]) == {"ball", "box"}
 
 
+def test_tensorboard_has_every_step_and_the_last_validation(run_dir: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "logs" / "tensorboard"))
+    events.Reload()
+    rows = read_rows(run_dir / "logs" / "train.jsonl")
+    assert {scalar.step: scalar.value for scalar in events.Scalars("train/loss")} == {
+        row["iteration"]: pytest.approx(row["loss"]) for row in rows
+    }
+    validations = read_rows(run_dir / "logs" / "validation.jsonl")
+    assert [scalar.step for scalar in events.Scalars("validation/mean_dice")] == [v["iteration"] for v in validations]
+    assert len(list((run_dir / "logs" / "tensorboard").iterdir())) == 1
+
+
 def test_the_learning_rate_ends_at_the_end(run_dir: Path) -> None:
     """Before the last of 80 steps progress is 79/80; with 2 % of warm-up the factor is (1 − (79/80 − .02)/.98)^.9."""
     rows = read_rows(run_dir / "logs" / "train.jsonl")

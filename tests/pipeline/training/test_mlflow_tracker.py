@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RequestError
+from pipeline.training import mlflow_tracker as module
+from pipeline.training.mlflow_tracker import MlflowTracker, mlflow_tracker, store_uri
+from pipeline.training.run_log import read_rows
+from pipeline.training.train import train
+from tests.conftest import SMALL
+
+
+def test_a_store_is_the_run_a_folder_or_a_uri(tmp_path: Path) -> None:
+    assert store_uri("local", tmp_path / "logs") == f"sqlite:///{tmp_path}/logs/mlflow.db"
+    assert store_uri(str(tmp_path / "all"), tmp_path) == f"sqlite:///{tmp_path}/all/mlflow.db"
+    assert store_uri("http://here:5000", tmp_path) == "http://here:5000"
+    assert mlflow_tracker(None, folder=tmp_path) is None
+
+
+def test_a_missing_package_is_said_before_data_is_read(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"pip install mlflow-skinny"):
+        train(dataset_dir, tmp_path / "run", settings=["mlflow=local"], iterations=1, device="cpu")
+
+
+def test_a_resumed_training_goes_on_in_the_same_mlflow_run(dataset_dir: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    run = tmp_path / "run"
+    settings = [*SMALL, f"mlflow={tmp_path / 'store'}", "validations=1"]
+    assert train(dataset_dir, run, settings=settings, iterations=3, device="cpu") == 0
+    stated = json.loads((run / "logs" / "mlflow.json").read_text())
+    assert set(stated) == {"tracking_uri", "run_id", "experiment"}
+    assert train(dataset_dir, run, iterations=5, device="cpu", resume=True) == 0
+    assert json.loads((run / "logs" / "mlflow.json").read_text()) == stated
+    client = mlflow.MlflowClient(tracking_uri=stated["tracking_uri"])
+    found = client.get_run(stated["run_id"])
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "run"
+    assert found.data.params["network"] == "HighResNet"
+    history = {metric.step: metric.value for metric in client.get_metric_history(stated["run_id"], "train/loss")}
+    rows = read_rows(run / "logs" / "train.jsonl")
+    assert history == {row["iteration"]: pytest.approx(row["loss"]) for row in rows}
+    assert {"validation/mean_dice", "validation/dice_ball"} <= set(found.data.metrics)
+
+
+def test_a_store_that_is_gone_is_told_and_metrics_are_kept(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    tracker = MlflowTracker("local", folder=tmp_path / "run" / "logs", every_seconds=0)
+    tracker.open(0)
+    client, sent = tracker._client, []
+
+    class Gone:
+        def log_batch(self, run: str, metrics: list[object]) -> None:
+            raise ConnectionError("no route")
+
+    tracker._client = Gone()
+    tracker.add({"train/loss": 0.5, "validation/dice_white matter (left)": 0.25}, 1)
+    with pytest.raises(OSError, match="no route"):
+        tracker.flush()
+    tracker._client = client
+    tracker.close("KILLED")
+    found = client.get_run(tracker._run)
+    sent = found.data.metrics
+    assert sent == {"train/loss": 0.5, "validation/dice_white matter _left_": 0.25}
+    assert found.info.status == "KILLED"
+
+
+def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    tracker = MlflowTracker("nonsense://x", folder=tmp_path / "logs")
+    with pytest.raises(RequestError, match="MLflow at nonsense://x cannot be used"):
+        tracker.open(0)
