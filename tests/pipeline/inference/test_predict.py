@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nibabel as nib
@@ -87,6 +88,35 @@ def test_the_way_back_does_not_depend_on_how_the_file_stores_its_axes(
     assert permuted is not None
     assert plain is not None
     assert np.array_equal(permuted, plain.transpose(2, 0, 1))
+
+
+def test_the_next_scan_is_read_while_this_one_is_computed_and_no_further(
+    run_dir: Path, task_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network waits with the first scan until the second has been read; the third is not begun by then."""
+    segmenter = Segmenter(run_dir, device="cpu")
+    second, read = threading.Event(), []
+    real_read, real_call = segmenter.read, segmenter.inferer.inside
+
+    def reading(item: dict[str, str]) -> dict[str, object]:
+        data = real_read(item)
+        read.append(item["case"])
+        if item["case"] == "1":
+            second.set()
+        return data
+
+    def computing(*arguments: object, **options: object) -> torch.Tensor:
+        assert second.wait(60)
+        seen.append(list(read))
+        return real_call(*arguments, **options)
+
+    seen: list[list[str]] = []
+    monkeypatch.setattr(segmenter, "read", reading)
+    monkeypatch.setattr(segmenter.inferer, "inside", computing)
+    items = [{"case": str(n), "image": str(task_dir / "imagesTr" / f"case_0{n}.nii.gz")} for n in range(3)]
+    found = list(segmenter(items))
+    assert [one.reason for one in found] == ["", "", ""]
+    assert seen[0] == ["0", "1"]
 
 
 def test_an_oblique_scan_comes_back_on_its_own_grid(run_dir: Path, task_dir: Path, tmp_path: Path) -> None:
