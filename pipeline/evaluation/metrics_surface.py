@@ -127,13 +127,15 @@ def _border(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, 
 
 def _corners(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """The corners where the surface passes, as a boolean grid one larger per axis, and the area of each in mm²."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    shape = tuple(size + 1 for size in mask.shape)
-    code = np.zeros(shape, np.uint8)
-    for bit, offset in enumerate(np.ndindex(2, 2, 2)):
-        window = tuple(slice(o, o + size) for o, size in zip(offset, shape, strict=True))
-        code |= padded[window] << np.uint8(7 - bit)
-    edge = (code != 0) & (code != 255)
+    # The eight voxels around a corner as bits, the first of each axis in the higher one; axis by axis this takes six
+    # passes over the array instead of sixteen.
+    code = np.pad(mask, 1).astype(np.uint8)
+    for axis, bits in ((2, 1), (1, 2), (0, 4)):
+        size = code.shape[axis]
+        first, second = (code[(slice(None),) * axis + (part,)] for part in (slice(size - 1), slice(1, size)))
+        code = np.left_shift(first, np.uint8(bits))
+        code |= second
+    edge = (code - np.uint8(1)) < 254  # neither 0 (wholly outside, becomes 255) nor 255 (wholly inside)
     return edge, _area_table(tuple(float(s) for s in spacing_mm))[code[edge]]
 
 
