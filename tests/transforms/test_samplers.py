@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
@@ -213,6 +214,24 @@ def test_the_grid_covers_every_voxel_and_stays_inside(shape: tuple[int, ...], ov
         covered[region] += 1
         assert start in set(all_starts(shape, frame))
     assert covered.min() >= 1
+
+
+@pytest.mark.parametrize("sampler", FAMILY, ids=str)
+def test_a_draw_costs_the_same_from_a_volume_a_thousand_times_as_large(sampler: PatchSampler) -> None:
+    """The least time of 20 draws in 60 attempts; anything that looked at the voxels would take far over 4 times."""
+    frame, seconds = PatchFrame.of((6, 6, 6), 1), []
+    for side in (12, 120):
+        labels = np.zeros((side,) * 3, np.uint8)
+        labels[2:5, 2:5, 2:5] = labels[side - 2 :, 3:6, 4] = 1
+        index, random = sampler.index(labels, frame), np.random.RandomState(0)
+        attempts = []
+        for _ in range(60):
+            began = time.perf_counter()
+            for _ in range(20):
+                sampler.draw(index, frame, random)
+            attempts.append(time.perf_counter() - began)
+        seconds.append(min(attempts))
+    assert seconds[1] < 4 * seconds[0]
 
 
 @pytest.mark.parametrize("sampler", FAMILY, ids=str)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd, RandGaussianNoised
 
+from pipeline.storage.cases import on_device
 from pipeline.training.draws import DrawSampler, PatchDataset, patch_loader
 from transforms import IndexForegroundd, RandForegroundPatchd
 from transforms.patches import crop_padded
@@ -46,6 +47,26 @@ def test_workers_do_not_change_the_batches() -> None:
     for a, b in itertools.islice(zip(plain, parallel, strict=False), 4):
         assert same(a, b)
         assert a["image"].shape == (3, 1, 4, 4, 4)
+
+
+@pytest.mark.gpu
+def test_cases_on_the_device_give_the_batches_of_those_in_memory() -> None:
+    memory, device = dataset(), dataset()
+    memory.transform = device.transform = None
+    device.data = on_device(device.data, torch.device("cuda"))
+    loader = patch_loader(device, 3, workers=2, device="cuda")
+    assert loader.num_workers == 0
+    batch, expected = next(iter(loader)), memory.__getitems__([0, 1, 2])
+    assert batch["image"].device.type == batch["label"].device.type == "cuda"
+    assert same({key: value.cpu() for key, value in batch.items()}, expected)
+
+
+@pytest.mark.gpu
+def test_batches_for_a_device_are_pinned() -> None:
+    for workers in (0, 1):
+        batch = next(iter(patch_loader(dataset(), 2, workers=workers, device="cuda")))
+        assert batch["image"].is_pinned()
+        assert same(batch, dataset().__getitems__([0, 1]))
 
 
 def test_batches_that_are_kept_stay_as_they_were() -> None:
