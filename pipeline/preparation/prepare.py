@@ -142,8 +142,8 @@ def prepare(
 
 
 def _is_prepared(folder: Path) -> bool:
-    """Whether the folder holds nothing but what an earlier prepare wrote."""
-    names = {path.name for path in folder.iterdir()}
+    """Whether the folder holds nothing but what an earlier prepare wrote, and training's cache."""
+    names = {path.name for path in folder.iterdir()} - {"cache"}
     if not names <= _FILES or REJECTED_FILE not in names:
         return False
     return isinstance(read_json(folder / REJECTED_FILE).get("faults"), list)

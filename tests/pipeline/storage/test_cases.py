@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import RequestError
+from pipeline.preparation.prepare import prepare
 from pipeline.storage import cases as module
 from pipeline.storage.cases import on_device, training_cases
 from pipeline.storage.disk_cases import DiskCases
@@ -101,6 +102,13 @@ def test_a_run_with_batch_augmentation_resumes_exactly(dataset_dir: Path, tmp_pa
     settings = [*kept, "batch_augmentation=null"]
     assert train(dataset_dir, plain, iterations=2, **{**options, "settings": settings}) == 0
     assert read_rows(plain / "logs" / "train.jsonl")[0]["loss"] != losses[0][1]
+
+
+def test_a_dataset_with_a_cache_can_be_prepared_again(task_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    for _ in range(2):
+        assert prepare(task_dir, folder, holdout=0.25, folds=3, seed=0) == 0
+        (folder / "cache" / "contents").mkdir(parents=True, exist_ok=True)
 
 
 def test_the_default_cache_folder_is_the_datasets(dataset_dir: Path, tmp_path: Path) -> None:
