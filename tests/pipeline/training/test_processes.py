@@ -110,3 +110,18 @@ def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: 1)
     with pytest.raises(RequestError, match="2 processes on a machine with 1 CUDA"):
         processes.start("cuda")
+
+
+@pytest.mark.slow
+def test_gradients_that_are_taken_by_term_are_those_of_all_processes(dataset_dir: Path, tmp_path: Path) -> None:
+    """Projected gradients and the log of the terms' gradients, which pass DistributedDataParallel's hooks by."""
+    extra = ("--loss", "dice_ce", "--config", "gradients", "--config", "projected_gradients", "--iterations", "3")
+    for name, number, batch in (("one", 1, 4), ("two", 2, 2)):
+        done = start(number, command(dataset_dir, tmp_path / name, batch, *extra, "--set", "gradient_log#every=1"))
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    one, two = (read_rows(tmp_path / name / "logs" / "gradients.jsonl") for name in ("one", "two"))
+    assert len(one) == len(two) == 3
+    for a, b in zip(one, two, strict=True):
+        assert b["norms"] == pytest.approx(a["norms"], rel=1e-3)
+        assert b["cosine"] == pytest.approx(a["cosine"], abs=1e-3)
