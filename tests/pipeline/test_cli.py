@@ -20,6 +20,7 @@ COMMANDS = (
     "agreement",
     "monitor",
     "tune-postprocessing",
+    "calibrate",
     "doctor",
 )
 
@@ -40,16 +41,18 @@ def test_every_command_of_the_contract_has_help(command: str) -> None:
 def test_options_of_the_contract() -> None:
     expected = {
         "demo": {"--output"},
-        "prepare": {"--output", "--holdout", "--folds", "--seed", "--skip-faulty", "--channel", "--label"},
+        "prepare": {"--output", "--holdout", "--folds", "--seed", "--skip-faulty", "--channel", "--label"}
+        | {"--structure"},
         "train": {"--output", "--network", "--loss", "--config", "--set", "--iterations", "--minutes", "--fold"}
         | {"--device", "--resume"},
         "evaluate": {"--section", "--output"},
-        "predict": {"--output"},
-        "score": {"--output"},
+        "predict": {"--output", "--entropy"},
+        "score": {"--output", "--structure", "--dataset", "--gates", "--post-processing"},
         "compare": {"--output", "--metric", "--name"},
         "agreement": {"--model", "--output", "--structure", "--flag-below", "--tolerance", "--empty", "--resample"},
         "monitor": {"--add", "--site", "--scanner", "--date", "--by", "--baseline", "--since", "--output"},
         "tune-postprocessing": {"--device"},
+        "calibrate": {"--device"},
     }
     for command, options in expected.items():
         known = {option for parameter in cli.commands[command].params for option in parameter.opts}
