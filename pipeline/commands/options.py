@@ -1,0 +1,54 @@
+"""Options that several commands have, and the texts that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pipeline.errors import RequestError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FOLDER = click.Path(path_type=Path)
+
+
+def pairs(values: Sequence[str], option: str) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a mapping."""
+    found = {}
+    for text in values:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise RequestError(f"{option} {text} is not NAME=VALUE")
+        if name in found:
+            raise RequestError(f"{option} names {name} twice")
+        found[name] = value
+    return found
+
+
+def named_structures(values: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as ``structures``, and ``NAME=1+2`` as ``composites``; None for none."""
+    from pipeline.evaluation.score_pairs import parse_structures
+
+    named = parse_structures(values)
+    unions = {name: value for name, value in named.items() if isinstance(value, tuple)}
+    single = {name: value for name, value in named.items() if name not in unions}
+    return {"structures": single or None, "composites": unions or None}
+
+
+def device_option(command: Command) -> Command:
+    """``--device``."""
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")(command)
+
+
+def others_option(command: Command) -> Command:
+    """``--with``, as ``others``."""
+    text = "Another run, whose class probabilities are averaged with RUN's. Repeatable."
+    return click.option("--with", "others", metavar="RUN", type=FOLDER, multiple=True, help=text)(command)
+
+
+def settings_option(command: Command) -> Command:
+    """``--set``, as ``settings``."""
+    text = "Set any configuration key, for example optimizer#lr=1e-4. Repeatable."
+    return click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help=text)(command)

@@ -1,0 +1,76 @@
+"""Commands that train a run or use one: train, predict, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.options import FOLDER, device_option, others_option, settings_option
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER)
+@click.option("--output", type=FOLDER, required=True, help="The run folder, a MONAI bundle.")
+@click.option("--network", metavar="NAME", help="Overlay of configs/networks.  [default: highresnet]")
+@click.option("--loss", metavar="NAME", help="Overlay of configs/losses.  [default: gdl_ce]")
+@click.option(
+    "--config",
+    "config_files",
+    metavar="FILE",
+    multiple=True,
+    help="Configuration merged over the rest; or the name of a configs/tasks overlay. Repeatable.",
+)
+@settings_option
+@click.option("--iterations", type=click.IntRange(min=1), help="Optimiser steps.  [default: 2000]")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Wall time instead of iterations.")
+@click.option("--fold", type=click.IntRange(min=0), help="Fold that validates.  [default: 0]")
+@device_option
+@click.option("--resume", is_flag=True, help="Go on with the run in --output.")
+@click.option("--from", "start_from", metavar="RUN", type=FOLDER, help="Start from RUN's weights, where layers match.")
+def train(**options: Any) -> int:
+    """Train a network on DATASET (made by `rarevox prepare`)."""
+    from pipeline.training.train import train as run
+
+    return run(options.pop("dataset"), options.pop("output"), **options)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.argument("scans", type=FOLDER, nargs=-1, required=True)
+@click.option("--output", type=FOLDER, required=True, help="Folder for CASE_seg.nii.gz and predictions.json.")
+@device_option
+@settings_option
+@others_option
+@click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
+@click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
+@click.option(
+    "--roi",
+    type=FOLDER,
+    help="Folder with a mask for each scan (CASE or CASE_mask), or one mask: segment only in there.",
+)
+@click.option("--entropy", is_flag=True, help="Write CASE_entropy.nii.gz too: 0 certain, 1 undecided.")
+@click.option(
+    "--probabilities",
+    type=click.Choice(["uint8", "uint16"]),
+    help="Write CASE_prob_STRUCTURE.nii.gz too, scaled to 0 ... 1 in this type.",
+)
+def predict(keep: bool, **options: Any) -> int:
+    """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
+    from pipeline.inference.predict import predict as run
+
+    return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
+
+
+@click.command()
+@click.option("--output", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
+@click.option("--minutes", type=float, default=7.0, show_default=True, help="Training time.")
+@click.option("--subjects", type=int, default=16, show_default=True, help="Phantom subjects.")
+@click.option("--lesion-share", type=float, default=1e-3, show_default=True, help="Share of the volume that is lesion.")
+@device_option
+def demo(output: Path, minutes: float, subjects: int, lesion_share: float, device: str) -> int:
+    """The whole pipeline on a phantom cohort with white-matter lesions."""
+    from pipeline.demo import demo as run
+
+    return run(output, minutes=minutes, subjects=subjects, lesion_share=lesion_share, device=device)
