@@ -51,7 +51,7 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
 
 def test_a_name_is_text_and_never_markup(tmp_path: Path) -> None:
     task = decathlon(tmp_path / "task", 3)
-    content = (task / "dataset.json").read_text().replace("Phantom", "<script>alert(1)</script>")
+    content = (task / "dataset.json").read_text(encoding="utf-8").replace("Phantom", "<script>alert(1)</script>")
     (task / "dataset.json").write_text(content)
     prepare(task, tmp_path / "out")
     assert "<script>alert" not in (tmp_path / "out" / "checks.html").read_text(encoding="utf-8")
@@ -63,10 +63,10 @@ def test_a_full_page_draws_the_faulty_cases_first(tmp_path: Path, monkeypatch: p
     volume = nib.load(label)
     nib.save(nib.Nifti1Image(np.zeros(volume.shape, np.uint8), volume.affine), label)
     prepare(task, tmp_path / "a")
-    size = len(pictures((tmp_path / "a" / "checks.html").read_text())["c04"])
+    size = len(pictures((tmp_path / "a" / "checks.html").read_text(encoding="utf-8"))["c04"])
     monkeypatch.setattr(checks_page, "PICTURES_BYTES", size)
     prepare(task, tmp_path / "b")
-    html = (tmp_path / "b" / "checks.html").read_text()
+    html = (tmp_path / "b" / "checks.html").read_text(encoding="utf-8")
     assert {name for name, data in pictures(html).items() if data} == {"c04"}
     assert "5 further cases have no picture" in html
 

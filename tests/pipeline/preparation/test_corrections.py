@@ -149,11 +149,11 @@ def test_prepare_uses_the_copies_and_never_writes_to_the_source(tmp_path: Path) 
         prepare(task, out)
     assert prepare(task, out, fix=True) == 0
     assert hashes(task) == before
-    (row,) = json.loads((out / "fixed.json").read_text())["fixed"]
+    (row,) = json.loads((out / "fixed.json").read_text(encoding="utf-8"))["fixed"]
     assert (row["case"], row["check"], row["file"]) == ("c03", "label-not-whole", str(path))
     dataset = Dataset.load(out)
     labels = {case["case"]: case["label"] for case in dataset.section("training") + dataset.section("test")}
     assert labels["c03"] == str(out / "fixed" / "c03" / "label.nii.gz") == row["copy"]
     assert labels["c04"] == str(task / "labelsTr" / "c04.nii.gz")
     assert prepare(task, out, fix=True) == 0  # again, over what it wrote
-    assert "c03" in (out / "checks.html").read_text()
+    assert "c03" in (out / "checks.html").read_text(encoding="utf-8")

@@ -90,25 +90,25 @@ class TestText:
         assert not write_plan(tmp_path, "x", self.CHOICES[:1])
         (tmp_path / "plan.yaml").write_text("batch_size: 7\n")
         assert write_plan(tmp_path, "x", self.CHOICES)
-        assert (tmp_path / "plan.edited.yaml").read_text() == "batch_size: 7\n"
-        assert not is_edited((tmp_path / "plan.yaml").read_text())
+        assert (tmp_path / "plan.edited.yaml").read_text(encoding="utf-8") == "batch_size: 7\n"
+        assert not is_edited((tmp_path / "plan.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def dataset(dataset_dir: Path, tmp_path: Path) -> Dataset:
     """The prepared synthetic cases (22 × 20 × 18 voxels of 1 × 1 × 1.5 mm), with a plan of their own to edit."""
     for name in ("dataset.json", "fingerprint.json", "plan.yaml"):
-        (tmp_path / name).write_text((dataset_dir / name).read_text())
+        (tmp_path / name).write_bytes((dataset_dir / name).read_bytes())
     return Dataset.load(tmp_path)
 
 
 def edit(dataset: Dataset, **values: Any) -> None:
     path = dataset.path.parent / "plan.yaml"
-    path.write_text(yaml.dump(yaml.safe_load(path.read_text()) | values))
+    path.write_text(yaml.dump(yaml.safe_load(path.read_text(encoding="utf-8")) | values))
 
 
 def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) -> None:
-    fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text())
+    fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text(encoding="utf-8"))
     plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
     assert set(plan) == {"spacing", "patch_size", "batch_size", "normalisation", "sampler", "mirror_axes"}
     assert plan["spacing"].value is None
@@ -145,8 +145,8 @@ def test_an_edited_patch_is_trained_on_as_it_stands(dataset: Dataset, tmp_path: 
     edit(dataset, batch_size=1, patch_size=[12, 16, 12])
     folder = dataset.path.parent
     assert train(folder, tmp_path / "run", settings=SETTINGS, iterations=1, device="cpu") == 0
-    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text(encoding="utf-8"))
     assert (config["patch_size"], config["batch_size"]) == ([12, 16, 12], 1)
     assert train(folder, tmp_path / "b", settings=(*SETTINGS, "spacing=[4,4,4]"), iterations=1, device="cpu") == 0
-    config = yaml.safe_load((tmp_path / "b" / "configs" / "train.yaml").read_text())
+    config = yaml.safe_load((tmp_path / "b" / "configs" / "train.yaml").read_text(encoding="utf-8"))
     assert max(config["patch_size"]) <= 8  # 22 × 20 × 18 voxels of 1 × 1 × 1.5 mm are 6 × 5 × 7 of 4 mm

@@ -32,7 +32,7 @@ def test_every_fault_planted_in_real_cases_is_found_and_no_other(tmp_path: Path,
         PLANTS[check](task, case)
     with pytest.raises(RequestError, match="of 195 cases have errors"):
         prepare(root, tmp_path / "out")
-    faults = json.loads((tmp_path / "out" / "rejected.json").read_text())["faults"]
+    faults = json.loads((tmp_path / "out" / "rejected.json").read_text(encoding="utf-8"))["faults"]
     found: dict[str, set[str]] = {}
     for fault in faults:
         found.setdefault(fault["case"], set()).add(fault["check"])
@@ -42,7 +42,7 @@ def test_every_fault_planted_in_real_cases_is_found_and_no_other(tmp_path: Path,
 
 def spread_out(task: Path, root: Path, count: int) -> list[str]:
     """Real cases as a folder for each subject: two channels, a label and a mask; returns the subjects' names."""
-    listed = json.loads((task / "dataset.json").read_text())["training"][:count]
+    listed = json.loads((task / "dataset.json").read_text(encoding="utf-8"))["training"][:count]
     names = []
     for row in listed:
         name = Path(row["label"]).name.removesuffix(".nii.gz")
@@ -69,14 +69,14 @@ def test_faults_of_subject_folders_planted_in_real_cases(tmp_path: Path, data_di
     names = spread_out(data_dir / "Task04_Hippocampus", root, 20)
     options = {"channels": {"T1": "T1*", "T2": "T2*"}, "label": "label*", "mask": "mask*"}
     assert prepare(root, tmp_path / "clean", **options) == 0
-    clean = json.loads((tmp_path / "clean" / "rejected.json").read_text())["faults"]
+    clean = json.loads((tmp_path / "clean" / "rejected.json").read_text(encoding="utf-8"))["faults"]
     assert clean == []
     victims = dict(zip(names, SUBJECT_PLANTS, strict=False))
     for name, check in victims.items():
         SUBJECT_PLANTS[check](root / name)
     with pytest.raises(RequestError, match="have errors"):
         prepare(root, tmp_path / "out", **options)
-    faults = json.loads((tmp_path / "out" / "rejected.json").read_text())["faults"]
+    faults = json.loads((tmp_path / "out" / "rejected.json").read_text(encoding="utf-8"))["faults"]
     found = {(row["case"], row["check"]) for row in faults}
     assert found == set(victims.items())
 
@@ -96,7 +96,7 @@ SUBJECT_PLANTS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.data
 def test_leaks_of_a_stated_split_planted_in_real_cases(tmp_path: Path, data_dir: Path) -> None:
     task = data_dir / "Task04_Hippocampus"
-    listed = json.loads((task / "dataset.json").read_text())["training"][:12]
+    listed = json.loads((task / "dataset.json").read_text(encoding="utf-8"))["training"][:12]
     rows = [["image", "label", "case", "subject", "split"]]
     for number, row in enumerate(listed):
         files = [str(task / row[key]) for key in ("image", "label")]
@@ -108,7 +108,7 @@ def test_leaks_of_a_stated_split_planted_in_real_cases(tmp_path: Path, data_dir:
     (tmp_path / "list.csv").write_text("\n".join(map(",".join, rows)))
     with pytest.raises(RequestError, match="have errors"):
         prepare(tmp_path / "list.csv", tmp_path / "out", fix=True)
-    faults = json.loads((tmp_path / "out" / "rejected.json").read_text())["faults"]
+    faults = json.loads((tmp_path / "out" / "rejected.json").read_text(encoding="utf-8"))["faults"]
     found = {(row["case"], row["check"]) for row in faults if row["severity"] == "error"}
     assert found == {
         ("c4", "subject-across-split"),

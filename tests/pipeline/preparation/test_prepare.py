@@ -60,7 +60,7 @@ SUBJECTS: dict[str, Any] = {"channels": {"Flair": "*Flair*", "T1c": "*T1c*"}, "l
 
 
 def written(folder: Path, name: str) -> Any:
-    return json.loads((folder / name).read_text())
+    return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
 def test_a_decathlon_task(tmp_path: Path) -> None:
