@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import os
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("data") and not (folder and Path(folder).is_dir()):
             item.add_marker(pytest.mark.skip(reason="needs the real volumes: --data DIR or RAREVOX_TEST_DATA"))
+
+
+LOCALE = locale.setlocale(locale.LC_ALL)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """SimpleITK's writer of DICOM, which some tests use, leaves the process in the C locale, where text is ASCII."""
+    locale.setlocale(locale.LC_ALL, LOCALE)
 
 
 @pytest.fixture(scope="session")
