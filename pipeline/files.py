@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,10 +66,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def clear_parts(folder: str | Path) -> None:
-    """Remove what killed writers left of their temporary files in ``folder``; those of living processes stay."""
+    """Remove what killed writers left of their temporary files and folders in ``folder``; those of living processes
+    stay."""
     for path in Path(folder).glob(".*.part.*"):
         process = path.name.split(".")[1]
-        if process.isdigit() and not _lives(int(process)):
+        if not process.isdigit() or _lives(int(process)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 

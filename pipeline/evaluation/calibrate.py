@@ -56,7 +56,7 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
             maximum between 0.05 and 20.
     """
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
-    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"])
+    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
     if not hasattr(segmenter.inferer, "temperature"):
         raise RequestError(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
-from pipeline.compose import read_yaml
 from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
@@ -59,9 +58,7 @@ def evaluate(
     """
     run = require_run(run, "evaluate")
     data = Dataset.load(dataset)
-    if not data.n4 and read_yaml(run / "configs" / "inference.yaml").get("n4"):
-        settings = ("n4=true", *settings)  # learnt from corrected scans, and these are as they came
-    segmenter = segmenter_of(run, others, "evaluate", device=device, settings=settings)
+    segmenter = segmenter_of(run, others, "evaluate", device=device, settings=settings, uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
     gates = read_gates(segmenter.config["gates"], data.scored)
     cases = data.section(section, fold=int(segmenter.config["fold"]))
@@ -74,7 +71,9 @@ def evaluate(
     options = build(segmenter.config, "metric_options")
     scorer = CaseScorer(data.scored, folder, options=options, gates=gates)
     calibration = None
-    if segmenter.config["calibration"]:
+    if segmenter.config["calibration"] and not hasattr(segmenter.inferer, "log_probabilities"):
+        console.print("[yellow]no calibration[/yellow]: the run's inferer tells no probabilities")
+    elif segmenter.config["calibration"]:
         calibration = Calibration(data.scored, data.label_values, temperature=temperature_of(segmenter))
     watch = None if calibration is None else calibration.watch
     with progress_bar() as bar:
@@ -103,7 +102,7 @@ def evaluate(
 def _holds_evaluation(folder: Path) -> bool:
     """Whether the folder holds an earlier evaluation, which may be written over."""
     known = {"metrics.json", "cases.csv", "report.html", "predictions"}
-    return {entry.name for entry in folder.iterdir()} <= known
+    return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
@@ -131,6 +130,8 @@ def temperature_of(segmenter: Segmenter) -> float | list[float]:
 
 def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
     """Score one case and keep its label map; whether it could be scored."""
+    # An earlier evaluation's label map must not stand for a case that fails in this one.
+    (folder / "predictions" / f"{found.case}_seg.nii.gz").unlink(missing_ok=True)
     if found.labels is None:
         scorer.fail(found.case, found.reason, case["label"])
         return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from pipeline.errors import RequestError
@@ -37,7 +39,7 @@ class MetricOptions:
         seed: their seed.
 
     Raises:
-        ValueError: a value outside these.
+        ValueError: a value outside these, or of another kind.
     """
 
     empty: str = "one"
@@ -57,11 +59,16 @@ class MetricOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         for name, valid in (("empty", EMPTY_RULES), ("surface", SURFACES), ("connectivity", tuple(CONNECTIVITIES))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(str, valid))}")
         if any(not tolerance >= 0 for tolerance in self.tolerances_mm):
             raise ValueError(f"tolerances_mm are {self.tolerances_mm}; expected distances of 0 mm or more")
+        for name in ("distance_penalty_mm", "lesion_penalty_mm"):
+            penalty = getattr(self, name)
+            if penalty is not None and not 0 <= penalty < math.inf:
+                raise ValueError(f"{name} is {penalty}; expected a distance of 0 mm or more, or null")
         if self.resamples < 2:
             raise ValueError(f"resamples is {self.resamples}; expected at least 2 (2000 are usual)")
         if self.lesion_dilation < 0 or self.lesion_min_ml < 0:
@@ -80,6 +87,30 @@ class MetricOptions:
         }
 
 
+def _check_kinds(options: MetricOptions) -> None:
+    """Refuse switches that are no booleans, counts that are no whole numbers and measures that are no numbers."""
+    for names, kind, expected in _KINDS:
+        for name in names:
+            value = getattr(options, name)
+            values = value if isinstance(value, (tuple, list)) and name in _SEVERAL else (value,)
+            if value is None and name in _OPTIONAL:
+                continue
+            if any(not isinstance(one, kind) or (isinstance(one, bool) and kind is not bool) for one in values):
+                raise ValueError(f"{name} is {value!r}; expected {expected}")
+    for name in _SEVERAL:
+        if not isinstance(getattr(options, name), (tuple, list)):
+            raise ValueError(f"{name} is {getattr(options, name)!r}; expected a list of numbers, such as [0.5, 1]")
+    if options.seed < 0:
+        raise ValueError(f"seed is {options.seed}; expected a whole number of 0 or more")
+
+
+_SEVERAL = ("tolerances_mm", "lesion_sizes_ml")
+_OPTIONAL = ("distance_penalty_mm", "lesion_penalty_mm")
+_KINDS: tuple[tuple[tuple[str, ...], type, str], ...] = (
+    (("distances", "lesions", "composites_in_mean", "include_background"), bool, "true or false"),
+    (("connectivity", "lesion_dilation", "resamples", "seed"), Integral, "a whole number"),
+    ((*_SEVERAL, *_OPTIONAL, "lesion_min_ml"), Real, "numbers"),
+)
 _EMPTY = {
     "one": "overlap ratios are 1 where reference and prediction are both empty, 0 where one of them is",
     "nan": "overlap ratios are left out, and counted, where the reference is empty; 0 where only the prediction is",
@@ -112,12 +143,19 @@ def read_options(settings: Mapping[str, str], **given: Any) -> MetricOptions:
     for name in settings:
         if name not in known:
             raise RequestError(f"--set {name}: there is no such convention; known are {', '.join(known)}")
-    values = {name: yaml.safe_load(text) for name, text in settings.items()}
+    try:
+        values = {name: yaml.safe_load(text) for name, text in settings.items()}
+    except yaml.YAMLError as error:
+        raise RequestError(f"--set {_typed(settings)}: {' '.join(str(error).split())}") from error
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
         return MetricOptions(**{**given, **values})
     except (TypeError, ValueError) as error:
-        raise RequestError(f"--set {' '.join(f'{n}={t}' for n, t in settings.items())}: {error}") from error
+        raise RequestError(f"--set {_typed(settings)}: {error}" if settings else str(error)) from error
+
+
+def _typed(settings: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={text}" for name, text in settings.items())
 
 
 def foreground(structures: Structures, options: MetricOptions) -> dict[str, tuple[int, ...]]:

@@ -163,15 +163,24 @@ def parse_structures(entries: Iterable[str]) -> dict[str, Any]:
 
 
 def label_maps(folder: Path) -> list[Path]:
-    """The label maps of a folder, sorted; hidden files are none.
+    """The label maps of a folder, sorted; hidden files are none, nor are the maps of probabilities and entropy that
+    `rarevox predict` writes beside ``CASE_seg``.
 
     Raises:
         RequestError: there are none.
     """
     maps = sorted(p for p in folder.iterdir() if p.name.lower().endswith(FORMATS) and not p.name.startswith("."))
+    names = {stem(path) for path in maps}
+    maps = [path for path in maps if not _goes_with_labels(stem(path), names)]
     if not maps:
         raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(FORMATS)}")
     return maps
+
+
+def _goes_with_labels(name: str, names: set[str]) -> bool:
+    """Whether ``CASE_entropy`` or ``CASE_prob_STRUCTURE`` lies beside ``CASE_seg``."""
+    parts = () if name.endswith("_seg") else re.finditer(r"_entropy$|_prob_", name)
+    return any(f"{name[: part.start()]}_seg" in names for part in parts)
 
 
 def by_case(paths: Iterable[Path]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.evaluation.calibration import BINS, NEAR_MM, region_figures
 from pipeline.evaluation.nearness import near_boxes
+from pipeline.inference.watch import CERTAIN
 from transforms.labels import classes_from_values
 
 VOXELS = 20_000
@@ -85,6 +86,8 @@ class VoxelSample:
         likely = (log_probabilities[1:] >= float(np.log(1.0 / BINS))).any(0).cpu()
         close = self.near.block(where)
         chosen = likely if close is None else likely | torch.from_numpy(close)
+        # Background by rule is so at any temperature, and a labelled voxel there would outweigh all others.
+        chosen &= (log_probabilities[1:] > CERTAIN).any(0).cpu()
         logs = log_probabilities[:, chosen.to(log_probabilities.device)].T.float().cpu()
         keys = torch.rand(len(logs), generator=self.random, dtype=torch.double)
         classes = self.classes[where][chosen].long()

@@ -70,7 +70,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     configurations = [run / "configs" / f"{stage}.yaml" for stage in ("train", "evaluate", "inference")]
     if any("cleaner" not in read_yaml(path) for path in configurations):
         raise RequestError(f"{run} was trained before post-processing could be declared; train it anew")
-    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"])
+    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
     listed = data.section("validation", fold=int(segmenter.config["fold"]))
     structures = dict(zip(data.structures, data.label_values[1:], strict=True))

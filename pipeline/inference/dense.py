@@ -50,8 +50,8 @@ class DenseInferer(Inferer):
             are the same at any temperature. `rarevox calibrate` fits it.
 
     Raises:
-        RequestError: an unknown mode or reduction, windows for a network of valid convolutions, or a temperature that
-            is not positive.
+        RequestError: an unknown mode or reduction, windows for a network of valid convolutions, flips along what is no
+            axis, or a temperature that is not positive.
 
     A device (or a machine) that runs out of memory is asked for less: single tiles, then smaller ones, then results
     gathered on the CPU; the notes say so. The result is the same.
@@ -90,6 +90,11 @@ class DenseInferer(Inferer):
             )
         if mode == "window" and (window_size is None or any(geometry.margin)):
             raise RequestError("mode 'window' needs window_size and a network that keeps the size; use mode 'exact'")
+        if len(set(flips)) < len(flips) or not set(flips) <= set(range(geometry.spatial_dims)):
+            raise RequestError(
+                f"inferer#flips is {list(flips)}; expected axes of the volume, each once: "
+                f"{', '.join(map(str, range(geometry.spatial_dims)))}"
+            )
         if not temperature > 0:
             raise RequestError(f"temperature is {temperature}; expected a positive number (1 changes nothing)")
         self.geometry = geometry

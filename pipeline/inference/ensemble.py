@@ -42,6 +42,7 @@ class EnsembleSegmenter(Segmenter):
         stage: ``inference`` or ``evaluate``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the configuration of every run.
+        uncorrected: as for a Segmenter, each run by itself.
         score_gb: memory for class scores; None is a quarter of what is free, at most 2 GB.
 
     Raises:
@@ -55,9 +56,12 @@ class EnsembleSegmenter(Segmenter):
         *,
         device: str = "auto",
         settings: Sequence[str] = (),
+        uncorrected: bool = False,
         score_gb: float | None = None,
     ) -> None:
-        self.members = [Segmenter(run, stage, device=device, settings=settings) for run in runs]
+        self.members = [
+            Segmenter(run, stage, device=device, settings=settings, uncorrected=uncorrected) for run in runs
+        ]
         first = self.members[0]
         for member in self.members[1:]:
             for key in SHARED:
@@ -148,11 +152,12 @@ def segmenter_of(
     *,
     device: str = "auto",
     settings: Sequence[str] = (),
+    uncorrected: bool = False,
 ) -> Segmenter:
     """A run's Segmenter, or that of its ensemble with others."""
     if not others:
-        return Segmenter(run, stage, device=device, settings=settings)
-    return EnsembleSegmenter([run, *others], stage, device=device, settings=settings)
+        return Segmenter(run, stage, device=device, settings=settings, uncorrected=uncorrected)
+    return EnsembleSegmenter([run, *others], stage, device=device, settings=settings, uncorrected=uncorrected)
 
 
 def _same_preprocessing(first: Segmenter, second: Segmenter) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.compose import read_yaml
 from pipeline.console import console, progress_bar
 from pipeline.datalist import find_scans, with_masks
 from pipeline.errors import RequestError, reason_of
-from pipeline.files import claim_folder, read_json, write_json
+from pipeline.files import claim_folder, clear_parts, read_json, write_json
 from pipeline.inference.ensemble import segmenter_of
 from pipeline.inference.entropy import EntropyMap
 from pipeline.inference.maps import Map, Maps
@@ -48,7 +48,8 @@ def predict(
         output: gets ``CASE_seg.nii.gz`` for each scan, on its grid, and ``predictions.json``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
-        overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call.
+        overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call with the same
+            runs and regions of interest.
         masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
         roi: folder of masks that say what is to be segmented, or one mask for all scans; nothing is computed outside a
             mask's bounding box but the context that it needs, and outside the mask everything is background.
@@ -61,8 +62,8 @@ def predict(
         Exit status: 0, or 1 where some scans failed.
 
     Raises:
-        RequestError: no run, no scans, no masks where a run needs them, an output folder of another kind, runs of
-            different structures.
+        RequestError: no run, no scans, no masks where a run needs them, an output folder of another kind or, where
+            nothing is written over, of other runs, runs of different structures.
     """
     runs = [require_run(folder, "inference") for folder in (run, *others)]
     configs = [read_yaml(folder / "configs" / "inference.yaml") for folder in runs]
@@ -74,7 +75,9 @@ def predict(
     items = items if roi is None else _with_regions(items, roi)
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
     asked = [key for key, wanted in (("entropy", entropy), ("probabilities", probabilities)) if wanted]
-    rows = {} if overwrite else _done(folder, asked)
+    clear_parts(folder)
+    earlier = _earlier(folder)
+    rows = {} if overwrite else _done(folder, asked, runs, items)
     segmenter = segmenter_of(run, others, device=device, settings=settings)
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
 
@@ -86,6 +89,7 @@ def predict(
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(todo))
         for found in segmenter(todo, maps if asked else None):
+            _remove(folder, found.case, earlier.get(found.case, {}))
             rows[found.case] = _store(found, folder, structures, config.get("composites", {}))
             _write(folder, rows, runs, structures)
             bar.advance(task)
@@ -119,19 +123,58 @@ def _holds_predictions(folder: Path) -> bool:
     return all(entry.name == RESULT_FILE or _WRITTEN.search(entry.name) for entry in folder.iterdir())
 
 
-def _done(folder: Path, asked: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier call whose maps are there, those that are asked for now among them."""
+def _earlier(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows of an earlier call by case."""
     if not (folder / RESULT_FILE).is_file():
         return {}
-    rows = read_json(folder / RESULT_FILE)["scans"]
+    return {row["case"]: row for row in read_json(folder / RESULT_FILE)["scans"]}
+
+
+def _done(
+    folder: Path, asked: Sequence[str], runs: Sequence[Path], items: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier call whose maps are there, those that are asked for now among them, by the same regions."""
+    if not (folder / RESULT_FILE).is_file():
+        return {}
+    made, now = read_json(folder / RESULT_FILE), _runs_entry(runs)
+    then = {key: made[key] for key in ("run", "ensemble") if key in made}
+    if then != now:
+        said = " and ".join(then.get("ensemble") or [str(then.get("run"))])
+        raise RequestError(
+            f"--keep: the label maps in {folder} are of {said}; give another --output, or leave --keep out to write "
+            "them anew"
+        )
+    regions = {item["case"]: item.get("roi") for item in items}
 
     def has(written: Any) -> bool:
-        names = written.values() if isinstance(written, dict) else [written]
-        return all((folder / str(name)).is_file() for name in names)
+        return all((folder / name).is_file() for name in _names(written) or [str(written)])
 
     return {
-        row["case"]: row for row in rows if row["status"] == "ok" and all(has(row.get(k)) for k in ("output", *asked))
+        case: row
+        for case, row in _earlier(folder).items()
+        if row["status"] == "ok"
+        and all(has(row.get(key)) for key in ("output", *asked))
+        and regions.get(case, row.get("roi")) == row.get("roi")
     }
+
+
+def _remove(folder: Path, case: str, row: Mapping[str, Any]) -> None:
+    """Remove an earlier call's maps of a scan: none must stand beside, or in place of, what this call makes of it."""
+    written = [name for key in ("output", "entropy", "probabilities") for name in _names(row.get(key))]
+    for name in (f"{case}_seg.nii.gz", *written):
+        (folder / Path(name).name).unlink(missing_ok=True)
+
+
+def _names(written: Any) -> list[str]:
+    """The file names in an entry of a row."""
+    found = written.values() if isinstance(written, Mapping) else [written]
+    return [str(name) for name in found if name]
+
+
+def _runs_entry(runs: Sequence[Path]) -> dict[str, Any]:
+    """The runs as ``predictions.json`` states them."""
+    several = {"ensemble": [str(run.resolve()) for run in runs]} if len(runs) > 1 else {}
+    return {"run": str(runs[0].resolve()), **several}
 
 
 def _store(
@@ -140,7 +183,7 @@ def _store(
     """Write one label map and give its row; a failed write is a failed scan."""
     image = found.item["image"]
     row: dict[str, Any] = {"case": found.case, "image": image, "status": "failed", "reason": found.reason}
-    row["seconds"] = round(found.seconds, 3)
+    row |= {"seconds": round(found.seconds, 3), **({"roi": found.item["roi"]} if "roi" in found.item else {})}
     if found.labels is None:
         return row
     try:
@@ -163,8 +206,7 @@ def _write(folder: Path, rows: dict[str, dict[str, Any]], runs: Sequence[Path], 
     write_json(
         folder / RESULT_FILE,
         {
-            "run": str(runs[0].resolve()),
-            **({"ensemble": [str(run.resolve()) for run in runs]} if len(runs) > 1 else {}),
+            **_runs_entry(runs),
             "structures": structures,
             "scans": list(rows.values()),
             "versions": {name: version(name) for name in ("rarevox", "monai", "torch")},

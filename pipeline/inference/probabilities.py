@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class ProbabilityMaps:
             raise ValueError(f"probabilities are kept as {' or '.join(DTYPES)}, not as {dtype}")
         self.structures = tuple(structures)
         self.dtype = np.dtype(dtype)
-        self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".part.")
+        self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix=f".{os.getpid()}.part.")
         self.maps: list[np.memmap] = []
 
     def begin(self, shape: tuple[int, ...]) -> None:

@@ -71,13 +71,21 @@ class Segmenter:
         stage: ``inference`` or ``evaluate``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's configuration.
+        uncorrected: the scans come as they are: a run that learnt from scans with the bias field divided out (N4)
+            corrects them first, whatever the stage.
 
     Raises:
         RequestError: no run, no weights, weights of another network, an unknown key, post-processing of no structure.
     """
 
     def __init__(
-        self, run: str | Path, stage: str = "inference", *, device: str = "auto", settings: Sequence[str] = ()
+        self,
+        run: str | Path,
+        stage: str = "inference",
+        *,
+        device: str = "auto",
+        settings: Sequence[str] = (),
+        uncorrected: bool = False,
     ) -> None:
         self.run = require_run(run, stage)
         # What runs of an earlier version lack.
@@ -85,6 +93,8 @@ class Segmenter:
         self.config = absent | read_yaml(self.run / "configs" / f"{stage}.yaml")
         self.config["bundle_root"] = str(self.run)
         put(self.config, "device#name", device)
+        if uncorrected and read_yaml(self.run / "configs" / "inference.yaml").get("n4"):
+            put(self.config, "n4", True)
         for text in settings:
             put(self.config, *parse_setting(text))
         parts = ("load_weights", "preprocessing", "inferer", "network", "device")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
 from pipeline.evaluation.calibrate import RESULT_FILE, calibrate
 from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.tune import tune_post_processing
 from pipeline.inference.predict import predict
+from pipeline.inference.segment import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +124,26 @@ def test_a_validation_case_that_cannot_be_read_is_listed_and_the_rest_decides(
 def test_no_run_no_calibration(dataset_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is not a run"):
         calibrate(tmp_path, dataset_dir)
+
+
+@pytest.mark.parametrize("stage", [calibrate, tune_post_processing])
+def test_raw_scans_are_corrected_for_a_run_that_learnt_from_corrected_ones(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[..., int]
+) -> None:
+    run, module = tmp_path / "run", sys.modules[stage.__module__]
+    shutil.copytree(run_dir, run)
+    path = run / "configs" / "inference.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"n4": True}, sort_keys=False))
+    asked = []
+
+    class Stop(Exception):
+        pass
+
+    def segmenter(*arguments: Any, **options: Any) -> None:
+        asked.append(Segmenter(*arguments, **options).config["n4"])
+        raise Stop
+
+    monkeypatch.setattr(module, "Segmenter", segmenter)
+    with pytest.raises(Stop):
+        stage(run, dataset_dir, device="cpu")
+    assert asked == [True]

@@ -210,6 +210,17 @@ def test_bad_input_is_named(prediction: np.ndarray, spacing: tuple[float, ...], 
         {"lesion_min_ml": -0.1},
         {"lesion_sizes_ml": (1.0, 0.1)},
         {"lesion_sizes_ml": (0.1,)},
+        {"lesions": "maybe"},
+        {"distances": 2},
+        {"seed": "abc"},
+        {"seed": -1},
+        {"resamples": 10.5},
+        {"lesion_dilation": 1.5},
+        {"distance_penalty_mm": "far"},
+        {"distance_penalty_mm": -3.0},
+        {"lesion_penalty_mm": math.nan},
+        {"tolerances_mm": 2.0},
+        {"composites_in_mean": "yes please"},
     ],
 )
 def test_bad_options_are_refused(wrong: dict) -> None:
@@ -225,6 +236,7 @@ def test_options_from_texts() -> None:
         ("surface", "mesh", "expected one of voxels, area"),
         ("lesion_dilation", "many", "lesion_dilation=many"),
         ("resamples", "1", "expected at least 2"),
+        ("seed", "[1", "--set seed=.1: while parsing"),
     ):
         with pytest.raises(RequestError, match=message):
             read_options({name: text})

@@ -264,3 +264,27 @@ def test_grids_are_both_described() -> None:
     other = LabelMap(np.zeros((3, 2, 2), int), np.diag([2.0, 1, 1, 1]), (2.0, 1.0, 1.0))
     with pytest.raises(ScanError, match=r"2×2×2 voxels of 1×1×1 mm against 3×2×2 voxels of 2×1×1 mm"):
         on_grid(one, other)
+
+
+def test_probabilities_and_entropy_beside_label_maps_are_none(tmp_path: Path) -> None:
+    names = ["a_seg", "a_entropy", "a_prob_lesion", "a_prob_b_seg", "b_entropy", "c_prob_x"]
+    for folder, there in (("p", names), ("r", ["a"])):
+        (tmp_path / folder).mkdir()
+        for name in there:
+            (tmp_path / folder / f"{name}.nii.gz").write_bytes(b"")
+    pairs = find_pairs(tmp_path / "p", tmp_path / "r")
+    assert [path.name for path in pairs.matched["a"] if path] == ["a_seg.nii.gz", "a.nii.gz"]
+    # No label map lies beside the last two, and a case may well be called a_prob_b.
+    assert [path.name for path in pairs.extra] == ["a_prob_b_seg.nii.gz", "b_entropy.nii.gz", "c_prob_x.nii.gz"]
+
+
+@pytest.mark.parametrize("left_out", ["distances", "lesions"])
+def test_a_report_without_a_family_of_figures(tmp_path: Path, left_out: str) -> None:
+    labels = np.zeros((6, 6, 6), np.uint8)
+    labels[2:4, 2:4, 2:4] = 1
+    for folder in ("p", "r"):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / folder / "a.nii.gz")
+    options = MetricOptions(**{left_out: False})  # type: ignore[arg-type]
+    assert score(tmp_path / "p", tmp_path / "r", tmp_path / "out", options=options) == 0
+    assert "Dice 1.000" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from pipeline.evaluation.temperature import (
     negative_log_likelihood,
     sample_calibration,
 )
+from pipeline.inference.watch import CERTAIN
 
 
 def _sample(temperature: float = 1.0, n: int = 40_000, seed: int = 0) -> Sample:
@@ -142,3 +143,16 @@ def test_samples_of_cases_are_joined_and_empty_ones_left_out() -> None:
     one = _drawn(100).sample()
     both = join([nothing, one, one])
     assert both.logs.shape == (200, 2)
+
+
+def test_voxels_that_are_background_by_rule_are_not_drawn() -> None:
+    """What was cropped away is background at any temperature; a label there would decide alone."""
+    logs, labels = _case()
+    where = tuple(slice(0, n) for n in labels.shape)
+    whole = VoxelSample([0, 1], labels, (2.0, 2.0, 2.0), voxels=10**6)
+    whole.take(logs, where)
+    logs[1, 3], logs[0, 3] = CERTAIN, 0.0  # a plane through the structure
+    cropped = VoxelSample([0, 1], labels, (2.0, 2.0, 2.0), voxels=10**6)
+    cropped.take(logs, where)
+    assert len(whole.sample().classes) - len(cropped.sample().classes) == 12 * 10
+    assert cropped.sample().logs.min() > -100

@@ -255,3 +255,10 @@ def test_pinned_transfers_give_what_one_pass_gives() -> None:
     assert inferer.notes["tiles"] > 1
     with torch.no_grad():
         assert torch.allclose(found, network(image.cuda()).cpu(), atol=1e-3)
+
+
+@pytest.mark.parametrize("flips", [(3,), (-1,), (0, 0)])
+def test_flips_along_what_is_no_axis_are_refused(flips: tuple[int, ...]) -> None:
+    """Axis −1 would turn the channels round, and say nothing."""
+    with pytest.raises(RequestError, match=r"inferer#flips is .*; expected axes of the volume, each once: 0, 1, 2"):
+        DenseInferer(Geometry(receptive_field=(1, 1, 1)), flips=flips)

@@ -150,3 +150,14 @@ def test_runs_of_other_structures_are_refused(run_dir: Path, variant: Variant) -
             EnsembleSegmenter([run_dir, variant(**keys)], device="cpu")
     with pytest.raises(RequestError, match="is not a run"):
         EnsembleSegmenter([run_dir, run_dir / "nothing"], device="cpu")
+
+
+def test_scans_that_nobody_corrected_are_corrected_for_the_runs_that_need_it(run_dir: Path, variant: Variant) -> None:
+    corrected = variant()
+    path = corrected / "configs" / "inference.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"n4": True}, sort_keys=False))
+    for runs in ([run_dir, corrected], [corrected, run_dir]):
+        ensemble = EnsembleSegmenter(runs, "evaluate", device="cpu", uncorrected=True)
+        assert [member.config["n4"] for member in ensemble.members] == [run is corrected for run in runs]
+    copies = EnsembleSegmenter([run_dir, corrected], "evaluate", device="cpu")  # of a dataset that is corrected
+    assert [member.config["n4"] for member in copies.members] == [False, False]

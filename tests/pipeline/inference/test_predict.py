@@ -290,3 +290,69 @@ def test_a_run_that_normalises_in_a_mask_asks_for_masks(run_dir: Path, scans: Pa
     expected = next(iter(plain)).labels
     assert expected is not None  # a mask that holds the whole scan changes nothing
     assert np.array_equal(nib.load(tmp_path / "out" / "a_seg.nii.gz").dataobj, expected)
+
+
+def test_maps_of_other_runs_or_regions_are_not_kept(
+    run_dir: Path, scans: Path, predictions: Path, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "again", tmp_path / "other"
+    shutil.copytree(predictions, folder)
+    shutil.copytree(run_dir, other)
+    with pytest.raises(RequestError, match=r"--keep: the label maps in .* are of .*run; give another --output"):
+        predict(other, [scans], folder, device="cpu", overwrite=False)
+    with pytest.raises(RequestError, match="--keep"):
+        predict(run_dir, [scans], folder, device="cpu", overwrite=False, others=[other])
+    scan = nib.load(scans / "a.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(scan.shape, np.uint8), scan.affine), tmp_path / "nowhere.nii.gz")
+    assert np.asarray(nib.load(folder / "a_seg.nii.gz").dataobj).any()
+    for _ in range(2):  # the whole scan's map is written anew, the region's is kept
+        options = {"device": "cpu", "overwrite": False, "roi": tmp_path / "nowhere.nii.gz"}
+        assert predict(run_dir, [scans / "a.nii.gz"], folder, **options) == 0
+        assert not np.asarray(nib.load(folder / "a_seg.nii.gz").dataobj).any()
+
+
+def test_a_scan_that_fails_leaves_no_map_of_an_earlier_call(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    scan, out = tmp_path / "x.nii.gz", tmp_path / "out"
+    shutil.copy(scans / "a.nii.gz", scan)
+    assert predict(run_dir, [scan], out, device="cpu", entropy=True, probabilities="uint8") == 0
+    assert len(list(out.iterdir())) == 5
+    scan.write_bytes(b"torn")
+    assert predict(run_dir, [scan], out, device="cpu") == 1
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+
+
+def test_an_evaluation_keeps_no_label_map_of_a_case_that_now_fails(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu") == 0
+    kept = sorted(path.name for path in (tmp_path / "out" / "predictions").iterdir())
+    first, read = Dataset.load(dataset_dir).section("test")[0]["case"], Segmenter.read
+
+    def torn(self: Segmenter, item: dict) -> dict:
+        if item["case"] == first:
+            raise ValueError("torn")
+        return read(self, item)
+
+    monkeypatch.setattr(Segmenter, "read", torn)
+    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu") == 1
+    left = sorted(path.name for path in (tmp_path / "out" / "predictions").iterdir())
+    assert left == [name for name in kept if not name.startswith(first)]
+
+
+def test_an_inferer_without_probabilities_is_evaluated_without_calibration(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    windows = "inferer={_target_: SlidingWindowInferer, roi_size: [16, 16, 16], sw_batch_size: 2}"
+    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu", settings=[windows]) == 0
+    assert "no calibration" in capsys.readouterr().err
+    assert "calibration" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def test_what_a_killed_call_left_is_removed(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = tmp_path / "out" / f".{ended.pid}.part.abc"
+    left.mkdir(parents=True)
+    (left / "0.raw").write_bytes(b"half")
+    assert predict(run_dir, [scans / "a.nii.gz"], tmp_path / "out", device="cpu", probabilities="uint8") == 0
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
