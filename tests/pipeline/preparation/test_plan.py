@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from losses import GeneralizedDiceCELoss
+from losses import ComponentDiceCELoss, GeneralizedDiceCELoss
 from networks import DeepMedic, Geometry, HighResNet
 from pipeline.dataset import Dataset
 from pipeline.device import Precision
@@ -105,6 +105,30 @@ def test_timing_leaves_the_network_as_it_was() -> None:
     assert seconds_per_patch(network, GeneralizedDiceCELoss(), (8, 8, 8), 1, 2, precision) > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_one_of_several_processes_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait for the configuration meanwhile: a sum over the processes would never end."""
+
+    def refuse(_: torch.Tensor) -> None:
+        raise AssertionError("the other processes were asked")
+
+    for name, value in (("is_initialized", lambda: True), ("get_world_size", lambda: 2), ("all_reduce", refuse)):
+        monkeypatch.setattr(torch.distributed, name, value)
+    network, precision = (
+        HighResNet(in_channels=1, out_channels=2, width=2),
+        Precision(torch.device("cpu"), torch.float32),
+    )
+    loss = GeneralizedDiceCELoss(batch=True)
+    with pytest.raises(AssertionError, match="were asked"):
+        loss(torch.zeros(1, 2, 4), torch.zeros(1, 1, 4, dtype=torch.uint8))
+    assert seconds_per_patch(network, loss, (8, 8, 8), 1, 2, precision) > 0
+
+
+def test_a_loss_of_component_regions_is_timed() -> None:
+    precision = Precision(torch.device("cpu"), torch.float32)
+    network = HighResNet(in_channels=1, out_channels=3, width=2)
+    assert seconds_per_patch(network, ComponentDiceCELoss(batch=True), (8, 8, 8), 1, 3, precision) > 0
 
 
 def test_a_patch_shrinks_in_proportion_and_not_below_24() -> None:
