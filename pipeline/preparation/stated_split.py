@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.cases import Case, Fault, Source
 from pipeline.errors import RequestError
@@ -103,14 +102,14 @@ def follow_split(items: Sequence[SplitItem], parts: Mapping[str, str], *, folds:
 def split_leaks(cases: Sequence[Case], twins: Iterable[tuple[str, str, float]]) -> list[Fault]:
     """Cases that a stated split puts on another side than a case of the same subject, or than a copy of their scan.
 
-    The sides are the test section and each fold. The fault is laid at the case that trains, so that leaving the faulty
-    out keeps the test section whole.
+    The sides are the test section and each fold; a case for any fold is on another side than the test section alone.
+    The fault is laid at the case that trains, so that leaving the faulty out keeps the test section whole.
 
     Args:
         cases: with their subjects and parts.
         twins: pairs of cases with (nearly) the same image, and their correlation.
     """
-    sides = {case.case: case.part for case in cases if case.part not in ("", TRAINING)}
+    sides = {case.case: case.part for case in cases if case.part}
     by_subject: dict[str, list[str]] = {}
     for case in sorted(cases, key=lambda case: (case.part != TEST, case.part, case.case)):
         if case.case in sides:
@@ -118,14 +117,14 @@ def split_leaks(cases: Sequence[Case], twins: Iterable[tuple[str, str, float]]) 
     faults = []
     for subject, names in by_subject.items():
         for name in names[1:]:
-            if sides[name] != sides[names[0]]:
+            if _differ(sides[name], sides[names[0]]):
                 message = (
                     f"subject {subject} is in {_side(sides[name])} and, as {names[0]}, in {_side(sides[names[0]])}"
                 )
                 faults.append(fault(name, "subject-across-split", message))
     for pair in twins:
         first, second = sorted(pair[:2], key=lambda name: (sides.get(name) != TEST, name))
-        if first in sides and second in sides and sides[first] != sides[second]:
+        if first in sides and second in sides and _differ(sides[first], sides[second]):
             message = (
                 f"the scan is in {_side(sides[second])} and, as {first}, in {_side(sides[first])} "
                 f"(correlation {pair[2]:.3f})"
@@ -134,5 +133,10 @@ def split_leaks(cases: Sequence[Case], twins: Iterable[tuple[str, str, float]]) 
     return faults
 
 
-def _side(part: Any) -> str:
-    return "the test section" if part == TEST else f"fold {part}"
+def _differ(part: str, other: str) -> bool:
+    """Whether two parts are different sides: a case for any fold goes with every fold."""
+    return part != other and (TRAINING not in (part, other) or TEST in (part, other))
+
+
+def _side(part: str) -> str:
+    return {TEST: "the test section", TRAINING: "the training section"}.get(part, f"fold {part}")

@@ -12,7 +12,7 @@ from pipeline.cases import Case, Source
 from pipeline.errors import RequestError
 from pipeline.preparation.prepare import prepare
 from pipeline.preparation.split import SplitItem
-from pipeline.preparation.stated_split import follow_split, read_split, split_leaks, with_split
+from pipeline.preparation.stated_split import TRAINING, follow_split, read_split, split_leaks, with_split
 
 from .test_prepare import decathlon, written
 
@@ -88,6 +88,15 @@ class TestLeaks:
         (fault,) = split_leaks([case("a", "0", "s"), case("b", "test", "s")], [])
         assert (fault.case, fault.check, fault.severity) == ("a", "subject-across-split", "error")
         assert fault.message == "subject s is in fold 0 and, as b, in the test section"
+
+    def test_a_case_for_any_fold_goes_with_every_fold_but_not_with_the_test_section(self) -> None:
+        """A new scan of a subject whose other scan is held out must not be trained on."""
+        (fault,) = split_leaks([case("new", TRAINING, "s"), case("old", "test", "s")], [])
+        assert (fault.case, fault.check) == ("new", "subject-across-split")
+        assert fault.message == "subject s is in the training section and, as old, in the test section"
+        (fault,) = split_leaks([case("new", TRAINING), case("old", "test")], [("new", "old", 1.0)])
+        assert (fault.case, fault.check) == ("new", "duplicate-across-split")
+        assert split_leaks([case("new", TRAINING, "s"), case("old", "1", "s")], [("new", "old", 1.0)]) == []
 
     def test_a_copy_on_two_sides(self) -> None:
         (fault,) = split_leaks([case("a", "test"), case("b", "1"), case("c", "1")], [("b", "a", 0.97), ("b", "c", 1.0)])
