@@ -32,6 +32,9 @@ PACKAGES = ("monai", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "scikit-
 FILE_KEYS = ("image", "label", "mask")
 UNUSED_KEYS = ("case", "fold")
 """Entries of a case that no transform looks at."""
+DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
+"""Formats whose header and voxels lie in several files."""
+HEADER_BYTES = 1 << 20
 FRESH_SECONDS = 2.0
 """A file changed so shortly ago may change again within the resolution of its time stamp: its hash is not noted."""
 
@@ -153,10 +156,15 @@ class ContentHashes:
         return listed
 
     def of(self, path: str | Path) -> str:
-        """The hash of a file, or of all files of a folder (a DICOM series)."""
+        """The hash of a file, with those that hold its voxels, or of all files of a folder (a DICOM series)."""
         path = Path(path)
         if path.is_dir():
             return digest([[file.name, self.of(file)] for file in sorted(path.iterdir()) if file.is_file()])
+        if path.suffix.lower() in DETACHED:
+            return digest([[file.name, self._of_file(file)] for file in (path, *parts_of(path))])
+        return self._of_file(path)
+
+    def _of_file(self, path: Path) -> str:
         state = path.stat()
         stamp = [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
         note = self.folder / f"{digest(stamp[0])}.json"
@@ -173,6 +181,24 @@ class ContentHashes:
             with contextlib.suppress(OSError):
                 write_json(note, {"stamp": stamp, "sha256": found})
         return found
+
+
+def parts_of(header: Path) -> list[Path]:
+    """The files that hold the voxels of a header: those that it names, and those called like it.
+
+    A header may name its files one by one or by a pattern of their numbers (``slice%03d.raw``).
+    """
+    found = {file for file in header.parent.iterdir() if file.stem == header.stem}
+    text = header.read_bytes()[:HEADER_BYTES].decode("latin-1")
+    for line in text.splitlines() if header.suffix.lower() in (".mhd", ".nhdr") else ():
+        name = re.split(r"=|:", line, maxsplit=1)[-1].strip()
+        pattern = re.sub(r"%[-+ #0]*\d*d", "*", name.partition(" ")[0])
+        if not name.isprintable() or not 0 < len(name) < 256:
+            continue
+        if "*" in pattern and "*" not in name and not Path(pattern).is_absolute():
+            found.update(header.parent.glob(pattern))
+        found.add(header.parent / name)
+    return sorted(file for file in found - {header} if file.is_file())
 
 
 def _suffixes(path: str | Path) -> str:

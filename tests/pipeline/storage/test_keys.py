@@ -150,3 +150,30 @@ def test_a_dicom_folder_counts_with_all_its_files(tmp_path: Path) -> None:
     before = hashes.of(folder)
     (folder / "2.dcm").write_bytes(b"two")
     assert hashes.of(folder) != before
+
+
+def test_a_header_counts_with_the_files_that_hold_its_voxels(tmp_path: Path) -> None:
+    """Named in the header, by a pattern or one by one, or called like it; what belongs to other headers does not."""
+    headers = {
+        "a.mhd": "NDims = 3\nElementDataFile = voxels.raw\n",
+        "b.nhdr": "NRRD0004\ntype: short\ndata file: ./voxels.raw\n",
+        "c.nhdr": "NRRD0004\ndata file: LIST\nvoxels.raw\nmore.raw\n",
+        "d.mhd": "ElementDataFile = slice%03d.raw 1 2 1\n",
+        "e.hdr": "",
+        "f.mhd": "ElementDataFile = LOCAL\n" + "x" * 5000,
+    }
+    for name, text in headers.items():
+        (tmp_path / name).write_text(text)
+    for name in ("voxels.raw", "more.raw", "slice001.raw", "e.img"):
+        (tmp_path / name).write_bytes(b"voxels")
+    hashes = ContentHashes(tmp_path / "notes")
+
+    def changed(file: str) -> set[str]:
+        before = {name: hashes.of(tmp_path / name) for name in headers}
+        (tmp_path / file).write_bytes(b"others")
+        return {name for name in headers if hashes.of(tmp_path / name) != before[name]}
+
+    assert changed("voxels.raw") == {"a.mhd", "b.nhdr", "c.nhdr"}
+    assert changed("more.raw") == {"c.nhdr"}
+    assert changed("slice001.raw") == {"d.mhd"}
+    assert changed("e.img") == {"e.hdr"}
