@@ -130,7 +130,8 @@ def _plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
     if len(held) > 1:
         sizes = {name: row["voxels"]["median"] for name, row in held.items()}
         small, large = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
-        reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
+        if sizes[large] > sizes[small]:
+            reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
     reason += ": every patch holds some, and every structure comes equally often."
     many = [name for name, row in held.items() if row["components"]["median"] >= 5]
     if many:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.bundle import target_name
 from pipeline.console import console
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, reason_of
 from pipeline.training import processes
 
 
@@ -24,7 +24,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         Exit status, as :func:`pipeline.training.train.train` says.
 
     Raises:
-        RequestError: a loader worker was killed.
+        RequestError: something cannot be built or read, or a loader worker was killed.
         FloatingPointError: the loss stayed not finite.
     """
     from monai.bundle import ConfigParser
@@ -33,16 +33,16 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     set_determinism(int(config["seed"]))
     parser = ConfigParser(dict(config) | {"bundle_root": str(folder)})
     parser.parse()
-    budget = parser.get_parsed_content("budget")
+    budget = parsed(parser, "budget")
     budget.start_at(began)
-    precision = parser.get_parsed_content("precision")
+    precision = parsed(parser, "precision")
     console.print(
         f"{target_name(config['network_def'])} with {target_name(config['loss'])}, patches {config['patch_size']}, "
         f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading cases"
     )
-    trainer = parser.get_parsed_content("train#trainer")
+    trainer = parsed(parser, "train#trainer")
     processes.vary_seed(int(config["seed"]))
-    validation, checkpoint = (parser.get_parsed_content(key) for key in ("validation", "checkpoint"))
+    validation, checkpoint = (parsed(parser, key) for key in ("validation", "checkpoint"))
     status = 0
     try:
         trainer.run()
@@ -55,8 +55,34 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     if status:
         console.print(f"interrupted; go on with: rarevox train DATASET --output {folder} --resume")
         return status
+    if not trainer.state.iteration:
+        console.print(
+            "[yellow]the time was over before the first step, since reading the cases counts: the model is untrained; "
+            f"go on with: rarevox train DATASET --output {folder} --resume --minutes M[/]"
+        )
+        return 1
     console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
     return 1 if checkpoint.failed or validation.failed else 0
+
+
+def parsed(parser: Any, key: str) -> Any:
+    """An entry of a configuration, built with what it refers to.
+
+    Args:
+        parser: MONAI's, with the configuration.
+        key: of the entry.
+
+    Raises:
+        RequestError: it cannot be built; the message says which entry and why.
+    """
+    try:
+        return parser.get_parsed_content(key)
+    except Exception as error:
+        while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        if isinstance(error, RequestError):
+            raise error from None
+        raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
 
 
 def _explained(error: RuntimeError, folder: Path) -> Exception:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import require_run, target_name, write_bundle
-from pipeline.compose import compose, plan_of, put, read_yaml, user_config
+from pipeline.compose import compose, dataset_facts, plan_of, put, read_yaml, user_config
 from pipeline.console import console
 from pipeline.dataset import Dataset
-from pipeline.errors import RequestError, reason_of
+from pipeline.errors import RequestError
 from pipeline.evaluation.gates import read_gates
-from pipeline.files import claim_folder
+from pipeline.files import claim_folder, read_json
 from pipeline.preparation.mirror import sided_cohort
 from pipeline.preparation.plan import (
     ENOUGH_STEPS,
@@ -27,8 +27,9 @@ from pipeline.storage.cases import check_cache
 from pipeline.training import processes
 from pipeline.training.initial_weights import match, weights_of
 from pipeline.training.learn import learn_normalisation
+from pipeline.training.plain_values import check_values
 from pipeline.training.run_checkpoint import has_checkpoint
-from pipeline.training.running import run_training
+from pipeline.training.running import parsed, run_training
 from transforms.slices import slice_order
 
 
@@ -68,7 +69,7 @@ def train(
 
     Returns:
         Exit status: 0; 130 or 143 when interrupted by SIGINT or SIGTERM (the run can be used and resumed); 1 when the
-        last checkpoint or the best model could not be written.
+        last checkpoint or the best model could not be written, or the budget was over before the first step.
 
     Raises:
         RequestError: anything wrong with the request, before any data is read.
@@ -81,6 +82,7 @@ def train(
         data = Dataset.load(dataset)
         if resume:
             config = _resumed(folder, budget, device, (network, loss, start_from, *config_files, *settings))
+            _same_request(config, data, folder, fold)
             check(config, data)
         else:
             claim_folder(folder, holds=_abandoned, what="a run")
@@ -115,6 +117,7 @@ def _composed(
         settings=settings,
         options=options,
     )
+    check_values(config)
     _check_slices(config)
     plan = plan_of(data)
     if network is not None or not _keeps_patch(plan, config_files, settings):
@@ -141,6 +144,8 @@ def _abandoned(folder: Path) -> bool:
 def _options(budget: Mapping[str, Any], fold: int | None, device: str) -> dict[str, Any]:
     """Command-line options as configuration keys."""
     options = {key: value for key, value in budget.items() if value is not None}
+    if budget["iterations"] is not None and budget["minutes"] is None:
+        options["minutes"] = None  # those of a configuration file would win
     if fold is not None:
         options["fold"] = fold
     return options | {"device#name": device}
@@ -158,9 +163,24 @@ def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Seque
     config = read_yaml(folder / "configs" / "train.yaml")
     for key, value in _options(budget, None, device).items():
         put(config, key, value)
-    if budget["iterations"] is not None and budget["minutes"] is None:
-        config["minutes"] = None
     return config | {"resume": True}
+
+
+def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int | None) -> None:
+    """A resumed run goes on with its own data: the same dataset, perhaps in another place, and the same fold."""
+    if fold is not None and fold != config["fold"]:
+        raise RequestError(f"{folder} is a run of fold {config['fold']}, not {fold}; leave out --fold, or train anew")
+    place = str(data.path.parent.resolve())
+    if place == config["dataset_dir"]:
+        return
+    stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
+    facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
+    other = any(config.get(key, value) != value for key, value in facts.items())
+    if other or not data.fingerprint or data.fingerprint not in stated:
+        raise RequestError(
+            f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"
+        )
+    config["dataset_dir"] = place
 
 
 def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path], settings: Sequence[str]) -> None:
@@ -214,7 +234,7 @@ def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> b
     """Whether the user set a top-level key, in a file, a task overlay or with --set."""
     contents = [user_config(file) for file in files]
     named = [*(text.partition("=")[0] for text in settings), *(name for content in contents for name in content)]
-    return any(str(name).partition("#")[0] == key for name in named)
+    return any(str(name).replace("::", "#").partition("#")[0].strip() == key for name in named)
 
 
 def _fit_time(config: dict[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> None:
@@ -255,15 +275,7 @@ def build(config: Mapping[str, Any], key: str) -> Any:
     """
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(dict(config))
-    try:
-        return parser.get_parsed_content(key)
-    except Exception as error:
-        while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__
-        if isinstance(error, RequestError):
-            raise error from None
-        raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
+    return parsed(ConfigParser(dict(config)), key)
 
 
 def check(config: Mapping[str, Any], data: Dataset) -> None:

@@ -61,6 +61,35 @@ def test_the_learning_rate_ends_at_the_end(run_dir: Path) -> None:
     assert rows[-1]["lr"] == pytest.approx(0.01 * (1 - (79 / 80 - 0.02) / 0.98) ** 0.9)
 
 
+def test_a_resumed_run_keeps_its_fold_and_its_data(dataset_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+    """Another fold or other data are refused; the same dataset in another place is followed."""
+    run, moved, others = (tmp_path / name for name in ("run", "moved", "others"))
+    shutil.copytree(run_dir, run)
+    with pytest.raises(RequestError, match="is a run of fold 0, not 1"):
+        train(dataset_dir, run, resume=True, fold=1, device="cpu")
+    for folder in (moved, others):
+        shutil.copytree(dataset_dir, folder)
+    content = json.loads((others / "dataset.json").read_text())
+    (others / "dataset.json").write_text(json.dumps(content | {"fingerprint": "0" * 64}))
+    with pytest.raises(RequestError, match="others holds other data"):
+        train(others, run, resume=True, device="cpu")
+    assert train(moved, run, resume=True, fold=0, device="cpu", iterations=80) == 0
+    assert yaml.safe_load((run / "configs" / "train.yaml").read_text())["dataset_dir"] == str(moved.resolve())
+
+
+def test_iterations_win_over_the_minutes_of_a_file(dataset_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("minutes: 60\n")
+    files = [tmp_path / "mine.yaml"]
+    assert train(dataset_dir, tmp_path / "run", config_files=files, settings=SMALL, iterations=1, device="cpu") == 0
+    assert len(read_rows(tmp_path / "run" / "logs" / "train.jsonl")) == 1
+
+
+def test_a_run_without_a_step_says_so(dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = (*SMALL, "log#tensorboard=false")
+    assert train(dataset_dir, tmp_path / "run", settings=settings, minutes=1e-4, device="cpu") == 1
+    assert "before the first step" in " ".join(capsys.readouterr().err.split())
+
+
 def test_resuming_goes_on_exactly_as_if_nothing_had_happened(dataset_dir: Path, tmp_path: Path) -> None:
     """12 steps in one go, and 12 whose process is killed after the checkpoint at step 6: the same losses exactly."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
