@@ -20,7 +20,7 @@ from pipeline.evaluation.report_run import write_run_report
 from pipeline.evaluation.results_table import print_results
 from pipeline.evaluation.scorer import CaseScorer
 from pipeline.evaluation.track import track_evaluation
-from pipeline.files import claim_folder, write_json
+from pipeline.files import claim_folder, read_json, write_json
 from pipeline.inference.ensemble import segmenter_of
 from pipeline.inference.saving import save_labels
 from pipeline.inference.segment import Segmentation, Segmenter
@@ -161,9 +161,13 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
 
 
 def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
-    """Write the held-out scores into the bundle's metadata and model card."""
+    """Write the held-out scores into the bundle's metadata and model card, which tell of the run's own dataset."""
     from pipeline.compose import read_yaml
 
+    source = read_json(run / "configs" / "metadata.json").get("data_source", "")
+    if data.fingerprint not in source:
+        console.print(f"[yellow]the model card is left as it is[/yellow]: {data.name} is not the dataset of the run")
+        return
     config = read_yaml(run / "configs" / "train.yaml")
     means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
     scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}

@@ -86,7 +86,8 @@ def failed_rows(
 ) -> list[dict[str, Any]]:
     """The rows of a case without a usable prediction: counted with overlap 0 under every rule, never dropped.
 
-    If the reference is known, its voxels enter the pooled sums as missed (fn) and its volume is stated.
+    If the reference is known, its voxels enter the pooled sums as missed (fn) and its volume is stated. Distances are
+    the penalties where the options give any, so that a failure is never better than an empty prediction.
 
     >>> row = failed_rows("a", {"lesion": 1}, "no prediction")[0]
     >>> row["status"], row["dice"], row["reason"]
@@ -96,7 +97,7 @@ def failed_rows(
     rows = []
     for name, value in foreground(structures, options).items():
         row = _blank(case, name, options) | {"status": "failed", "reason": reason}
-        row |= dict.fromkeys(overlap_columns(options), 0.0)
+        row |= dict.fromkeys(overlap_columns(options), 0.0) | _penalties(options)
         if reference is not None and spacing_mm is not None:
             mask = _mask(np.asarray(reference), value)
             known = _row(case, name, np.zeros_like(mask), mask, spacing_mm, replace(options, distances=False))
@@ -207,12 +208,17 @@ def _empty(predicted: bool, referenced: bool, options: MetricOptions) -> dict[st
     row: dict[str, Any] = {"status": status, "reason": _REASONS[status]}
     ratio = {"one": float(both), "zero": 0.0, "nan": 0.0 if referenced else math.nan}[options.empty]
     row |= dict.fromkeys(overlap_columns(options), ratio)
-    for column in distance_columns(options):
-        penalty = options.lesion_penalty_mm if column == "lesion_hd95_mm" else options.distance_penalty_mm
-        row[column] = math.nan if penalty is None else 0.0 if both else penalty
+    row |= {name: 0.0 if both and not math.isnan(p) else p for name, p in _penalties(options).items()}
     if both and options.lesions:
         row |= dict.fromkeys((*LESION_COUNTS, *LESION_SIZES), 0)
     return row
+
+
+def _penalties(options: MetricOptions) -> dict[str, float]:
+    """What the distances are where there is nothing to measure; NaN without a penalty."""
+    penalties = dict.fromkeys(distance_columns(options), options.distance_penalty_mm)
+    penalties |= {"lesion_hd95_mm": options.lesion_penalty_mm} if "lesion_hd95_mm" in penalties else {}
+    return {name: math.nan if penalty is None else float(penalty) for name, penalty in penalties.items()}
 
 
 _BOTH = {"one": 1.0, "nan": math.nan, "zero": 0.0}

@@ -107,6 +107,17 @@ def test_failed_case_counts_as_zero_and_its_reference_as_missed() -> None:
     assert list(row) == list(case_rows("a", reference, reference, SPACING, {"s": 1})[0])
 
 
+def test_a_failed_case_has_the_penalty_of_an_empty_prediction() -> None:
+    """Without it a failure would be left out of the mean distance, and be better than a prediction of nothing."""
+    reference = _cube((4, 4, 4), (2, 2, 2))
+    options = MetricOptions(distance_penalty_mm=300.0, lesion_penalty_mm=374.0)
+    empty = case_rows("a", np.zeros_like(reference), reference, SPACING, {"s": 1}, options=options)[0]
+    for known in ({}, {"reference": reference, "spacing_mm": SPACING}):
+        failed = failed_rows("a", {"s": 1}, "corrupt", options=options, **known)[0]
+        for column, penalty in (("hd95_mm", 300.0), ("hd_mm", 300.0), ("assd_mm", 300.0), ("lesion_hd95_mm", 374.0)):
+            assert failed[column] == empty[column] == penalty
+
+
 def test_failed_case_without_a_reference_has_no_counts() -> None:
     row = failed_rows("a", {"s": 1}, "missing", options=MetricOptions(empty="nan"))[0]
     assert row["dice"] == 0.0

@@ -243,6 +243,21 @@ def test_the_model_card_and_metadata_tell_the_scores(run_dir: Path, dataset_dir:
     assert f"| ball | {means['ball']['dice']['mean']:.3f} |" in (run / "docs" / "README.md").read_text()
 
 
+def test_another_dataset_does_not_reach_the_model_card(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    """The card says on what the run was trained."""
+    run, other = tmp_path / "run", tmp_path / "dataset"
+    shutil.copytree(run_dir, run)
+    shutil.copytree(dataset_dir, other)
+    data = json.loads((dataset_dir / "dataset.json").read_text())
+    data |= {"name": "Elsewhere", "fingerprint": "0" * len(data["fingerprint"])}
+    data["root"] = os.path.relpath((dataset_dir / data["root"]).resolve(), other)
+    (other / "dataset.json").write_text(json.dumps(data))
+    before = [(run / name).read_text() for name in ("docs/README.md", "configs/metadata.json")]
+    assert evaluate(run, other, device="cpu") == 0
+    assert (run / "evaluation" / "test" / "metrics.json").is_file()
+    assert [(run / name).read_text() for name in ("docs/README.md", "configs/metadata.json")] == before
+
+
 def test_a_held_out_case_that_cannot_be_read_counts_as_a_failure(
     run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
