@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import RequestError, nearest
+from pipeline.evaluation.metrics_lesions import SIZES
 from pipeline.files import read_json
 
 SAME_VOLUME = 1e-3
@@ -189,6 +190,8 @@ def _same_conventions(first: Evaluation, other: Evaluation, metric: str) -> None
         deciding |= _SURFACE
     if metric.startswith("lesion"):
         deciding |= _LESIONS | {"surface": "surfaces", "lesion_penalty_mm": "missed lesions"}
+    if metric.endswith(SIZES):
+        deciding["lesion_sizes_ml"] = "small and large lesions"
     for key, what in deciding.items():
         mine, theirs = (evaluation.conventions.get(key) for evaluation in (first, other))
         if mine != theirs:

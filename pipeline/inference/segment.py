@@ -224,9 +224,8 @@ class Segmenter:
             upcoming = [pool.submit(self.read, listed[0])] if listed else []
             for position, item in enumerate(listed):
                 began = time.monotonic()
-                current = upcoming.pop()
                 try:
-                    data = current.result()
+                    data = upcoming.pop().result()  # no name for the future, which would keep the scan in memory
                     if position + 1 < len(listed):
                         upcoming.append(pool.submit(self.read, listed[position + 1]))
                     watching = watch(item) if watch is not None else None

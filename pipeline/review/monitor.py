@@ -53,9 +53,14 @@ def monitor(
         0; 1 if an alarm stands, or cases were given again with another date, site or scanner.
 
     Raises:
-        RequestError: the file is no usable history, a folder is no result, a date is not ISO.
+        RequestError: the file is no usable history, a folder is no result, a date is not ISO, or a site, scanner or
+            date of nothing that is added.
     """
     options = options or ChartOptions()
+    if not add and (site or scanner or day):
+        raise RequestError(
+            "--site, --scanner and --date hold for the cases that are added; give their folder with --add"
+        )
     read = [(folder, *read_reviewed(folder, day=day, site=site, scanner=scanner)) for folder in add]
     start = iso_date(since, "--since") if since else ""
     if output is not None:

@@ -203,6 +203,9 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(folders: list[Path],
     area = _folder(tmp_path / "area", cases, options=MetricOptions(surface="area"))
     refused("treat surfaces differently", area, metric="hd95_mm")
     assert compare([folders[0], area]) == 1  # Dice does not depend on the surface; two cases are left out
+    sizes = _folder(tmp_path / "sizes", cases, options=MetricOptions(lesion_sizes_ml=(0.01, 0.1)))
+    refused("treat small and large lesions differently", sizes, metric="lesions_detected_small")
+    assert compare([folders[0], sizes], metric="lesion_f1") == 1  # which does not depend on the classes
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "metrics.json").write_text('{"cases": 3}')

@@ -200,6 +200,12 @@ def test_dates() -> None:
             iso_date(text, "--date")
 
 
+@pytest.mark.parametrize("given", [{"site": "north"}, {"scanner": "3T"}, {"day": "2026-11-21"}])
+def test_a_site_of_nothing_that_is_added_is_refused(history: Path, given: dict[str, str]) -> None:
+    with pytest.raises(RequestError, match="hold for the cases that are added; give their folder with --add"):
+        monitor(history, **given)
+
+
 def test_the_page_is_whole_and_requests_nothing(history: Path, tmp_path: Path) -> None:
     monitor(history, tmp_path / "out", by="scanner")
     html = (tmp_path / "out" / "monitor.html").read_text()
