@@ -12,6 +12,7 @@ import yaml
 from monai.bundle import ConfigWorkflow
 
 from pipeline.compose import CONFIGS
+from pipeline.training.run_log import read_rows
 
 TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 REQUIRED = (
@@ -101,6 +102,8 @@ def test_the_bundle_trains_and_evaluates_by_itself(run_dir: Path, dataset_dir: P
     )
     assert done.returncode == 0, done.stderr
     assert (run / "models" / "model.pt").is_file()
+    own, first = (read_rows(folder / "logs" / "train.jsonl")[0]["loss"] for folder in (run, run_dir))
+    assert own == first  # the same weights at the start, the same patches
     done = subprocess.run(
         [*command, "configs/evaluate.yaml", "--output_dir", "scores"],
         cwd=run,
