@@ -28,7 +28,7 @@ STAGES = {"train": ("train",), "evaluate": ("inference", "evaluate"), "inference
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A configuration file (YAML or JSON).
+    """A configuration file (YAML or JSON); one without a key (all commented out) is empty.
 
     Raises:
         RequestError: missing, not readable as YAML, or not a mapping.
@@ -40,6 +40,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise RequestError(f"configuration file {path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise RequestError(f"{path} must be a mapping of configuration keys, not {type(content).__name__}")
     return content

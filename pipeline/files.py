@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RequestError
+
+_writes = itertools.count()
 
 
 @contextmanager
@@ -30,7 +33,7 @@ def atomic(path: str | Path, *, keep: str | Path | None = None) -> Iterator[Path
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.part.{next(_writes)}.{path.name}")  # threads may write one file at once
     try:
         yield temporary
         with temporary.open("rb") as handle:

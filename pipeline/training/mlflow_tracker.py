@@ -133,7 +133,10 @@ class MlflowTracker:
     def close(self, status: str) -> None:
         """Send everything and end the MLflow run."""
         self._send()
-        self._client.set_terminated(self._run, status)
+        try:
+            self._client.set_terminated(self._run, status)
+        except Exception as error:
+            raise OSError(f"MLflow at {self.uri}: {reason_of(error)}") from error
 
     def _send(self) -> None:
         try:

@@ -85,6 +85,8 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(RequestError, match="not valid YAML"):
         read_yaml(tmp_path / "bad.yaml")
+    (tmp_path / "none.yaml").write_text("# patch_size: [40, 40, 40]\n")
+    assert read_yaml(tmp_path / "none.yaml") == {}
     with pytest.raises(RequestError, match="must be a mapping"):
         read_yaml(tmp_path / "list.yaml")
 

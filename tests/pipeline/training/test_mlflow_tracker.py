@@ -70,6 +70,22 @@ def test_a_store_that_is_gone_is_told_and_metrics_are_kept(tmp_path: Path) -> No
     assert found.info.status == "KILLED"
 
 
+def test_a_store_that_is_gone_at_the_end_is_no_error_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the log tells and passes over is an OSError, whatever the client raises."""
+
+    class Gone:
+        def set_terminated(self, run: str, status: str) -> None:
+            raise ValueError("no such run")
+
+    monkeypatch.setattr(module, "find_spec", lambda name: object())
+    tracker = MlflowTracker("local", folder=tmp_path)
+    tracker._client = Gone()
+    with pytest.raises(OSError, match="no such run"):
+        tracker.close("FINISHED")
+
+
 def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     tracker = MlflowTracker("nonsense://x", folder=tmp_path / "logs")
