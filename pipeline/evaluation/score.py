@@ -92,6 +92,7 @@ def score(
     structures = structures or declared_structures(Path(references))
     if structures is None:
         structures, source = found_structures(pairs, workers), "the values found"
+        structures = ({"background": 0} if options.include_background and structures else {}) | structures
     if not foreground(structures, options):
         raise RequestError("there is no structure to score: no label value but the background was declared or found")
     minima = read_gates(read_declared(gates, "gates"), foreground(structures, options))

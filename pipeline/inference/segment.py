@@ -142,7 +142,10 @@ class Segmenter:
         if region is not None:
             native = native * torch.from_numpy(region)
         found: dict[Any, Any] = self.cleaner({"image": data["image"], "pred": native})
-        return np.asarray(found["pred"])[0], np.asarray(found["raw"])[0] if "raw" in found else None
+        labels, raw = np.asarray(found["pred"])[0], np.asarray(found["raw"])[0] if "raw" in found else None
+        if region is not None and raw is not None:
+            labels = labels * region  # holes are filled, but not outside
+        return labels, raw
 
     def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
         """Label values (1, X, Y, Z) on the scan's own grid; outside the bounding box of its region, 0."""

@@ -288,3 +288,16 @@ def test_a_report_without_a_family_of_figures(tmp_path: Path, left_out: str) -> 
     options = MetricOptions(**{left_out: False})  # type: ignore[arg-type]
     assert score(tmp_path / "p", tmp_path / "r", tmp_path / "out", options=options) == 0
     assert "Dice 1.000" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_background_has_a_row_where_it_is_asked_for(tmp_path: Path) -> None:
+    """4 voxels, the reference marks 1 and the prediction 2 of them: background Dice 2 · 2 / (2 + 3)."""
+    for folder, marked in (("p", 2), ("r", 1)):
+        (tmp_path / folder).mkdir()
+        labels = (np.arange(4) < marked).astype(np.uint8).reshape(4, 1, 1)
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / folder / "a.nii.gz")
+    options = MetricOptions(include_background=True)
+    assert score(tmp_path / "p", tmp_path / "r", tmp_path / "out", options=options) == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["structures"]["background"]["dice"]["mean"] == pytest.approx(0.8)
+    assert found["conventions"]["mean_over"] == ["background", "label_1"]

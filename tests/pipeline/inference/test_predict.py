@@ -371,3 +371,10 @@ def test_what_a_killed_call_left_is_removed(run_dir: Path, scans: Path, tmp_path
     (left / "0.raw").write_bytes(b"half")
     assert predict(run_dir, [scans / "a.nii.gz"], tmp_path / "out", device="cpu", probabilities="uint8") == 0
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_the_background_is_evaluated_where_it_is_asked_for(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    asked = ["metric_options#include_background=true", "calibration=false"]
+    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu", settings=asked) == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(found["structures"]) == found["conventions"]["mean_over"] == ["background", "ball", "box"]

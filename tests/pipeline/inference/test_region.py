@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion
 
 from pipeline.errors import RequestError
 from pipeline.inference.entropy import EntropyMap
@@ -44,6 +45,20 @@ def test_inside_are_the_labels_of_the_whole_scan_and_outside_is_background(
     assert (inside[region > 0] == everywhere[region > 0]).mean() > 0.999  # to rounding where scores are interpolated
     if not settings:
         assert np.array_equal(inside, everywhere * (region > 0))
+
+
+def test_holes_are_not_filled_outside_of_the_region(
+    run_dir: Path, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path
+) -> None:
+    item = {"case": "a", "image": str(task_dir / "imagesTr" / "case_01.nii.gz")}
+    segmenter = Segmenter(run_dir, device="cpu", settings=["post_processing={ball: {fill_holes: true}}"])
+    whole = segmenter.segment(segmenter.read(item))
+    hole = tuple(np.argwhere(binary_erosion(whole == 1))[0])  # its six neighbours are ball, so it would be filled
+    region = np.ones(scan.shape, np.uint8)
+    region[hole] = 0
+    inside = segmenter.segment(segmenter.read(item | {"roi": str(save(tmp_path / "roi.nii.gz", region, scan.affine))}))
+    assert np.array_equal(inside, whole * (region > 0))
+    assert inside.dtype == whole.dtype
 
 
 def test_only_the_box_and_its_context_are_computed(
