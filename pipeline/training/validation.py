@@ -115,7 +115,7 @@ class Validation:
         """What the next validation will take."""
         if self.last_seconds is None:
             cases = self.validator.data_loader.dataset
-            voxels = sum(math.prod(case[Keys.IMAGE].shape[1:]) for case in cases)
+            voxels = sum(math.prod(cases[n][Keys.IMAGE].shape[1:]) for n in range(len(cases)))
             images = engine.state.batch[Keys.IMAGE]
             step = (time.monotonic() - self._began) / max(engine.state.iteration - self._first, 1)
             self.last_seconds = step / 3 * voxels / (images.shape[0] * math.prod(images.shape[2:]))

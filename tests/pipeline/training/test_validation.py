@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.data import CacheDataset
 
 from pipeline.errors import RequestError
 from pipeline.training import validation as module
@@ -123,3 +124,13 @@ def test_a_validation_that_a_signal_cuts_short_comes_again(clock: Clock, tmp_pat
     validator.run = lambda: setattr(validation, "interrupted", True)  # type: ignore[method-assign]
     assert validation.validate(Engine(lambda engine, batch: None)) is False
     assert (validation._done, validation.iteration) == (done, iteration)
+
+
+def test_a_process_without_a_case_of_its_own_goes_on(clock: Clock, tmp_path: Path) -> None:
+    """With more processes than validation cases some have none; the time of a validation is asked of them as well."""
+    validator = Validator(clock, seconds=1)
+    empty = CacheDataset([], progress=False)
+    validator.data_loader = type("Loader", (), {"dataset": empty, "__len__": lambda self: 0})()
+    rows, validation = train(clock, validator, tmp_path, steps=10, step_seconds=1)
+    assert (rows, validator.runs) == ([], 0)
+    assert validation.model_path.exists()
