@@ -70,7 +70,7 @@ def evaluate(
     folder = claim_folder(output or run / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     options = build(segmenter.config, "metric_options")
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
-    scorer = CaseScorer(background | data.scored, folder, options=options, gates=gates)
+    scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
     calibration = None
     if segmenter.config["calibration"] and not hasattr(segmenter.inferer, "log_probabilities"):
         console.print("[yellow]no calibration[/yellow]: the run's inferer tells no probabilities")
