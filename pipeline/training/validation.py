@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
@@ -21,6 +22,27 @@ from pipeline.training.dice_metric import HardDice
 from pipeline.training.run_log import RunLog
 
 
+def no_worse(last: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> bool:
+    """Whether ``last`` is below ``best`` by no more than one standard error of the mean difference over cases.
+
+    Args:
+        last: Dice of each case, by structure.
+        best: of the same cases.
+
+    Returns:
+        False too where the cases are fewer than two or not the same number.
+
+    >>> no_worse([[0.80], [0.90]], [[0.84], [0.88]])  # differences 0.04 and −0.02: mean 0.01, standard error 0.03
+    True
+    >>> no_worse([[0.80], [0.90]], [[0.84], [0.93]])  # 0.04 and 0.03: mean 0.035, standard error 0.005
+    False
+    """
+    if len(last) != len(best) or len(last) < 2:
+        return False
+    difference = np.mean(best, axis=1) - np.mean(last, axis=1)
+    return bool(difference.mean() <= difference.std(ddof=1) / math.sqrt(len(difference)))
+
+
 class Validation:
     """Run the validator ``count`` times, evenly over the budget, and write ``models/model.pt`` when it is best so far.
 
@@ -29,7 +51,9 @@ class Validation:
     will take is what the last one took; before the first, it is estimated from the time of a training step, of which
     the forward pass is about a third, and the voxels of the scans and of the patches. Best is by the validator's key
     metric (mean hard Dice over structures); ties go to the later model. Without validation cases the last weights are
-    the model.
+    the model. At the end of the budget, where the learning rate has come down, the last weights are kept unless the
+    best were better by more than one standard error of the difference between the same cases (:func:`no_worse`): the
+    highest of several scores of few cases is high by luck too.
 
     ``before`` holds what is called before each validation, with the engine and the seconds it is expected to take. One
     that a signal cuts short comes again when the run is taken up.
@@ -77,6 +101,7 @@ class Validation:
         self.patience = patience
         self.without_gain = 0
         self.best = -1.0
+        self.best_rows: list[list[float]] = []
         self.spent_seconds = 0.0
         self.last_seconds: float | None = None
         self.iteration = 0
@@ -144,12 +169,13 @@ class Validation:
         self.iteration = engine.state.iteration
         self.last_seconds = time.monotonic() - began
         self.spent_seconds += self.last_seconds
-        mean = self.metric.compute()
-        best = mean >= self.best
+        mean, rows = self.metric.compute(), list(self.metric.rows)
+        at_end = self.budget.progress(engine.state.iteration) >= 1
+        best = mean >= self.best or (at_end and no_worse(rows, self.best_rows))
         self.without_gain = 0 if mean > self.best else self.without_gain + 1
         if best:
             self._keep(engine)
-            self.best = mean
+            self.best, self.best_rows = mean, rows
         self.log.validation(
             {
                 "iteration": self.iteration,
@@ -187,6 +213,7 @@ class Validation:
         """What a resumed run needs."""
         return {
             "best": self.best,
+            "best_rows": self.best_rows,
             "spent_seconds": self.spent_seconds,
             "last_seconds": self.last_seconds,
             "done": self._done,
@@ -197,6 +224,7 @@ class Validation:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.best = float(state["best"])
+        self.best_rows = state.get("best_rows", [])
         self.spent_seconds = float(state["spent_seconds"])
         self.last_seconds = state.get("last_seconds")  # from here on: runs of an earlier version have none
         self._done = state.get("done")
