@@ -149,8 +149,8 @@ def figure(runs: Sequence[Run], path: Path) -> None:
         upper.set(title=dataset, ylim=(-1.02, 1.02))
         lower.set(xlabel="iteration", yscale="log")
         upper.legend(fontsize=7, frameon=False)
-    axes[0, 0].set_ylabel("cosine between the terms' gradients")
-    axes[1, 0].set_ylabel("norm of the first ÷ norm of the second")
+    axes[0, 0].set_ylabel("cosine of the gradients")
+    axes[1, 0].set_ylabel("norms, first ÷ second")
     for ax in axes.flat:
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
