@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from pipeline.dataset import Dataset
 from pipeline.files import read_json
+from pipeline.preparation.fingerprint import along_ras
 
 SIDED_SHARE = 0.85
 SIGNIFICANCE = 0.05
+LEAST_OFFSET = 0.03
+"""Of the scan's width: a head is a few millimetres out of symmetry, and may be mirrored all the same."""
 
 
 def sided_cohort(dataset: Dataset) -> str | None:
@@ -24,18 +28,25 @@ def sided_cohort(dataset: Dataset) -> str | None:
     path = dataset.path.parent / "fingerprint.json"
     rows = read_json(path).get("per_case", []) if path.is_file() else []
     names = {str(value): name for name, value in dataset.labels.items()}
-    return sided([{names[v]: mm for v, mm in row.get("right_mm", {}).items() if v in names} for row in rows])
+    cases = []
+    for row in rows:
+        sizes, spacings = (along_ras(row["orientation"], row[key]) for key in ("size", "spacing_mm"))
+        width_mm = sizes[0] * spacings[0]
+        cases.append({names[v]: mm / width_mm for v, mm in row.get("right_mm", {}).items() if v in names})
+    return sided(cases, least=LEAST_OFFSET)
 
 
-def sided(cases: Sequence[Mapping[str, float]]) -> str | None:
+def sided(cases: Sequence[Mapping[str, float]], *, least: float = 0.0) -> str | None:
     """What lies on the same side in nearly all cases, or None where left and right may be exchanged.
 
     Looked at are each structure's offset from the middle of the scan and the offset of each structure from each other
     one. One of them is sided where the more frequent sign holds in at least 85 % of the cases that have it, and a fair
     coin would do so (either sign, a sign test) with a probability under 0.05: six cases that agree are the fewest.
+    Offsets whose median is below ``least`` are no matter of sides.
 
     Args:
-        cases: for each case, by structure, how far to the right of the scan's middle its centre lies, mm.
+        cases: for each case, by structure, how far to the right of the scan's middle its centre lies.
+        least: the least median offset, in the same unit.
 
     Returns:
         Which, as text with the figures, the clearest one first; None where nothing is sided or the cases are too few.
@@ -49,15 +60,20 @@ def sided(cases: Sequence[Mapping[str, float]]) -> str | None:
     found = []
     for name in names:
         offsets = [case[name] for case in cases if name in case]
-        found.append((*_agreement(offsets), f"{name} lies to the {{side}} of the middle"))
+        found.append((_distance(offsets), *_agreement(offsets), f"{name} lies to the {{side}} of the middle"))
     for first, second in itertools.combinations(names, 2):
         offsets = [case[first] - case[second] for case in cases if first in case and second in case]
-        found.append((*_agreement(offsets), f"{first} lies to the {{side}} of {second}"))
-    clear = [row for row in found if row[0] >= SIDED_SHARE and row[1] < SIGNIFICANCE]
+        found.append((_distance(offsets), *_agreement(offsets), f"{first} lies to the {{side}} of {second}"))
+    clear = [row[1:] for row in found if row[0] >= least and row[1] >= SIDED_SHARE and row[2] < SIGNIFICANCE]
     if not clear:
         return None
     share, _, right, count, text = max(clear, key=lambda row: (row[0], row[3]))
     return f"{text.format(side='right' if right else 'left')} in {round(share * count)} of {count} cases"
+
+
+def _distance(offsets: Sequence[float]) -> float:
+    """The median, without its sign."""
+    return abs(statistics.median(offsets)) if offsets else 0.0
 
 
 def _agreement(offsets: Sequence[float]) -> tuple[float, float, bool, int]:

@@ -44,3 +44,9 @@ def test_the_sign_test_is_scipys() -> None:
     for right, left in ((6, 0), (9, 3), (20, 20), (1, 7)):
         expected = stats.binomtest(right, right + left).pvalue
         assert _agreement([1.0] * right + [-1.0] * left)[1] == pytest.approx(expected)
+
+
+def test_a_small_want_of_symmetry_is_no_side() -> None:
+    cases = [{"ventricles": 0.01}] * 20
+    assert sided(cases) is not None
+    assert sided(cases, least=0.03) is None
