@@ -8,15 +8,19 @@ Prints seconds of each, cases per second, the ratio, and the size of the page of
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
+# Run as a script, this file's own folder comes first on the path, and ``import losses`` would find losses.py there.
+sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
 
-from pipeline.preparation.prepare import prepare
-from pipeline.preparation.sources import find_cases
+import nibabel as nib  # noqa: E402
+import numpy as np  # noqa: E402
+
+from pipeline.preparation.prepare import prepare  # noqa: E402
+from pipeline.preparation.sources import find_cases  # noqa: E402
 
 
 def reading(source: Path) -> tuple[int, float]:
