@@ -24,7 +24,7 @@ class Pulls(CombinedLoss):
         self.a, self.b = torch.tensor(a), torch.tensor(b)
 
     def term_costs(self, table: Any) -> dict[str, torch.Tensor]:
-        raise NotImplementedError
+        raise TypeError("the terms come from the logits themselves, in `terms`")
 
     def terms(self, logits: torch.Tensor, labels: torch.Tensor, weight: Any = None) -> dict[str, torch.Tensor]:
         mean = logits.mean((0, 2, 3, 4))
