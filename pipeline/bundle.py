@@ -11,9 +11,11 @@ from typing import Any
 from pipeline.compose import CONFIGS, derive, write_yaml
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
-from pipeline.files import write_json, write_text
+from pipeline.files import read_json, write_json, write_text
 
 LICENCE = CONFIGS.parent / "LICENSE"
+METADATA, CARD = "configs/metadata.json", "docs/README.md"
+SCORES = "## Scores"
 
 
 def version(package: str) -> str:
@@ -25,12 +27,17 @@ def version(package: str) -> str:
 
 
 def write_bundle(folder: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
-    """Write all of a run's bundle but the weights: merged configurations, metadata, card, licence."""
+    """Write all of a run's bundle but the weights: merged configurations, metadata, card, licence.
+
+    Of a run that is resumed metadata and card are left, since they hold the scores of its model.
+    """
     write_text(folder / "configs" / "train.yaml", write_yaml(config))
     for stage in ("evaluate", "inference"):
         write_text(folder / "configs" / f"{stage}.yaml", write_yaml(_for_stage(stage, config, dataset)))
+    if config.get("resume") and all((folder / file).is_file() for file in (METADATA, CARD)):
+        return
     write_text(folder / "configs" / "logging.conf", (CONFIGS / "logging.conf").read_text(encoding="utf-8"))
-    write_json(folder / "configs" / "metadata.json", bundle_metadata(config, dataset))
+    write_json(folder / METADATA, bundle_metadata(config, dataset))
     if LICENCE.is_file():
         write_text(folder / "LICENSE", LICENCE.read_text(encoding="utf-8"))
     write_card(folder, config, dataset)
@@ -115,10 +122,23 @@ def write_card(
         "python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir SCANS --output_dir OUT",
         "```",
         "",
-        "## Scores",
+        SCORES,
         *_score_lines(result),
     ]
-    write_text(folder / "docs" / "README.md", "\n".join(lines) + "\n")
+    write_text(folder / CARD, "\n".join(lines) + "\n")
+
+
+def forget_scores(folder: Path) -> None:
+    """Take the scores of an earlier model out of a run's metadata and card, before another takes its place."""
+    if not (folder / METADATA).is_file():
+        return
+    content = read_json(folder / METADATA)
+    if not content.get("eval_metrics"):
+        return
+    write_json(folder / METADATA, content | {"eval_metrics": {}})
+    if (folder / CARD).is_file():
+        before = (folder / CARD).read_text(encoding="utf-8").partition(SCORES)[0]
+        write_text(folder / CARD, "\n".join([before + SCORES, *_score_lines(None)]) + "\n")
 
 
 def _score_lines(result: Mapping[str, Any] | None) -> list[str]:

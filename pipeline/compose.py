@@ -113,7 +113,7 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(place, dict):
         raise RequestError(f"--set {key}: {'#'.join(path)} is a single value and has nothing inside; set it whole")
     if last not in place and not is_open:
-        known = set(place) | _arguments(place)
+        known = set(place) | arguments(place)
         if last not in known and "**" not in known:
             raise RequestError(f"no configuration key {key!r}: {nearest(last, known - {'_target_'})}")
     place[last] = value
@@ -135,7 +135,7 @@ def _index(place: list[Any], step: str, key: str) -> int:
     return int(step)
 
 
-def _arguments(component: Mapping[str, Any]) -> set[str]:
+def arguments(component: Mapping[str, Any]) -> set[str]:
     """Names of the arguments of what ``_target_`` builds; ``**`` where it takes any."""
     target = component.get("_target_")
     if not isinstance(target, str):

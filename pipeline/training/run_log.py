@@ -80,8 +80,18 @@ class RunLog:
         self._attempt(self._steps.write, line)
         self._track({"train/loss": loss, "train/learning_rate": rate}, engine.state.iteration)
 
+    def validated_after(self, iteration: int) -> set[int]:
+        """The steps after ``iteration`` at which the log has a validation; asked for before the run begins."""
+        rows = read_rows(self.folder / "validation.jsonl")
+        return {row["iteration"] for row in rows if row["iteration"] > iteration}
+
     def validation(self, row: dict[str, Any]) -> None:
-        """Add one validation: ``iteration``, ``mean_dice``, ``dice`` by structure, ``best``, ``seconds``."""
+        """Add one validation: ``iteration``, ``mean_dice``, ``dice`` by structure, ``best``, ``seconds``.
+
+        One that was logged before a kill, and comes again at the step of the checkpoint, is replaced.
+        """
+        if processes.is_first():
+            self._attempt(forget_after, self.folder / "validation.jsonl", row["iteration"] - 1)
         dice = {f"dice_{structure}": value for structure, value in row["dice"].items()}
         self._add("validation", row, {"mean_dice": row["mean_dice"], **dice})
 

@@ -10,6 +10,7 @@ from pipeline.bundle import target_name
 from pipeline.console import console
 from pipeline.errors import RequestError, reason_of
 from pipeline.training import processes
+from pipeline.training.failures import explained
 
 
 def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
@@ -24,7 +25,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         Exit status, as :func:`pipeline.training.train.train` says.
 
     Raises:
-        RequestError: something cannot be built or read, or a loader worker was killed.
+        RequestError: something cannot be built or read, memory ran out, a loader worker was killed, or already the
+            first step failed.
         FloatingPointError: the loss stayed not finite.
     """
     from monai.bundle import ConfigParser
@@ -43,13 +45,17 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     trainer = parsed(parser, "train#trainer")
     processes.vary_seed(int(config["seed"]))
     validation, checkpoint = (parsed(parser, key) for key in ("validation", "checkpoint"))
-    status = 0
+    status, first = 0, trainer.state.iteration
     try:
         trainer.run()
     except KeyboardInterrupt:
         status = 130
-    except RuntimeError as error:
-        raise _explained(error, folder) from error
+    except Exception as error:
+        step = {"step": trainer.state.iteration, "began_at": first, "validating": validation.under_way}
+        found = explained(error, folder, config, **step)
+        if found is error:
+            raise
+        raise found from error
     if validation.interrupted and "interruption" in config:
         status = parser.get_parsed_content("interruption").status
     if status:
@@ -83,14 +89,3 @@ def parsed(parser: Any, key: str) -> Any:
         if isinstance(error, RequestError):
             raise error from None
         raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
-
-
-def _explained(error: RuntimeError, folder: Path) -> Exception:
-    """A killed loader worker as a request that can be mended; other errors as they are."""
-    if "DataLoader worker" not in str(error):
-        return error
-    return RequestError(
-        f"a loader worker ended unexpectedly ({' '.join(str(error).split())[:200]}); mostly the machine ran out of "
-        "memory: use fewer workers (--set workers=1 or 0), and go on from the last checkpoint with: "
-        f"rarevox train DATASET --output {folder} --resume"
-    )

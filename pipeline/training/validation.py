@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
+from pipeline.bundle import forget_scores
 from pipeline.console import console
 from pipeline.errors import RequestError
 from pipeline.training import processes
@@ -56,7 +57,8 @@ class Validation:
     highest of several scores of few cases is high by luck too.
 
     ``before`` holds what is called before each validation, with the engine and the seconds it is expected to take. One
-    that a signal cuts short comes again when the run is taken up.
+    that a signal or a kill cuts short comes again, at its own step, when the run is taken up; those that were logged
+    after the checkpoint come again at the steps at which they were, whatever the clock says by then.
 
     Of several processes, each validates its share of the cases, and all know all scores.
 
@@ -109,6 +111,13 @@ class Validation:
         self.failed = False
         self.before: list[Callable[[Engine, float], None]] = []
         self._done: int | None = None
+        self._due: int | None = None
+        self._again: set[int] = set()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a validation has begun and not ended."""
+        return self._due is not None
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer."""
@@ -122,6 +131,8 @@ class Validation:
         self._began = time.monotonic()
         past = int(self.budget.progress(engine.state.iteration) * self.count)
         self._done = past if self._done is None else min(self._done, past)
+        if engine.state.iteration in self._again and self.validate(engine):
+            self._done = past
 
     def _stop_early(self, engine: Engine) -> None:
         if self.patience is not None and self.without_gain >= self.patience:
@@ -129,10 +140,13 @@ class Validation:
             engine.terminate()
 
     def _when_due(self, engine: Engine) -> None:
-        progress = self.budget.progress(engine.state.iteration)
-        if int(progress * self.count) <= (self._done or 0) or progress >= 1 or processes.agree(self.interrupted):
+        iteration = engine.state.iteration
+        progress = self.budget.progress(iteration)
+        again = iteration in self._again
+        due = int(progress * self.count) > (self._done or 0) and iteration > max(self._again, default=0)
+        if not (again or due) or progress >= 1 or processes.agree(self.interrupted):
             return
-        in_time = self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds()
+        in_time = again or self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds()
         if processes.agree(in_time) and self.validate(engine):
             self._done = int(progress * self.count)
 
@@ -160,6 +174,7 @@ class Validation:
             if self.budget.progress(engine.state.iteration) >= 1:
                 self._keep(engine)
             return True
+        self._due = engine.state.iteration  # in the checkpoint that is written now: a kill leaves it to be done
         for prepare in self.before:
             prepare(engine, self.last_seconds or 0.0)
         began = time.monotonic()
@@ -173,10 +188,7 @@ class Validation:
         at_end = self.budget.progress(engine.state.iteration) >= 1
         best = mean >= self.best or (at_end and no_worse(rows, self.best_rows))
         self.without_gain = 0 if mean > self.best else self.without_gain + 1
-        if best:
-            self._keep(engine)
-            self.best, self.best_rows = mean, rows
-        self.log.validation(
+        self.log.validation(  # before the model: a run killed in between validates this step again and keeps it then
             {
                 "iteration": self.iteration,
                 "seconds": round(self.budget.seconds(), 1),
@@ -185,6 +197,10 @@ class Validation:
                 "best": best,
             }
         )
+        if best:
+            self._keep(engine)
+            self.best, self.best_rows = mean, rows
+        self._due = None
         return True
 
     def _run(self) -> None:
@@ -202,6 +218,7 @@ class Validation:
         if not processes.is_first():
             return
         try:
+            forget_scores(self.model_path.parents[1])
             save_weights(engine.network if self.network is None else self.network, self.model_path)
             self.failed = False
         except OSError as error:
@@ -219,6 +236,7 @@ class Validation:
             "done": self._done,
             "without_gain": self.without_gain,
             "iteration": self.iteration,
+            "due": self._due,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -230,3 +248,7 @@ class Validation:
         self._done = state.get("done")
         self.without_gain = int(state.get("without_gain", 0))
         self.iteration = int(state.get("iteration", 0))
+        self._due = state.get("due")
+        self._again = set() if self._due is None else {self._due}
+        if self.log is not None:
+            self._again |= processes.from_first(lambda: self.log.validated_after(self.iteration))

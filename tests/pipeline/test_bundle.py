@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ import yaml
 from monai.bundle import ConfigWorkflow
 
 from pipeline.compose import CONFIGS
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.training import validation
 from pipeline.training.run_log import read_rows
+from pipeline.training.train import train
 
 TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 REQUIRED = (
@@ -137,3 +141,28 @@ def test_written_configurations_are_complete_and_readable(run_dir: Path) -> None
     assert config["structures"] == ["ball", "box"]
     assert config["network_def"]["width"] == 4
     assert "optimizer" not in config
+
+
+@pytest.mark.parametrize("more", [0, 5], ids=["the same model", "another model"])
+def test_resuming_keeps_the_scores_of_the_card_as_long_as_they_are_the_models(
+    more: int, run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    assert evaluate(run, dataset_dir, device="cpu") == 0
+    files = [run / name for name in ("docs/README.md", "configs/metadata.json")]
+    before = [file.read_text() for file in files]
+    assert "| ball |" in before[0]
+    monkeypatch.setattr(validation, "no_worse", lambda last, best: True)  # the last weights become the model
+    assert train(dataset_dir, run, resume=True, device="cpu", iterations=80 + more) == 0
+    after = [file.read_text() for file in files]
+    if not more:
+        assert after == before
+        return
+    assert "| ball |" not in after[0]
+    assert after[0].endswith("## Scores\nNot evaluated yet: `rarevox evaluate RUN DATASET`.\n")
+    assert after[0].partition("## Scores")[0] == before[0].partition("## Scores")[0]
+    metadata = [json.loads(text) for text in (before[1], after[1])]
+    assert metadata[0].pop("eval_metrics")
+    assert metadata[1].pop("eval_metrics") == {}
+    assert metadata[0] == metadata[1]

@@ -1,0 +1,74 @@
+"""Errors of a training in words: what was too much or wrong, and how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle import target_name
+from pipeline.compose import arguments
+from pipeline.errors import RequestError, reason_of
+from pipeline.inference.memory import is_out_of_memory
+from pipeline.training.run_checkpoint import has_checkpoint
+
+WORDED = (RequestError, FloatingPointError, OSError)
+"""Errors that the command line tells in a line as they are."""
+
+
+def explained(
+    error: Exception, folder: Path, config: Mapping[str, Any], *, step: int, began_at: int, validating: bool
+) -> Exception:
+    """A request that can be mended, where the error is of such a kind; else the error itself.
+
+    Args:
+        error: what ended the training.
+        folder: the run.
+        config: its complete training configuration.
+        step: that was being taken, or that had been taken before a validation.
+        began_at: the step that this part of the run began after. What fails in its first step fails in every one, and
+            is a matter of the configuration.
+        validating: whether a validation was under way.
+    """
+    resume = f"rarevox train DATASET --output {folder} --resume"
+    said = reason_of(error)[:200]
+    if isinstance(error, WORDED):
+        return error
+    if is_out_of_memory(error):
+        return RequestError(f"memory ran out {_too_much(config, step, validating)} ({said}); {_kept(folder, resume)}")
+    if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+        return RequestError(
+            f"a loader worker ended unexpectedly ({said}); mostly the machine ran out of memory: use fewer workers "
+            f"(--set workers=1 or 0), and go on from the last checkpoint with: {resume}"
+        )
+    if step <= began_at + 1 and not validating:
+        return RequestError(
+            f"the first step failed: {type(error).__name__}: {said}; correct the entry of the configuration that this "
+            "is about (rarevox --debug train … shows where it happened)"
+        )
+    return error
+
+
+def _too_much(config: Mapping[str, Any], step: int, validating: bool) -> str:
+    """What was asked of the memory, and what asks less."""
+    if validating:
+        return (
+            f"in the validation at step {step}: whole scans are too large for what training leaves; let the inferer "
+            "take less at once (--set inferer#memory_gb=1)"
+        )
+    ways = ["--set batch_size=1"] if config["batch_size"] != 1 else []
+    ways.append("a smaller patch_size")
+    network = config["network_def"]
+    if isinstance(network, Mapping) and "checkpointing" in arguments(network) and not network.get("checkpointing"):
+        ways.append("--set network_def#checkpointing=true")
+    return (
+        f"in step {step}: batch {config['batch_size']} of patches {config['patch_size']} is too much for "
+        f"{target_name(network)} here; train with {' or '.join(ways)}"
+    )
+
+
+def _kept(folder: Path, resume: str) -> str:
+    """What there is to go on from."""
+    if not has_checkpoint(folder):
+        return "nothing was trained yet"
+    return f"the last checkpoint is kept, and where memory has become free the run goes on with: {resume}"

@@ -1,0 +1,132 @@
+"""Runs that are killed around a validation: taken up, they have the validations of an uninterrupted run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.training import validation as module
+from pipeline.training.checkpoint import load_tensors
+from pipeline.training.run_checkpoint import RunCheckpoint
+from pipeline.training.run_log import RunLog, read_rows
+from pipeline.training.train import train
+from pipeline.training.validation import Validation
+from tests.pipeline.training.test_survival import equal
+
+SETTINGS = (
+    *("network_def#width=2", "patch_size=[8,8,8]", "batch_size=1", "epoch_length=5", "optimizer#lr=0.01"),
+    *("validations=3", "validation_cases=1", "validation#share=1e9", "log#tensorboard=false"),
+)
+
+
+class Killed(BaseException):
+    """No handler of the trainer takes it, as none takes SIGKILL."""
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A killed run does not give the signals back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert train(dataset_dir, folder, settings=SETTINGS, iterations=9, device="cpu") == 0
+    assert all(row["best"] for row in history(folder))  # so that every validation writes a model
+    return folder
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    rows = read_rows(run / "logs" / "validation.jsonl")
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+MOMENTS = {
+    "while it runs": (Validation, "_run"),
+    "before it is logged": (RunLog, "validation"),
+    "before its model is written": (module, "save_weights"),
+    "before the checkpoint": (RunCheckpoint, "_now_and_then"),
+}
+
+
+@pytest.mark.parametrize("step", [3, 6], ids=["first", "second"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_validation_that_a_kill_leaves_without_its_checkpoint_comes_again_at_its_step(
+    moment: str, step: int, whole: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three validations of nine steps, at 3, 6 and 9. The first has a checkpoint right before it; none is between it
+    and the second, of which the log alone tells."""
+    run = tmp_path / "run"
+    place, name = MOMENTS[moment]
+    original = getattr(place, name)
+    at = []
+
+    def die(*arguments: Any) -> Any:
+        if at and at[-1] == step:
+            raise Killed
+        return original(*arguments)
+
+    validate = Validation.validate
+
+    def note(self: Validation, engine: Any) -> bool:
+        at.append(engine.state.iteration)
+        return validate(self, engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "validate", note)
+        patch.setattr(place, name, die)
+        with pytest.raises(Killed):
+            train(dataset_dir, run, settings=SETTINGS, iterations=9, device="cpu")
+    assert train(dataset_dir, run, device="cpu", resume=True) == 0
+    assert history(run) == history(whole)
+    assert [row["iteration"] for row in history(run)] == [3, 6, 9]
+    found, expected = (load_tensors(folder / "models" / "last.pt") for folder in (run, whole))
+    for part in ("best", "best_rows", "without_gain", "done", "iteration", "due"):
+        assert found["validation"][part] == expected["validation"][part]
+    assert equal(*(load_tensors(folder / "models" / "model.pt") for folder in (run, whole)))
+
+
+def test_a_signal_during_a_validation_leaves_it_to_be_done_at_its_step(
+    whole: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_it = Validation._run
+
+    def interrupted(self: Validation) -> None:
+        if self.budget.progress(6) and self.iteration == 3:
+            signal.raise_signal(signal.SIGTERM)
+        run_it(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "_run", interrupted)
+        assert train(dataset_dir, tmp_path / "run", settings=SETTINGS, iterations=9, device="cpu") == 143
+    assert load_tensors(tmp_path / "run" / "models" / "last.pt")["validation"]["due"] == 6
+    assert train(dataset_dir, tmp_path / "run", device="cpu", resume=True) == 0
+    assert history(tmp_path / "run") == history(whole)
+
+
+def test_what_was_validated_comes_again_whatever_the_clock_says(
+    whole: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the second, and taken up where validation has no time left but for the last."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "_now_and_then", lambda self, engine: engine.state.iteration == 7 and _kill())
+        with pytest.raises(Killed):
+            train(dataset_dir, tmp_path / "run", settings=SETTINGS, iterations=9, device="cpu")
+    assert len(history(tmp_path / "run")) == 2
+    path = tmp_path / "run" / "configs" / "train.yaml"
+    path.write_text(path.read_text().replace("share: 1000000000.0", "share: 0.0"))
+    assert "share: 0.0" in path.read_text()
+    assert train(dataset_dir, tmp_path / "run", device="cpu", resume=True) == 0
+    assert history(tmp_path / "run") == history(whole)
+
+
+def _kill() -> None:
+    raise Killed
