@@ -39,8 +39,9 @@ class MlflowTracker:
     """Metrics by name and step, and the parameters of the run, to MLflow.
 
     ``mlflow.json`` in ``folder`` holds ``tracking_uri``, ``run_id`` and ``experiment``; a resumed run goes on in the
-    same MLflow run (the steps that it takes again are there twice). Metrics are sent every ``every_seconds`` and at
-    the end; where that fails they are kept and sent with the next ones.
+    same MLflow run, and does not send what is there already: the steps after its checkpoint, which it takes again. Metrics
+    are sent every ``every_seconds``, before each checkpoint and at the end; where that fails they are kept and sent with
+    the next ones.
 
     Args:
         store: ``local``, a folder, or a URI that MLflow knows (``http://…``, ``sqlite:///…``).
@@ -74,6 +75,7 @@ class MlflowTracker:
         self._held: list[Any] = []
         self._client: Any = None
         self._run = ""
+        self._there: dict[str, int] = {}
         self._sent = time.monotonic()
 
     def open(self, _: int) -> None:
@@ -85,7 +87,9 @@ class MlflowTracker:
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
             self._client = MlflowClient(tracking_uri=self.uri)
-            self._run = self._earlier() or self._new()
+            self._run = self._earlier()
+            self._there = self._last_steps() if self._run else {}
+            self._run = self._run or self._new()
         except Exception as error:
             raise RequestError(
                 f"MLflow at {self.uri} cannot be used: {reason_of(error)}; see --set mlflow=…"
@@ -108,6 +112,12 @@ class MlflowTracker:
         self._client.update_run(run, status="RUNNING")
         return run
 
+    def _last_steps(self) -> dict[str, int]:
+        """The last step of each metric that this MLflow run has."""
+        names = self._client.get_run(self._run).data.metrics
+        histories = {name: self._client.get_metric_history(self._run, name) for name in names}
+        return {name: max(metric.step for metric in history) for name, history in histories.items() if history}
+
     def _new(self) -> str:
         found = self._client.get_experiment_by_name(self.experiment)
         experiment = self._client.create_experiment(self.experiment) if found is None else found.experiment_id
@@ -123,11 +133,12 @@ class MlflowTracker:
         now = int(1000 * time.time())
         for name, value in scalars.items():
             plain = re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
-            self._held.append(Metric(plain, value, now, iteration))
+            if iteration > self._there.get(plain, -1):
+                self._held.append(Metric(plain, value, now, iteration))
 
-    def flush(self) -> None:
-        """Send what is held, unless that was done a moment ago."""
-        if time.monotonic() - self._sent >= self.every_seconds:
+    def flush(self, everything: bool = False) -> None:
+        """Send what is held, unless that was done a moment ago and not ``everything`` is asked for."""
+        if everything or time.monotonic() - self._sent >= self.every_seconds:
             self._send()
 
     def close(self, status: str) -> None:

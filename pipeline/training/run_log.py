@@ -118,11 +118,12 @@ class RunLog:
         for tracker in self.trackers:
             self._attempt(tracker.add, known, iteration)
 
-    def flush(self, _: Engine | None = None) -> None:
-        """Hand everything so far to the system."""
-        for sink in (self._steps, *self.trackers):
-            if sink is not None:
-                self._attempt(sink.flush)
+    def flush(self, engine: Engine | None = None) -> None:
+        """Hand everything so far to the system; trackers that send now and then do so now unless an epoch is over."""
+        if self._steps is not None:
+            self._attempt(self._steps.flush)
+        for tracker in self.trackers:
+            self._attempt(tracker.flush, engine is None)
 
     def _close(self, engine: Engine) -> None:
         self.flush()

@@ -1,7 +1,8 @@
 """Who else takes the numbers of a training: TensorBoard here, MLflow in :mod:`pipeline.training.mlflow_tracker`.
 
 A tracker has ``open(iteration)`` (of the step that a resumed run goes on from), ``add(scalars, iteration)``,
-``flush()`` and ``close(status)`` with FINISHED, KILLED (interrupted) or FAILED.
+``flush(everything)`` (True before a checkpoint: what is held then would be lost to a run that is killed) and
+``close(status)`` with FINISHED, KILLED (interrupted) or FAILED.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class TensorBoardTracker:
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, iteration)
 
-    def flush(self) -> None:
+    def flush(self, everything: bool = False) -> None:
         """Write what is held."""
         self._writer.flush()
 

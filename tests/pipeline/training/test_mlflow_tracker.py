@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import RequestError
 from pipeline.training import mlflow_tracker as module
 from pipeline.training.mlflow_tracker import MlflowTracker, mlflow_tracker, store_uri
+from pipeline.training.run_checkpoint import RunCheckpoint
 from pipeline.training.run_log import read_rows
 from pipeline.training.train import train
 from tests.conftest import SMALL
@@ -91,3 +94,50 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     tracker = MlflowTracker("nonsense://x", folder=tmp_path / "logs")
     with pytest.raises(RequestError, match="MLflow at nonsense://x cannot be used"):
         tracker.open(0)
+
+
+def test_steps_that_a_killed_run_takes_again_are_there_once(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at step 6 after its checkpoint at step 4, having sent all six: every step, and no step twice."""
+    mlflow = pytest.importorskip("mlflow")
+    run, save = tmp_path / "run", RunCheckpoint.save
+
+    class Killed(BaseException):
+        pass
+
+    def die(self: RunCheckpoint, engine: Any) -> None:
+        if engine.state.iteration == 4:
+            save(self, engine)
+        elif engine.state.iteration == 6:
+            raise Killed
+
+    settings = [*SMALL, "mlflow=local", "mlflow_tracker#every_seconds=0", "epoch_length=1", "validations=1"]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "_now_and_then", die)
+        with pytest.raises(Killed):
+            train(dataset_dir, run, settings=settings, iterations=8, device="cpu")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    stated = json.loads((run / "logs" / "mlflow.json").read_text())
+    client = mlflow.MlflowClient(tracking_uri=stated["tracking_uri"])
+    # an epoch's flush comes before the step at which the kill came is over, or after it
+    assert len(client.get_metric_history(stated["run_id"], "train/loss")) in (5, 6)
+    assert train(dataset_dir, run, device="cpu", resume=True) == 0
+    history = client.get_metric_history(stated["run_id"], "train/loss")
+    assert sorted(metric.step for metric in history) == list(range(1, 9))
+    rows = read_rows(run / "logs" / "train.jsonl")
+    assert {metric.step: metric.value for metric in history} == {r["iteration"]: pytest.approx(r["loss"]) for r in rows}
+
+
+def test_all_is_sent_before_a_checkpoint(tmp_path: Path) -> None:
+    """What comes after it may be lost to a kill, and is taken again; what comes before is not."""
+    pytest.importorskip("mlflow")
+    tracker = MlflowTracker("local", folder=tmp_path / "run" / "logs", every_seconds=1000)
+    tracker.open(0)
+    tracker.add({"train/loss": 0.5}, 1)
+    tracker.flush()
+    assert tracker._client.get_run(tracker._run).data.metrics == {}
+    tracker.flush(True)
+    assert tracker._client.get_run(tracker._run).data.metrics == {"train/loss": 0.5}
