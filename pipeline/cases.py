@@ -59,6 +59,7 @@ class Source:
         faults: what is wrong with the others.
         kind: the layout it was recognised as, for the summary.
         composites: unions of labels that the source names, name to values.
+        ignored: the value of voxels that nobody annotated (nnU-Net's label ``ignore``), which is no structure.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Source:
     faults: tuple[Fault, ...] = field(default=())
     kind: str = ""
     composites: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    ignored: int | None = None
 
 
 def stem(path: Path) -> str:

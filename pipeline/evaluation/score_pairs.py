@@ -108,7 +108,8 @@ def dataset_structures(dataset: Path) -> dict[str, Any]:
     """Names and values from a ``dataset.json`` (or the folder that holds it), whether its scans are there or not.
 
     The Medical Segmentation Decathlon's ``{"1": "liver"}`` and nnU-Net's and rarevox's ``{"liver": 1}`` are understood,
-    with a list of values for a union, and rarevox's ``composites``.
+    with a list of values for a union, and rarevox's ``composites``. nnU-Net's ``ignore`` is no structure: a map that
+    holds it is refused as one with an undeclared value.
 
     Raises:
         RequestError: no such file, not JSON, labels of neither form, or a composite that holds what is no label.
@@ -118,7 +119,8 @@ def dataset_structures(dataset: Path) -> dict[str, Any]:
     labels = content.get("labels") if isinstance(content, Mapping) else None
     if not isinstance(labels, Mapping):
         raise RequestError(f'{path} has no "labels"; give a dataset.json, or the folder that holds one')
-    named = read_labels(labels, str(path))
+    nnunet = "channel_names" in content
+    named = {k: v for k, v in read_labels(labels, str(path)).items() if not (nnunet and k == "ignore")}
     single = {name: value for name, value in named.items() if isinstance(value, int)}
     return named | read_composites(content.get("composites"), single, f'"composites" in {path}')
 

@@ -56,6 +56,7 @@ CATALOGUE = {
             "a label value is not a whole number",
             "rounded, where every value is within 0.01 of a whole number",
         ),
+        Entry("label-ignored", "error", "voxels with nnU-Net's label `ignore`, which nobody annotated"),
         Entry(
             "label-undeclared", "error", "a label value outside the declared set, negative, or as many as in an image"
         ),

@@ -28,6 +28,7 @@ class Loaded:
     label: Scan
     mask: Scan | None = None
     declared: frozenset[int] | None = None
+    ignored: int | None = None
 
     @cached_property
     def label_counts(self) -> dict[int, int] | None:
@@ -156,10 +157,21 @@ def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
         yield f"{odd.size} label voxels are not whole numbers (such as {shown})", loaded.case.label
 
 
+def label_ignored(loaded: Loaded) -> Iterator[Finding]:
+    """No voxel has the value that marks what nobody annotated: training and scores would take it for something."""
+    count = (loaded.label_counts or {}).get(loaded.ignored or 0, 0) if loaded.ignored else 0
+    if count:
+        yield (
+            f'{count} voxels have the label "ignore" ({loaded.ignored}): nobody annotated them, and rarevox cannot '
+            "leave parts of a scan out of training and scores; annotate them, or leave the case out with --skip-faulty",
+            loaded.case.label,
+        )
+
+
 def label_undeclared(loaded: Loaded) -> Iterator[Finding]:
     """Label values are among those declared; negative ones never are."""
     counts = loaded.label_counts or {}
-    wrong = [value for value in counts if value < 0 or value > 65535 or _undeclared(value, loaded.declared)]
+    wrong = [value for value in counts if value < 0 or value > 65535 or _undeclared(value, loaded)]
     if loaded.declared is None and len(counts) > MAX_LABEL_VALUES:
         yield f"the label holds {len(counts)} different values; is it an image? {_REMEDY}", loaded.case.label
     elif wrong:
@@ -171,8 +183,8 @@ def label_undeclared(loaded: Loaded) -> Iterator[Finding]:
 _REMEDY = "Declare structures with --structure NAME=VALUE"
 
 
-def _undeclared(value: int, declared: frozenset[int] | None) -> bool:
-    return declared is not None and value != 0 and value not in declared
+def _undeclared(value: int, loaded: Loaded) -> bool:
+    return loaded.declared is not None and value not in (0, loaded.ignored) and value not in loaded.declared
 
 
 def empty_label(loaded: Loaded) -> Iterator[Finding]:
@@ -255,6 +267,7 @@ CHECKS = (
     Check("not-finite", not_finite),
     Check("constant-channel", constant_channel),
     Check("label-not-whole", label_not_whole),
+    Check("label-ignored", label_ignored),
     Check("label-undeclared", label_undeclared),
     Check("empty-label", empty_label),
     Check("label-outside", label_outside),
@@ -271,7 +284,9 @@ def _channels(loaded: Loaded) -> Iterator[tuple[np.ndarray, Path]]:
         yield channel, files[number if len(files) == loaded.image.array.shape[0] else 0]
 
 
-def load_case(case: Case, declared: frozenset[int] | None = None) -> tuple[Loaded | None, list[Fault]]:
+def load_case(
+    case: Case, declared: frozenset[int] | None = None, ignored: int | None = None
+) -> tuple[Loaded | None, list[Fault]]:
     """Read a case's files; each that fails is a fault, and then there is no loaded case."""
     faults: list[Fault] = []
 
@@ -287,7 +302,7 @@ def load_case(case: Case, declared: frozenset[int] | None = None) -> tuple[Loade
     mask = read((case.mask,), None) if case.mask else None
     if faults or image is None or label is None:
         return None, faults
-    return Loaded(case, image, label, mask, declared), []
+    return Loaded(case, image, label, mask, declared, ignored), []
 
 
 def check_case(loaded: Loaded) -> list[Fault]:

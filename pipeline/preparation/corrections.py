@@ -68,7 +68,7 @@ def correct(loaded: Loaded, folder: Path) -> tuple[Loaded | None, list[Fault], l
     image = _corrected_image(loaded, place, note)
     if not fixes:
         return loaded, [], []
-    again, faults = load_case(replace(case, image=image, label=label, mask=mask), loaded.declared)
+    again, faults = load_case(replace(case, image=image, label=label, mask=mask), loaded.declared, loaded.ignored)
     return again, faults, fixes
 
 

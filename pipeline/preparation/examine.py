@@ -76,13 +76,14 @@ def examine(
     Threads do: decompression, sums and hashing leave the interpreter's lock.
     """
     values = frozenset(declared.values()) if declared else None
+    ignored = None if values is None or source.ignored in values else source.ignored
     count = workers or min(4, os.cpu_count() or 1)
     found = Examination({case.case: case for case in source.cases})
     found.faults = [*source.faults, *duplicate_names(source.cases), *plain_names(source.cases)]
     cases = [case for case in source.cases if is_plain(case.case)]
     with progress_bar() as bar, ThreadPoolExecutor(count) as pool:
         task = bar.add_task("Checking cases", total=len(cases))
-        futures = [pool.submit(_examine_case, case, values, treatment or Treatment()) for case in cases]
+        futures = [pool.submit(_examine_case, case, (values, ignored), treatment or Treatment()) for case in cases]
         try:
             for future in as_completed(futures):
                 _collect(found, *future.result())
@@ -122,9 +123,9 @@ def _compare(found: Examination, source: Source, declared: dict[str, int] | None
 
 
 def _examine_case(
-    case: Case, declared: frozenset[int] | None, treatment: Treatment
+    case: Case, labels: tuple[frozenset[int] | None, int | None], treatment: Treatment
 ) -> tuple[Case, CaseFacts | None, list[Fault], list[Fix], bytes]:
-    loaded, faults = load_case(case, declared)
+    loaded, faults = load_case(case, *labels)
     fixes: list[Fix] = []
     if loaded is not None and treatment.fixed is not None:
         loaded, faults, fixes = correct(loaded, treatment.fixed)

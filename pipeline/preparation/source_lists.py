@@ -21,7 +21,7 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     Decathlon names files in ``training`` and labels as ``{"1": "Liver"}``; nnU-Net (version 2) has ``channel_names``,
     labels as ``{"liver": 1}``, and one file per channel with the suffix ``_0000``, or names the files of each case in
     ``dataset`` (``{"case": {"images": [...], "label": ...}}``). Its regions (``{"whole": [1, 2]}``)
-    become composites.
+    become composites. Its label ``ignore``, the highest value, marks voxels that nobody annotated and is no structure.
 
     Raises:
         RequestError: not one of the two, labels of another form, or files named outside any known form.
@@ -34,7 +34,8 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     channels = tuple(str(names[key]) for key in sorted(names, key=int))
     if len(set(channels)) < len(channels):  # two sequences of the same modality
         channels = tuple(f"{name}_{number}" for number, name in enumerate(channels))
-    labels, composites = _named_labels(content["labels"], file)
+    ignored, declared = _ignored(content["labels"], file)
+    labels, composites = _named_labels(declared, file)
     cases: tuple[Case, ...]
     faults: tuple[Fault, ...] = ()
     if isinstance(content.get("dataset"), dict):
@@ -49,7 +50,25 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     else:
         kind = "Medical Segmentation Decathlon task"
         cases = tuple(_decathlon_case(folder, entry, file, subject) for entry in content["training"])
-    return Source(str(content.get("name", folder.name)), folder, channels, labels, cases, faults, kind, composites)
+    name = str(content.get("name", folder.name))
+    return Source(name, folder, channels, labels, cases, faults, kind, composites, ignored)
+
+
+def _ignored(labels: dict[str, Any], file: Path) -> tuple[int | None, dict[str, Any]]:
+    """The value of nnU-Net's label ``ignore``, if it is declared, and the labels without it.
+
+    Decathlon's spelling (``{"3": "ignore"}``) has no such convention: there it is a name like others.
+    """
+    if "ignore" not in labels:
+        return None, labels
+    value, others = labels["ignore"], {name: number for name, number in labels.items() if name != "ignore"}
+    known = [one for number in others.values() for one in (number if isinstance(number, (list, tuple)) else [number])]
+    if type(value) is not int or not all(type(one) is int and one < value for one in known):
+        raise RequestError(
+            f'label "ignore" in {file} is {value!r}; as nnU-Net\'s mark of voxels that nobody annotated it has the '
+            "highest value of all; correct it, or give a structure of that name another one"
+        )
+    return value, others
 
 
 def _nnunet_case(folder: Path, name: str, entry: Any, file: Path, subject: str | None) -> Case:

@@ -39,9 +39,9 @@ class MlflowTracker:
     """Metrics by name and step, and the parameters of the run, to MLflow.
 
     ``mlflow.json`` in ``folder`` holds ``tracking_uri``, ``run_id`` and ``experiment``; a resumed run goes on in the
-    same MLflow run, and does not send what is there already: the steps after its checkpoint, which it takes again. Metrics
-    are sent every ``every_seconds``, before each checkpoint and at the end; where that fails they are kept and sent with
-    the next ones.
+    same MLflow run, and does not send what is there already: the steps after its checkpoint, which it takes again.
+    Metrics are sent every ``every_seconds``, before each checkpoint and at the end; where that fails they are kept and
+    sent with the next ones.
 
     Args:
         store: ``local``, a folder, or a URI that MLflow knows (``http://…``, ``sqlite:///…``).

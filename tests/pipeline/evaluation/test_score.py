@@ -167,6 +167,16 @@ def test_structures_from_dataset_json_or_from_the_values(folders: tuple[Path, Pa
     assert result["conventions"]["structures_from"] == "dataset.json"
 
 
+def test_the_label_ignore_of_nnunet_is_no_structure(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Values that nobody annotated are refused as undeclared ones are; other sources may call a structure so."""
+    labels = {"background": 0, "core": 1, "ignore": 2}
+    (folders[1].parent / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "T1"}}))
+    status, result = _run(folders, tmp_path / "out", structures=None)
+    assert (status, list(result["structures"]), set(_failures(result))) == (1, ["core"], {"a", "b", "c"})
+    (folders[1].parent / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert list(_run(folders, tmp_path / "ours", structures=None)[1]["structures"]) == ["core", "ignore"]
+
+
 def test_options_reach_the_figures(folders: tuple[Path, Path], tmp_path: Path) -> None:
     options = MetricOptions(tolerances_mm=(2.0,), distances=True, lesions=False, empty="zero")
     _, result = _run(folders, tmp_path / "out", options=options)
