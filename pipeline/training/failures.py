@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def explained(
         folder: the run.
         config: its complete training configuration.
         step: that was being taken, or that had been taken before a validation.
-        began_at: the step that this part of the run began after. What fails in its first step fails in every one, and
-            is a matter of the configuration.
+        began_at: the step that this part of the run began after. What fails in its first step, or in a validation,
+            fails every time, and is taken for a matter of the configuration.
         validating: whether a validation was under way.
     """
     resume = f"rarevox train DATASET --output {folder} --resume"
@@ -41,12 +42,27 @@ def explained(
             f"a loader worker ended unexpectedly ({said}); mostly the machine ran out of memory: use fewer workers "
             f"(--set workers=1 or 0), and go on from the last checkpoint with: {resume}"
         )
-    if step <= began_at + 1 and not validating:
-        return RequestError(
-            f"the first step failed: {type(error).__name__}: {said}; correct the entry of the configuration that this "
-            "is about (rarevox --debug train … shows where it happened)"
-        )
+    if validating or step <= began_at + 1:
+        return _misconfigured(f"the validation at step {step}" if validating else "the first step", error)
     return error
+
+
+@contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """Errors that values of a wrong kind lead to (of types, keys, values) as one sentence that begins with ``what``."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, WORDED):
+            raise
+        raise _misconfigured(what, error) from error
+
+
+def _misconfigured(what: str, error: Exception) -> RequestError:
+    return RequestError(
+        f"{what} failed: {type(error).__name__}: {reason_of(error)[:200]}; correct the entry of the configuration that "
+        "this is about (rarevox --debug train … shows where it happened)"
+    )
 
 
 def _too_much(config: Mapping[str, Any], step: int, validating: bool) -> str:

@@ -1,18 +1,31 @@
-"""Values of a training configuration that must be plain numbers, looked at before anything is computed with them."""
+"""Values of a training configuration that are of a wrong kind, looked at before anything is computed with them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+from pipeline.compose import CONFIGS, read_yaml
 from pipeline.errors import RequestError
 
-LEAST = {"batch_size": 1, "workers": 0, "fold": 0, "seed": 0, "epoch_length": 1}
-AXES = (0, 1, 2)
+
+class Kind(NamedTuple):
+    """What a key's value may be: a test of it, and the words for it.
+
+    ``written`` is True where the value is needed before the configuration is resolved, so that a reference (``@``) or
+    an expression (``$``) will not do.
+    """
+
+    fits: Callable[[Any], bool]
+    words: str
+    written: bool = False
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Refuse numbers that are none, too small, or too few; what is referred to or computed (``@``, ``$``) is left.
+    """Refuse values of a wrong kind; what is referred to or computed (``@``, ``$``) is mostly left.
+
+    Entries that the packaged configuration builds (``_target_``) must be built or referred to here too; keys of one's
+    own may hold anything.
 
     Args:
         config: a training configuration.
@@ -22,36 +35,106 @@ def check_values(config: Mapping[str, Any]) -> None:
 
     >>> check_values({"batch_size": 2, "patch_size": [32, 32, 32], "spacing": None})
     """
+    kinds = _built() | KINDS
     for key, value in config.items():
-        expected = None if isinstance(value, str) and value[:1] in ("@", "$") else _expected(key, value)
-        if expected is not None:
-            raise RequestError(f"{key} is {value!r}; expected {expected}")
+        kind = kinds.get(key)
+        if kind is None or (_computed(value) and not kind.written):
+            continue
+        if _computed(value):
+            raise RequestError(f"{key} is {value!r}; expected {kind.words}, written out")
+        if not kind.fits(value):
+            raise RequestError(f"{key} is {value!r}; expected {kind.words}")
 
 
-def _expected(key: str, value: Any) -> str | None:
-    """What a key's value should have been; None where it may be so."""
-    if key in LEAST and not _whole(value, LEAST[key]):
-        return f"a whole number from {LEAST[key]}"
-    if key == "validation_cases" and value is not None and not _whole(value, 1):
-        return "a whole number from 1, or null for all"
-    if key == "patch_size" and not (isinstance(value, list) and all(_whole(n, 1) for n in value)):
-        return "a list of voxels along each axis, such as [40, 40, 40]"
-    if key == "loss_margin" and not (_whole(value, 0) or (_three(value) and all(_whole(n, 0) for n in value))):
-        return "a whole number from 0, or a list of three"
-    if key == "spacing" and value is not None and not (_three(value) and all(_number(mm) and mm > 0 for mm in value)):
-        return "millimetres along three axes, such as [1, 1, 1], or null for each scan's own"
-    if key == "mirror_axes" and not (isinstance(value, list) and all(_whole(a, 0) and a in AXES for a in value)):
-        return "a list of axes: 0 right-left, 1 anterior-posterior, 2 superior-inferior; [] for none"
-    return None
+def _built() -> dict[str, Kind]:
+    """The keys of the packaged configuration whose values are built, or hold what is built."""
+    packaged = read_yaml(CONFIGS / "common.yaml") | read_yaml(CONFIGS / "train.yaml")
+    found = {}
+    for key, default in packaged.items():
+        if isinstance(default, dict) and "_target_" in default:
+            found[key] = BUILT
+        elif isinstance(default, dict):
+            found[key] = SECTION
+        elif isinstance(default, list):
+            found[key] = Kind(lambda value: isinstance(value, list), "a list")
+    return found
 
 
-def _three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3
+def _computed(value: Any) -> bool:
+    return isinstance(value, str) and value[:1] in ("@", "$", "%")
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _whole(value: Any, least: int) -> bool:
+def _whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _three(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(fits, value))
+
+
+def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_built(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _whole_from(least: int, *, written: bool = False) -> Kind:
+    return Kind(lambda value: _whole(value, least), f"a whole number from {least}", written)
+
+
+BUILT = Kind(_is_built, "an entry with _target_, or @ with the name of one")
+SECTION = Kind(lambda value: isinstance(value, dict), "a mapping")
+FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
+
+KINDS = {
+    "batch_size": _whole_from(1),
+    "workers": _whole_from(0),
+    "fold": _whole_from(0, written=True),
+    "seed": _whole_from(0),
+    "epoch_length": _whole_from(1),
+    "validations": _whole_from(1),
+    "validation_cases": Kind(_or_null(lambda v: _whole(v, 1)), "a whole number from 1, or null for all"),
+    "iterations": Kind(_or_null(_number), "a positive number of steps"),
+    "minutes": Kind(_or_null(_number), "a positive number of minutes, or null for --iterations", True),
+    "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),
+    "ema_decay": Kind(_or_null(_number), "0 to below 1, or null for no average"),
+    "cache_rate": Kind(lambda v: _number(v) and 0 <= v <= 1, "a share from 0 to 1"),
+    "cache_dir": Kind(_text, "a folder"),
+    "temperature": Kind(lambda v: _number(v) and v > 0, "a positive number"),
+    "mlflow": Kind(_or_null(_text), "local, a folder, a URI, or null for none"),
+    "initial_weights": Kind(_or_null(_text), "a file of weights, or null"),
+    "n4": FLAG,
+    "crop_to_content": FLAG,
+    "batch_augmentation": Kind(_or_null(_is_built), f"{BUILT.words}, or null for none"),
+    "post_processing": Kind(lambda value: True, "rules by structure"),  # whoever reads them says what is wrong
+    "gates": Kind(lambda value: True, "limits by structure"),
+    "patch_size": Kind(
+        lambda value: isinstance(value, list) and all(_whole(n, 1) for n in value),
+        "a list of voxels along each axis, such as [40, 40, 40]",
+        True,
+    ),
+    "loss_margin": Kind(
+        lambda value: _whole(value) or _three(value, _whole), "a whole number from 0, or a list of three", True
+    ),
+    "spacing": Kind(
+        _or_null(lambda value: _three(value, lambda mm: _number(mm) and mm > 0)),
+        "millimetres along three axes, such as [1, 1, 1], or null for each scan's own",
+        True,
+    ),
+    "slice_axis": Kind(_or_null(_text), "auto, sagittal, coronal, axial or null (no slices)", True),
+    "mirror_axes": Kind(
+        lambda value: isinstance(value, list) and all(_whole(axis) and axis <= 2 for axis in value),
+        "a list of axes: 0 right-left, 1 anterior-posterior, 2 superior-inferior; [] for none",
+        True,
+    ),
+}

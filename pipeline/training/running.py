@@ -32,9 +32,10 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     from monai.bundle import ConfigParser
     from monai.utils import set_determinism
 
-    set_determinism(int(config["seed"]))
     parser = ConfigParser(dict(config) | {"bundle_root": str(folder)})
     parser.parse()
+    seed = int(parsed(parser, "seed"))
+    set_determinism(seed)
     budget = parsed(parser, "budget")
     budget.start_at(began)
     precision = parsed(parser, "precision")
@@ -43,7 +44,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading cases"
     )
     trainer = parsed(parser, "train#trainer")
-    processes.vary_seed(int(config["seed"]))
+    processes.vary_seed(seed)
     validation, checkpoint = (parsed(parser, key) for key in ("validation", "checkpoint"))
     status, first = 0, trainer.state.iteration
     try:

@@ -25,6 +25,7 @@ from pipeline.preparation.plan import (
 )
 from pipeline.storage.cases import check_cache
 from pipeline.training import processes
+from pipeline.training.failures import one_sentence
 from pipeline.training.initial_weights import match, weights_of
 from pipeline.training.learn import learn_normalisation
 from pipeline.training.plain_values import check_values
@@ -89,7 +90,8 @@ def train(
             options = _options(budget, fold, device)
             if start_from is not None:
                 options["initial_weights"] = str(weights_of(start_from))
-            config = _composed(data, network, loss, config_files, settings, options)
+            with one_sentence("composing the configuration"):
+                config = _composed(data, network, loss, config_files, settings, options)
         write_bundle(folder, config, data)
         return config
 

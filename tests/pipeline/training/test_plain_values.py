@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.compose import CONFIGS, merge, read_yaml
 from pipeline.errors import RequestError
 from pipeline.training.plain_values import check_values
 from pipeline.training.train import train
@@ -30,6 +31,25 @@ from tests.conftest import SMALL
         ("seed", 1.5),
         ("loss_margin", [1, 2]),
         ("loss_margin", -1),
+        ("batch_augmentation", 3),
+        ("batch_augmentation", {"prob": 0.5}),
+        ("augmentation", None),
+        ("network_def", "highresnet"),
+        ("geometry", 3),
+        ("composites", 3),
+        ("handlers", None),
+        ("train", []),
+        ("slice_axis", []),
+        ("iterations", "many"),
+        ("minutes", [1]),
+        ("validations", None),
+        ("temperature", 0),
+        ("temperature", None),
+        ("n4", "word"),
+        ("cache_rate", 2),
+        ("patience", 1.5),
+        ("ema_decay", "high"),
+        ("mlflow", 3),
     ],
 )
 def test_what_is_no_such_number_is_refused_by_name(key: str, value: object) -> None:
@@ -47,8 +67,13 @@ def test_what_is_no_such_number_is_refused_by_name(key: str, value: object) -> N
         ("loss_margin", [18, 18, 0]),
         ("validation_cases", None),
         ("batch_size", "$2 * 2"),
-        ("seed", "@fold"),
+        ("seed", "@mine"),
         ("mine", "anything"),
+        ("batch_augmentation", None),
+        ("loss", {"_target_": "losses.DiceLoss"}),
+        ("geometry", "@mine"),
+        ("inferer", "$@mine[0]"),
+        ("iterations", None),
     ],
 )
 def test_what_may_be_passes(key: str, value: object) -> None:
@@ -56,8 +81,63 @@ def test_what_may_be_passes(key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    "key", ["fold", "patch_size", "loss_margin", "spacing", "slice_axis", "mirror_axes", "minutes"]
+)
+def test_what_is_needed_before_anything_is_resolved_must_be_written_out(key: str) -> None:
+    with pytest.raises(RequestError, match=f"^{key} is '@mine'; expected .*, written out"):
+        check_values({key: "@mine"})
+
+
+def test_the_packaged_configurations_are_of_their_kinds() -> None:
+    """Every overlay, over the defaults."""
+    base = read_yaml(CONFIGS / "common.yaml") | read_yaml(CONFIGS / "train.yaml")
+    check_values(base)
+    for kind in ("networks", "losses", "tasks"):
+        for path in sorted((CONFIGS / kind).glob("*.yaml")):
+            config = {**base}
+            merge(config, read_yaml(path), str(path))
+            check_values(config)
+
+
+WRONG = [3, "word", None, [1], {"a": 1}, True, -1]
+
+
+@pytest.mark.parametrize("key", sorted(read_yaml(CONFIGS / "common.yaml") | read_yaml(CONFIGS / "train.yaml")))
+def test_no_key_takes_a_value_of_any_kind(key: str) -> None:
+    """Of seven values of all kinds each key refuses some; those that others read and check are left out."""
+    if key in ("bundle_root", "resume", "device", "precision", "in_channels", "out_channels", *READ_BY_OTHERS):
+        return
+    refused = 0
+    for value in WRONG:
+        try:
+            check_values({key: value})
+        except RequestError:
+            refused += 1
+    assert refused
+
+
+READ_BY_OTHERS = {
+    "dataset_dir": "filled in from the dataset",
+    "cache": "pipeline.storage.cases.check_cache",
+    "cache_type": "pipeline.storage.cases.check_cache",
+    "gates": "pipeline.evaluation.gates.read_gates",
+    "post_processing": "transforms.clean.read_rules",
+}
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("batch_augmentation=3", "batch_augmentation is 3; expected an entry with _target_"),
+        ("augmentation=3", "augmentation is 3; expected an entry with _target_"),
+        (
+            "train#dataset#batch_transform=3",
+            "the first step failed: TypeError: 'int' object is not callable; correct the entry",
+        ),
+        ("validate#inferer=3", "the validation at step 1 failed: TypeError: 'int' object is not callable"),
+        ("preprocessing#transforms=3", "'train#trainer' cannot be built"),
+        ("augmentation#transforms#0#prob=word", "'train#trainer' cannot be built|the first step failed"),
+        ("optimizer#lr=word", "cannot be built"),
         ("spacing=1", "spacing is 1; expected millimetres"),
         ("patience=0", "patience is 0; expected a number of validations"),
         ("ema_decay=2", "ema_decay is 2; expected 0 to below 1"),
