@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from networks import HighResNet, openmp, winograd
+from networks.convolution import conv3d
+
+pytestmark = pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
+
+
+def gradients(convolve, x, weight, direction):
+    x, weight = x.detach().clone().requires_grad_(), weight.detach().clone().requires_grad_()
+    y = convolve(x, weight)
+    return y, *torch.autograd.grad(y, (x, weight), direction.to(y.dtype))
+
+
+def assert_like_the_plain_sum(x: torch.Tensor, weight: torch.Tensor, padding: int) -> None:
+    """Values and gradients within 1e-4 of a standard deviation of the sum in float64."""
+    shape = (x.shape[0], weight.shape[0], *(n + 2 * padding - 2 for n in x.shape[2:]))
+    direction = torch.randn(shape)
+    ours = gradients(lambda a, b: winograd.conv3d(a, b, padding), x, weight, direction)
+    exact = gradients(lambda a, b: F.conv3d(a, b, padding=padding), x.double(), weight.double(), direction)
+    for one, other in zip(ours, exact, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() < 1e-4 * other.square().mean().sqrt()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 35), st.integers(1, 35)),
+    size=st.tuples(*[st.integers(3, 11)] * 3),
+    padding=st.integers(0, 2),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 10),
+)
+def test_values_and_gradients_are_those_of_the_sum_over_the_taps(batch, channels, size, padding, channels_last, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(batch, channels[0], *size)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.randn(channels[1], channels[0], 3, 3, 3)
+    assert_like_the_plain_sum(x, weight, padding)
+
+
+def test_the_result_does_not_depend_on_the_blocks(monkeypatch) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 16, 13, 9, 18), torch.randn(24, 16, 3, 3, 3)
+    direction = torch.randn(2, 24, 13, 9, 18)
+    whole = gradients(lambda a, b: winograd.conv3d(a, b, 1), x, weight, direction)
+    monkeypatch.setattr(winograd, "BLOCK_BYTES", 1)
+    pieces = gradients(lambda a, b: winograd.conv3d(a, b, 1), x, weight, direction)
+    assert torch.equal(whole[0], pieces[0])
+    assert torch.equal(whole[1], pieces[1])
+    torch.testing.assert_close(whole[2], pieces[2], rtol=1e-4, atol=1e-3)
+
+
+def test_numbers_of_an_earlier_call_leave_no_trace() -> None:
+    """The memory of the domain is used again; what is not a number must not come back from it."""
+    torch.manual_seed(0)
+    poisoned = torch.full((1, 32, 16, 16, 16), float("nan"))
+    weight = torch.randn(32, 32, 3, 3, 3)
+    gradients(lambda a, b: winograd.conv3d(a, b, 1), poisoned, weight, torch.randn(1, 32, 16, 16, 16))
+    assert_like_the_plain_sum(torch.randn(1, 17, 5, 6, 7), torch.randn(19, 17, 3, 3, 3), 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_does_not_change_the_numbers(threads, monkeypatch) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 16, 12, 12, 12), torch.randn(16, 16, 3, 3, 3)
+    expected = winograd.conv3d(x, weight, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert torch.equal(winograd.conv3d(x, weight, 1), expected)
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setattr(openmp, "_team", lambda: None)
+    assert torch.equal(winograd.conv3d(x, weight, 1), expected)
+
+
+def test_python_threads_keep_their_memory_apart() -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, 16, 10, 10, 10) for _ in range(4)]
+    weight = torch.randn(16, 16, 3, 3, 3)
+    expected = [winograd.conv3d(x, weight, 1) for x in inputs]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(10):
+            if not torch.equal(winograd.conv3d(inputs[index], weight, 1), expected[index]):
+                wrong.append(index)
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_convolutions_take_it_where_it_pays() -> None:
+    x, weight = torch.randn(1, 16, 8, 8, 8), torch.randn(16, 16, 3, 3, 3)
+    assert winograd.pays(x, weight, (1, 1, 1))
+    assert not winograd.pays(x.double(), weight.double(), (1, 1, 1))
+    assert not winograd.pays(x, weight, (1, 1, 0))
+    assert not winograd.pays(x[:, :8], weight[:, :8], (1, 1, 1))
+    assert not winograd.pays(x, weight[..., :1, :1, :1], (0, 0, 0))
+    assert not winograd.pays(torch.randn(1, 16, 5, 5, 5), weight, (1, 1, 1)), "8³ computed for 5³"
+    assert not winograd.pays(x.to("meta"), weight.to("meta"), (1, 1, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not winograd.pays(x, weight, (1, 1, 1))
+    bias = torch.randn(16)
+    torch.testing.assert_close(
+        conv3d(x, weight, bias, (1, 1, 1)), F.conv3d(x, weight, bias, padding=1), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_without_numba_the_plain_convolution_is_taken(monkeypatch) -> None:
+    x, weight = torch.randn(2, 16, 8, 8, 8), torch.randn(16, 16, 3, 3, 3)
+    monkeypatch.setattr(winograd, "kernels", lambda: None)
+    assert torch.equal(conv3d(x, weight, None, (1, 1, 1)), F.conv3d(x, weight, padding=1))
+
+
+def test_a_network_gives_the_same_logits_and_gradients_with_it(monkeypatch) -> None:
+    torch.manual_seed(0)
+    network = HighResNet(in_channels=1, out_channels=3)
+    x = torch.randn(2, 1, 16, 20, 16)
+    direction = torch.randn(2, 3, 16, 20, 16)
+
+    def run() -> tuple[torch.Tensor, ...]:
+        logits = network(x)
+        return logits, *torch.autograd.grad(logits, list(network.parameters()), direction)
+
+    ours = run()
+    monkeypatch.setattr(winograd, "kernels", lambda: None)
+    plain = run()
+    torch.testing.assert_close(ours[0], plain[0], rtol=1e-3, atol=1e-3)
+    # A ReLU's input that rounds to the other side of zero changes a gradient by more than rounding, with either sum.
+    for one, other in zip(ours[1:], plain[1:], strict=True):
+        assert F.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.999
