@@ -1,4 +1,4 @@
-"""Convolutions on the fastest kernels that the CPU has for them.
+"""Convolutions on the fastest kernels that there are for them on the CPU.
 
 In float32, 3³ kernels with channels enough go through `networks.winograd`, on an eighth of the multiplications.
 

@@ -32,14 +32,15 @@ def test_the_points_in_use_round_less_than_the_usual_ones() -> None:
     rng = np.random.default_rng(0)
     windows = rng.standard_normal((200, 6, 6, 6))
     taps = rng.standard_normal((200, 3, 3, 3))
-    exact = (windows[:, :3, :3, :3] * taps).sum((1, 2, 3))
+    views = np.lib.stride_tricks.sliding_window_view(windows, (3, 3, 3), axis=(1, 2, 3))
+    exact = np.einsum("nabcijk,nijk->nabc", views, taps)
 
     def error(synthesis: np.ndarray, filters: np.ndarray, analysis: np.ndarray) -> float:
         def apply(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
             return np.einsum("ai,bj,ck,nijk->nabc", *(matrix.astype(np.float32),) * 3, x.astype(np.float32))
 
         product = apply(filters, taps) * apply(analysis, windows)
-        return float(np.abs(apply(synthesis, product)[:, 0, 0, 0] - exact).mean())
+        return float(np.square(apply(synthesis, product) - exact).mean() ** 0.5)
 
     assert error(SYNTHESIS, FILTER, ANALYSIS) < 0.6 * error(*toom_cook((0, 1, -1, 2, -2), 4, 3))
 
