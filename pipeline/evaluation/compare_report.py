@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from pipeline.evaluation.charts import axis, strip
 from pipeline.evaluation.compare_stats import DIGITS
 from pipeline.evaluation.compare_tables import difference_text, p_text, rank_text, summary
 from pipeline.evaluation.figures import OKABE_ITO
-from pipeline.evaluation.results_table import figure, interval_text
-from pipeline.files import write_text
+from pipeline.evaluation.results_table import interval_text
+from pipeline.page import write_page
 
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATE = Path(__file__).with_name("templates") / "compare.html"
 FIRST, SECOND, EQUAL = OKABE_ITO[4], OKABE_ITO[0], "#777777"
 """Colours of the cases that the first and the second evaluation win; shapes (▼, ▲, ●) tell them apart as well."""
 SHAPES = {
@@ -33,12 +31,10 @@ def write_comparison(path: str | Path, result: Mapping[str, Any]) -> Path:
         path: the ``.html`` file, written atomically.
         result: of :func:`pipeline.evaluation.compare.comparison`.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"figure": figure, "p": p_text, "rank": rank_text}
     names = [board["name"] for board in result["evaluations"]]
-    html = environment.get_template("compare.html").render(
+    return write_page(
+        path,
+        TEMPLATE,
         title=f"{' against '.join(names) if len(names) < 4 else f'{len(names)} evaluations'}: {result['metric']}",
         result=result,
         summary=summary(result),
@@ -46,11 +42,8 @@ def write_comparison(path: str | Path, result: Mapping[str, Any]) -> Path:
         mean=interval_text,
         difference=difference_text,
         pairs=[_pair(result, row["first"], row["second"]) for row in result["overall"]],
-        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        filters={"p": p_text, "rank": rank_text},
     )
-    write_text(path, html)
-    return Path(path)
 
 
 def difference_chart(result: Mapping[str, Any], first: str, second: str) -> dict[str, Any] | None:

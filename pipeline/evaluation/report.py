@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from pipeline.evaluation.calibration_chart import reliability_charts
@@ -17,9 +16,10 @@ from pipeline.evaluation.charts import curve_charts, distribution, percent, size
 from pipeline.evaluation.gates import RULES
 from pipeline.evaluation.results_table import figure, interval_text
 from pipeline.evaluation.viewer import MAX_BYTES, viewer_data
-from pipeline.files import finite, write_text
+from pipeline.files import finite
+from pipeline.page import write_page
 
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATE = Path(__file__).with_name("templates") / "report.html"
 MAX_FAILING = 40
 """Failing cases that are drawn; all of them are listed."""
 PAGE_BYTES = 20 * MAX_BYTES
@@ -138,7 +138,7 @@ def write_report(
     structures = structures or result["conventions"]["structure_values"]
     limit = min(MAX_BYTES, PAGE_BYTES // max(1, len(why)))
     cases = [_case(images, result, structures, why.get(images.case, ""), limit) for images in cases_images]
-    parts = {
+    parts: dict[str, Any] = {
         "distributions": _distributions(result),
         "sizes": size_charts(result),
         "lesion_sizes": _lesion_sizes(result),
@@ -146,43 +146,26 @@ def write_report(
         "reliability": reliability_charts(result.get("calibration")),
         "cases": [case | {"failing": case["case"] in failing} for case in cases],
     }
-    html = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=title,
-            result=result,
-            tiles=_tiles(result),
-            intervalled=figure(result["mean_dice_ci95"][0]) != figure(None),
-            sections=_sections(result, parts),
-            intervals={name: interval_text(s["dice"]["mean"], s["dice"]["ci95"]) for name, s in _items(result)},
-            surface=_columns(result, "surface_dice"),
-            left_out=max(0, len(failing) - MAX_FAILING),
-            drawn={case["case"] for case in cases},
-            columns=_table_columns(result),
-            statuses=_STATUS,
-            rules=RULES,
-            context=context or {},
-            calibration=result.get("calibration"),
-            style=_read("report.css"),
-            script=_read("report.js") + (_read("viewer.js") if cases else ""),
-            **parts,
-        )
+    return write_page(
+        path,
+        TEMPLATE,
+        title=title,
+        script=("page.js", "viewer.js") if cases else ("page.js",),
+        result=result,
+        tiles=_tiles(result),
+        intervalled=figure(result["mean_dice_ci95"][0]) != figure(None),
+        sections=_sections(result, parts),
+        intervals={name: interval_text(s["dice"]["mean"], s["dice"]["ci95"]) for name, s in _items(result)},
+        surface=_columns(result, "surface_dice"),
+        left_out=max(0, len(failing) - MAX_FAILING),
+        drawn={case["case"] for case in cases},
+        columns=_table_columns(result),
+        statuses=_STATUS,
+        rules=RULES,
+        context=context or {},
+        calibration=result.get("calibration"),
+        **parts,
     )
-    write_text(path, html)
-    return Path(path)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"figure": figure}
-    return environment
-
-
-def _read(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
-from pipeline.files import write_text
+from pipeline.page import write_page
 from pipeline.preparation.catalogue import CATALOGUE
 from pipeline.preparation.examine import Examination
 from pipeline.preparation.fingerprint import CaseFacts
 from pipeline.preparation.thumbnail import COLOURS
 
-TEMPLATES = Path(__file__).with_name("templates")
-STYLE = Path(__file__).parents[1] / "evaluation" / "templates" / "report.css"
+TEMPLATE = Path(__file__).with_name("templates") / "checks.html"
 PICTURES_BYTES = 6_500_000
 """JPEG bytes on a page, so that it stays below 10 MB; cases with findings are drawn first."""
 
@@ -48,11 +46,12 @@ def write_checks_page(
     cases.sort(key=lambda card: (-card["weight"], card["name"]))
     undrawn = _draw(cases, found.pictures)
     warned = {fault.case for fault in found.faults} - found.rejected
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    html = environment.get_template("checks.html").render(
-        name=name,
+    return write_page(
+        path,
+        TEMPLATE,
+        title=f"Checks: {name}",
+        style=("checks.css",),
+        script=("checks.js",),
         root=f"{root}/",
         total=total,
         rejected=len(found.rejected),
@@ -63,11 +62,7 @@ def write_checks_page(
         cases=cases,
         legend=_legend(structures or {}),
         undrawn=undrawn,
-        style=STYLE.read_text(encoding="utf-8") + (TEMPLATES / "checks.css").read_text(encoding="utf-8"),
-        script=(TEMPLATES / "checks.js").read_text(encoding="utf-8"),
     )
-    write_text(path, html)
-    return path
 
 
 def _card(case: str, found: Examination, facts: CaseFacts | None) -> dict[str, Any]:

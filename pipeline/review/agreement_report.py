@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline.evaluation.figures import OKABE_ITO
 from pipeline.evaluation.results_table import figure, interval_text
-from pipeline.review.page import svg, write_page
+from pipeline.review.page import svg, write_review
 
 LISTED = 20
 """Flagged cases that are named on the screen; the files name all of them."""
@@ -132,7 +132,7 @@ def write_agreement(path: str | Path, result: Mapping[str, Any]) -> Path:
     counted = f"mean over {', '.join(result['conventions']['mean_over'])}"
     matrices = {counted: result["matrix"]} if len(result["matrices"]) > 1 else {}
     surface = surface_column(result)
-    return write_page(
+    return write_review(
         path,
         "agreement.html",
         title=f"Agreement of {len(names)} annotators" + (" and a model" if result["model_results"] else ""),

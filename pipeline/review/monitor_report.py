@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline.evaluation.figures import OKABE_ITO
 from pipeline.evaluation.results_table import figure
-from pipeline.review.page import svg, write_page
+from pipeline.review.page import svg, write_review
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +104,7 @@ def write_monitor(path: str | Path, result: Mapping[str, Any]) -> Path:
         }
         for chart in result["charts"]
     ]
-    return write_page(
+    return write_review(
         path,
         "monitor.html",
         title="Dice over time",

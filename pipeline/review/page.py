@@ -1,4 +1,4 @@
-"""What the pages of this package share: the look of the other reports, pictures as SVG, one file that opens offline."""
+"""What the pages of this package share: filters, and pictures as SVG."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
-from pipeline.evaluation.report import TEMPLATES as LOOK
-from pipeline.evaluation.results_table import figure, interval_text
-from pipeline.files import write_text
+from pipeline.evaluation.results_table import interval_text
+from pipeline.page import write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,16 +18,10 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def write_page(path: str | Path, template: str, **content: Any) -> Path:
-    """Fill a template of this package and write it, atomically; every text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"figure": figure, "mean": _mean}
-    style, script = ((LOOK / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    html = environment.get_template(template).render(style=style, script=script, interval=interval_text, **content)
-    write_text(path, html)
-    return Path(path)
+def write_review(path: str | Path, template: str, *, title: str, **content: Any) -> Path:
+    """Fill a template of this package and write it; see :func:`pipeline.page.write_page`."""
+    shared: dict[str, Any] = {"style": ("review.css",), "filters": {"mean": _mean}, "interval": interval_text}
+    return write_page(path, TEMPLATES / template, title=title, **shared, **content)
 
 
 def _mean(values: Sequence[float | None]) -> float:
