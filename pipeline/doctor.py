@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,10 @@ from rich.table import Table
 
 from pipeline.bundle import version
 from pipeline.console import console
+from pipeline.dataset import DATASET_FILE
 from pipeline.device import available_memory_gb, cpu_has_bfloat16, select_device, select_precision
+from pipeline.errors import RequestError
+from pipeline.storage.prune import describe_cache
 
 PACKAGES = ("rarevox", "torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "simpleitk", "nilearn")
 
@@ -115,12 +120,30 @@ def facts() -> dict[str, Any]:
     }
 
 
-def doctor() -> int:
-    """Print facts and findings; status 1 where something needs attention."""
+def cache_folder(path: Path) -> Path:
+    """The folder of prepared cases of a dataset, or the one that is given.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise RequestError(f"{path} does not exist; give a prepared dataset or a folder of prepared cases (cache_dir)")
+    return path / "cache" if (path / DATASET_FILE).is_file() else path
+
+
+def doctor(datasets: Sequence[Path] = ()) -> int:
+    """Print facts and findings, and the size of the datasets' caches; status 1 where something needs attention.
+
+    Raises:
+        RequestError: a dataset that is not there.
+    """
+    folders = [cache_folder(path) for path in datasets]
     table = Table(show_header=False, box=None)
     for name, value in facts().items():
         table.add_row(name, str(value))
     console.print(table)
+    for folder in folders:
+        console.print(f"cache {folder}: {describe_cache(folder)}")
     findings = examine()
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]look[/]"

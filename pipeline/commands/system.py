@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from pipeline.commands.options import FOLDER
 
 
 @click.command()
-def doctor() -> int:
-    """Versions, devices and known-bad combinations."""
+@click.argument("datasets", type=FOLDER, nargs=-1)
+def doctor(datasets: tuple[Path, ...]) -> int:
+    """Versions, devices and known-bad combinations; of DATASETS (or cache folders) the size of the prepared cases."""
     from pipeline.doctor import doctor as run
 
-    return run()
+    return run(datasets)

@@ -33,6 +33,8 @@ def training_cases(
     image_type: str = "float32",
     device: torch.device | str = "cpu",
     workers: int = 2,
+    keep_days: float | None = None,
+    limit_gb: float | None = None,
 ) -> Sequence[dict[str, Any]]:
     """The prepared, indexed training cases.
 
@@ -47,6 +49,8 @@ def training_cases(
         image_type: ``float32`` or ``float16``; patches are float32 in any case.
         device: of ``device``.
         workers: threads that prepare cases.
+        keep_days: of ``disk``: entries that nothing has used for longer are removed.
+        limit_gb: of ``disk``: the size that the folder has when a training begins, in GB.
 
     Raises:
         RequestError: an unknown place or type.
@@ -63,7 +67,8 @@ def training_cases(
         done = {number: prepare(data[number]) for number in probes}
         cache = _choose(list(done.values()), len(data))
     if cache == "disk":
-        return DiskCases(data, transform, index, folder=folder, image_type=kind, workers=workers)
+        limits = {"keep_days": keep_days, "limit_gb": limit_gb}
+        return DiskCases(data, transform, index, folder=folder, image_type=kind, workers=workers, **limits)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         cases = list(pool.map(lambda number: done.get(number) or prepare(data[number]), range(len(data))))
     return on_device(cases, torch.device(device)) if cache == "device" else cases

@@ -16,12 +16,17 @@ from pipeline.console import console
 from pipeline.storage.entry import TornEntryError, open_entry, write_entry
 from pipeline.storage.keys import ContentHashes, configuration_key, describe, digest
 from pipeline.storage.prepare_case import compact, index_case
+from pipeline.storage.prune import CONTENTS, LOCKS, mark_used, prune
 from pipeline.storage.stored_index import can_store, index_arrays, index_from
 
 try:
     import fcntl
 except ImportError:  # not on Windows; two processes may then prepare the same case, and one result is kept
     fcntl = None  # type: ignore[assignment]
+
+
+IN_USE = "in-use"
+"""The lock that whoever has cases open shares, and whoever removes some must have alone."""
 
 
 class DiskCases(Sequence[dict[str, Any]]):
@@ -33,11 +38,16 @@ class DiskCases(Sequence[dict[str, Any]]):
     are made anew. Where nothing can be written (disk full, no permission), the remaining cases are held in memory, and
     one line says so.
 
+    Before anything is prepared, entries that were not used for long are removed (:mod:`pipeline.storage.prune`), unless
+    another process holds cases of this folder open: as long as this object lives, nothing is removed by others.
+
     Args:
         data: the cases, file names by key.
         transform: the deterministic transforms.
         indexer: adds the sampler's index to a prepared case; None for none.
         folder: may be shared by runs and folds, and deleted when nothing runs.
+        keep_days: entries that nothing has opened for longer are removed; None keeps them.
+        limit_gb: of the folder when this begins, in GB; the entries unused for longest are removed; None for no limit.
         image_type: of floating-point volumes, float32 or float16 (half the space and reading; patches are float32).
         workers: threads that prepare cases.
     """
@@ -51,6 +61,8 @@ class DiskCases(Sequence[dict[str, Any]]):
         folder: str | Path,
         image_type: torch.dtype = torch.float32,
         workers: int = 2,
+        keep_days: float | None = None,
+        limit_gb: float | None = None,
     ) -> None:
         self.data = list(data)
         self.transform = transform
@@ -63,6 +75,7 @@ class DiskCases(Sequence[dict[str, Any]]):
         self._full = False
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             self.names = self._names(pool)
+            self._in_use = self._claim(keep_days, limit_gb)
             self._fill(pool)
 
     def __len__(self) -> int:
@@ -79,14 +92,14 @@ class DiskCases(Sequence[dict[str, Any]]):
 
     def __getstate__(self) -> dict[str, Any]:
         """A process that is started anew opens the files itself."""
-        return {**self.__dict__, "_open": {}, "_words": None}
+        return {**self.__dict__, "_open": {}, "_words": None, "_in_use": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _words=threading.Lock())
 
     def _names(self, pool: ThreadPoolExecutor) -> list[tuple[str, str]]:
         """For each case the name of its volumes and that of its index."""
-        contents = ContentHashes(self.folder / "contents")
+        contents = ContentHashes(self.folder / CONTENTS)
         prepared = configuration_key(self.transform, image_type=str(self.image_type))
         indexed = digest(describe(self.indexer))
         volumes = [digest([prepared, content])[:40] for content in pool.map(contents.of_case, self.data)]
@@ -112,6 +125,8 @@ class DiskCases(Sequence[dict[str, Any]]):
         except (FileNotFoundError, TornEntryError):
             return None
         self._open[number] = case
+        for name in self.names[number]:
+            mark_used(self.folder / name)
         return case
 
     def _read(self, number: int) -> dict[str, Any]:
@@ -170,12 +185,31 @@ class DiskCases(Sequence[dict[str, Any]]):
                 self._full = True
             return False
 
+    def _claim(self, keep_days: float | None, limit_gb: float | None) -> Any:
+        """Remove what is not needed if nothing else uses the folder, and hold it in use from now on."""
+        if fcntl is None:
+            return None
+        try:
+            (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / LOCKS / IN_USE).open("w")
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):  # used by others, or a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = {name for names in self.names for name in names}
+            freed = prune(self.folder, mine, _remove, days=keep_days, limit_gb=limit_gb)
+            if freed:
+                console.print(f"cache: {freed / 1e9:.1f} GB that nothing had used removed from {self.folder}")
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        return handle
+
     @contextlib.contextmanager
     def _lock(self, name: str, wait: bool) -> Iterator[bool]:
         """Be the only process that prepares this case; a process that dies lets go."""
         try:
-            (self.folder / "locks").mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / "locks" / name).open("w")
+            (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / LOCKS / name).open("w")
         except OSError:
             yield True
             return

@@ -109,6 +109,8 @@ KINDS = {
     "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),
     "ema_decay": Kind(_or_null(_number), "0 to below 1, or null for no average"),
     "cache_rate": Kind(lambda v: _number(v) and 0 <= v <= 1, "a share from 0 to 1"),
+    "cache_days": Kind(_or_null(lambda v: _number(v) and v >= 0), "a number of days, or null to keep all"),
+    "cache_gb": Kind(_or_null(lambda v: _number(v) and v > 0), "a size in GB, or null for no limit"),
     "cache_dir": Kind(_text, "a folder"),
     "temperature": Kind(lambda v: _number(v) and v > 0, "a positive number"),
     "mlflow": Kind(_or_null(_text), "local, a folder, a URI, or null for none"),
