@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -77,13 +78,38 @@ def lesion_scores(
         >>> found["lesion_recall"], found["lesion_precision"], round(found["lesion_dice"], 4)
         (0.5, 0.5, 0.2222)
     """
+    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     lesions = _reference_lesions(reference, neighbourhood(connectivity), dilation)
     predicted = _components(prediction, neighbourhood(connectivity))
-    boxes, sizes = ndimage.find_objects(predicted), _sizes(predicted)
-    smallest = min_ml * 1000.0 / float(np.prod(spacing_mm))
-    true, ignored = np.zeros(len(sizes), bool), np.zeros(len(sizes), bool)
-    found: list[tuple[int, bool, float]] = []
-    distances = []
+    sizes = _sizes(predicted)
+    found, ignored = _matches(lesions, predicted, sizes, dilation, min_ml / voxel_ml)
+    true = np.zeros(len(sizes), bool)
+    for lesion in found:
+        true[lesion.touching] = True
+    counted = np.flatnonzero(~(ignored & ~true))[1:]
+    scores = _summary(found, len(counted), int(true.sum()))
+    if penalty_mm is not None:
+        distances = _distances(found, lesions, predicted, spacing_mm, surface)
+        total = scores["lesions_reference"] + scores["lesions_predicted"] - scores["lesions_true"]
+        scores["lesion_hd95_mm"] = _ratio(sum(distances) + penalty_mm * (total - len(distances)), total)
+    return scores | _by_size(found, sizes[counted], true[counted], np.asarray(sizes_ml) / voxel_ml)
+
+
+class _Lesion(NamedTuple):
+    """A reference lesion that counts: its number and box, its voxels, the predicted lesions that touch it, its Dice."""
+
+    index: int
+    box: tuple[slice, ...]
+    size: int
+    touching: np.ndarray
+    dice: float
+
+
+def _matches(
+    lesions: np.ndarray, predicted: np.ndarray, sizes: np.ndarray, dilation: int, smallest: float
+) -> tuple[list[_Lesion], np.ndarray]:
+    """The reference lesions of more than ``smallest`` voxels; and which predicted lesions touch one that is smaller."""
+    found, ignored = [], np.zeros(len(sizes), bool)
     for index, box in enumerate(ndimage.find_objects(lesions), start=1):
         window = _grow(box, dilation, lesions.shape)
         lesion = lesions[window] == index
@@ -92,56 +118,54 @@ def lesion_scores(
         if size <= smallest:
             ignored[touching] = True
             continue
-        true[touching] = True
         # Every predicted voxel in the lesion belongs to a component that touches it.
         dice = 2.0 * int(np.count_nonzero(predicted[window][lesion])) / (size + int(sizes[touching].sum()))
-        found.append((size, bool(len(touching)), dice))
-        if penalty_mm is not None and len(touching):
-            around = _union([box, *(boxes[t - 1] for t in touching)])
-            pair = np.isin(predicted[around], touching), lesions[around] == index
+        found.append(_Lesion(index, box, size, touching, dice))
+    return found, ignored
+
+
+def _distances(
+    found: Sequence[_Lesion], lesions: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float], surface: str
+) -> list[float]:
+    """HD95 of each detected lesion with all predicted lesions that touch it."""
+    boxes, distances = ndimage.find_objects(predicted), []
+    for lesion in found:
+        if len(lesion.touching):
+            around = _union([lesion.box, *(boxes[t - 1] for t in lesion.touching)])
+            pair = np.isin(predicted[around], lesion.touching), lesions[around] == lesion.index
             distances.append(surface_distances(*pair, spacing_mm, surface=surface).hausdorff_mm(95.0))
-    counted = np.flatnonzero(~(ignored & ~true))[1:]
-    detected, total = sum(hit for _, hit, _ in found), sum(dice for _, _, dice in found)
-    scores = _summary(len(found), len(counted), detected, int(true.sum()), total, distances, penalty_mm)
-    bounds = np.asarray(sizes_ml) * 1000.0 / float(np.prod(spacing_mm))
-    return scores | _by_size(found, list(zip(sizes[counted], true[counted], strict=True)), bounds)
+    return distances
 
 
-def _by_size(
-    found: Sequence[tuple[int, bool, float]], predicted: Sequence[tuple[int, bool]], bounds: np.ndarray
-) -> dict[str, float]:
-    """Counts and mean Dice of each class of size, from (voxels, detected, Dice) and (voxels, true) of the lesions."""
+def _by_size(found: Sequence[_Lesion], sizes: np.ndarray, true: np.ndarray, bounds: np.ndarray) -> dict[str, float]:
+    """Counts and mean Dice of each class of size, from the reference lesions, and the predicted ones' voxels and truth."""
     scores: dict[str, float] = {}
+    theirs = np.searchsorted(bounds, sizes, side="right")
     for number, size in enumerate(SIZES):
-        here = [one for one in found if np.searchsorted(bounds, one[0], side="right") == number]
-        theirs = [one for one in predicted if np.searchsorted(bounds, one[0], side="right") == number]
+        here = [one for one in found if np.searchsorted(bounds, one.size, side="right") == number]
         scores[f"lesions_reference_{size}"] = len(here)
-        scores[f"lesions_predicted_{size}"] = len(theirs)
-        scores[f"lesions_detected_{size}"] = sum(hit for _, hit, _ in here)
-        scores[f"lesions_true_{size}"] = sum(bool(hit) for _, hit in theirs)
-        scores[f"lesion_dice_{size}"] = _ratio(sum(dice for _, _, dice in here), len(here))
+        scores[f"lesions_predicted_{size}"] = int(np.count_nonzero(theirs == number))
+        scores[f"lesions_detected_{size}"] = sum(bool(len(one.touching)) for one in here)
+        scores[f"lesions_true_{size}"] = int(np.count_nonzero(true[theirs == number]))
+        scores[f"lesion_dice_{size}"] = _ratio(sum(one.dice for one in here), len(here))
     return scores
 
 
-def _summary(
-    reference: int, predicted: int, detected: int, true: int, dice: float, distances: list[float], penalty: float | None
-) -> dict[str, float]:
-    """The counts R, P, D, T and the sums over reference lesions, as the scores of :func:`lesion_scores`."""
-    recall, precision = _ratio(detected, reference), _ratio(true, predicted)
-    total = reference + predicted - true
-    scores = {
-        "lesions_reference": reference,
+def _summary(found: Sequence[_Lesion], predicted: int, true: int) -> dict[str, float]:
+    """The scores of :func:`lesion_scores` that need no distance, from the R reference lesions and the numbers P and T."""
+    detected = sum(bool(len(lesion.touching)) for lesion in found)
+    recall, precision = _ratio(detected, len(found)), _ratio(true, predicted)
+    total = len(found) + predicted - true
+    return {
+        "lesions_reference": len(found),
         "lesions_predicted": predicted,
         "lesions_detected": detected,
         "lesions_true": true,
         "lesion_precision": precision,
         "lesion_recall": recall,
         "lesion_f1": _ratio(2.0 * precision * recall, precision + recall) if detected and true else _ratio(0, total),
-        "lesion_dice": _ratio(dice, total),
+        "lesion_dice": _ratio(sum(lesion.dice for lesion in found), total),
     }
-    if penalty is not None:
-        scores["lesion_hd95_mm"] = _ratio(sum(distances) + penalty * (total - len(distances)), total)
-    return scores
 
 
 def _components(mask: np.ndarray, near: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ from pipeline.evaluation.planes import LETTERS, NAMES, canonical, focus, label_m
 
 MAX_VOXELS = 3_000_000
 """Larger cases are thinned for the viewer, by whole steps per axis; a head is 0.4 MB of JPEG at this many voxels."""
+MAX_LABELS = 4095
+"""Labels that can be told apart: three digits to the base 16."""
 MAX_BYTES = 1_100_000
 """Of one case in the page: 20 cases stay under 25 MB. What is larger (noise, hundreds of labels) is thinned further."""
 
@@ -33,11 +35,13 @@ def viewer_data(
 
     Each volume becomes one picture, its axial slices side by side in rows. The image is a JPEG; the label maps are PNG
     whose grey value is the number of the label in ``codes``, times ``scale`` (so that a browser which blurs pixel
-    values against fingerprinting still yields the right number). Where a case is thinned, a step that holds any label
+    values against fingerprinting still yields the right number). Of more than 255 labels, red, green and blue are the
+    three digits of that number to the base 16, times ``scale``; labels from the 4095th on share the last number. Where
+    a case is thinned, a step that holds any label
     keeps it, so that small lesions stay visible.
 
     Returns:
-        ``shape``, ``spacing`` (mm), ``columns``, ``scale``, ``structures`` (name → codes), ``centre``, ``voxel`` and
+        ``shape``, ``spacing`` (mm), ``columns``, ``scale``, ``digits`` (1 or 3), ``structures`` (name → codes), ``centre``, ``voxel`` and
         ``world`` (3×4: from a place in the viewer to the voxel of the file, and to RAS+ mm), ``planes`` (names and
         letters), ``image``, ``reference``, ``prediction`` (data addresses; None if absent).
     """
@@ -57,6 +61,7 @@ def viewer_data(
         "world": (affine @ places)[:3].tolist(),
         "columns": _columns(shape),
         "scale": _scale(len(codes)),
+        "digits": _digits(len(codes)),
         "structures": {name: [codes[v] for v in _values(vs)] for name, vs in structures.items() if vs != 0},
         "centre": [min((c - s.start) // n, m - 1) for c, s, n, m in zip(centre, box, step, shape, strict=True)],
         "planes": [{"name": NAMES[a], "letters": LETTERS[a]} for a in range(3)],
@@ -81,8 +86,8 @@ def _pictures(
         columns = _columns(_thin_shape(box, step))
         pictures: dict[str, str | None] = {"image": None}
         for name, labels in (("reference", reference), ("prediction", prediction)):
-            coded = None if labels is None else _codes(labels[box], values, step) * _scale(len(values))
-            pictures[name] = None if coded is None else _png(_atlas(coded, columns))
+            coded = None if labels is None else _codes(labels[box], values, step)
+            pictures[name] = None if coded is None else _png(_painted(_atlas(coded, columns), len(values)))
         if image is not None:
             thin = image[box][tuple(slice(None, None, n) for n in step)]
             grey = np.nan_to_num((thin.astype(np.float32) - low) / (high - low)).clip(0, 1) * 255
@@ -95,7 +100,7 @@ def _pictures(
 def _code_table(structures: Mapping[str, Any]) -> dict[int, int]:
     """Label value → its number in the viewer, from 1; the background is 0."""
     values = sorted({v for vs in structures.values() for v in _values(vs)} - {0})
-    return {0: 0} | {value: number for number, value in enumerate(values, start=1)}
+    return {0: 0} | {value: min(number, MAX_LABELS) for number, value in enumerate(values, start=1)}
 
 
 def _values(values: Any) -> list[int]:
@@ -103,8 +108,20 @@ def _values(values: Any) -> list[int]:
 
 
 def _scale(codes: int) -> int:
-    """The grey values between two labels, for this many labels with the background."""
-    return 255 // max(1, codes - 1)
+    """The values of a colour between two labels, or two digits, for this many labels with the background."""
+    return 255 // max(1, codes - 1) if _digits(codes) == 1 else 255 // 15
+
+
+def _digits(codes: int) -> int:
+    """How many colours tell this many labels, with the background, apart: grey alone, or red, green and blue."""
+    return 1 if codes <= 256 else 3
+
+
+def _painted(atlas: np.ndarray, codes: int) -> np.ndarray:
+    """Numbers of labels as grey values (height, width) or, of many, as colours (height, width, 3)."""
+    if _digits(codes) > 1:
+        atlas = np.stack([atlas >> shift & 15 for shift in (8, 4, 0)], axis=-1)
+    return (atlas * _scale(codes)).astype(np.uint8)
 
 
 def _thin_shape(box: Sequence[slice], step: Sequence[int]) -> list[int]:
@@ -134,9 +151,9 @@ def _steps(shape: Sequence[int], spacing: Sequence[float], max_voxels: int) -> l
 
 def _codes(labels: np.ndarray, values: Sequence[int], step: Sequence[int]) -> np.ndarray:
     """Labels as 1, 2, … in the order of ``values``, thinned so that a block with any label has one."""
-    filled = np.zeros(labels.shape, np.uint8)
+    filled = np.zeros(labels.shape, np.uint8 if len(values) <= 256 else np.uint16)
     for code, value in enumerate(values):  # the background comes first, as 0
-        filled[label_mask(labels, value)] = code
+        filled[label_mask(labels, value)] = min(code, MAX_LABELS)
     codes: np.ndarray = np.pad(filled, [(0, -n % s) for n, s in zip(labels.shape, step, strict=True)])
     (x, y, z), (i, j, k) = codes.shape, step
     return codes.reshape(x // i, i, y // j, j, z // k, k).max(axis=(1, 3, 5))
@@ -146,7 +163,7 @@ def _atlas(volume: np.ndarray, columns: int) -> np.ndarray:
     """Slices along the last axis side by side: slice k at row k // columns, column k % columns; (height, width)."""
     x, y, z = volume.shape
     rows = -(-z // columns)
-    slices = np.zeros((rows * columns, y, x), np.uint8)
+    slices = np.zeros((rows * columns, y, x), volume.dtype)
     slices[:z] = volume.transpose(2, 1, 0)
     return slices.reshape(rows, columns, y, x).swapaxes(1, 2).reshape(rows * y, columns * x)
 

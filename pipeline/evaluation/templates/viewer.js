@@ -10,7 +10,7 @@ const stage = root.querySelector(".stage"), where = root.querySelector(".where")
 const shows = { reference: true, prediction: true, errors: false, cross: true };
 const windowing = { brightness: 0, contrast: 1 };
 const planes = AXES.map(makePlane);
-let scan = null, at = [0, 0, 0], inside = new Uint8Array(256), waiting = false;
+let scan = null, at = [0, 0, 0], inside = new Uint8Array(4096), waiting = false;
 
 // ---- a case ---------------------------------------------------------------------------------------------------------
 
@@ -18,8 +18,7 @@ async function pick(number) {
   picks.forEach((button, i) => button.setAttribute("aria-pressed", i === number));
   articles.forEach((article, i) => { article.hidden = i !== number; });
   const data = JSON.parse(articles[number].querySelector("script").textContent);
-  const [image, reference, prediction] = await Promise.all([data.image, data.reference, data.prediction].map(a => unpack(a, data)));
-  for (const map of [reference, prediction]) if (map) for (let i = 0; i < map.length; i++) map[i] = Math.round(map[i] / data.scale);
+  const [image, reference, prediction] = await Promise.all([unpack(data.image, data), unpack(data.reference, data, true), unpack(data.prediction, data, true)]);
   const before = choice.value;
   choice.replaceChildren(new Option("all structures", ""), ...Object.keys(data.structures).map(name => new Option(name, name)));
   if (before in data.structures) choice.value = before;
@@ -34,7 +33,8 @@ async function pick(number) {
 }
 
 // The volumes of a case arrive as pictures of their axial slices side by side; this gives back the voxels (x fastest).
-async function unpack(address, data) {
+// The grey of a label, or each of its three colours, is a digit times a scale; blurring may have moved it a little.
+async function unpack(address, data, isLabels) {
   if (!address) return null;
   const picture = new Image();
   picture.src = address;
@@ -44,10 +44,13 @@ async function unpack(address, data) {
   pen.drawImage(picture, 0, 0);
   const pixels = pen.getImageData(0, 0, canvas.width, canvas.height).data;
   const [nx, ny, nz] = data.shape;
-  const voxels = new Uint8Array(nx * ny * nz);
+  const voxels = new (isLabels ? Uint16Array : Uint8Array)(nx * ny * nz);
+  const digit = at => Math.round(pixels[at] / data.scale);
+  const number = data.digits === 3 ? at => 256 * digit(at) + 16 * digit(at + 1) + digit(at + 2) : digit;
+  const value = isLabels ? number : at => pixels[at];
   for (let z = 0, i = 0; z < nz; z++) {
     const left = (z % data.columns) * nx, top = Math.floor(z / data.columns) * ny;
-    for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) voxels[i] = pixels[4 * ((top + y) * canvas.width + left + x)];
+    for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) voxels[i] = value(4 * ((top + y) * canvas.width + left + x));
   }
   return voxels;
 }
@@ -55,7 +58,7 @@ async function unpack(address, data) {
 // Which labels are outlined: those of the chosen structure as one, or each of all.
 function choose() {
   const { data, reference, prediction } = scan;
-  inside = new Uint8Array(256);
+  inside = new Uint8Array(4096);
   for (const [name, codes] of Object.entries(data.structures)) if (!choice.value || choice.value === name) for (const c of codes) inside[c] = 1;
   const wrong = data.shape.map(n => new Uint32Array(n));
   if (prediction) {
@@ -246,7 +249,7 @@ function makePlane(axis) {
       [w, h] = [data.shape[u], data.shape[v]];
       ({ letters, name } = data.planes[axis]);
       grey = image && new Uint8Array(w * h);
-      map = { reference: new Uint8Array(w * h), prediction: prediction && new Uint8Array(w * h) };
+      map = { reference: new Uint16Array(w * h), prediction: prediction && new Uint16Array(w * h) };
       slider.max = data.shape[axis] - 1;
       slider.setAttribute("aria-label", `${name} slice`);
     },

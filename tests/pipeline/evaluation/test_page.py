@@ -187,6 +187,23 @@ def test_crosshair_names_the_voxel_of_the_file(page: Browser) -> None:
     assert f"prediction: {name[prediction[tuple(voxel)]]}" in text
 
 
+def test_hundreds_of_labels_are_named_under_the_crosshair(browser: Browser, tmp_path: Path) -> None:
+    reference = np.zeros((10, 10, 30), np.int32)
+    reference[2:8, 2:8, 5:25] = 20 * np.arange(1, 721).reshape(6, 6, 20)
+    structures = {f"s{n}": 20 * n for n in range(1, 721)}
+    prediction = np.where(reference == 20 * 333, 20 * 77, reference)  # where the crosshair begins
+    rows = failed_rows("many", structures, "")
+    images = [CaseImages("many", None, prediction, reference, AFFINE)]
+    path = write_report(tmp_path / "r.html", aggregate(rows, structures), title="Many", cases_images=images)
+    browser.errors.clear(), browser.requests.clear()
+    browser.open(path)
+    browser.until("document.querySelector('.viewer').dataset.shown")
+    text = browser.run("document.querySelector('.where').textContent")
+    assert "reference: s333 " in text
+    assert text.endswith("prediction: s77")
+    _clean(browser, path)
+
+
 def test_every_shown_case_opens(page: Browser, report: Path) -> None:
     cases = page.run("[...document.querySelectorAll('[data-pick]')].map(b => b.dataset.case)")
     assert "lost" in cases

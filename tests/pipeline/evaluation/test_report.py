@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
+from numpy.testing import assert_array_equal
 
 from pipeline.evaluation.aggregate import aggregate, write_results
 from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.planes import canonical, focus, to_native
+from pipeline.evaluation.planes import canonical, focus
 from pipeline.evaluation.report import CaseImages, failing_cases, shown_cases, write_report
-from pipeline.evaluation.viewer import viewer_data
 from pipeline.files import read_json
 
 STRUCTURES = {"background": 0, "core": 1, "whole": (1, 2)}
@@ -195,65 +190,3 @@ def test_canonical_turns_to_ras() -> None:
     _, _, turned, spacing = canonical(None, None, volume, (2, 3, 4), affine)
     assert spacing == (2.0, 4.0, 3.0)
     assert_array_equal(turned, volume[::-1].transpose(0, 2, 1))
-
-
-def test_places_in_the_viewer_are_those_of_the_file() -> None:
-    # The file's axes are x to the left, z to the front, y upwards, so every place in the viewer is turned.
-    affine = np.array([[-2.0, 0, 0, 30], [0, 0, 4, -20], [0, 3, 0, 7], [0, 0, 0, 1]])
-    labels = np.zeros((30, 20, 12), np.uint8)
-    labels[9:12, 8, 5] = labels[20, 12, 9] = 1
-    data = viewer_data(None, None, labels, (2, 3, 4), {"s": 1}, affine=affine)
-    volume = np.rint(_unpack(_grey(data["reference"]), data) / data["scale"])
-    for place in np.argwhere(volume):
-        voxel = np.array(data["voxel"]) @ [*place, 1]
-        assert labels[tuple(np.rint(voxel).astype(int))] == 1
-        assert_allclose(np.array(data["world"]) @ [*place, 1], (affine @ [*voxel, 1])[:3])
-    assert volume.sum() == 4
-    turn = to_native((30, 20, 12), affine)
-    assert_allclose(turn @ [0, 0, 0, 1], [29, 0, 0, 1])
-
-
-def test_viewer_volumes_come_back_as_they_went_in() -> None:
-    image, prediction, reference = _case(1)
-    data = viewer_data(image, prediction, reference, (1, 1, 3), STRUCTURES)
-    for name, labels in (("reference", reference), ("prediction", prediction)):
-        pixels = _grey(data[name])
-        box = tuple(slice(f, f + n) for f, n in zip(data["first"], data["shape"], strict=True))
-        assert_array_equal(np.rint(_unpack(pixels, data) / data["scale"]), labels[box])
-    assert data["structures"] == {"core": [1], "whole": [1, 2]}
-
-
-def _grey(address: str) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
-
-
-def _unpack(pixels: np.ndarray, data: dict[str, Any]) -> np.ndarray:
-    nx, ny, nz = data["shape"]
-    volume = np.zeros((nx, ny, nz))
-    for z in range(nz):
-        row, column = divmod(z, data["columns"])
-        volume[:, :, z] = pixels[row * ny : (row + 1) * ny, column * nx : (column + 1) * nx].T
-    return volume
-
-
-def test_thinned_viewer_keeps_a_single_voxel() -> None:
-    reference = np.zeros((40, 40, 40), np.uint8)
-    reference[17, 23, 31] = 3
-    reference[2, 2, 2] = reference[37, 37, 37] = 1
-    data = viewer_data(None, None, reference, (1, 1, 1), {"a": 1, "b": 3}, max_voxels=4000)
-    assert np.prod(data["shape"]) <= 4000
-    pixels = _grey(data["reference"])
-    assert sorted(np.unique(pixels)) == [0, data["scale"], 2 * data["scale"]]
-    assert data["image"] is None
-    json.dumps(data)
-
-
-def test_volumes_that_do_not_pack_are_thinned_to_the_limit() -> None:
-    noise = np.random.default_rng(0).random((60, 60, 60))
-    reference = np.zeros(noise.shape, np.uint8)
-    reference[::59, ::59, ::59] = 1
-    whole = viewer_data(noise, None, reference, (1, 1, 1), {"s": 1})
-    assert whole["shape"] == [60, 60, 60]
-    small = viewer_data(noise, None, reference, (1, 1, 1), {"s": 1}, max_bytes=20_000)
-    assert len(json.dumps(small)) < 22_000
-    assert small["spacing"] > [1.0, 1.0, 1.0]
