@@ -98,7 +98,7 @@ def lesion_scores(
 class _Lesion(NamedTuple):
     """A reference lesion that counts: its number and box, its voxels, the predicted lesions that touch it, its Dice."""
 
-    index: int
+    number: int
     box: tuple[slice, ...]
     size: int
     touching: np.ndarray
@@ -109,7 +109,8 @@ def _matches(
     lesions: np.ndarray, predicted: np.ndarray, sizes: np.ndarray, dilation: int, smallest: float
 ) -> tuple[list[_Lesion], np.ndarray]:
     """The reference lesions of more than ``smallest`` voxels; and which predicted lesions touch one that is smaller."""
-    found, ignored = [], np.zeros(len(sizes), bool)
+    found: list[_Lesion] = []
+    ignored = np.zeros(len(sizes), bool)
     for index, box in enumerate(ndimage.find_objects(lesions), start=1):
         window = _grow(box, dilation, lesions.shape)
         lesion = lesions[window] == index
@@ -132,13 +133,13 @@ def _distances(
     for lesion in found:
         if len(lesion.touching):
             around = _union([lesion.box, *(boxes[t - 1] for t in lesion.touching)])
-            pair = np.isin(predicted[around], lesion.touching), lesions[around] == lesion.index
+            pair = np.isin(predicted[around], lesion.touching), lesions[around] == lesion.number
             distances.append(surface_distances(*pair, spacing_mm, surface=surface).hausdorff_mm(95.0))
     return distances
 
 
 def _by_size(found: Sequence[_Lesion], sizes: np.ndarray, true: np.ndarray, bounds: np.ndarray) -> dict[str, float]:
-    """Counts and mean Dice of each class of size, from the reference lesions, and the predicted ones' voxels and truth."""
+    """Counts and mean Dice of each class of size: the reference lesions, the voxels and truth of the predicted ones."""
     scores: dict[str, float] = {}
     theirs = np.searchsorted(bounds, sizes, side="right")
     for number, size in enumerate(SIZES):
@@ -152,7 +153,7 @@ def _by_size(found: Sequence[_Lesion], sizes: np.ndarray, true: np.ndarray, boun
 
 
 def _summary(found: Sequence[_Lesion], predicted: int, true: int) -> dict[str, float]:
-    """The scores of :func:`lesion_scores` that need no distance, from the R reference lesions and the numbers P and T."""
+    """The scores of :func:`lesion_scores` that need no distance: R reference lesions, the numbers P and T."""
     detected = sum(bool(len(lesion.touching)) for lesion in found)
     recall, precision = _ratio(detected, len(found)), _ratio(true, predicted)
     total = len(found) + predicted - true

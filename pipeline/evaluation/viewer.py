@@ -41,9 +41,9 @@ def viewer_data(
     keeps it, so that small lesions stay visible.
 
     Returns:
-        ``shape``, ``spacing`` (mm), ``columns``, ``scale``, ``digits`` (1 or 3), ``structures`` (name → codes), ``centre``, ``voxel`` and
-        ``world`` (3×4: from a place in the viewer to the voxel of the file, and to RAS+ mm), ``planes`` (names and
-        letters), ``image``, ``reference``, ``prediction`` (data addresses; None if absent).
+        ``shape``, ``spacing`` (mm), ``columns``, ``scale``, ``digits`` (1 or 3), ``structures`` (name → codes),
+        ``centre``, ``voxel`` and ``world`` (3×4: from a place in the viewer to the voxel of the file, and to RAS+ mm),
+        ``planes`` (names and letters), ``image``, ``reference``, ``prediction`` (data addresses; None if absent).
     """
     turn = to_native(reference.shape, affine)
     affine = np.diag([*map(float, spacing_mm), 1.0]) if affine is None else np.asarray(affine, float)
