@@ -13,7 +13,6 @@ with the volume. Needs Numba; without it, or where it does not pay, `networks.co
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import math
 import threading
@@ -25,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from networks.openmp import run_on_team
+from compiled import compiled_module, share_out
 from networks.toom_cook import FILTER
 
 TILE, PLACES = 4, 216
@@ -34,13 +33,9 @@ BLOCK_BYTES = 48 * 2**20
 _memory = threading.local()
 
 
-@functools.cache
 def kernels() -> ModuleType | None:
     """The compiled part; None without Numba, or where it can keep no compiled code."""
-    try:
-        return importlib.import_module("networks.winograd_tiles")
-    except (ImportError, RuntimeError):
-        return None
+    return compiled_module("networks.winograd_tiles")
 
 
 def pays(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, ...]) -> bool:
@@ -193,9 +188,7 @@ def _multiply(tiles: torch.Tensor, filters: torch.Tensor, out: torch.Tensor) -> 
 
 def _run(task: str, values: tuple[int, ...], start: int) -> None:
     """A task of `networks.winograd_tiles`, its pieces shared out from number ``start`` on."""
-    job = np.array([*values, 0, start], np.int64)
-    job[-2] = job.ctypes.data + job.itemsize * (len(job) - 1)
-    run_on_team(getattr(kernels(), task).address, job.ctypes.data)
+    share_out(getattr(kernels(), task).address, values, start)
 
 
 def _blocks(source: torch.Tensor, target: torch.Tensor) -> list[_Block]:

@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
+from compiled.counter import take_next
 from networks.toom_cook import ANALYSIS, SYNTHESIS
 
 LANES = 8
@@ -129,21 +130,6 @@ def _product(rows: int, vectors: int) -> Any:
     return apply
 
 
-def _counter() -> Any:
-    """A function (address) that gives the int64 there, which is one higher afterwards, atomically."""
-
-    @intrinsic
-    def take(context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-            return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
-
-        return types.int64(_ADDRESS), generate
-
-    return take
-
-
-_take_next = _counter()
 _copy, _copy_float = _linear_map(np.eye(1)), _linear_map(np.eye(1), _FLOAT)
 _analyse = _linear_map(ANALYSIS)
 _synthesise = _linear_map(SYNTHESIS)
@@ -243,7 +229,7 @@ def _work(job: Any, task: int) -> None:
     a = buffers.ctypes.data
     b, zero = a + 216 * _BYTES, a + 432 * _BYTES
     while True:
-        row = _take_next(job[13])
+        row = take_next(job[13])
         if row >= job[12]:
             return
         sample = job[0] + row // (nz * ny) * shape[0] * shape[1] * shape[2] * shape[3]
@@ -309,7 +295,7 @@ def multiply(job: Any) -> None:
     tiles_in, tiles_out = count * channels * 4, count * columns * 4
     filters = -(-columns // 16) * channels * _PANEL
     while True:
-        place = _take_next(job[6])
+        place = take_next(job[6])
         if place >= 216:
             return
         a, b, c = job[0] + place * tiles_in, job[1] + place * filters, job[2] + place * tiles_out

@@ -1,4 +1,4 @@
-"""Imports run one way: pipeline → transforms, networks, losses; those three know neither each other nor pipeline."""
+"""Imports run one way: pipeline → transforms, networks, losses → compiled; those three do not know one another."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HOUSE = ("pipeline", "transforms", "networks", "losses", "configs")
+HOUSE = ("pipeline", "transforms", "networks", "losses", "compiled", "configs")
 ALLOWED = {
     "pipeline": set(HOUSE),
-    "transforms": {"transforms"},
-    "networks": {"networks"},
-    "losses": {"losses"},
+    "transforms": {"transforms", "compiled"},
+    "networks": {"networks", "compiled"},
+    "losses": {"losses", "compiled"},
+    "compiled": {"compiled"},
     "configs": set[str](),
 }
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networks import HighResNet, openmp, winograd
+from compiled import team
+from networks import HighResNet, winograd
 from networks.convolution import conv3d
 
 pytestmark = pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
@@ -81,7 +82,7 @@ def test_the_number_of_threads_does_not_change_the_numbers(threads, monkeypatch)
         assert torch.equal(winograd.conv3d(x, weight, 1), expected)
     finally:
         torch.set_num_threads(before)
-    monkeypatch.setattr(openmp, "_team", lambda: None)
+    monkeypatch.setattr(team, "_team", lambda: None)
     assert torch.equal(winograd.conv3d(x, weight, 1), expected)
 
 

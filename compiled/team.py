@@ -9,9 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
+
+_state = {"forked": False}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 
 
 @functools.cache
@@ -35,14 +42,28 @@ def run_on_team(function: int, argument: int) -> None:
     """Call the C function at an address with one pointer, once on each of PyTorch's threads, and wait for all.
 
     Without the team it is called once, on the calling thread; so the function must share out the work itself, whatever
-    the number of calls.
+    the number of calls. A forked process is without: the library would wait for the threads of its parent.
 
     Args:
         function: the address of a ``void (*)(void *)`` that needs no Python.
         argument: the pointer that it is given.
     """
-    team = _team()
+    team = None if _state["forked"] else _team()
     if team is None:
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(argument)
     else:
         team(function, argument, torch.get_num_threads(), 0)
+
+
+def share_out(function: int, values: Iterable[int], start: int = 0) -> None:
+    """`run_on_team` of a function that takes pieces of work by their number until none is left.
+
+    Args:
+        function: the address of a ``void (*)(int64 *)``; its argument is ``values``, then the address of the number of
+            the next piece (`compiled.counter.take_next`).
+        values: what it must know; addresses, sizes, the number of the last piece.
+        start: the number of the first piece.
+    """
+    job = np.array([*values, 0, start], np.int64)
+    job[-2] = job.ctypes.data + job.itemsize * (len(job) - 1)
+    run_on_team(function, job.ctypes.data)

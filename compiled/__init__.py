@@ -1,0 +1,9 @@
+"""What the parts compiled by Numba share: modules that may be absent, and PyTorch's own threads for them.
+
+Imported by `networks` and `losses`; imports none of the project's other packages.
+"""
+
+from compiled.modules import compiled_module
+from compiled.team import run_on_team, share_out
+
+__all__ = ["compiled_module", "run_on_team", "share_out"]

@@ -1,0 +1,82 @@
+"""Work shared out to PyTorch's threads: every piece once, with the team and without it, in forked processes too."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import sys
+import threading
+
+import pytest
+import torch
+
+from compiled import run_on_team, share_out, team
+
+SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_int64))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def callers() -> list[int]:
+    """The threads that `run_on_team` calls a function on."""
+    seen: list[int] = []
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: seen.append(threading.get_native_id()))
+    run_on_team(ctypes.cast(function, ctypes.c_void_p).value or 0, 0)
+    return seen
+
+
+@pytest.mark.skipif(team._team() is None, reason="PyTorch has another threading library")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_each_thread_of_the_team_is_called_once(threads):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        seen = callers()
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == len(set(seen)) == threads
+    assert threading.get_native_id() in seen
+
+
+def test_without_the_team_the_calling_thread_does_it_all(monkeypatch):
+    monkeypatch.setattr(team, "_team", lambda: None)
+    assert callers() == [threading.get_native_id()]
+
+
+def test_the_job_is_the_values_and_the_address_of_the_first_number(monkeypatch):
+    monkeypatch.setattr(team, "_team", lambda: None)
+    seen: list[int] = []
+
+    @SIGNATURE
+    def function(job):
+        seen.extend(job[:2])
+        counter = ctypes.cast(job[2], ctypes.POINTER(ctypes.c_int64))
+        seen.append(counter[0])
+
+    share_out(ctypes.cast(function, ctypes.c_void_p).value or 0, (11, -22), 33)
+    assert seen == [11, -22, 33]
+
+
+def in_a_fork(queue):
+    torch.set_num_threads(2)
+    queue.put(len(callers()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork is the default on Linux alone")
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(two_threads):
+    callers()  # this process has its team by now
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=in_a_fork, args=(queue,))
+    child.start()
+    child.join(30)
+    if child.is_alive():
+        child.kill()
+        pytest.fail("the forked process waits for the team of its parent")
+    assert queue.get() == 1
