@@ -63,9 +63,10 @@ def plan_patch(
 ) -> list[int]:
     """The patch to train on: the overlay's, reshaped to the volumes at about the same number of voxels.
 
-    A patch is never larger than the median volume (rounded up to a size that the network takes): what lies outside
-    would be padding. For networks that keep the size, voxels saved on short axes go to the long ones, so small crops
-    such as 36×50×35 are trained on nearly whole. Valid convolutions keep the overlay's extent on the other axes. An
+    A patch is never larger than the median volume, rounded up to a size that the network takes (to the nearest one that
+    runs fastest, where the network keeps the size): what lies outside would be padding. For such networks, voxels
+    saved on short axes go to the long ones, so small crops such as 36×50×35 are trained on nearly whole. Valid
+    convolutions keep the overlay's extent on the other axes. An
     axis along which the network sees no neighbours (across slices) never grows.
     """
     size = median_size(dataset, spacing, slice_axis)
@@ -73,7 +74,7 @@ def plan_patch(
     if size is None or len(size) != len(patch):
         return patch
     lost = [2 * m for m in geometry.unseen(loss_margin)]
-    largest = list(geometry.preferred_size([n + extra for n, extra in zip(size, lost, strict=True)]))
+    largest = _whole_volume(geometry, [n + extra for n, extra in zip(size, lost, strict=True)])
     fitted = [min(n, limit) for n, limit in zip(patch, largest, strict=True)]
     if any(lost):
         return fitted
@@ -86,6 +87,19 @@ def plan_patch(
             return fitted
         axis = min(room, key=lambda a: fitted[a] / largest[a])
         fitted[axis] += step[axis]
+
+
+def _whole_volume(geometry: Geometry, size: Sequence[int]) -> list[int]:
+    """The patch that takes a volume as a whole, or nearly so where that runs faster.
+
+    >>> _whole_volume(Geometry(receptive_field=(87, 87, 87), preferred_multiple=16), [35, 50, 9])
+    [32, 48, 9]
+    """
+    if any(geometry.margin):
+        return list(geometry.preferred_size(size))
+    least = geometry.input_size(size)
+    steps = [math.lcm(m, p) for m, p in zip(geometry.multiple, geometry.preferred_multiple, strict=True)]
+    return [max(round(n / step), 1) * step if n >= step else n for n, step in zip(least, steps, strict=True)]
 
 
 ENOUGH_STEPS = 600

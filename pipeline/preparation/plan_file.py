@@ -87,7 +87,7 @@ def _plan_patch(dataset: Dataset, spacing: Sequence[float] | None) -> Choice:
 
 
 def _plan_batch(patch: Sequence[int], cases: int) -> Choice:
-    """Two patches of 40³, or more of smaller ones up to 8, but no more than there are cases."""
+    """The voxels of two patches of 48³, in more of smaller ones up to 8, but no more than there are cases."""
     config = read_yaml(CONFIGS / "train.yaml") | read_yaml(CONFIGS / "common.yaml")
     usual, voxels = config["batch_size"], math.prod(config["patch_size"])
     batch = max(usual, min(round(usual * voxels / math.prod(patch)), 8, cases))

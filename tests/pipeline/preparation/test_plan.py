@@ -45,6 +45,15 @@ def test_small_volumes_are_taken_nearly_whole(tmp_path: Path) -> None:
     assert 0.8 * 40**3 <= math.prod(patch) <= 1.05 * 40**3
 
 
+def test_sizes_that_run_fastest_come_before_the_last_voxels(tmp_path: Path) -> None:
+    """Of 35×50×36 voxels a network that is fast in sixteens is shown 32×48×32."""
+    data = dataset_of(tmp_path, [{"size": [35, 50, 36], "spacing_mm": [1.0] * 3, "orientation": "RAS"}])
+    network = HighResNet(in_channels=1, out_channels=2)
+    assert plan_patch(data, [48, 48, 48], network.geometry, 0, None) == [32, 48, 32]
+    flat = dataset_of(tmp_path, [{"size": [35, 50, 9], "spacing_mm": [1.0] * 3, "orientation": "RAS"}])
+    assert plan_patch(flat, [48, 48, 48], network.geometry, 0, None) == [32, 48, 9]
+
+
 def test_large_volumes_keep_the_overlay_s_patch(tmp_path: Path) -> None:
     data = dataset_of(tmp_path, [{"size": [240, 240, 155], "spacing_mm": [1.0] * 3, "orientation": "LPS"}])
     assert plan_patch(data, [40, 40, 40], KEEPS, 0, None) == [40, 40, 40]
