@@ -12,6 +12,7 @@ from pipeline.console import console
 from pipeline.errors import RequestError
 from pipeline.files import clear_parts
 from pipeline.training import processes
+from pipeline.training.background_write import BackgroundWrite, snapshot
 from pipeline.training.checkpoint import load_tensors, random_states, restore_random_states, save_tensors
 
 LAST, PREVIOUS, DAMAGED = "last.pt", "previous.pt", "damaged.pt"
@@ -30,7 +31,9 @@ class RunCheckpoint:
 
     One is written, besides every ``minutes``, before the first validation, before a validation that would make the
     loss of time longer than that, and after every validation, so that the best model and what is known of it agree.
-    Large networks are saved less often: saving takes no more than ``share`` of the time.
+    While training goes on it is written by a thread, from a copy in memory that takes as much as the file. The minutes
+    count from that copy, so that a long write does not put off the next one unless it is still under way. Copies are
+    made less often where they would take more than ``share`` of the time.
 
     Args:
         folder: the run's ``models`` folder.
@@ -39,7 +42,7 @@ class RunCheckpoint:
         validation: whose validations are framed by checkpoints.
         log: is flushed before a checkpoint is written, so that it holds every step that the checkpoint has.
         minutes: between checkpoints.
-        share: the most of the wall time that saving may take.
+        share: the most of the wall time that training may be held up by saving.
         resume: go on from ``last.pt``; a run that was stopped before its first checkpoint begins anew.
     """
 
@@ -52,7 +55,7 @@ class RunCheckpoint:
         validation: Any = None,
         log: Any = None,
         minutes: float = 1,
-        share: float = 0.01,
+        share: float = 0.05,
         resume: bool = False,
     ) -> None:
         self.path = Path(folder) / LAST
@@ -64,51 +67,64 @@ class RunCheckpoint:
         self.share = share
         self.resume = resume
         self.failed = False
-        self._ended = time.monotonic()
+        self._taken = time.monotonic()
         self._seconds = 0.0
         self._stand: tuple[int, int] | None = None
+        self._background = BackgroundWrite()
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._now_and_then)
         engine.add_event_handler(Events.COMPLETED, self.save)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, lambda *_: self._background.wait())
         if self.validation is not None:
             self.validation.before.append(self._before_validation)
         if self.resume:
             self.load(engine)
 
     def seconds_between(self) -> float:
-        """The least time between two checkpoints: ``minutes``, or more where saving takes long."""
+        """The least time between two checkpoints: ``minutes``, or more where they hold training up for long."""
         return max(60 * self.minutes, self._seconds / self.share)
 
     def _now_and_then(self, engine: Engine) -> None:
         validated = self.validation is not None and self.validation.iteration == engine.state.iteration
-        if validated or processes.agree(time.monotonic() - self._ended >= self.seconds_between()):
-            self.save(engine)
+        due = processes.agree(time.monotonic() - self._taken >= self.seconds_between())
+        if validated or (due and not processes.agree(self._background.under_way)):
+            self.save(engine, wait=False)
 
     def _before_validation(self, engine: Engine, expected_seconds: float) -> None:
-        lost = time.monotonic() - self._ended + expected_seconds
+        lost = time.monotonic() - self._taken + expected_seconds
         if processes.agree(self._stand is None or lost >= self.seconds_between()):
-            self.save(engine)
+            self.save(engine, wait=False)
 
-    def save(self, engine: Engine) -> None:
-        """Write the checkpoint, unless it was written since the last step and the last validation."""
+    def save(self, engine: Engine, *, wait: bool = True) -> None:
+        """Write the checkpoint, unless it was written since the last step and the last validation.
+
+        Args:
+            engine: the trainer.
+            wait: until it is on the disk; else a thread goes on writing.
+        """
+        began = time.monotonic()
+        self._background.finish()
+        self.failed = bool(processes.agree(self.failed))
         stand = (engine.state.iteration, getattr(self.validation, "iteration", 0))
         if self._stand == stand and not self.failed:
             return
-        began = time.monotonic()
         content = {name: part.state_dict() for name, part in self.parts.items()}
         content |= {"iteration": engine.state.iteration, "random": processes.gather(random_states())}
         if processes.is_first():
-            self._write(content)
+            if self.log is not None:
+                self.log.flush()
+            if wait:
+                self._write(content)
+            else:
+                self._background.start(self._write, snapshot(content))
         self.failed = bool(processes.agree(self.failed))
         self._stand = stand
-        self._ended = time.monotonic()
-        self._seconds = self._ended - began
+        self._taken = began
+        self._seconds = time.monotonic() - began
 
     def _write(self, content: dict[str, Any]) -> None:
-        if self.log is not None:
-            self.log.flush()
         try:
             save_tensors(content, self.path, keep=self.path.with_name(PREVIOUS))
             self.failed = False

@@ -71,7 +71,7 @@ def test_memory_that_runs_out_is_one_sentence_and_the_checkpoint_is_kept(
     assert "--set batch_size=1 or a smaller patch_size" in said[0]
     assert f"rarevox train DATASET --output {run} --resume" in said[0]
     assert "Traceback" not in words
-    assert load_tensors(run / "models" / "last.pt")["iteration"] == 3
+    assert 1 <= load_tensors(run / "models" / "last.pt")["iteration"] <= 3
     path = run / "configs" / "train.yaml"
     path.write_text(path.read_text().replace(f"kind: {kind}", "kind: ''"))  # memory has become free
     assert train(dataset_dir, run, device="cpu", resume=True) == 0

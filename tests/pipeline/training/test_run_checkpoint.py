@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from ignite.engine import Engine
 from pipeline.errors import RequestError
 from pipeline.files import clear_parts
 from pipeline.training import run_checkpoint as module
+from pipeline.training.checkpoint import load_tensors
 from pipeline.training.run_checkpoint import RunCheckpoint, has_checkpoint
 
 
@@ -91,27 +93,73 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
     clear_parts(tmp_path / "absent")
 
 
-@pytest.mark.parametrize(("minutes", "saving", "between"), [(1.0, 0.1, 60.0), (1.0, 3.0, 300.0), (0.0, 0.5, 50.0)])
-def test_saving_takes_a_hundredth_of_the_time_at_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, saving: float, between: float
+@pytest.mark.parametrize(("minutes", "copying", "between"), [(1.0, 0.1, 60.0), (1.0, 6.0, 120.0), (0.0, 0.5, 10.0)])
+def test_training_is_held_up_for_a_twentieth_of_the_time_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, copying: float, between: float
 ) -> None:
-    """A save of 3 s is worth 300 s of training, one of 0.1 s waits for the minute."""
-    made, layer, engine = checkpoint(tmp_path, minutes=minutes)
+    """A copy of 6 s is worth 120 s of training, one of 0.1 s waits for the minute, which counts from the copy."""
+    made, _, engine = checkpoint(tmp_path, minutes=minutes)
     now = [1000.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    def slow(*_: Any, **__: Any) -> None:
-        now[0] += saving
+    def slow(content: Any) -> Any:
+        now[0] += copying
+        return content
 
-    monkeypatch.setattr(module, "save_tensors", slow)
-    save_at(made, layer, engine, 1)
+    monkeypatch.setattr(module, "snapshot", slow)
+    engine.state.iteration = 1
+    made.save(engine, wait=False)
+    made._background.finish()
     assert made.seconds_between() == pytest.approx(between)
-    ended = now[0]
-    for seconds, expected in ((between - 0.01, ended), (between + 0.01, ended + between + 0.01 + saving)):
+    for seconds, saved in ((between - 0.01, 1), (between + 0.01, 3)):
         engine.state.iteration += 1
-        now[0] = ended + seconds
+        now[0] = 1000.0 + seconds
         made._now_and_then(engine)
-        assert (made._ended == pytest.approx(expected)) is True
+        made._background.finish()
+        assert load_tensors(made.path)["iteration"] == saved
+
+
+def test_a_long_write_neither_holds_training_up_nor_sees_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While step 1 is being written, step 2 is taken and due; it is written once the first is."""
+    made, layer, engine = checkpoint(tmp_path, minutes=0)
+    free, write = threading.Event(), module.save_tensors
+    monkeypatch.setattr(module, "save_tensors", lambda *given, **named: (free.wait(60), write(*given, **named)))
+    monkeypatch.setattr(made, "seconds_between", lambda: 0.0)
+    for step in (1, 2):
+        engine.state.iteration = step
+        torch.nn.init.constant_(layer.weight, float(step))
+        made._now_and_then(engine)
+        assert not made.path.exists()
+    assert made._background.under_way
+    free.set()
+    made._background.finish()
+    found = load_tensors(made.path)
+    assert (found["iteration"], found["layer"]["weight"].tolist()) == (1, [[1.0] * 3])
+    made.save(engine)
+    found = load_tensors(made.path)
+    assert (found["iteration"], found["layer"]["weight"].tolist()) == (2, [[2.0] * 3])
+
+
+def test_a_write_that_failed_beside_the_training_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, _, engine = checkpoint(tmp_path)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space")
+
+    engine.state.iteration = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_tensors", full)
+        made.save(engine, wait=False)
+        made._background.finish()
+    assert made.failed
+    assert "checkpoint not written: no space" in capsys.readouterr().err
+    made.save(engine)
+    assert not made.failed
+    assert load_tensors(made.path)["iteration"] == 1
 
 
 def test_validations_are_framed(tmp_path: Path) -> None:
@@ -127,4 +175,5 @@ def test_validations_are_framed(tmp_path: Path) -> None:
             validation.before[0](engine, expected_seconds)
             validation.iteration = step
         made._now_and_then(engine)
+    made._background.finish()
     assert saved == [1, 1, 3, 4, 4]

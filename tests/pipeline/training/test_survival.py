@@ -24,7 +24,8 @@ TINY = (
     "patch_size=[8,8,8]",
     "batch_size=1",
     "epoch_length=7",
-    "validations=3",
+    "validations=10",
+    "validation#share=1e9",
     "validation_cases=1",
     "ema_decay=0.99",
     "checkpoint#minutes=0",
@@ -59,7 +60,8 @@ def equal(a: Any, b: Any) -> bool:
 def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(
     dataset_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Losses and all that is trained equal an uninterrupted run's after kills at random times (``--kills 20``)."""
+    """Losses, validations and all that is trained equal an uninterrupted run's after kills at random times
+    (``--kills 20``)."""
     kills = request.config.getoption("--kills")
     run_parts(dataset_dir, tmp_path / "whole", 0)
     parts = run_parts(dataset_dir, tmp_path / "parts", kills)
@@ -69,6 +71,11 @@ def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(
     rows = [read_rows(tmp_path / name / "logs" / "train.jsonl") for name in ("whole", "parts")]
     assert [row["iteration"] for row in rows[1]] == list(range(1, 151))
     assert [row["loss"] for row in rows[1]] == [row["loss"] for row in rows[0]]
+    scores = [read_rows(tmp_path / name / "logs" / "validation.jsonl") for name in ("whole", "parts")]
+    told = [[{key: row[key] for key in row if key != "seconds"} for row in rows] for rows in scores]
+    assert [row["iteration"] for row in told[0]] == list(range(15, 151, 15))
+    assert told[1] == told[0]
+    assert equal(*(load_tensors(tmp_path / name / "models" / "model.pt") for name in ("whole", "parts")))
     whole, resumed = (load_tensors(tmp_path / name / "models" / "last.pt") for name in ("whole", "parts"))
     for name in ("network", "optimizer", "step", "ema", "patch_counts", "iteration"):
         assert equal(whole[name], resumed[name]), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ def history(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+def killed(dataset: Path, run: Path) -> None:
+    """Train until the kill; a checkpoint that was being written then is whole."""
+    with pytest.raises(Killed):
+        train(dataset, run, settings=SETTINGS, iterations=9, device="cpu")
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join()
+
+
 MOMENTS = {
     "while it runs": (Validation, "_run"),
     "before it is logged": (RunLog, "validation"),
@@ -83,8 +93,7 @@ def test_a_validation_that_a_kill_leaves_without_its_checkpoint_comes_again_at_i
     with monkeypatch.context() as patch:
         patch.setattr(Validation, "validate", note)
         patch.setattr(place, name, die)
-        with pytest.raises(Killed):
-            train(dataset_dir, run, settings=SETTINGS, iterations=9, device="cpu")
+        killed(dataset_dir, run)
     assert train(dataset_dir, run, device="cpu", resume=True) == 0
     assert history(run) == history(whole)
     assert [row["iteration"] for row in history(run)] == [3, 6, 9]
@@ -118,8 +127,7 @@ def test_what_was_validated_comes_again_whatever_the_clock_says(
     """Killed after the second, and taken up where validation has no time left but for the last."""
     with monkeypatch.context() as patch:
         patch.setattr(RunCheckpoint, "_now_and_then", lambda self, engine: engine.state.iteration == 7 and _kill())
-        with pytest.raises(Killed):
-            train(dataset_dir, tmp_path / "run", settings=SETTINGS, iterations=9, device="cpu")
+        killed(dataset_dir, tmp_path / "run")
     assert len(history(tmp_path / "run")) == 2
     path = tmp_path / "run" / "configs" / "train.yaml"
     path.write_text(path.read_text().replace("share: 1000000000.0", "share: 0.0"))
