@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from networks.convolution import use_fast_convolutions
 from pipeline.errors import RequestError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -98,8 +99,11 @@ def channels_last(spatial_dims: int) -> torch.memory_format:
 
 
 def place_network(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move a network to its device, the weights of its convolutions (of two axes or three) channels-last."""
-    network = network.to(device)
+    """Move a network to its device, the weights of its convolutions (of two axes or three) channels-last.
+
+    A network from elsewhere, MONAI's say, gets `networks.convolution` for its plain 3D convolutions.
+    """
+    network = use_fast_convolutions(network).to(device)
     for parameter in network.parameters():
         if parameter.ndim in (4, 5):
             parameter.data = parameter.data.contiguous(memory_format=channels_last(parameter.ndim - 2))

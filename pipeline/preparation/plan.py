@@ -12,6 +12,7 @@ import torch
 
 from losses.distributed import apart
 from networks import Geometry
+from networks.convolution import use_fast_convolutions
 from pipeline.dataset import Dataset
 from pipeline.device import Precision, channels_last, place_network
 from pipeline.files import read_json
@@ -146,6 +147,7 @@ def seconds_per_patch(
     asks takes the time alone.
     """
     device = precision.device
+    use_fast_convolutions(network)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network = place_network(network, device).train()
     image = torch.randn(2, in_channels, *patch_size, device=device)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.networks.nets import UNet
 
-from networks.convolution import Conv3d, conv3d, is_slow_alone
+from networks.convolution import Conv3d, conv3d, is_slow_alone, use_fast_convolutions
 
 FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 
@@ -64,3 +65,29 @@ def test_a_layer_with_other_options_is_torch_s() -> None:
         ours = Conv3d(4, 4, 3, **options)
         torch.manual_seed(1)
         assert torch.equal(ours(x), torch.nn.Conv3d(4, 4, 3, **options)(x))
+
+
+def test_a_network_from_elsewhere_gives_the_same_with_fast_convolutions() -> None:
+    torch.manual_seed(0)
+    network = UNet(spatial_dims=3, in_channels=1, out_channels=2, channels=(16, 32), strides=(2,), num_res_units=2)
+    x = torch.randn(2, 1, 32, 24, 32)
+    names = list(network.state_dict())
+    expected = network(x)
+    gradients = torch.autograd.grad(expected.square().sum(), list(network.parameters()))
+    assert use_fast_convolutions(network) is network
+    assert list(network.state_dict()) == names
+    assert all(isinstance(m, Conv3d) for m in network.modules() if isinstance(m, torch.nn.Conv3d))
+    y = network(x)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+    for one, other in zip(torch.autograd.grad(y.square().sum(), list(network.parameters())), gradients, strict=True):
+        assert (one - other).norm() <= 1e-2 * other.norm() + 1e-2  # biases before a norm have no gradient but rounding
+
+
+def test_convolutions_that_are_something_else_stay_what_they_are() -> None:
+    class Own(torch.nn.Conv3d):
+        pass
+
+    network = torch.nn.Sequential(Own(1, 1, 3), torch.nn.ConvTranspose3d(1, 1, 3), torch.nn.Conv2d(1, 1, 3))
+    kinds = [type(module) for module in network]
+    use_fast_convolutions(network)
+    assert [type(module) for module in network] == kinds
