@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import zlib
+from pathlib import Path
 from types import ModuleType
 
 
@@ -18,3 +20,12 @@ def compiled_module(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except (ImportError, RuntimeError):
         return None
+
+
+def source_stamp(*modules: ModuleType) -> int:
+    """A number that changes with the source of the modules.
+
+    Numba takes kept code for current while the one file that holds the function is; a function that is kept closes over
+    the stamp of the modules from which it calls, and is compiled anew when they change.
+    """
+    return zlib.crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in modules))

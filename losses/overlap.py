@@ -2,7 +2,7 @@
 
 One pass over the volume gives, for each sample and class, Σwp, Σwr, Σwpr, Σwp², Σwp²r and the cross-entropy. The
 backward pass turns the gradient of these few sums into the gradient of the logits. Both go through the volume in
-pieces that fit the cache; no one-hot tensor of the volume is ever built.
+pieces that fit the cache, where they can in one compiled kernel each; no one-hot tensor of the volume is ever built.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from losses.chunks import (
     piece_extremes,
     softmax_piece,
 )
+from losses.cpu_overlap import compiled_fits, compiled_gradient, compiled_sums
 from losses.pages import empty_gradient
 from losses.piece_sums import piece_sums, write_gradient
 from losses.sum_table import CE, VOXELS, Columns, SumTable
@@ -61,7 +62,8 @@ def overlap_sums(
             tensors, weights that are negative or not finite.
         NonFiniteLogitsError: the logits hold NaN or an infinity.
 
-    Memory: one tensor the size of the logits between forward and backward, which becomes the gradient in place.
+    Memory: the gradient, and nothing of its size beside it. Where PyTorch does the work, float32 and float64 take that
+    memory from the forward pass on, for the probabilities that the gradient is then written over.
     The gradient is first order only: no double backward.
 
     >>> logits = torch.zeros(1, 2, 2, 2)  # p = 1/2 everywhere
@@ -75,10 +77,12 @@ def overlap_sums(
     # Half-precision logits are worked in float32, and keeping those probabilities would cost twice the logits; one
     # binary logit is cheap to work again, and 1 − p would lose the small class.
     full_precision = logits.dtype in (torch.float32, torch.float64)
-    plain = not sigmoid and entropy_weight is None and not columns.uniform and columns.focal_gamma is None
-    fused = fused_fits(flatten_voxels(logits), labels, plain_columns=plain)
-    keep = torch.is_grad_enabled() and logits.requires_grad and full_precision and not sigmoid and not fused
-    options = _Options(sigmoid, ignore_index, columns, keep, fused)
+    plain = entropy_weight is None and not columns.uniform and columns.focal_gamma is None
+    fused = fused_fits(flatten_voxels(logits), labels, plain_columns=plain and not sigmoid)
+    compiled = compiled_fits(logits, labels, plain_columns=plain)
+    in_pieces = not (fused or compiled)
+    keep = torch.is_grad_enabled() and logits.requires_grad and full_precision and not sigmoid and in_pieces
+    options = _Options(sigmoid, ignore_index, columns, keep, fused, compiled)
     with torch.autocast(logits.device.type, enabled=False):
         stacked = _OverlapSums.apply(logits, labels, weight, entropy_weight, options)
     if sigmoid and logits.shape[1] > 1:
@@ -102,7 +106,10 @@ class _OverlapSums(torch.autograd.Function):
             logits, labels, weight, entropy_weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index
         )
         kept = empty_gradient(logits) if options.keep else None
-        sums, extremes = _fused_sums(volume, options) if options.fused else _sum_pieces(volume, options.columns, kept)
+        if options.fused or options.compiled:
+            sums, extremes = _kernel_sums(volume, options)
+        else:
+            sums, extremes = _sum_pieces(volume, options.columns, kept)
         check_values(extremes, volume.classes)
         ctx.save_for_backward(logits, labels, weight, entropy_weight)
         ctx.options = options
@@ -120,8 +127,8 @@ class _OverlapSums(torch.autograd.Function):
             logits, labels, weight, entropy_weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index
         )
         with torch.autocast(logits.device.type, enabled=False):
-            if options.fused:
-                grad = _fused_gradient(volume, options, grad_sums, logits)
+            if options.fused or options.compiled:
+                grad = _kernel_gradient(volume, options, grad_sums, logits)
             else:
                 grad = _gradient_pieces(volume, options.columns, kept, grad_sums, logits)
         return grad, None, None, None, None
@@ -133,36 +140,45 @@ class _Options(NamedTuple):
     columns: Columns
     keep: bool
     fused: bool
+    compiled: bool
+
+    def of_kernels(self) -> dict[str, Any]:
+        """What the kernels are told, those of the CPU one thing more."""
+        told = {
+            "ignore_index": self.ignore_index,
+            "squares": self.columns.squares,
+            "entropy": self.columns.entropy,
+        }
+        return told | {"sigmoid": self.sigmoid} if self.compiled else told
 
 
-def _fused_sums(volume: Volume, options: _Options) -> tuple[Tensor, list[float]]:
-    """The same as ``_sum_pieces`` by the GPU kernel, whose columns are the first seven of the table."""
+def _voxels(volume: Volume, options: _Options) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The logits, the labels (problems, voxels) and the weight (B, voxels) as the kernels take them."""
     weight = None if volume.weight is None else volume.weight[:, 0].contiguous()
-    sums, extremes = fused_sums(
-        volume.flat,
-        volume.labels[:, 0].contiguous(),
-        weight,
-        ignore_index=options.ignore_index,
-        squares=options.columns.squares,
-        entropy=options.columns.entropy,
-    )
+    if weight is not None and options.compiled:
+        weight = weight.float()
+    return volume.flat, volume.labels.flatten(0, 1).contiguous(), weight
+
+
+def _kernel_sums(volume: Volume, options: _Options) -> tuple[Tensor, list[float]]:
+    """The same as ``_sum_pieces`` by a kernel, whose columns are the first seven of the table."""
+    logits, labels, weight = _voxels(volume, options)
+    if options.compiled:
+        sums, extremes = compiled_sums(logits, labels, weight, **options.of_kernels())
+    else:
+        sums, extremes = fused_sums(logits, labels, weight, **options.of_kernels())
     missing = sums.new_zeros((len(SumTable._fields) - sums.shape[0], *sums.shape[1:]))
     return torch.cat((sums, missing)), extremes
 
 
-def _fused_gradient(volume: Volume, options: _Options, grad_sums: Tensor, logits: Tensor) -> Tensor:
-    """The same as ``_gradient_pieces`` by the GPU kernel."""
+def _kernel_gradient(volume: Volume, options: _Options, grad_sums: Tensor, logits: Tensor) -> Tensor:
+    """The same as ``_gradient_pieces`` by a kernel."""
     grad = empty_gradient(logits)
-    fused_gradient(
-        volume.flat,
-        volume.labels[:, 0].contiguous(),
-        None if volume.weight is None else volume.weight[:, 0].contiguous(),
-        grad_sums[: CE + 1],
-        grad.view(volume.shape),
-        ignore_index=options.ignore_index,
-        squares=options.columns.squares,
-        entropy=options.columns.entropy,
-    )
+    place, told = grad.view(volume.shape), options.of_kernels()
+    if options.compiled:
+        compiled_gradient(*_voxels(volume, options), grad_sums[: CE + 1], place, **told)
+    else:
+        fused_gradient(*_voxels(volume, options), grad_sums[: CE + 1], place, **told)
     return grad
 
 

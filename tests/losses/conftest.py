@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import losses.overlap
+
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """(B, 1, *spatial) class indices to (B, classes, *spatial) zeros and ones."""
@@ -61,3 +63,10 @@ def certain(prediction: Tensor, classes: int, sharpness: float = 100.0) -> Tenso
 def printed() -> SimpleNamespace:
     """The functions above, for tests."""
     return SimpleNamespace(one_hot=one_hot, sums=sums, example=example, certain=certain)
+
+
+@pytest.fixture(params=["compiled", "in pieces"])
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernels of the CPU, where Numba is there, and by PyTorch alone."""
+    if request.param == "in pieces":
+        monkeypatch.setattr(losses.overlap, "compiled_fits", lambda *_, **__: False)

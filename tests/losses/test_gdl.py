@@ -83,7 +83,7 @@ def test_no_constant_shows_at_any_volume(side, volume, weighting, power):
     assert got.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
-def test_one_voxel_in_two_million_through_float32_logits():
+def test_one_voxel_in_two_million_through_float32_logits(either_path):
     labels = torch.zeros(1, 1, 128, 128, 128, dtype=torch.uint8)
     labels[0, 0, 64, 64, 64] = 1
     logits = torch.zeros(1, 2, 128, 128, 128)

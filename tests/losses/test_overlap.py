@@ -137,7 +137,7 @@ def test_ignored_voxels_might_as_well_not_be_there(printed, ignore):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_extreme_logits_stay_finite_and_exact(printed, dtype):
+def test_extreme_logits_stay_finite_and_exact(printed, either_path, dtype):
     # One voxel of four is wrong by 160 nats, the others right: cross-entropy 160, one voxel predicted as class 1.
     logits = torch.tensor([[[80.0, 80, 80, -80], [-80, -80, -80, 80]]], dtype=dtype, requires_grad=True)
     table = overlap_sums(logits, torch.zeros(1, 1, 4))
@@ -150,10 +150,12 @@ def test_extreme_logits_stay_finite_and_exact(printed, dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_summed_as_float32(printed, dtype):
     logits, labels, _ = printed.example((1, 2, 300, 300), dtype=dtype)  # 90,000 voxels: a float16 sum would overflow
-    assert_tables_equal(overlap_sums(logits, labels), overlap_sums(logits.float(), labels), rtol=0)
+    # The compiled pass takes bfloat16 and float32; float16 goes through in pieces.
+    rtol = 1e-6 if dtype == torch.float16 else 0
+    assert_tables_equal(overlap_sums(logits, labels), overlap_sums(logits.float(), labels), rtol=rtol)
 
 
-def test_autocast_changes_nothing(printed):
+def test_autocast_changes_nothing(printed, either_path):
     logits, labels, weight = printed.example(dtype=torch.float32)
     gradients = []
     for enabled in (False, True):
@@ -166,7 +168,7 @@ def test_autocast_changes_nothing(printed):
     assert torch.equal(*gradients)
 
 
-def test_float32_sums_hold_over_a_million_equal_voxels():
+def test_float32_sums_hold_over_a_million_equal_voxels(either_path):
     # Equal values are the worst case of a float32 sum: every rounding error points the same way.
     logits = torch.zeros(1, 2, 1 << 20)
     logits[:, 1] = -2.302585  # p_1 = 1 / (1 + e^2.302585) = 1 / 11
@@ -193,7 +195,7 @@ class _LargeBlocks(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
-def test_no_block_of_the_logits_size_but_the_gradient(printed, monkeypatch, dtype, memory_format):
+def test_no_block_of_the_logits_size_but_the_gradient(printed, either_path, monkeypatch, dtype, memory_format):
     monkeypatch.setattr(losses.chunks, "CPU_CHUNK_ELEMENTS", 4000)
     monkeypatch.setattr(
         losses.workers, "_buffers", losses.workers._Buffers()
@@ -219,7 +221,7 @@ def test_no_second_derivative_is_claimed(printed):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_logits_that_are_not_finite_are_named(printed, value, dtype):
+def test_logits_that_are_not_finite_are_named(printed, either_path, value, dtype):
     logits, labels, _ = printed.example(dtype=dtype)
     logits[1, 2, 3, 4, 5] = value
     with pytest.raises(NonFiniteLogitsError, match="NaN or an infinity"):
