@@ -14,7 +14,7 @@ demo: $(VENV)/demo.done
 	$(BIN)/rarevox demo --output $(OUTPUT)
 
 test: lint
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .
@@ -23,15 +23,17 @@ lint: $(VENV)/test.done
 
 install: $(VENV)/demo.done
 
-$(VENV)/demo.done: pyproject.toml constraints.txt
+$(BIN)/activate:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/activate
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
-$(VENV)/test.done: $(VENV)/demo.done
+$(VENV)/test.done: pyproject.toml constraints.txt | $(BIN)/activate
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,test]'
-	touch $@
+	touch $(VENV)/demo.done $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

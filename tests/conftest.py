@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import locale
+import multiprocessing
 import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; read when torch is imported
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers of pytest-xdist share the cores
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import nibabel as nib
 import numpy as np
@@ -15,8 +19,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests import forked
+
 settings.register_profile("rarevox", deadline=None, derandomize=True)  # machines differ in speed; seeds are explicit
 settings.load_profile("rarevox")
+multiprocessing.get_context("forkserver").set_forkserver_preload(forked.LIBRARIES)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

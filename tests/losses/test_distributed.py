@@ -42,7 +42,7 @@ def one_process(rank, folder):
 def test_two_processes_have_the_value_and_the_gradient_of_the_whole_batch(tmp_path):
     if not distributed.is_available():
         pytest.skip("torch was built without distributed")
-    multiprocessing.spawn(one_process, args=(str(tmp_path),), nprocs=2)
+    multiprocessing.start_processes(one_process, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
     images, labels = batch()
     for rank in range(2):
         for name, (value, gradients) in torch.load(tmp_path / f"{rank}.pt").items():

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli, main
+from tests import forked
 
 COMMANDS = (
     "demo",
@@ -77,8 +76,7 @@ def test_usage_errors_have_status_2(arguments: list[str]) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     code = "from pipeline.cli import main; main()"
-    command = [sys.executable, "-c", code, "--debug", "evaluate", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = forked.run(["-c", code, "--debug", "evaluate", str(tmp_path), str(tmp_path)])
     assert "Traceback" in done.stderr
     assert "RequestError" in done.stderr
 
@@ -92,12 +90,7 @@ def test_an_output_that_cannot_be_written_is_told(
 
 
 def test_doctor_says_what_it_computes_with() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli import main; main(['doctor'])"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = forked.run(["-c", "from pipeline.cli import main; main(['doctor'])"])
     assert done.returncode in (0, 1)
     for word in ("torch", "monai", "CPU bfloat16", "3D convolution"):
         assert word in done.stderr

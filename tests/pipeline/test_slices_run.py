@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +14,7 @@ from pipeline.errors import RequestError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import predict
 from pipeline.training.train import train
+from tests import forked
 
 QUICK = ["epoch_length=5", "batch_size=4", "validation_cases=1"]
 
@@ -52,9 +51,9 @@ def test_labels_lie_on_the_scan_s_grid_and_the_bundle_gives_the_same(
     assert plain.shape == volume.shape
     assert plain.any()
     assert np.array_equal(plain.transpose(2, 0, 1), permuted)
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+    command = ["-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
     command += ["--dataset_dir", str(scans), "--output_dir", str(tmp_path / "bundle"), "--device#name", "cpu"]
-    done = subprocess.run(command, cwd=slice_run, capture_output=True, text=True, timeout=300)
+    done = forked.run(command, cwd=slice_run)
     assert done.returncode == 0, done.stderr
     assert np.array_equal(plain, nib.load(tmp_path / "bundle" / "plain_seg.nii.gz").dataobj)
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -15,11 +14,10 @@ import pytest
 import torch
 import yaml
 
-from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
-from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import predict
 from pipeline.inference.segment import Segmenter
+from tests import forked
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +142,9 @@ def test_the_bundle_gives_the_same_labels(run_dir: Path, scans: Path, prediction
     good.mkdir()
     for name in ("a", "b", "c"):
         shutil.copy(scans / f"{name}.nii.gz", good)
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+    command = ["-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
     command += ["--dataset_dir", str(good), "--output_dir", str(tmp_path / "out"), "--device#name", "cpu"]
-    done = subprocess.run(command, cwd=run_dir, capture_output=True, text=True, timeout=300)
+    done = forked.run(command, cwd=run_dir)
     assert done.returncode == 0, done.stderr
     for name in ("a", "b", "c"):
         ours, theirs = (nib.load(folder / f"{name}_seg.nii.gz") for folder in (predictions, tmp_path / "out"))
@@ -212,78 +210,6 @@ def test_wrong_requests(run_dir: Path, scans: Path, tmp_path: Path) -> None:
         predict(other, [scans], tmp_path / "out")
 
 
-def test_evaluation_writes_what_the_contract_says(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "evaluation"
-    assert evaluate(run_dir, dataset_dir, output=folder, device="cpu") == 0
-    result = json.loads((folder / "metrics.json").read_text())
-    assert set(result["structures"]) == {"ball", "box"}
-    for figures in result["structures"].values():
-        assert {"mean", "std", "median", "iqr", "ci95", "n"} <= set(figures["dice"])
-        assert figures["dice"]["n"] == 2
-    assert result["mean_dice"] == pytest.approx(np.mean([f["dice"]["mean"] for f in result["structures"].values()]))
-    assert result["context"]["fingerprint"] == Dataset.load(dataset_dir).fingerprint
-    assert len(list((folder / "predictions").glob("*_seg.nii.gz"))) == 2
-    html = (folder / "report.html").read_text()
-    for case in Dataset.load(dataset_dir).section("test"):
-        assert case["case"] in html
-        labels = np.asarray(nib.load(folder / "predictions" / f"{case['case']}_seg.nii.gz").dataobj)
-        reference = np.asarray(nib.load(case["label"]).dataobj)
-        row = next(r for r in result["cases"] if r["case"] == case["case"] and r["structure"] == "ball")
-        both = ((labels == 1) & (reference == 1)).sum()
-        assert row["dice"] == pytest.approx(2 * both / ((labels == 1).sum() + (reference == 1).sum()))
-
-
-def test_the_model_card_and_metadata_tell_the_scores(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(run_dir, run)
-    assert evaluate(run, dataset_dir, device="cpu") == 0
-    means = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())["structures"]
-    metadata = json.loads((run / "configs" / "metadata.json").read_text())
-    assert metadata["eval_metrics"]["dice_ball"] == pytest.approx(means["ball"]["dice"]["mean"])
-    assert f"| ball | {means['ball']['dice']['mean']:.3f} |" in (run / "docs" / "README.md").read_text()
-
-
-def test_another_dataset_does_not_reach_the_model_card(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    """The card says on what the run was trained."""
-    run, other = tmp_path / "run", tmp_path / "dataset"
-    shutil.copytree(run_dir, run)
-    shutil.copytree(dataset_dir, other)
-    data = json.loads((dataset_dir / "dataset.json").read_text())
-    data |= {"name": "Elsewhere", "fingerprint": "0" * len(data["fingerprint"])}
-    data["root"] = os.path.relpath((dataset_dir / data["root"]).resolve(), other)
-    (other / "dataset.json").write_text(json.dumps(data))
-    before = [(run / name).read_text() for name in ("docs/README.md", "configs/metadata.json")]
-    assert evaluate(run, other, device="cpu") == 0
-    assert (run / "evaluation" / "test" / "metrics.json").is_file()
-    assert [(run / name).read_text() for name in ("docs/README.md", "configs/metadata.json")] == before
-
-
-def test_a_held_out_case_that_cannot_be_read_counts_as_a_failure(
-    run_dir: Path, dataset_dir: Path, tmp_path: Path
-) -> None:
-    data = json.loads((dataset_dir / "dataset.json").read_text())
-    broken = tmp_path / "broken.nii.gz"
-    broken.write_bytes(b"not a scan")
-    data["test"][0]["image"] = os.path.relpath(broken, data["root"])
-    other = tmp_path / "dataset"
-    other.mkdir()
-    (other / "dataset.json").write_text(json.dumps(data))
-    assert evaluate(run_dir, other, output=tmp_path / "out", device="cpu") == 1
-    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert result["structures"]["ball"]["n_failed"] == 1
-    assert result["structures"]["ball"]["dice"]["n"] == 2
-
-
-def test_a_run_answers_only_for_its_own_structures(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    data = json.loads((dataset_dir / "dataset.json").read_text())
-    data["labels"] = {"background": 0, "ball": 1, "cube": 2}
-    (tmp_path / "dataset.json").write_text(json.dumps(data))
-    with pytest.raises(RequestError, match="was trained for structures"):
-        evaluate(run_dir, tmp_path, output=tmp_path / "out", device="cpu")
-    with pytest.raises(RequestError, match="no section 'tset'"):
-        evaluate(run_dir, dataset_dir, section="tset", output=tmp_path / "out", device="cpu")
-
-
 def test_a_run_that_normalises_in_a_mask_asks_for_masks(run_dir: Path, scans: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
@@ -336,33 +262,6 @@ def test_a_scan_that_fails_leaves_no_map_of_an_earlier_call(run_dir: Path, scans
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
 
 
-def test_an_evaluation_keeps_no_label_map_of_a_case_that_now_fails(
-    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu") == 0
-    kept = sorted(path.name for path in (tmp_path / "out" / "predictions").iterdir())
-    first, read = Dataset.load(dataset_dir).section("test")[0]["case"], Segmenter.read
-
-    def torn(self: Segmenter, item: dict) -> dict:
-        if item["case"] == first:
-            raise ValueError("torn")
-        return read(self, item)
-
-    monkeypatch.setattr(Segmenter, "read", torn)
-    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu") == 1
-    left = sorted(path.name for path in (tmp_path / "out" / "predictions").iterdir())
-    assert left == [name for name in kept if not name.startswith(first)]
-
-
-def test_an_inferer_without_probabilities_is_evaluated_without_calibration(
-    run_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    windows = "inferer={_target_: SlidingWindowInferer, roi_size: [16, 16, 16], sw_batch_size: 2}"
-    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu", settings=[windows]) == 0
-    assert "no calibration" in capsys.readouterr().err
-    assert "calibration" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
-
-
 def test_what_a_killed_call_left_is_removed(run_dir: Path, scans: Path, tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -371,10 +270,3 @@ def test_what_a_killed_call_left_is_removed(run_dir: Path, scans: Path, tmp_path
     (left / "0.raw").write_bytes(b"half")
     assert predict(run_dir, [scans / "a.nii.gz"], tmp_path / "out", device="cpu", probabilities="uint8") == 0
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
-
-
-def test_the_background_is_evaluated_where_it_is_asked_for(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    asked = ["metric_options#include_background=true", "calibration=false"]
-    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu", settings=asked) == 0
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert list(found["structures"]) == found["conventions"]["mean_over"] == ["background", "ball", "box"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 from pathlib import Path
 from typing import Any
 
@@ -303,9 +303,10 @@ def test_no_space_left_for_the_result(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.data
 def test_real_cases_are_clean_and_quick(tmp_path: Path, data_dir: Path) -> None:
-    start = time.perf_counter()
+    before = os.times()
     assert prepare(data_dir / "Task04_Hippocampus", tmp_path / "out") == 0
-    assert time.perf_counter() - start < 60
+    used = [after - then for after, then in zip(os.times()[:4], before[:4], strict=True)]
+    assert sum(used) < 60  # seconds of processors, its workers' included: a busy machine changes the clock's alone
     assert written(tmp_path / "out", "rejected.json")["faults"] == []
     dataset = Dataset.load(tmp_path / "out")
     assert (len(dataset.section("training")), len(dataset.section("test"))) == (175, 20)

@@ -1,4 +1,7 @@
-"""Two processes over gloo: the same training as one with the double batch."""
+"""Two processes over gloo: the same training as one with the double batch.
+
+``torchrun`` itself starts one of these trainings; the others are forks in the environment that it makes.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from pipeline.errors import RequestError
 from pipeline.training import processes
 from pipeline.training.checkpoint import load_tensors
 from pipeline.training.run_log import read_rows
+from tests import forked
 
 STEPS = 8
 COMMON = (
@@ -40,12 +45,27 @@ def command(dataset: Path, run: Path, batch: int, *extra: str) -> list[str]:
     return [*fixed, *extra] if "--resume" in extra else [*fixed, "--config", str(config), *settings, *extra]
 
 
-def start(processes: int, arguments: Sequence[str], signal_at: int = 0) -> subprocess.CompletedProcess[str]:
-    tool = str(Path(__file__).with_name("two_processes.py"))
+TOOL = str(Path(__file__).with_name("two_processes.py"))
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(processes: int, arguments: Sequence[str], signal_at: int = 0) -> subprocess.CompletedProcess[str]:
+    """Fresh processes by ``torchrun`` itself."""
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    line = [sys.executable, *(several if processes > 1 else []), tool, str(signal_at), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600)
+    line = [sys.executable, *several, TOOL, str(signal_at), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+
+
+def start(processes: int, arguments: Sequence[str]) -> tuple[int, str]:
+    """Forks in the environment that ``torchrun`` makes, which meet at a store here: worst status, standard error."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    sizes = {name: str(processes) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+    elastic = {"TORCHELASTIC_RUN_ID": "test", **common, **sizes} if processes > 1 else {}
+    ranks = [{**ENVIRONMENT, **elastic, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
+    forks = [forked.Forked([TOOL, "0", *arguments], env=environment) for environment in ranks]
+    done = [fork.wait(timeout=600) for fork in forks]
+    return max(abs(one.returncode) for one in done), "".join(one.stderr for one in done)
 
 
 def losses(run: Path) -> list[float]:
@@ -57,8 +77,8 @@ def pair(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process with batches of 4 in ``one``, two with batches of 2 in ``two``."""
     folder = tmp_path_factory.mktemp("pair")
     for name, number, batch in (("one", 1, 4), ("two", 2, 2)):
-        done = start(number, command(dataset_dir, folder / name, batch, "--iterations", str(STEPS)))
-        assert done.returncode == 0, done.stderr
+        status, errors = start(number, command(dataset_dir, folder / name, batch, "--iterations", str(STEPS)))
+        assert status == 0, errors
     return folder
 
 
@@ -85,20 +105,20 @@ def test_validations_share_the_cases_and_agree(pair: Path) -> None:
 
 def test_a_signal_to_one_ends_all_and_the_run_goes_on_exactly(dataset_dir: Path, pair: Path) -> None:
     run = pair / "parts"
-    stopped = start(2, command(dataset_dir, run, 2, "--iterations", str(STEPS)), signal_at=3)
+    stopped = torchrun(2, command(dataset_dir, run, 2, "--iterations", str(STEPS)), signal_at=3)
     assert stopped.returncode != 0
     assert "--resume" in stopped.stderr
     assert "exitcode  : 143" in stopped.stderr
     assert load_tensors(run / "models" / "last.pt")["iteration"] == 3
-    done = start(2, command(dataset_dir, run, 2, "--resume"))
-    assert done.returncode == 0, done.stderr
+    status, errors = start(2, command(dataset_dir, run, 2, "--resume"))
+    assert status == 0, errors
     assert losses(run) == losses(pair / "two")
 
 
 def test_a_wrong_request_is_said_once(dataset_dir: Path, tmp_path: Path) -> None:
-    refused = start(2, command(dataset_dir, tmp_path / "run", 2, "--set", "optimizer#lrr=1"))
-    assert refused.returncode != 0
-    assert refused.stderr.count("rarevox: no configuration key") == 1
+    status, errors = start(2, command(dataset_dir, tmp_path / "run", 2, "--set", "optimizer#lrr=1"))
+    assert status == 2
+    assert errors.count("rarevox: no configuration key") == 1
 
 
 def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +137,10 @@ def test_gradients_that_are_taken_by_term_are_those_of_all_processes(dataset_dir
     """Projected gradients and the log of the terms' gradients, which pass DistributedDataParallel's hooks by."""
     extra = ("--loss", "dice_ce", "--config", "gradients", "--config", "projected_gradients", "--iterations", "3")
     for name, number, batch in (("one", 1, 4), ("two", 2, 2)):
-        done = start(number, command(dataset_dir, tmp_path / name, batch, *extra, "--set", "gradient_log#every=1"))
-        assert done.returncode == 0, done.stderr
+        status, said = start(
+            number, command(dataset_dir, tmp_path / name, batch, *extra, "--set", "gradient_log#every=1")
+        )
+        assert status == 0, said
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     one, two = (read_rows(tmp_path / name / "logs" / "gradients.jsonl") for name in ("one", "two"))
     assert len(one) == len(two) == 3

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from pipeline.training.checkpoint import load_tensors
 from pipeline.training.run_log import read_rows
 from pipeline.training.train import train
+from tests import forked
 from tests.conftest import SMALL
 
 TINY = (
@@ -39,8 +38,7 @@ def run_parts(dataset: Path, run: Path, kills: int) -> list[dict[str, int]]:
     options |= {"kills": kills, "seed": 1, "most_seconds": 4.0}
     tool = Path(__file__).with_name("kill_often.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(tool), json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
+    done = forked.run([str(tool), json.dumps(options)], env=environment, timeout=1200)
     assert done.returncode == 0, done.stderr
     parts: list[dict[str, int]] = json.loads(done.stdout)
     assert parts[-1] == {"signal": 0, "status": 0}, done.stderr
@@ -86,7 +84,7 @@ def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(
 def command(dataset: Path, run: Path, *settings: str) -> list[str]:
     code = "from pipeline.cli import main; import sys; main(sys.argv[1:])"
     texts = [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
-    return [sys.executable, "-c", code, "train", str(dataset), "--output", str(run), "--iterations", "100000", *texts]
+    return ["-c", code, "train", str(dataset), "--output", str(run), "--iterations", "100000", *texts]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -96,22 +94,23 @@ def test_a_signal_leaves_a_run_that_can_be_used_and_resumed(
     """The signal goes to the loader's workers as well, as a terminal and a batch system send it."""
     run = tmp_path / "run"
     arguments = command(dataset_dir, run, "workers=2", "checkpoint#minutes=0")
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = forked.Forked(arguments, new_session=True)
     for _ in range(2400):
         if (run / "models" / "last.pt").exists():
             break
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.is_alive(), process.stderr()
         time.sleep(0.05)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == status, errors
+    done = process.wait(timeout=120)
+    errors = done.stderr
+    assert done.returncode == status, errors
     assert "Traceback" not in errors
     assert "--resume" in errors
     assert (run / "models" / "model.pt").exists()
-    done = len(read_rows(run / "logs" / "train.jsonl"))
-    assert done == load_tensors(run / "models" / "last.pt")["iteration"] > 0
-    assert train(dataset_dir, run, iterations=done + 2, device="cpu", resume=True) == 0
-    assert [row["iteration"] for row in read_rows(run / "logs" / "train.jsonl")] == list(range(1, done + 3))
+    steps = len(read_rows(run / "logs" / "train.jsonl"))
+    assert steps == load_tensors(run / "models" / "last.pt")["iteration"] > 0
+    assert train(dataset_dir, run, iterations=steps + 2, device="cpu", resume=True) == 0
+    assert [row["iteration"] for row in read_rows(run / "logs" / "train.jsonl")] == list(range(1, steps + 3))
 
 
 AT_STEP = """
@@ -131,9 +130,8 @@ main(sys.argv[1:])
 
 def at_step_3(act: str, arguments: list[str]) -> tuple[int, str, float]:
     """Run the command with ``act`` done after step 3: exit status, standard error, seconds from then on at most."""
-    arguments = [arguments[0], "-c", AT_STEP.format(act=act), *arguments[3:]]
-    process = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    return process.returncode, process.stderr, time.time()
+    done = forked.run(["-c", AT_STEP.format(act=act), *arguments[2:]])
+    return done.returncode, done.stderr, time.time()
 
 
 def test_a_killed_loader_worker_ends_the_run_with_a_message(dataset_dir: Path, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from pipeline.bundle import require_run
 from pipeline.errors import RequestError
 from pipeline.training.run_log import read_rows
 from pipeline.training.train import build, train
+from tests import forked
 from tests.conftest import SMALL
 
 
@@ -105,8 +104,8 @@ def die(self, engine):
 RunCheckpoint._now_and_then = die
 train({str(dataset_dir)!r}, {str(parts)!r}, settings={SMALL!r}, iterations=12, device="cpu")
 """
-    died = subprocess.run([sys.executable, "-c", stop], capture_output=True, timeout=300)
-    assert died.returncode == -signal.SIGKILL
+    died = forked.run(["-c", stop])
+    assert died.returncode == -signal.SIGKILL, died.stderr
     assert train(dataset_dir, parts, iterations=12, device="cpu", resume=True) == 0
     expected = {row["iteration"]: row["loss"] for row in read_rows(whole / "logs" / "train.jsonl")}
     found = {row["iteration"]: row["loss"] for row in read_rows(parts / "logs" / "train.jsonl")}
