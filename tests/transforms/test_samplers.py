@@ -134,7 +134,7 @@ def expected_grid(labels: np.ndarray, frame: PatchFrame) -> dict[Start, float]:
         (UniformSampler(overhang=True), lambda labels, frame: uniform(list(all_starts(labels.shape, frame, True)))),
         (GridSampler(), expected_grid),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, PatchSampler) else "",
 )
 def test_distribution_by_enumeration(sampler: PatchSampler, expected: Callable[..., dict[Start, float]]) -> None:
     """Effective regions of 3×3×2 voxels in a volume of 6×5×4, structures in a corner and at a face."""
