@@ -6,6 +6,7 @@ import json
 import locale
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; read when torch is imported
@@ -88,6 +89,12 @@ def write_task(folder: Path, cases: int = 8, shape: tuple[int, int, int] = (22, 
     }
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
+
+
+@pytest.fixture
+def processor_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--minutes`` in seconds of this process: what fits into them does not depend on what else the machine does."""
+    monkeypatch.setattr(time, "monotonic", time.process_time)
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ def test_memory_that_runs_out_is_one_sentence_and_the_checkpoint_is_kept(
 
 def test_memory_that_runs_out_in_a_validation_is_told_apart(dataset_dir: Path, tmp_path: Path) -> None:
     files = [hungry(tmp_path, "cuda", while_training="false")]
-    with pytest.raises(RequestError, match=r"in the validation at step 2: whole scans are too large .*memory_gb"):
+    with pytest.raises(RequestError, match=r"in the validation at step [12]: whole scans are too large .*memory_gb"):
         train(dataset_dir, tmp_path / "run", config_files=files, settings=SMALL[1:], iterations=2, device="cpu")
 
 
