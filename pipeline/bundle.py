@@ -44,9 +44,12 @@ def write_bundle(folder: Path, config: Mapping[str, Any], dataset: Dataset) -> N
 
 
 def _for_stage(stage: str, config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """A stage's configuration; scans to predict are N4-corrected where those of the dataset were in preparing."""
+    """A stage's configuration; scans are N4-corrected where those of the dataset were, unless they come corrected."""
     derived = derive(stage, config)
-    return derived | {"n4": True} if stage == "inference" and dataset.n4 else derived
+    if not (dataset.n4 or derived["n4"]):
+        return derived
+    evaluated = {"_target_": "pipeline.datalist.is_uncorrected", "dataset": "@dataset_dir"}
+    return derived | {"n4": evaluated if stage == "evaluate" else True}
 
 
 def target_name(component: Any) -> str:

@@ -34,6 +34,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         RequestError: missing, not readable as YAML, or not a mapping.
     """
     path = Path(path)
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; give a YAML file")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -33,6 +33,11 @@ def section(
     return [{(reference_key if key == "label" else key): value for key, value in case.items()} for case in cases]
 
 
+def is_uncorrected(dataset: str | Path) -> bool:
+    """Whether a dataset's scans have their bias field still, as all have that were prepared without ``--n4``."""
+    return not Dataset.load(dataset).n4
+
+
 def stem(path: str | Path) -> str:
     """The file's name without the suffixes of a scan.
 

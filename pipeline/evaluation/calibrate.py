@@ -15,7 +15,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
 from pipeline.evaluation.aggregate import versions
 from pipeline.evaluation.calibration import NEAR_MM, read_reference
-from pipeline.evaluation.evaluate import as_items, same_structures
+from pipeline.evaluation.evaluate import as_items, same_structures, tell_correction
 from pipeline.evaluation.metrics_options import MetricOptions, foreground
 from pipeline.evaluation.results_table import figure
 from pipeline.evaluation.temperature import (
@@ -58,6 +58,7 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
     segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
+    tell_correction(segmenter, data)
     if not hasattr(segmenter.inferer, "temperature"):
         raise RequestError(
             f"the inferer of {run} knows no temperature; calibrate runs with pipeline.inference.DenseInferer"

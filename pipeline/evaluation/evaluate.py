@@ -21,9 +21,9 @@ from pipeline.evaluation.results_table import print_results
 from pipeline.evaluation.scorer import CaseScorer
 from pipeline.evaluation.track import track_evaluation
 from pipeline.files import claim_folder, read_json, write_json
-from pipeline.inference.ensemble import segmenter_of
+from pipeline.inference.ensemble import members_of, segmenter_of
 from pipeline.inference.saving import save_labels
-from pipeline.inference.segment import Segmentation, Segmenter
+from pipeline.inference.segment import Segmentation, Segmenter, corrects
 from pipeline.training.train import build
 
 
@@ -60,6 +60,7 @@ def evaluate(
     data = Dataset.load(dataset)
     segmenter = segmenter_of(run, others, "evaluate", device=device, settings=settings, uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
+    tell_correction(segmenter, data)
     gates = read_gates(segmenter.config["gates"], data.scored)
     cases = data.section(section, fold=int(segmenter.config["fold"]))
     if not cases:
@@ -117,6 +118,19 @@ def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
             raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
 
 
+def tell_correction(segmenter: Segmenter, data: Dataset) -> None:
+    """Say where the bias field of scans is not as a run learnt it, and where correcting it (N4) takes its time."""
+    for member in members_of(segmenter):
+        learnt, here = corrects(member.run), bool(member.config.get("n4"))
+        if learnt and not (data.n4 or here):
+            console.print(f"[yellow]no N4[/yellow]: {member.run} learnt from corrected scans, and n4 is off here")
+        elif data.n4 and not learnt:
+            text = f"{data.name} holds scans corrected by N4, and {member.run} learnt from scans as they are"
+            console.print(f"[yellow]other scans[/yellow]: {text}; for its figures on such scans prepare without --n4")
+        elif here and not data.n4:
+            console.print(f"{member.run} learnt from scans corrected by N4; those of {data.name} are corrected first")
+
+
 def as_items(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Cases whose label stands as ``reference``, which the preprocessing leaves alone."""
     return [{("reference" if key == "label" else key): value for key, value in case.items()} for case in cases]
@@ -124,8 +138,7 @@ def as_items(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def temperature_of(segmenter: Segmenter) -> float | list[float]:
     """The temperature of a run's probabilities; of an ensemble those of its members."""
-    members = getattr(segmenter, "members", [segmenter])
-    found = [float(getattr(member.inferer, "temperature", 1.0)) for member in members]
+    found = [float(getattr(member.inferer, "temperature", 1.0)) for member in members_of(segmenter)]
     return found[0] if len(found) == 1 else found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.console import console
 from pipeline.errors import RequestError
 from pipeline.evaluation.aggregate import Row, aggregate
 from pipeline.evaluation.gates import check_gates
@@ -52,4 +53,7 @@ def read_declared(file: str | Path | None, key: str) -> Any:
     content = read_yaml(file)
     if key not in content and "_target_" in str(content):
         raise RequestError(f"{file} is a configuration without {key!r}; give a file that declares {key}")
-    return content.get(key, content)
+    declared = content.get(key, content)
+    if not declared:
+        console.print(f"[yellow]no {key}[/yellow]: {file} declares none")
+    return declared

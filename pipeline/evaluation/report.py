@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.evaluation.calibration_chart import reliability_charts
 from pipeline.evaluation.charts import curve_charts, distribution, percent, size_charts
 from pipeline.evaluation.gates import RULES
-from pipeline.evaluation.results_table import figure, interval_text
+from pipeline.evaluation.results_table import empty_references, figure, interval_text
 from pipeline.evaluation.viewer import MAX_BYTES, viewer_data
 from pipeline.files import finite
 from pipeline.page import write_page
@@ -157,15 +157,24 @@ def write_report(
         sections=_sections(result, parts),
         intervals={name: interval_text(s["dice"]["mean"], s["dice"]["ci95"]) for name, s in _items(result)},
         surface=_columns(result, "surface_dice"),
+        empty_references=empty_references(result),
         left_out=max(0, len(failing) - MAX_FAILING),
         drawn={case["case"] for case in cases},
         columns=_table_columns(result),
         statuses=_STATUS,
         rules=RULES,
-        context=context or {},
+        context={name: _words(text) for name, text in (context or {}).items()},
         calibration=result.get("calibration"),
         **parts,
     )
+
+
+def _words(value: Any) -> Any:
+    """Rules by structure as a line to read; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    rules = (f"{name}: {', '.join(f'{rule} {limit}' for rule, limit in one.items())}" for name, one in value.items())
+    return "; ".join(rules)
 
 
 def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,8 +14,7 @@ from rich.table import Table
 from pipeline.console import console
 from pipeline.evaluation.gates import failed_gates
 
-WIDE = 110
-"""Characters a line that the whole table needs."""
+_UNBOUNDED = 10_000
 COLUMNS = {"dice": "Dice", "iou": "IoU", "hd95_mm": "HD95 mm", "assd_mm": "ASSD mm", "lesion_f1": "lesion F1"}
 
 
@@ -24,19 +23,22 @@ def print_results(result: Mapping[str, Any]) -> None:
 
     Failed cases, predictions without a reference and gates that are not passed go to standard error, one line each.
     """
-    out = Console(highlight=False)
+    out, table = Console(highlight=False), results_table(result)
+    needed = Console(width=_UNBOUNDED).measure(table).maximum
     if not out.is_terminal:
-        out = Console(highlight=False, width=max(out.width, WIDE))  # a file or a pipe has room for every column
-    out.print(results_table(result, narrow=out.width < WIDE))
+        out = Console(highlight=False, width=max(out.width, needed))  # a file or a pipe has room for every column
+    out.print(table if needed <= out.width else results_table(result, narrow=True))
     out.print(
         f"mean Dice {interval_text(result['mean_dice'], result['mean_dice_ci95'])} over {result['n_cases']} cases"
     )
+    for sentence in empty_references(result):
+        out.print(escape(sentence), soft_wrap=True)
     if "without_post_processing" in result:
         before = result["without_post_processing"]
         out.print(
             f"raw, without post-processing: mean Dice {interval_text(before['mean_dice'], before['mean_dice_ci95'])}"
         )
-    out.print(f"[dim]{escape(result['conventions']['empty_rule'])}; intervals are 95 %[/dim]")
+    out.print(f"[dim]{escape(result['conventions']['empty_rule'])}; intervals are 95 %[/dim]", soft_wrap=True)
     for failure in result["failed"]:
         console.print(f"[red]failed[/red] {escape(failure['case'])}: {escape(failure['reason'])}")
     for name in result.get("unmatched_predictions", []):
@@ -69,10 +71,27 @@ def results_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
         low, high = dice["ci95"]
         cells = [str(summary["n_cases"]), figure(dice["mean"])]
         cells += [figure(raw[name]["dice"]["mean"])] if raw else []
-        cells += [f"{figure(low)}–{figure(high)}", figure(dice["median"])]
+        cells += ["–" if figure(low) == figure(None) else f"{figure(low)}–{figure(high)}", figure(dice["median"])]
         cells += [figure(summary[column]["mean"]) for column in list(shown)[1:]]
         table.add_row(escape(name), *cells, str(summary["n_empty"]), str(summary["n_failed"]))
     return table
+
+
+def empty_references(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each structure with cases whose reference is empty and whose prediction is not, by volume.
+
+    >>> empty = {"empty_reference_false_positive_ml": {"n": 4, "mean": 0.25}}
+    >>> empty_references({"structures": {"lesion": empty}})
+    ['lesion: the reference is empty in 4 cases, with 0.250 ml of false positives on average']
+    """
+    said = []
+    for name, summary in result["structures"].items():
+        volume = summary.get("empty_reference_false_positive_ml") or {"n": 0, "mean": None}
+        if volume["mean"] is not None and volume["mean"] > 0:  # nor NaN, where none is empty
+            cases = f"{volume['n']} case{'s' if volume['n'] > 1 else ''}"
+            mean = figure(volume["mean"])
+            said.append(f"{name}: the reference is empty in {cases}, with {mean} ml of false positives on average")
+    return said
 
 
 def figure(value: float | None, digits: int = 3) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
 import numpy as np
 
 from pipeline.console import progress_bar
@@ -271,8 +272,11 @@ def _cleaned(labels: np.ndarray, rules: Rules, reference: LabelMap) -> np.ndarra
 
 
 def _grid(labels: LabelMap) -> str:
+    """Size, spacing, where the axes run to and where they begin: what may differ between two grids."""
     spacing = "×".join(f"{s:.4g}" for s in labels.spacing_mm)
-    return f"{size_text(labels.array.shape)} voxels of {spacing} mm"
+    axes = "".join(letter or "?" for letter in nib.aff2axcodes(labels.affine))
+    first = ", ".join(f"{place:.4g}" for place in labels.affine[:3, 3])
+    return f"{size_text(labels.array.shape)} voxels of {spacing} mm, {axes}, from ({first})"
 
 
 def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, rules: Rules) -> None:

@@ -18,7 +18,7 @@ from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
 from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.evaluate import same_structures
+from pipeline.evaluation.evaluate import same_structures, tell_correction
 from pipeline.evaluation.metrics import case_rows
 from pipeline.evaluation.metrics_options import MetricOptions
 from pipeline.evaluation.results_table import figure
@@ -72,6 +72,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
         raise RequestError(f"{run} was trained before post-processing could be declared; train it anew")
     segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
+    tell_correction(segmenter, data)
     listed = data.section("validation", fold=int(segmenter.config["fold"]))
     structures = dict(zip(data.structures, data.label_values[1:], strict=True))
     options = replace(build(segmenter.config, "metric_options"), distances=False, lesions=False)

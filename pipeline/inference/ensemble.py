@@ -160,6 +160,11 @@ def segmenter_of(
     return EnsembleSegmenter([run, *others], stage, device=device, settings=settings, uncorrected=uncorrected)
 
 
+def members_of(segmenter: Segmenter) -> list[Segmenter]:
+    """The runs of an ensemble, or the one run."""
+    return list(segmenter.members) if isinstance(segmenter, EnsembleSegmenter) else [segmenter]
+
+
 def _same_preprocessing(first: Segmenter, second: Segmenter) -> bool:
     """Whether nothing that the preprocessing may look at differs between two runs' configurations."""
     a, b = ({k: v for k, v in run.config.items() if k not in _UNREAD} for run in (first, second))

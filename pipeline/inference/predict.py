@@ -15,14 +15,14 @@ from pipeline.console import console, progress_bar
 from pipeline.datalist import find_scans, with_masks
 from pipeline.errors import RequestError, reason_of
 from pipeline.files import claim_folder, clear_parts, read_json, write_json
-from pipeline.inference.ensemble import segmenter_of
+from pipeline.inference.ensemble import members_of, segmenter_of
 from pipeline.inference.entropy import EntropyMap
+from pipeline.inference.kept import RESULT_FILE, kept_rows, map_names, origin, source
 from pipeline.inference.maps import Map, Maps
 from pipeline.inference.probabilities import ProbabilityMaps
 from pipeline.inference.saving import save_labels
 from pipeline.inference.segment import Segmentation
 
-RESULT_FILE = "predictions.json"
 _WRITTEN = re.compile(r"_(seg|entropy|prob_[^/]+)\.nii\.gz$|^\.")
 
 
@@ -49,7 +49,7 @@ def predict(
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
         overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call with the same
-            runs and regions of interest.
+            runs and settings; see :func:`pipeline.inference.kept.kept_rows`.
         masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
         roi: folder of masks that say what is to be segmented, or one mask for all scans; nothing is computed outside a
             mask's bounding box but the context that it needs, and outside the mask everything is background.
@@ -63,7 +63,7 @@ def predict(
 
     Raises:
         RequestError: no run, no scans, no masks where a run needs them, an output folder of another kind or, where
-            nothing is written over, of other runs, runs of different structures.
+            nothing is written over, of other runs or settings, runs of different structures.
     """
     runs = [require_run(folder, "inference") for folder in (run, *others)]
     configs = [read_yaml(folder / "configs" / "inference.yaml") for folder in runs]
@@ -77,8 +77,11 @@ def predict(
     asked = [key for key, wanted in (("entropy", entropy), ("probabilities", probabilities)) if wanted]
     clear_parts(folder)
     earlier = _earlier(folder)
-    rows = {} if overwrite else _done(folder, asked, runs, items)
+    made = origin(runs, settings)
+    rows = {} if overwrite else kept_rows(folder, asked, made, items)
     segmenter = segmenter_of(run, others, device=device, settings=settings)
+    if masks is not None and not any(_reads_masks(member.config) for member in members_of(segmenter)):
+        console.print(f"[yellow]--masks changes nothing[/yellow]: {run} normalises whole scans")
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
 
     def maps(_: Any) -> Maps:
@@ -91,9 +94,9 @@ def predict(
         for found in segmenter(todo, maps if asked else None):
             _remove(folder, found.case, earlier.get(found.case, {}))
             rows[found.case] = _store(found, folder, structures, config.get("composites", {}))
-            _write(folder, rows, runs, structures)
+            _write(folder, rows, made, structures)
             bar.advance(task)
-    _write(folder, rows, runs, structures)
+    _write(folder, rows, made, structures)
     failed = [row for row in rows.values() if row["status"] != "ok"]
     for row in rows.values():
         if "warning" in row:
@@ -118,6 +121,11 @@ def _with_regions(items: list[dict[str, Any]], roi: str | Path) -> list[dict[str
     return items
 
 
+def _reads_masks(config: Mapping[str, Any]) -> bool:
+    """Whether masks count: in the normalisation, or for the bias field."""
+    return config["normalisation"].get("region") == "mask" or bool(config.get("n4"))
+
+
 def _holds_predictions(folder: Path) -> bool:
     """Whether everything in the folder is an earlier prediction's."""
     return all(entry.name == RESULT_FILE or _WRITTEN.search(entry.name) for entry in folder.iterdir())
@@ -130,51 +138,11 @@ def _earlier(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["case"]: row for row in read_json(folder / RESULT_FILE)["scans"]}
 
 
-def _done(
-    folder: Path, asked: Sequence[str], runs: Sequence[Path], items: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier call whose maps are there, those that are asked for now among them, by the same regions."""
-    if not (folder / RESULT_FILE).is_file():
-        return {}
-    made, now = read_json(folder / RESULT_FILE), _runs_entry(runs)
-    then = {key: made[key] for key in ("run", "ensemble") if key in made}
-    if then != now:
-        said = " and ".join(then.get("ensemble") or [str(then.get("run"))])
-        raise RequestError(
-            f"--keep: the label maps in {folder} are of {said}; give another --output, or leave --keep out to write "
-            "them anew"
-        )
-    regions = {item["case"]: item.get("roi") for item in items}
-
-    def has(written: Any) -> bool:
-        return all((folder / name).is_file() for name in _names(written) or [str(written)])
-
-    return {
-        case: row
-        for case, row in _earlier(folder).items()
-        if row["status"] == "ok"
-        and all(has(row.get(key)) for key in ("output", *asked))
-        and regions.get(case, row.get("roi")) == row.get("roi")
-    }
-
-
 def _remove(folder: Path, case: str, row: Mapping[str, Any]) -> None:
     """Remove an earlier call's maps of a scan: none must stand beside, or in place of, what this call makes of it."""
-    written = [name for key in ("output", "entropy", "probabilities") for name in _names(row.get(key))]
+    written = [name for key in ("output", "entropy", "probabilities") for name in map_names(row.get(key))]
     for name in (f"{case}_seg.nii.gz", *written):
         (folder / Path(name).name).unlink(missing_ok=True)
-
-
-def _names(written: Any) -> list[str]:
-    """The file names in an entry of a row."""
-    found = written.values() if isinstance(written, Mapping) else [written]
-    return [str(name) for name in found if name]
-
-
-def _runs_entry(runs: Sequence[Path]) -> dict[str, Any]:
-    """The runs as ``predictions.json`` states them."""
-    several = {"ensemble": [str(run.resolve()) for run in runs]} if len(runs) > 1 else {}
-    return {"run": str(runs[0].resolve()), **several}
 
 
 def _store(
@@ -182,8 +150,8 @@ def _store(
 ) -> dict[str, Any]:
     """Write one label map and give its row; a failed write is a failed scan."""
     image = found.item["image"]
-    row: dict[str, Any] = {"case": found.case, "image": image, "status": "failed", "reason": found.reason}
-    row |= {"seconds": round(found.seconds, 3), **({"roi": found.item["roi"]} if "roi" in found.item else {})}
+    row: dict[str, Any] = {"case": found.case, **source(found.item), "status": "failed", "reason": found.reason}
+    row |= {"seconds": round(found.seconds, 3)}
     if found.labels is None:
         return row
     try:
@@ -202,11 +170,11 @@ def _store(
     return row | {"status": "ok", "reason": "", "output": path.name, "volume_ml": volume, **(found.notes or {})}
 
 
-def _write(folder: Path, rows: dict[str, dict[str, Any]], runs: Sequence[Path], structures: dict[str, int]) -> None:
+def _write(folder: Path, rows: dict[str, dict[str, Any]], made: Mapping[str, Any], structures: dict[str, int]) -> None:
     write_json(
         folder / RESULT_FILE,
         {
-            **_runs_entry(runs),
+            **made,
             "structures": structures,
             "scans": list(rows.values()),
             "versions": {name: version(name) for name in ("rarevox", "monai", "torch")},

@@ -63,6 +63,11 @@ class Segmentation:
         return str(self.item["case"])
 
 
+def corrects(run: Path) -> bool:
+    """Whether a run learnt from scans with the bias field divided out (N4)."""
+    return bool(read_yaml(run / "configs" / "inference.yaml").get("n4"))
+
+
 class Segmenter:
     """The preprocessing, network, inferer and way back of a run's bundle configuration, built once.
 
@@ -71,8 +76,8 @@ class Segmenter:
         stage: ``inference`` or ``evaluate``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's configuration.
-        uncorrected: the scans come as they are: a run that learnt from scans with the bias field divided out (N4)
-            corrects them first, whatever the stage.
+        uncorrected: of ``evaluate``: the scans come as they are, and a run that learnt from scans with the bias field
+            divided out (N4) corrects them first. False: they are corrected copies.
 
     Raises:
         RequestError: no run, no weights, weights of another network, an unknown key, post-processing of no structure.
@@ -93,8 +98,8 @@ class Segmenter:
         self.config = absent | read_yaml(self.run / "configs" / f"{stage}.yaml")
         self.config["bundle_root"] = str(self.run)
         put(self.config, "device#name", device)
-        if uncorrected and read_yaml(self.run / "configs" / "inference.yaml").get("n4"):
-            put(self.config, "n4", True)
+        if stage == "evaluate" and corrects(self.run):
+            put(self.config, "n4", uncorrected)
         for text in settings:
             put(self.config, *parse_setting(text))
         parts = ("load_weights", "preprocessing", "inferer", "network", "device")

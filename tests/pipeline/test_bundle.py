@@ -10,14 +10,17 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
-from pipeline.compose import CONFIGS
+from pipeline.bundle import write_bundle
+from pipeline.compose import CONFIGS, compose
+from pipeline.dataset import Dataset
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.training import validation
 from pipeline.training.run_log import read_rows
 from pipeline.training.train import train
 from tests import forked
+from transforms.n4 import N4Correctedd
 
 TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 REQUIRED = (
@@ -108,9 +111,33 @@ def test_the_bundle_trains_and_evaluates_by_itself(run_dir: Path, dataset_dir: P
     assert (run / "models" / "model.pt").is_file()
     own, first = (read_rows(folder / "logs" / "train.jsonl")[0]["loss"] for folder in (run, run_dir))
     assert own == first  # the same weights at the start, the same patches
-    done = forked.run([*command, "configs/evaluate.yaml", "--output_dir", "scores"], cwd=run)
+    background = ["--metric_options#include_background", "True"]
+    done = forked.run([*command, "configs/evaluate.yaml", "--output_dir", "scores", *background], cwd=run)
     assert done.returncode == 0, done.stderr
-    assert np.isfinite(json.loads((run / "scores" / "metrics.json").read_text())["mean_dice"])
+    result = json.loads((run / "scores" / "metrics.json").read_text())
+    assert np.isfinite(result["mean_dice"])
+    assert list(result["structures"]) == ["background", "ball", "box"]
+
+
+def test_the_bundle_evaluates_raw_scans_corrected_and_corrected_ones_as_they_are(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    for name, corrected in (("raw", False), ("corrected", True)):
+        content = json.loads((dataset_dir / "dataset.json").read_text())
+        content |= {"root": str(Dataset.load(dataset_dir).root), "n4": corrected}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset.json").write_text(json.dumps(content))
+    for name in ("raw", "corrected"):
+        data = Dataset.load(tmp_path / name)
+        write_bundle(tmp_path / "run", compose("train", dataset=data), data)
+        parser = ConfigParser(yaml.safe_load((tmp_path / "run" / "configs" / "evaluate.yaml").read_text()))
+        done = {}
+        for evaluated in ("raw", "corrected"):
+            parser["dataset_dir"] = str(tmp_path / evaluated)
+            parser.parse(reset=True)
+            chain = parser.get_parsed_content("preprocessing").transforms
+            done[evaluated] = any(isinstance(one, N4Correctedd) for one in chain)
+        assert done == {"raw": name == "corrected", "corrected": False}
 
 
 def test_the_repository_s_own_configuration_is_a_bundle(dataset_dir: Path, tmp_path: Path) -> None:

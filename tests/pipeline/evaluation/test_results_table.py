@@ -41,3 +41,31 @@ def test_print_separates_results_from_failures(capsys: pytest.CaptureFixture[str
     assert "failed [b]: no [file]" in printed.err
     assert "z.nii.gz" in printed.err
     assert "no [file]" not in printed.out
+
+
+def test_a_pipe_has_room_for_every_column_and_line(capsys: pytest.CaptureFixture[str]) -> None:
+    result = _result() | {"without_post_processing": _result()}
+    result["structures"]["a structure with a long name of its own"] = result["structures"].pop("whole lesion")
+    result["without_post_processing"]["structures"] = result["structures"]
+    print_results(result)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert "a structure with a long name of its own" in printed
+    assert "; intervals are 95 %" in printed  # on one line with the rule
+
+
+def test_one_case_has_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results(aggregate(failed_rows("a", {"core": 1}, "lost"), {"core": 1}))
+    assert "–––" not in capsys.readouterr().out
+
+
+def test_false_positives_without_a_reference_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[5:15, 5:15, 5:15] = 1  # 1 ml
+    none, structures = np.zeros_like(labels), {"core": 1}
+    rows = case_rows("a", labels, none, (1, 1, 1), structures) + case_rows("b", none, none, (1, 1, 1), structures)
+    print_results(aggregate(rows, structures))
+    told = "core: the reference is empty in 2 cases, with 0.500 ml of false positives on average"
+    assert told in capsys.readouterr().out
+    print_results(aggregate(case_rows("b", none, none, (1, 1, 1), structures), structures))
+    assert "reference is empty in" not in capsys.readouterr().out

@@ -272,8 +272,12 @@ def test_label_values_are_those_of_unique(dtype: type) -> None:
 def test_grids_are_both_described() -> None:
     one = LabelMap(np.zeros((2, 2, 2), int), np.eye(4), (1.0, 1.0, 1.0))
     other = LabelMap(np.zeros((3, 2, 2), int), np.diag([2.0, 1, 1, 1]), (2.0, 1.0, 1.0))
-    with pytest.raises(ScanError, match=r"2×2×2 voxels of 1×1×1 mm against 3×2×2 voxels of 2×1×1 mm"):
+    with pytest.raises(ScanError, match=r"2×2×2 voxels of 1×1×1 mm.* against 3×2×2 voxels of 2×1×1 mm"):
         on_grid(one, other)
+    turned = np.array([[-1.0, 0, 0, 9.5], [0, 1, 0, 0], [0, 0, 1, -3], [0, 0, 0, 1]])
+    expected = r"1×1×1 mm, RAS, from \(0, 0, 0\) against .* 1×1×1 mm, LAS, from \(9.5, 0, -3\), affines 9.5 apart"
+    with pytest.raises(ScanError, match=expected):
+        on_grid(one, LabelMap(np.zeros((2, 2, 2), int), turned, (1.0, 1.0, 1.0)))
 
 
 def test_probabilities_and_entropy_beside_label_maps_are_none(tmp_path: Path) -> None:

@@ -119,3 +119,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert read_declared(None, "gates") == {}
     with pytest.raises(RequestError, match="nowhere.yaml does not exist"):
         read_declared(tmp_path / "nowhere.yaml", "gates")
+
+
+@pytest.mark.parametrize("option", ["gates", "post_processing"])
+def test_a_folder_for_a_file_is_called_so(option: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="predictions is a folder; give a YAML file"):
+        score(*folders, structures=STRUCTURES, **{option: folders[0]})
+
+
+@pytest.mark.parametrize("text", ["gates: {}", "{}", ""])
+def test_a_file_without_gates_is_told(
+    text: str, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(*folders, structures=STRUCTURES, gates=_yaml(tmp_path / "g.yaml", text)) == 0
+    assert "no gates" in capsys.readouterr().err

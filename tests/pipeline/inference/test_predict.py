@@ -210,7 +210,9 @@ def test_wrong_requests(run_dir: Path, scans: Path, tmp_path: Path) -> None:
         predict(other, [scans], tmp_path / "out")
 
 
-def test_a_run_that_normalises_in_a_mask_asks_for_masks(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+def test_a_run_that_normalises_in_a_mask_asks_for_masks(
+    run_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
     config = yaml.safe_load((run / "configs" / "inference.yaml").read_text())
@@ -227,29 +229,13 @@ def test_a_run_that_normalises_in_a_mask_asks_for_masks(run_dir: Path, scans: Pa
     rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
     assert rows["a"]["status"] == "ok"
     assert "inside a mask" in rows["b"]["reason"]
+    assert "--masks changes nothing" not in capsys.readouterr().err
+    assert predict(run_dir, [scans / "a.nii.gz"], tmp_path / "plain", device="cpu", masks=masks) == 0
+    assert "--masks changes nothing" in capsys.readouterr().err
     plain = Segmenter(run_dir, device="cpu")([{"case": "a", "image": str(scans / "a.nii.gz")}])
     expected = next(iter(plain)).labels
     assert expected is not None  # a mask that holds the whole scan changes nothing
     assert np.array_equal(nib.load(tmp_path / "out" / "a_seg.nii.gz").dataobj, expected)
-
-
-def test_maps_of_other_runs_or_regions_are_not_kept(
-    run_dir: Path, scans: Path, predictions: Path, tmp_path: Path
-) -> None:
-    folder, other = tmp_path / "again", tmp_path / "other"
-    shutil.copytree(predictions, folder)
-    shutil.copytree(run_dir, other)
-    with pytest.raises(RequestError, match=r"--keep: the label maps in .* are of .*run; give another --output"):
-        predict(other, [scans], folder, device="cpu", overwrite=False)
-    with pytest.raises(RequestError, match="--keep"):
-        predict(run_dir, [scans], folder, device="cpu", overwrite=False, others=[other])
-    scan = nib.load(scans / "a.nii.gz")
-    nib.save(nib.Nifti1Image(np.zeros(scan.shape, np.uint8), scan.affine), tmp_path / "nowhere.nii.gz")
-    assert np.asarray(nib.load(folder / "a_seg.nii.gz").dataobj).any()
-    for _ in range(2):  # the whole scan's map is written anew, the region's is kept
-        options = {"device": "cpu", "overwrite": False, "roi": tmp_path / "nowhere.nii.gz"}
-        assert predict(run_dir, [scans / "a.nii.gz"], folder, **options) == 0
-        assert not np.asarray(nib.load(folder / "a_seg.nii.gz").dataobj).any()
 
 
 def test_a_scan_that_fails_leaves_no_map_of_an_earlier_call(run_dir: Path, scans: Path, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""``predict --keep``: which label maps of an earlier call are still what this call would write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import RequestError
+from pipeline.files import read_json
+
+RESULT_FILE = "predictions.json"
+_MODEL = ("configs/inference.yaml", "models/model.pt")
+
+
+def origin(runs: Sequence[Path], settings: Sequence[str]) -> dict[str, Any]:
+    """What ``predictions.json`` says of how its maps were made: runs, their content and the settings over them."""
+    several = {"ensemble": [str(run.resolve()) for run in runs]} if len(runs) > 1 else {}
+    digests = [_digest(run) for run in runs]
+    return {"run": str(runs[0].resolve()), **several, "models": digests, "settings": list(settings)}
+
+
+def source(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of the files that a scan was read from, so that another file or content of it is noticed.
+
+    ``image``, and where they are given ``mask`` and ``roi``, with ``state``: bytes and time of change (ns) of each.
+    """
+    names = {key: item[key] for key in ("image", "mask", "roi") if key in item}
+    return {**names, "state": {key: _state(files) for key, files in names.items()}}
+
+
+def kept_rows(
+    folder: Path, asked: Sequence[str], made_now: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The rows of an earlier call, by case, whose maps are there, those asked for now among them, of the same files.
+
+    Args:
+        folder: of the predictions.
+        asked: further entries that a row must have, such as ``entropy``.
+        made_now: of :func:`origin`, of this call.
+        items: the scans of this call. Rows of other scans stay.
+
+    Raises:
+        RequestError: the maps are of other runs, of runs that have changed since, or of other settings.
+    """
+    if not (folder / RESULT_FILE).is_file():
+        return {}
+    made = read_json(folder / RESULT_FILE)
+    _same_origin(folder, made, made_now)
+    now = {str(item["case"]): source(item) for item in items}
+
+    def has(written: Any) -> bool:
+        return all((folder / name).is_file() for name in map_names(written) or [str(written)])
+
+    return {
+        row["case"]: row
+        for row in made["scans"]
+        if row["status"] == "ok"
+        and all(has(row.get(key)) for key in ("output", *asked))
+        and (row["case"] not in now or _same_source(row, now[row["case"]]))
+    }
+
+
+def map_names(written: Any) -> list[str]:
+    """The file names in an entry of a row."""
+    found = written.values() if isinstance(written, Mapping) else [written]
+    return [str(name) for name in found if name]
+
+
+def _same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse maps that were made otherwise; what an earlier version did not write is not compared."""
+    remedy = "give another --output, or leave --keep out to write them anew"
+    if [made.get(key) for key in ("run", "ensemble")] != [now.get(key) for key in ("run", "ensemble")]:
+        said = " and ".join(made.get("ensemble") or [str(made.get("run"))])
+        raise RequestError(f"--keep: the label maps in {folder} are of {said}; {remedy}")
+    if made.get("models", now["models"]) != now["models"]:
+        said = " or ".join(_MODEL)
+        raise RequestError(
+            f"--keep: {said} of the run has changed since the label maps in {folder} were made; {remedy}"
+        )
+    if made.get("settings", now["settings"]) != now["settings"]:
+        then, today = (" ".join(one["settings"]) or "none" for one in (made, now))
+        raise RequestError(f"--keep: the label maps in {folder} were made with --set {then}, now {today}; {remedy}")
+
+
+def _same_source(row: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a row is of the same files with the same content; of rows without ``state``, of the same names."""
+    names = all(_places(row.get(key)) == _places(now.get(key)) for key in ("image", "roi"))
+    return names and ("state" not in row or (row["state"] == now["state"] and row.get("mask") == now.get("mask")))
+
+
+def _places(files: Any) -> list[Path]:
+    return [Path(file).resolve() for file in (files if isinstance(files, list) else [files]) if file]
+
+
+def _state(files: Any) -> list[list[int]]:
+    """Bytes and time of change (ns) of each file; of a folder the sum and the latest. Empty where one has gone."""
+    found = []
+    for path in _places(files):
+        try:
+            parts = [one.stat() for one in (path.iterdir() if path.is_dir() else [path])]
+        except OSError:
+            return []
+        found.append([sum(one.st_size for one in parts), max((one.st_mtime_ns for one in parts), default=0)])
+    return found
+
+
+def _digest(run: Path) -> str:
+    """SHA-256, shortened, of what a run predicts with."""
+    total = hashlib.sha256()
+    for path in (run / name for name in _MODEL):
+        if path.is_file():
+            total.update(f"{path.stat().st_size}:".encode())
+            with path.open("rb") as file:
+                while part := file.read(1 << 24):
+                    total.update(part)
+    return total.hexdigest()[:16]

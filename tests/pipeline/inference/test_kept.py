@@ -1,0 +1,130 @@
+"""Label maps of an earlier call: kept only where this call would write the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.errors import RequestError
+from pipeline.inference.predict import predict
+
+
+@pytest.fixture(scope="module")
+def scans(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scans")
+    for number, name in enumerate("ab"):
+        shutil.copy(task_dir / "imagesTr" / f"case_{number:02}.nii.gz", folder / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictions(run_dir: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "predictions"
+    assert predict(run_dir, [scans], folder, device="cpu") == 0
+    return folder
+
+
+def _times(folder: Path) -> dict[str, int]:
+    return {path.name[0]: path.stat().st_mtime_ns for path in folder.glob("*_seg.nii.gz")}
+
+
+def _again(run: Path, scans: Path, folder: Path, **options: object) -> set[str]:
+    """The cases whose maps a call that keeps what is there wrote anew."""
+    before = _times(folder)
+    assert predict(run, [scans], folder, device="cpu", overwrite=False, **options) == 0
+    after = _times(folder)
+    return {case for case in after if after[case] != before.get(case)}
+
+
+@pytest.mark.parametrize("change", ["place", "content"])
+def test_another_file_of_the_same_name_is_segmented(change: str, run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    first, folder = tmp_path / "first", tmp_path / "out"
+    shutil.copytree(scans, first)
+    assert predict(run_dir, [first], folder, device="cpu") == 0
+    assert _again(run_dir, first, folder) == set()
+    if change == "place":
+        shutil.copytree(first, tmp_path / "second")
+        assert _again(run_dir, tmp_path / "second", folder) == {"a", "b"}
+        return
+    shutil.copy(scans / "b.nii.gz", first / "a.nii.gz")
+    assert _again(run_dir, first, folder) == {"a"}
+    assert _again(run_dir, first, folder) == set()
+    maps = [nib.load(folder / f"{case}_seg.nii.gz").dataobj for case in "ab"]
+    assert np.array_equal(*maps)
+
+
+def test_other_settings_and_a_run_that_has_changed_are_refused(
+    run_dir: Path, scans: Path, predictions: Path, tmp_path: Path
+) -> None:
+    folder, run = tmp_path / "again", tmp_path / "run"
+    shutil.copytree(predictions, folder)
+    with pytest.raises(
+        RequestError, match=r"were made with --set none, now post_processing=\{ball: \{largest: true\}\}"
+    ):
+        predict(
+            run_dir,
+            [scans],
+            folder,
+            device="cpu",
+            overwrite=False,
+            settings=["post_processing={ball: {largest: true}}"],
+        )
+    shutil.copytree(run_dir, run)
+    assert predict(run, [scans], folder, device="cpu", settings=["inferer#flips=[0]"]) == 0
+    assert _again(run, scans, folder, settings=["inferer#flips=[0]"]) == set()
+    with (run / "configs" / "inference.yaml").open("a") as file:
+        file.write("# chosen anew\n")
+    with pytest.raises(RequestError, match=r"configs/inference.yaml or models/model.pt of the run has changed"):
+        predict(run, [scans], folder, device="cpu", overwrite=False, settings=["inferer#flips=[0]"])
+
+
+def test_another_mask_is_another_scan(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    masks, folder = tmp_path / "masks", tmp_path / "out"
+    masks.mkdir()
+    scan = nib.load(scans / "a.nii.gz")
+    for fill in (1, 2):
+        nib.save(nib.Nifti1Image(np.full(scan.shape, fill, np.uint8), scan.affine), masks / "a_mask.nii.gz")
+        os.utime(masks / "a_mask.nii.gz", ns=(fill, fill))
+        expected = {"a", "b"} if fill == 1 else {"a"}
+        assert _again(run_dir, scans, folder, masks=masks) == expected
+    assert _again(run_dir, scans, folder) == {"a"}  # now without
+
+
+def test_maps_of_an_earlier_version_are_kept_by_name(
+    run_dir: Path, scans: Path, predictions: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(predictions, folder)
+    content = json.loads((folder / "predictions.json").read_text())
+    for key in ("models", "settings"):
+        del content[key]
+    for row in content["scans"]:
+        del row["state"]
+    content["scans"][1]["image"] = str(tmp_path / "b.nii.gz")
+    (folder / "predictions.json").write_text(json.dumps(content))
+    assert _again(run_dir, scans, folder) == {"b"}
+
+
+def test_maps_of_other_runs_or_regions_are_not_kept(
+    run_dir: Path, scans: Path, predictions: Path, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "again", tmp_path / "other"
+    shutil.copytree(predictions, folder)
+    shutil.copytree(run_dir, other)
+    with pytest.raises(RequestError, match=r"--keep: the label maps in .* are of .*run; give another --output"):
+        predict(other, [scans], folder, device="cpu", overwrite=False)
+    with pytest.raises(RequestError, match="--keep"):
+        predict(run_dir, [scans], folder, device="cpu", overwrite=False, others=[other])
+    scan = nib.load(scans / "a.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(scan.shape, np.uint8), scan.affine), tmp_path / "nowhere.nii.gz")
+    assert np.asarray(nib.load(folder / "a_seg.nii.gz").dataobj).any()
+    for _ in range(2):  # the whole scan's map is written anew, the region's is kept
+        options = {"device": "cpu", "overwrite": False, "roi": tmp_path / "nowhere.nii.gz"}
+        assert predict(run_dir, [scans / "a.nii.gz"], folder, **options) == 0
+        assert not np.asarray(nib.load(folder / "a_seg.nii.gz").dataobj).any()
