@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 
 from pipeline.evaluation.aggregate import aggregate, write_results
 from pipeline.evaluation.metrics import case_rows, failed_rows
+from pipeline.evaluation.metrics_options import MetricOptions
 from pipeline.evaluation.planes import canonical, focus
 from pipeline.evaluation.report import CaseImages, failing_cases, shown_cases, write_report
 from pipeline.files import read_json
@@ -142,6 +143,23 @@ def test_shown_cases_are_best_median_and_worst() -> None:
 def test_a_result_without_figures_still_makes_a_page(tmp_path: Path) -> None:
     path = write_report(tmp_path / "r.html", aggregate([], {"s": 1}), title="Nothing")
     assert _parse(path).open == []
+
+
+def test_the_page_tells_rules_in_words_and_what_the_mean_is_over(tmp_path: Path) -> None:
+    labels, structures = np.zeros((6, 6, 6), np.uint8), {"background": 0, "s": 1}
+    labels[2:4, 2:4, 2:4] = 1
+    rules = {"s": {"min_ml": 0.05, "largest": True}, "t": {"fill_holes": True}}
+    text = {}
+    for include in (False, True):
+        options = MetricOptions(include_background=include, distances=False)
+        rows = case_rows("a", labels, np.zeros_like(labels), (1, 1, 1), structures, options=options)
+        result = aggregate(rows, structures, options=options)
+        page = write_report(tmp_path / "r.html", result, title="t", context={"post_processing": rules})
+        text[include] = _parse(page).text
+    assert "s: min_ml 0.05, largest True; t: fill_holes True" in text[False]
+    assert "s: the reference is empty in 1 case, with 0.008 ml of false positives on average" in text[False]
+    assert "Background is not in the mean" in text[False] and "Background is not in the mean" not in text[True]
+    assert "The background is in the mean" in text[True]
 
 
 def test_failing_cases_are_those_that_failed_missed_or_fell_under_a_gate() -> None:
