@@ -95,6 +95,22 @@ def _mantissa(context: Any, value: Any) -> Any:
 
 
 @intrinsic
+def larger(context: Any, value: Any, other: Any) -> Any:
+    """The larger of two float32; where one is NaN the other.
+
+    ``m[i] = v if v > m[i] else m[i]`` would become a store under a mask, which takes AMD's processors 20 cycles.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(_FLOAT, [_FLOAT, _FLOAT])
+        return builder.call(
+            builder.module.declare_intrinsic("llvm.maxnum", [_FLOAT], kind), arguments, fastmath=("nnan",)
+        )
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@intrinsic
 def from_bfloat16(context: Any, bits: Any) -> Any:
     """The float32 of a bfloat16 that is given as uint16."""
 

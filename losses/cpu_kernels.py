@@ -16,7 +16,7 @@ from numba import cfunc, njit, types
 
 from compiled import counter, numbers, source_stamp
 from compiled.counter import take_next
-from compiled.numbers import doubles, exponential, floats, int32s, logarithm
+from compiled.numbers import doubles, exponential, floats, int32s, larger, logarithm
 from losses import cpu_chunks, cpu_job
 from losses.cpu_chunks import OPTIONS, bring_labels, bring_weights, fill, move
 from losses.cpu_job import (
@@ -48,15 +48,20 @@ _INFINITY = np.float32(np.inf)
 
 
 @njit(**OPTIONS)
-def _higher(row: int, highest: int, n: int) -> Any:
-    """Raise ``highest`` to the logits of one class; their sum."""
-    z, m = floats(row), floats(highest)
+def _row_sum(row: int, n: int) -> Any:
+    values = floats(row)
     total = _ZERO
     for i in range(n):
-        v = z[i]
-        m[i] = v if v > m[i] else m[i]
-        total += v
+        total += values[i]
     return total
+
+
+@njit(**OPTIONS)
+def _raise(highest: int, row: int, n: int) -> None:
+    """``highest`` to the logits of one class where these are higher."""
+    z, m = floats(row), floats(highest)
+    for i in range(n):
+        m[i] = larger(z[i], m[i])
 
 
 @njit(**OPTIONS)
@@ -93,7 +98,8 @@ def _softmax(rows: Any, classes: int, pitch: int, n: int) -> Any:
     fill(total, _ZERO, n)
     seen = np.float64(0)
     for k in range(classes):
-        seen += _higher(z + 4 * k * pitch, highest, n)
+        seen += _row_sum(z + 4 * k * pitch, n)  # in one loop with the next, LLVM would make no vectors of the two
+        _raise(highest, z + 4 * k * pitch, n)
     for k in range(classes):
         _exponentials(z + 4 * k * pitch, highest, total, e + 4 * k * pitch, n)
     _reciprocals(total, inverse, n)
@@ -139,15 +145,6 @@ def _class_entropy(z_row: int, log_row: int, label_row: int, weight_row: int, k:
     total = _ZERO
     for i in range(n):
         total += (log_total[i] - z[i]) * w[i] if y[i] == k else _ZERO
-    return total
-
-
-@njit(**OPTIONS)
-def _row_sum(row: int, n: int) -> Any:
-    values = floats(row)
-    total = _ZERO
-    for i in range(n):
-        total += values[i]
     return total
 
 
