@@ -81,12 +81,22 @@ def parsed(parser: Any, key: str) -> Any:
 
     Raises:
         RequestError: it cannot be built; the message says which entry and why.
+        KeyboardInterrupt: Ctrl-C came while a module was imported for it.
     """
     try:
         return parser.get_parsed_content(key)
     except Exception as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
             error = error.__cause__
         if isinstance(error, RequestError):
             raise error from None
         raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what began a chain of errors: ``pydoc.locate`` takes it for a fault of the module."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
