@@ -19,7 +19,9 @@ from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
+from compiled import counter, source_stamp
 from compiled.counter import take_next
+from networks import toom_cook
 from networks.toom_cook import ANALYSIS, SYNTHESIS
 
 LANES = 8
@@ -253,22 +255,24 @@ def _work(job: Any, task: int) -> None:
 _JOB = types.void(types.CPointer(types.int64))
 
 
-@cfunc(_JOB, cache=True, error_model="numpy")
-def analyse(job: Any) -> None:
-    """Windows of 6³ voxels of the volume, 4 apart, into the domain."""
-    _work(job, 0)
+def _compiled(task: int, stamp: int) -> Any:
+    """`_work` of one task as a C function, kept on disk for the ``stamp`` of what it is made from."""
+
+    @cfunc(_JOB, cache=True, error_model="numpy")
+    def work(job: Any) -> None:
+        _ = stamp
+        _work(job, task)
+
+    return work
 
 
-@cfunc(_JOB, cache=True, error_model="numpy")
-def spread(job: Any) -> None:
-    """Blocks of 4³ voxels of the volume into the domain, by the transpose of `synthesise`."""
-    _work(job, 1)
-
-
-@cfunc(_JOB, cache=True, error_model="numpy")
-def synthesise(job: Any) -> None:
-    """Tiles of the domain to blocks of 4³ voxels of the volume."""
-    _work(job, 2)
+_STAMP = source_stamp(counter, toom_cook)
+# Windows of 6³ voxels of the volume, 4 apart, into the domain.
+analyse = _compiled(0, _STAMP)
+# Blocks of 4³ voxels of the volume into the domain, by the transpose of `synthesise`.
+spread = _compiled(1, _STAMP)
+# Tiles of the domain to blocks of 4³ voxels of the volume.
+synthesise = _compiled(2, _STAMP)
 
 
 @njit(nogil=True, error_model="numpy")
