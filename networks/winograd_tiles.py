@@ -56,8 +56,8 @@ def _combination(builder: Any, row: np.ndarray, vectors: list[Any]) -> Any:
         term = vector
         if factor != 1:
             constant = ir.Constant(_VECTOR, [ir.Constant(_FLOAT, float(np.float32(factor)))] * LANES)
-            term = builder.fmul(vector, constant, flags=("fast",))
-        total = term if total is None else builder.fadd(total, term, flags=("fast",))
+            term = builder.fmul(vector, constant, flags=("contract",))
+        total = term if total is None else builder.fadd(total, term, flags=("contract",))
     return total
 
 

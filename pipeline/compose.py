@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-import configs
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, nearest
 
-CONFIGS = Path(configs.__file__).parent
+# Beside this package; not through an import, which a run's own folder of that name would answer there.
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PLAN_FILE = "plan.yaml"
 OPEN = ("gates", "post_processing")
 """Mappings by structure, whose inner keys a setting may add; whoever reads them checks the names."""

@@ -33,11 +33,13 @@ def explained(
     """
     resume = f"rarevox train DATASET --output {folder} --resume"
     said = reason_of(error)[:200]
-    if isinstance(error, WORDED):
+    # The queue of a killed worker may break before PyTorch sees that the worker has gone.
+    cut_off = isinstance(error, (ConnectionError, EOFError)) and config.get("workers")
+    if isinstance(error, WORDED) and not cut_off:
         return error
     if is_out_of_memory(error):
         return RequestError(f"memory ran out {_too_much(config, step, validating)} ({said}); {_kept(folder, resume)}")
-    if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+    if cut_off or (isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)):
         return RequestError(
             f"a loader worker ended unexpectedly ({said}); mostly the machine ran out of memory: use fewer workers "
             f"(--set workers=1 or 0), and go on from the last checkpoint with: {resume}"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -147,3 +150,22 @@ def test_a_network_gives_the_same_logits_and_gradients_with_it(monkeypatch) -> N
     # A ReLU's input that rounds to the other side of zero changes a gradient by more than rounding, with either sum.
     for one, other in zip(ours[1:], plain[1:], strict=True):
         assert F.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.999
+
+
+def test_code_that_was_just_compiled_rounds_as_kept_code_does(tmp_path) -> None:
+    """Else a run that is killed and goes on would not be the uninterrupted one to the bit."""
+    program = (
+        "import torch\nfrom networks import winograd\ntorch.manual_seed(0)\n"
+        "x = torch.randn(2, 17, 9, 8, 7, requires_grad=True)\n"
+        "weight = torch.randn(20, 17, 3, 3, 3, requires_grad=True)\n"
+        "y = winograd.conv3d(x, weight, 1)\n"
+        "parts = (y, *torch.autograd.grad(y, (x, weight), torch.randn(y.shape)))\n"
+        "print([part.contiguous().view(torch.int32).sum().item() for part in parts])\n"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbc"))
+    assert first.stdout == second.stdout

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.bundle import write_bundle
 from pipeline.compose import compose
+from pipeline.datalist import is_uncorrected
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError
 from pipeline.preparation.prepare import prepare
@@ -65,4 +66,6 @@ def test_a_run_corrects_what_it_predicts_and_nothing_twice(tmp_path: Path, n4: b
         stage: yaml.safe_load((tmp_path / "run" / "configs" / f"{stage}.yaml").read_text())["n4"]
         for stage in ("train", "evaluate", "inference")
     }
-    assert stages == {"train": False, "evaluate": False, "inference": n4}
+    uncorrected = {"_target_": "pipeline.datalist.is_uncorrected", "dataset": "@dataset_dir"}
+    assert stages == {"train": False, "evaluate": uncorrected if n4 else False, "inference": n4}
+    assert is_uncorrected(tmp_path / "out") is not n4

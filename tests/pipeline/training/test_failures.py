@@ -107,3 +107,11 @@ def test_only_what_fails_in_the_first_step_is_laid_on_the_configuration(
     assert request_ or found is error
     if request_:
         assert "the first step failed: TypeError: 'int' object is not callable" in str(found)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_s_broken_queue_is_told_as_its_end(error: Exception, tmp_path: Path) -> None:
+    told = explained(error, tmp_path, {"workers": 2}, step=9, began_at=0, validating=False)
+    assert isinstance(told, RequestError)
+    assert "a loader worker ended unexpectedly" in str(told)
+    assert explained(error, tmp_path, {"workers": 0}, step=9, began_at=0, validating=False) is error
