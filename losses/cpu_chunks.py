@@ -125,6 +125,7 @@ def move(job: Any, which: int, rows: int, pitch: int, channels: int, place: Any)
 
 @njit(**OPTIONS)
 def fill(row: int, value: Any, n: int) -> None:
+    """``value`` in the ``n`` float32 places at the address ``row``."""
     target = floats(row)
     for i in range(n):
         target[i] = value
@@ -179,6 +180,7 @@ def _fractions(labels: Any, n: int, seen: Any) -> None:
 
 @njit(**OPTIONS)
 def bring_labels(job: Any, row: int, weight: int, first: int, n: int, seen: Any) -> None:
+    """The labels of a chunk, of whatever type; weight 0 where they are to be ignored, and their extremes."""
     kind, start = job[LABEL_KIND], job[LABELS]
     if kind == UINT8:
         _take_labels(uint8s(start + first), job, row, weight, n, seen)
