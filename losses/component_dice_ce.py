@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 from losses.checks import check_shapes, check_values
 from losses.chunks import Extremes, Span, Volume, merge_extremes, piece_extremes, softmax_piece
 from losses.combined import CombinedLoss
-from losses.pages import empty_gradient
 from losses.sum_table import SumTable
 from losses.table_loss import ratio, scalar
 from losses.workers import each_piece
@@ -161,7 +160,7 @@ class _RegionSums(torch.autograd.Function):
         logits, labels, weight, regions = ctx.saved_tensors
         options: _Options = ctx.options
         volume = Volume(logits, labels, weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index)
-        grad = empty_gradient(logits)
+        grad = torch.empty_like(logits)
         grad_flat = grad.view(volume.shape)
         flat_regions = regions.reshape(*regions.shape[:2], -1)
         g = grad_sums.to(volume.dtype)

@@ -24,7 +24,6 @@ from losses.chunks import (
     softmax_piece,
 )
 from losses.cpu_overlap import compiled_fits, compiled_gradient, compiled_sums
-from losses.pages import empty_gradient
 from losses.piece_sums import piece_sums, write_gradient
 from losses.sum_table import CE, VOXELS, Columns, SumTable
 from losses.triton_overlap import fused_fits, fused_gradient, fused_sums
@@ -105,7 +104,7 @@ class _OverlapSums(torch.autograd.Function):
         volume = Volume(
             logits, labels, weight, entropy_weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index
         )
-        kept = empty_gradient(logits) if options.keep else None
+        kept = torch.empty_like(logits) if options.keep else None
         if options.fused or options.compiled:
             sums, extremes = _kernel_sums(volume, options)
         else:
@@ -173,7 +172,7 @@ def _kernel_sums(volume: Volume, options: _Options) -> tuple[Tensor, list[float]
 
 def _kernel_gradient(volume: Volume, options: _Options, grad_sums: Tensor, logits: Tensor) -> Tensor:
     """The same as ``_gradient_pieces`` by a kernel."""
-    grad = empty_gradient(logits)
+    grad = torch.empty_like(logits)
     place, told = grad.view(volume.shape), options.of_kernels()
     if options.compiled:
         compiled_gradient(*_voxels(volume, options), grad_sums[: CE + 1], place, **told)
@@ -211,7 +210,7 @@ def _gradient_pieces(
     volume: Volume, columns: Columns, kept: Tensor | None, grad_sums: Tensor, logits: Tensor
 ) -> Tensor:
     """The gradient of the logits, written piece by piece over ``kept`` where there is one."""
-    grad = empty_gradient(logits) if kept is None else kept
+    grad = torch.empty_like(logits) if kept is None else kept
     grad_flat = grad.view(volume.shape)
     grad_sums = grad_sums.to(volume.dtype)
 
