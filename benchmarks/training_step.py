@@ -34,6 +34,7 @@ from torch import nn  # noqa: E402
 
 from losses import GeneralizedDiceCELoss  # noqa: E402
 from networks import HighResNet  # noqa: E402
+from pipeline.device import keep_freed_memory  # noqa: E402
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -148,6 +149,8 @@ def main() -> None:
     where = args.device if args.device == "cpu" else torch.cuda.get_device_name(args.device)
     threads = f"{torch.get_num_threads()} threads, {platform.machine()}"
     print(f"torch {torch.__version__}, monai {monai.__version__}, {where}, {threads}")
+    if args.device == "cpu":
+        keep_freed_memory(large=True)  # as in `rarevox train`; the peers, in the same process, gain as well
     rows = []
     for shape in args.shapes:
         seconds = measure(contestants(args, precision), shape, args)

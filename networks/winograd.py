@@ -146,7 +146,7 @@ def _weight_gradient(x: torch.Tensor, gradient: torch.Tensor, padding: int) -> t
         before, after = block.tiles(0, source), block.tiles(1, incoming)
         block.run("analyse", source, before, padding)
         block.run("spread", incoming, after, 0)
-        torch.baddbmm(total, before.transpose(1, 2), after, out=total)
+        _correlate(before, after, total)
     taps = (_filter_matrix().T @ total.flatten(1)).view(3, 3, 3, *total.shape[1:])
     return taps[..., :channels_in, :channels_out].permute(4, 3, 0, 1, 2).contiguous()
 
@@ -187,6 +187,12 @@ class _Block:
 def _multiply(tiles: torch.Tensor, filters: torch.Tensor, out: torch.Tensor) -> None:
     """``out`` (216, T, C') = ``tiles`` (216, T, C) · ``filters`` (216, panels, C, 16)."""
     _run("multiply", (tiles.data_ptr(), filters.data_ptr(), out.data_ptr(), *tiles.shape[1:], out.shape[2]), 0)
+
+
+def _correlate(before: torch.Tensor, after: torch.Tensor, total: torch.Tensor) -> None:
+    """``total`` (216, C, C') += ``before`` (216, T, C), transposed, · ``after`` (216, T, C')."""
+    sizes = (*before.shape[1:], after.shape[2])
+    _run("correlate", (before.data_ptr(), after.data_ptr(), total.data_ptr(), *sizes), 0)
 
 
 def _run(task: str, values: tuple[int, ...], start: int) -> None:

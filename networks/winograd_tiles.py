@@ -27,6 +27,8 @@ from networks.toom_cook import ANALYSIS, SYNTHESIS
 LANES = 8
 _BYTES = 4 * LANES
 _PANEL = 64
+# Bytes of tiles that are used again before others come: they stay in the first-level cache.
+_NEAR = 256 * 2**10
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _ADDRESS = types.int64
@@ -80,31 +82,38 @@ def _linear_map(matrix: np.ndarray, kind: Any = _VECTOR) -> Any:
     return apply
 
 
-def _product(rows: int, vectors: int) -> Any:
-    """A function (a, a row, b, b row, c, c row, depth): c = a · b, addresses in bytes.
+def _product(rows: int, vectors: int, *, add: bool = False) -> Any:
+    """A function (a, a row, a step, b, b step, c, c row, depth): c = Σ a b, or with ``add`` c += Σ a b; all in bytes.
 
-    ``rows`` rows of a and ``vectors`` · 8 columns of b; the sums stay in registers over the whole depth.
+    ``rows`` rows and ``vectors`` · 8 columns of c; the sums stay in registers over the whole depth, for each step of
+    which one number of every row of a meets the vectors of b.
     """
     scalar = ir.Constant(_VECTOR, ir.Undefined)
     first_lane = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    places = [divmod(index, vectors) for index in range(rows * vectors)]
 
     @intrinsic
-    def apply(context: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: Any, depth: Any) -> Any:
+    def apply(
+        context: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any, depth: Any
+    ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a, a_row, b, b_row, c, c_row, depth = arguments
+            a, a_row, a_step, b, b_step, c, c_row, depth = arguments
             before = builder.block
             lines = [_offset(builder, a, a_row, i) for i in range(rows)]
+            outs = [builder.add(_offset(builder, c, c_row, row), ir.Constant(c.type, _BYTES * v)) for row, v in places]
+            zero = ir.Constant(_VECTOR, [ir.Constant(_FLOAT, 0.0)] * LANES)
+            starts = [_load_at(builder, out, _VECTOR) if add else zero for out in outs]
             loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
             builder.branch(loop)
             builder.position_at_end(loop)
-            step, right = builder.phi(depth.type), builder.phi(b.type)
-            step.add_incoming(ir.Constant(step.type, 0), before)
+            step, right, shift = builder.phi(depth.type), builder.phi(b.type), builder.phi(a_step.type)
+            step.add_incoming(ir.Constant(depth.type, 0), before)
             right.add_incoming(b, before)
-            sums = [builder.phi(_VECTOR) for _ in range(rows * vectors)]
+            shift.add_incoming(ir.Constant(a_step.type, 0), before)
+            sums = [builder.phi(_VECTOR) for _ in places]
             columns = [
                 _load_at(builder, builder.add(right, ir.Constant(b.type, _BYTES * v)), _VECTOR) for v in range(vectors)
             ]
-            shift = builder.mul(step, ir.Constant(step.type, 4))
             results: list[Any] = []
             for line in lines:
                 value = _load_at(builder, builder.add(line, shift), _FLOAT)
@@ -115,19 +124,18 @@ def _product(rows: int, vectors: int) -> Any:
                     results.append(builder.fadd(sums[len(results)], term, flags=("contract",)))
             following = builder.add(step, ir.Constant(step.type, 1))
             step.add_incoming(following, loop)
-            right.add_incoming(builder.add(right, b_row), loop)
-            for total, value in zip(sums, results, strict=True):
-                total.add_incoming(ir.Constant(_VECTOR, [ir.Constant(_FLOAT, 0.0)] * LANES), before)
+            right.add_incoming(builder.add(right, b_step), loop)
+            shift.add_incoming(builder.add(shift, a_step), loop)
+            for total, start, value in zip(sums, starts, results, strict=True):
+                total.add_incoming(start, before)
                 total.add_incoming(value, loop)
             builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
             builder.position_at_end(after)
-            for index, value in enumerate(results):
-                row, vector = divmod(index, vectors)
-                out = builder.add(_offset(builder, c, c_row, row), ir.Constant(c.type, _BYTES * vector))
+            for out, value in zip(outs, results, strict=True):
                 _store_at(builder, value, out)
             return context.get_dummy_value()
 
-        return types.void(*(_ADDRESS,) * 7), generate
+        return types.void(*(_ADDRESS,) * 8), generate
 
     return apply
 
@@ -137,6 +145,8 @@ _analyse = _linear_map(ANALYSIS)
 _synthesise = _linear_map(SYNTHESIS)
 _spread = _linear_map(SYNTHESIS.T)
 _product_16, _product_8 = _product(6, 2), _product(6, 1)
+_added_6x16, _added_6x8 = _product(6, 2, add=True), _product(6, 1, add=True)
+_added_4x16, _added_4x8 = _product(4, 2, add=True), _product(4, 1, add=True)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -284,9 +294,9 @@ def _products(a: int, b: int, c: int, count: int, channels: int, columns: int) -
         for n in range(0, columns, 16):
             left, right, out = a + m * ra, b + n // 16 * panel, c + m * rc + 4 * n
             if n + 16 <= columns:
-                _product_16(left, ra, right, _PANEL, out, rc, channels)
+                _product_16(left, ra, 4, right, _PANEL, out, rc, channels)
             else:
-                _product_8(left, ra, right, _PANEL, out, rc, channels)
+                _product_8(left, ra, 4, right, _PANEL, out, rc, channels)
 
 
 @cfunc(_JOB, cache=True, error_model="numpy")
@@ -304,3 +314,42 @@ def multiply(job: Any) -> None:
             return
         a, b, c = job[0] + place * tiles_in, job[1] + place * filters, job[2] + place * tiles_out
         _products(a, b, c, count, channels, columns)
+
+
+@njit(nogil=True, error_model="numpy")
+def _correlations(a: int, b: int, c: int, count: int, rows: int, columns: int) -> None:
+    """c (rows, columns) += aᵀ b for a (count, rows) and b (count, columns), rows and columns multiples of 8."""
+    ra, rb = 4 * rows, 4 * columns
+    for n in range(0, columns, 16):
+        m = 0
+        while m < rows:
+            left, right, out = a + 4 * m, b + 4 * n, c + m * rb + 4 * n
+            six = rows - m != 4 and rows - m != 8  # a multiple of 8 is a sum of sixes and at most two fours
+            if six and n + 16 <= columns:
+                _added_6x16(left, 4, ra, right, rb, out, rb, count)
+            elif six:
+                _added_6x8(left, 4, ra, right, rb, out, rb, count)
+            elif n + 16 <= columns:
+                _added_4x16(left, 4, ra, right, rb, out, rb, count)
+            else:
+                _added_4x8(left, 4, ra, right, rb, out, rb, count)
+            m += 6 if six else 4
+
+
+@cfunc(_JOB, cache=True, error_model="numpy")
+def correlate(job: Any) -> None:
+    """To a sum (216, C, C') tiles (216, T, C), transposed, times tiles (216, T, C'); C and C' multiples of 8.
+
+    The job: the addresses of the tiles and of the sum, T, C, C' and the address of the next place to take.
+    """
+    count, rows, columns = job[3], job[4], job[5]
+    stretch = max(32, _NEAR // (4 * max(rows, columns)))
+    while True:
+        place = take_next(job[6])
+        if place >= 216:
+            return
+        c = job[2] + place * rows * columns * 4
+        for first in range(0, count, stretch):
+            a = job[0] + (place * count + first) * rows * 4
+            b = job[1] + (place * count + first) * columns * 4
+            _correlations(a, b, c, min(stretch, count - first), rows, columns)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer, SlidingWindowInferer
+from monai.inferers import Inferer
 
 from networks import Geometry
 from pipeline.device import Precision, channels_last
@@ -17,6 +17,7 @@ from pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
 from pipeline.inference.stitch import Forward, class_indices, stitch
 from pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
 from pipeline.inference.watch import TileWatch
+from pipeline.inference.windows import window_slabs
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
@@ -27,8 +28,9 @@ class DenseInferer(Inferer):
 
     ``exact``: tiles with the full context that the network's geometry asks for (one tile where memory allows), so the
     result equals a single pass over the volume. Networks of valid convolutions see zeros beyond the volume's faces.
-    ``window``: MONAI's overlapping Gaussian windows of the training patch size, for size-keeping networks that should
-    see at inference just what they saw in training.
+    ``window``: overlapping Gaussian windows of the training patch size, those of MONAI's ``SlidingWindowInferer``, for
+    size-keeping networks that should see at inference just what they saw in training. Only the slab that further
+    windows still reach is held as class scores.
     ``auto``: exact, unless the network keeps the size, the scan does not fit into memory in one pass, and the context
     makes exact tiles dearer than windows (deep U-Nets, whose receptive field exceeds any tile).
 
@@ -241,7 +243,7 @@ class DenseInferer(Inferer):
     def _windows(
         self, image: torch.Tensor, box: Box | None, call: Forward, device: torch.device, labels: bool
     ) -> torch.Tensor:
-        """MONAI's sliding windows over the box and half a window around it; scores accumulate on the CPU."""
+        """Overlapping windows over the box and half a window around it, in slabs that are reduced one by one."""
         assert self.window_size is not None
         box = box or [(0, n) for n in image.shape[1:]]
         around = [
@@ -249,26 +251,54 @@ class DenseInferer(Inferer):
             for (begin, end), w, n in zip(box, self.window_size, image.shape[1:], strict=True)
         ]
         part = image[(slice(None), *(slice(*span) for span in around))]
-        batch = self.window_batch
+        inner = [(b - first, e - first) for (b, e), (first, _) in zip(box, around, strict=True)]
+        batch, on_device = self.window_batch, device.type == "cuda"
         steps: list[str] = []
         while True:
-            inferer = SlidingWindowInferer(
-                tuple(self.window_size), batch, self.overlap, "gaussian", sw_device=device, device="cpu"
-            )
             self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
+            slabs = window_slabs(
+                part,
+                self.window_size,
+                self.overlap,
+                lambda block: self._scores(block, call),
+                device=device,
+                batch=batch,
+                on_device=on_device,
+            )
             try:
-                scores = inferer(part[None], lambda block: self._scores(block, call).float().cpu())[0]
-                break
+                return self._gathered(slabs, inner, labels, self._shown(box) if labels else None)
             except (RuntimeError, MemoryError) as error:
-                if batch == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error) or (batch == 1 and not on_device):
                     raise
-            steps, batch = [f"window batch {batch} to 1"], 1
-        inner = tuple(slice(b - first, e - first) for (b, e), (first, _) in zip(box, around, strict=True))
-        kept = scores[(slice(None), *inner)]
-        shown = self._shown(box) if labels else None
-        if shown is not None:
-            shown(kept, tuple(slice(0, n) for n in kept.shape[1:]))
-        return class_indices(kept) if labels else kept
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            if batch > 1:
+                steps, batch = [*steps, f"window batch {batch} to 1"], 1
+            else:
+                steps, on_device = [*steps, "results gathered on the CPU"], False
+
+    def _gathered(
+        self, slabs: Iterator[tuple[slice, torch.Tensor]], inner: Box, labels: bool, shown: Any
+    ) -> torch.Tensor:
+        """The slabs' part of the box ``inner``, on the CPU: scores (C, *box), or class indices (1, *box)."""
+        (begin, end), *rest = inner
+        across = tuple(slice(*span) for span in rest)
+        size = [last - first for first, last in inner]
+        result: torch.Tensor | None = None
+        for where, scores in slabs:
+            low, high = max(where.start, begin), min(where.stop, end)
+            if low >= high:
+                continue
+            kept = scores[(slice(None), slice(low - where.start, high - where.start), *across)]
+            place = slice(low - begin, high - begin)
+            if shown is not None:
+                shown(kept, (place, *(slice(0, n) for n in size[1:])))
+            part = (class_indices(kept) if labels else kept).cpu()
+            if result is None:
+                result = part.new_empty((part.shape[0], *size))
+            result[:, place] = part
+        assert result is not None
+        return result
 
     def _shown(self, box: Box | None) -> Callable[[torch.Tensor, tuple[slice, ...]], None] | None:
         """Begin a pass for whoever watches; who takes scores at their place in the box."""

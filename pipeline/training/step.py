@@ -10,7 +10,7 @@ import torch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from pipeline.device import Precision, channels_last
+from pipeline.device import Precision, channels_last, keep_freed_memory
 from pipeline.training import processes
 
 
@@ -78,6 +78,8 @@ class TrainingStep:
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaling)
+        if precision.device.type == "cpu":
+            keep_freed_memory(large=True)
 
     def __call__(self, engine: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Take the step; the returned dictionary holds the loss as a number (NaN for a skipped step)."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import platform
 import subprocess
 import sys
@@ -47,16 +48,18 @@ def test_available_memory_is_a_plausible_figure() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone can be told")
-def test_freed_memory_is_kept_for_the_next_tensor() -> None:
-    """A tensor of 16 MB (4096 pages) freed and made again: page faults for the first few, not for all ten."""
+@pytest.mark.parametrize(("options", "megabytes"), [("", 16), ("large=True", 64)])
+def test_freed_memory_is_kept_for_the_next_tensor(options: str, megabytes: int) -> None:
+    """A tensor freed and made again: page faults for the first few, not for all ten."""
     program = (
         "import resource, torch\n"
         "from pipeline.device import keep_freed_memory\n"
-        "assert keep_freed_memory()\n"
-        "torch.ones(2**22)\n"
+        f"assert keep_freed_memory({options})\n"
+        f"torch.ones({megabytes} * 2**18)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(10): torch.ones(2**22)\n"
+        f"for _ in range(10): torch.ones({megabytes} * 2**18)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 5 * 4096
+    pages = megabytes * 2**20 // mmap.PAGESIZE
+    assert int(done.stdout) < 5 * pages
