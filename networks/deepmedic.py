@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from networks.blocks import (
     BATCH_NORM,
@@ -17,9 +18,12 @@ from networks.blocks import (
     crop_faces,
     initialise,
 )
+from networks.convolution import conv3d
 from networks.geometry import Geometry
 
 RESIDUAL_LAYERS = (4, 6, 8)
+# Voxels of the output that go through the joint layers together in evaluation.
+PIECE_VOXELS = 1 << 16
 
 
 class _Unit(nn.Module):
@@ -35,10 +39,18 @@ class _Unit(nn.Module):
         self.activation = nn.Identity() if bare else nn.PReLU(normed)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) to (B, C', *spatial − (size − 1))."""
+        """(B, C, *spatial) to (B, C', *spatial − (size − 1)); in evaluation batch norm is folded into the weights."""
         if self.preactivation:
             return self.conv(self.activation(self.norm(x)))
-        return self.activation(self.norm(self.conv(x)))
+        norm = self.norm
+        if norm.training or torch.is_grad_enabled() or not isinstance(norm, _BatchNorm) or norm.running_var is None:
+            return self.activation(norm(self.conv(x)))
+        assert norm.running_mean is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight = self.conv.weight * scale.view(-1, *(1,) * (x.ndim - 1))
+        bias = norm.bias - norm.running_mean * scale
+        folded = F.conv2d(x, weight, bias) if x.ndim == 4 else conv3d(x, weight, bias)
+        return self.activation(folded)
 
 
 class _Path(nn.Module):
@@ -139,7 +151,9 @@ class DeepMedic(nn.Module):
             )
         self.in_channels = in_channels
         self.layers = len(channels)
-        self.geometry = self._geometry(spatial_dims, joint_size=3 if wide else 1)
+        self._joint_size = 3 if wide else 1
+        self._widest = max(channels)
+        self.geometry = self._geometry(spatial_dims, self._joint_size)
         self.full = _Path(in_channels, channels, spatial_dims, residual, preactivation)
         self.low = nn.ModuleList(
             _Path(in_channels, channels, spatial_dims, residual, preactivation) for _ in self.factors
@@ -179,11 +193,50 @@ class DeepMedic(nn.Module):
         paths = [full]
         for factor, path in zip(self.factors, self.low, strict=True):
             coarse = _average(crop_faces(x, self.layers * (largest - factor)), factor)
-            paths.append(F.interpolate(path(coarse), size=full.shape[2:], mode="nearest"))
+            paths.append(path(coarse))
+        return self._head(paths)
+
+    def _head(self, paths: list[torch.Tensor]) -> torch.Tensor:
+        """Logits from the output of each path, the one at full resolution first.
+
+        In evaluation the joint layers, the widest ones, go through the volume a few planes at a time.
+        """
+        size = paths[0].shape[2:]
+        planes = size[0]
+        if not (self.training or torch.is_grad_enabled()):
+            planes = max(1, PIECE_VOXELS // paths[0][0, 0, 0].numel())
+        lost = self._joint_size - 1
+        pieces = []
+        for first in range(0, size[0] - lost, planes):
+            last = min(first + planes, size[0] - lost) + lost
+            pieces.append(self._joined([_planes(path, size, first, last) for path in paths]))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+    def _joined(self, paths: list[torch.Tensor]) -> torch.Tensor:
+        """Logits from the paths' outputs at one resolution."""
         y = torch.cat(paths, dim=1)
         for number, layer in enumerate(self.joint):
             y = layer(y if number == 0 else self.dropout(y))
         return self.classifier(self.dropout(self.last(y)))
+
+    @property
+    def peak_channels(self) -> int:
+        """Channels of the input's size that a pass in evaluation holds at once, at most.
+
+        The full path decides: the input of two layers ago, of this one, and what comes of it before and after PReLU.
+        Smaller tiles hold less, since the path sees only the middle of their input.
+        """
+        return 4 * self._widest + self.in_channels
+
+
+def _planes(path: torch.Tensor, size: Sequence[int], first: int, last: int) -> torch.Tensor:
+    """Planes ``first`` to ``last`` of a path's output, each of its voxels repeated so that the whole has ``size``."""
+    if path.shape[2:] == size:
+        return path.narrow(2, first, last - first)
+    factor = size[0] // path.shape[2]
+    low = path.narrow(2, first // factor, -(-last // factor) - first // factor)
+    fine = F.interpolate(low, size=(low.shape[2] * factor, *size[1:]), mode="nearest")
+    return fine.narrow(2, first % factor, last - first)
 
 
 def _average(x: torch.Tensor, factor: int) -> torch.Tensor:

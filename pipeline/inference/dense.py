@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 
 from networks import Geometry
-from pipeline.device import Precision, channels_last
+from pipeline.device import Precision, channels_last, keep_freed_memory
 from pipeline.errors import RequestError
 from pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
 from pipeline.inference.stitch import Forward, class_indices, stitch
@@ -177,6 +177,9 @@ class DenseInferer(Inferer):
             counts = fewest_tiles(shape, rules, effort.voxels / effort.batch, box)
             tiles = list(plan(shape, counts, rules, box))
             self.notes = {"tiles": len(tiles)} | ({"out_of_memory": steps} if steps else {})
+            if device.type == "cpu" and len(tiles) > 1 and any(self.geometry.margin):
+                # Such tiles ask for the same blocks again and again, and between them hold none.
+                keep_freed_memory(large=True)
             shown = self._shown(box) if labels else None
             try:
                 return stitch(

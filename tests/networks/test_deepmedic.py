@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import DeepMedic
+from networks import DeepMedic, deepmedic
 
 
 def _small(**options: object) -> DeepMedic:
@@ -189,3 +189,37 @@ def test_dropout_acts_before_the_last_joint_layer_and_the_logits() -> None:
 def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DeepMedic(in_channels=1, out_channels=2, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"low_resolution_factors": (3, 5)},
+        {"low_resolution_factors": ()},
+        {"wide": True},
+        {"preactivation": True, "residual": True},
+        {"spatial_dims": 2},
+    ],
+)
+def test_evaluation_in_pieces_and_with_folded_norms_gives_the_same(
+    options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = DeepMedic(in_channels=2, out_channels=3, channels=(3,) * 6 + (4,) * 2, joint=(6, 6), **options)
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            torch.nn.init.normal_(module.weight, 1.0, 0.3)
+            torch.nn.init.normal_(module.bias, 0.0, 0.3)
+            module.running_mean.normal_(0.0, 0.2)
+            module.running_var.uniform_(0.5, 2.0)
+    network.eval()
+    output = (15, 30, 15)[: network.geometry.spatial_dims]
+    x = torch.randn(1, 2, *network.geometry.input_size(output))
+    expected = network(x)
+    assert expected.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
+        for voxels in (1, 1000, 2000):  # pieces of one plane, and of several that do not end with a block
+            monkeypatch.setattr(deepmedic, "PIECE_VOXELS", voxels)
+            torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
