@@ -6,39 +6,44 @@ convolution is a product of 216 matrices over the channels, and come back as blo
 transposed algorithm, in the same domain. The result differs from the plain sum by rounding alone, about twice that of
 the plain sum (see `networks.toom_cook`).
 
-The volume goes through in blocks whose tiles stay near the cores, so the extra memory, `BLOCK_BYTES`, does not grow
-with the volume. Needs Numba; without it, or where it does not pay, `networks.convolution` takes PyTorch's convolution.
+A thread takes a few tiles of all channels at a time, so that they stay in its own cache on the way through the domain;
+what comes before and after a convolution, norm, activation, bias and sum, is done on that way. The extra memory is one
+megabyte a thread. Needs Numba; without it, or where it does not pay, `networks.convolution` takes PyTorch's
+convolution.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 import threading
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from compiled import compiled_module, share_out
-from networks.toom_cook import FILTER
 
 TILE, PLACES = 4, 216
-PANEL, LANES = 16, 8
+PANEL, LANES, FEW, LINE = 16, 8, 6, 64
 # Below, carrying the weights into the domain costs what the products save: forward and backward of 16 to 128 channels
 # have 0.6 to 1.4 times the speed of the plain convolution at 1024 to 2048 voxels, 1.0 to 2.9 times at 8192.
 LEAST_VOXELS = 4096
-BLOCK_BYTES = 48 * 2**20
+# Bytes of tiles that a thread has in the domain at once. A second-level cache of 1 MB holds them beside 16 channels of
+# their products; with a quarter to twice as many a convolution takes up to a tenth longer.
+NEAR_BYTES = 700 * 2**10
+# The same for the gradient of the weights, where more tiles save more sums than the further cache costs.
+NEAR_BYTES_OF_SUMS = 2 * 2**20
+# What the threads' own sums of that gradient may take together; beyond, fewer threads share the work.
+MOST_BYTES_OF_SUMS = 2**28
 _memory = threading.local()
 
 
 def kernels() -> ModuleType | None:
     """The compiled part; None without Numba, or where it can keep no compiled code."""
-    return compiled_module("networks.winograd_tiles")
+    return compiled_module("networks.winograd_kernels")
 
 
 def pays(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, ...]) -> bool:
@@ -82,12 +87,32 @@ def conv3d(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
     return _Winograd.apply(x, weight, padding)
 
 
+@dataclass(frozen=True)
+class Around:
+    """What is done to the voxels on their way into a convolution and out of it, in evaluation.
+
+    Args:
+        norm: (3, C), scale, shift and slope of the input: v enters as a = v · scale + shift where that is positive, and
+            as a · slope elsewhere.
+        bias: (2, C'), bias and slope of the output in the same way.
+        add: a volume of the output's size whose channels are added to those of the output from ``first`` on.
+        first: a multiple of 8, as the number of channels of ``add`` is, unless these are all.
+        extents: (B, 3), how much of each sample lies inside: the rest reads as zero and is written as zero.
+    """
+
+    norm: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    add: torch.Tensor | None = None
+    first: int = 0
+    extents: torch.Tensor | None = None
+
+
 class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
-        return _convolve(x, weight, padding)
+        return convolve(x, weight, padding)
 
     @staticmethod
     @once_differentiable
@@ -95,16 +120,10 @@ class _Winograd(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dx = dw = None
         if ctx.needs_input_grad[0]:
-            dx = _convolve(gradients[0], weight.transpose(0, 1).flip(2, 3, 4), TILE // 2 - ctx.padding)
+            dx = convolve(gradients[0], weight, TILE // 2 - ctx.padding, transposed=True)
         if ctx.needs_input_grad[1]:
             dw = _weight_gradient(x, gradients[0], ctx.padding)
         return dx, dw, None
-
-
-@functools.cache
-def _filter_matrix() -> torch.Tensor:
-    """FILTER along each axis, (216, 27)."""
-    return torch.from_numpy(np.kron(FILTER, np.kron(FILTER, FILTER))).float()
 
 
 def _in_eights(channels: int) -> int:
@@ -116,95 +135,128 @@ def _volume(x: torch.Tensor) -> torch.Tensor:
     return x.detach().movedim(1, -1).contiguous()
 
 
-def _filters(weight: torch.Tensor) -> torch.Tensor:
-    """``weight`` (C', C, 3, 3, 3) in the domain, (216, panels, C in eights, 16): 16 output channels to a panel."""
-    channels_out, channels_in = weight.shape[:2]
-    taps = weight.detach().permute(2, 3, 4, 1, 0).reshape(27, channels_in, channels_out)
-    taps = F.pad(taps, (0, -channels_out % PANEL, 0, -channels_in % LANES))
-    taps = taps.view(27, taps.shape[1], -1, PANEL).transpose(1, 2)
-    return (_filter_matrix() @ taps.reshape(27, -1)).view(PLACES, *taps.shape[1:])
+def _filters(weight: torch.Tensor, transposed: bool) -> torch.Tensor:
+    """``weight`` (C', C, 3, 3, 3) in the domain, (panels, 216, C in eights, 16): 16 output channels to a panel.
+
+    ``transposed`` takes the filters of the gradient: channels changed about, every axis reversed.
+    """
+    weight = weight.detach()
+    address, strides = weight.data_ptr(), [4 * step for step in weight.stride()]
+    columns, channels = weight.shape[:2]
+    if transposed:
+        columns, channels = channels, columns
+        address += 2 * sum(strides[2:])
+        strides = [strides[1], strides[0], *(-step for step in strides[2:])]
+    filters = torch.empty((-(-columns // PANEL), PLACES, _in_eights(channels), PANEL))
+    _run("carry_filters", (address, filters.data_ptr(), columns, channels, *strides))
+    return filters
 
 
-def _convolve(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
-    source, filters = _volume(x), _filters(weight)
+def convolve(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    padding: int,
+    around: Around = Around(),
+    *,
+    transposed: bool = False,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`conv3d` without a gradient, with what is ``around`` it.
+
+    Args:
+        x: (B, C, D, H, W), float32 on the CPU.
+        weight: (C', C, 3, 3, 3).
+        padding: zeros at every face, 0 to 2.
+        around: done on the way.
+        transposed: convolve with the weights of the gradient, (C, C', 3, 3, 3) for such a ``weight``.
+        out: the memory to write to, channels last, of the result's shape; it must share none with ``x``.
+
+    Returns:
+        (B, C', D + 2·padding − 2, …), channels last in memory.
+    """
+    source, filters = _volume(x), _filters(weight, transposed)
+    columns = weight.shape[1 if transposed else 0]
     size = [length + 2 * padding - 2 for length in x.shape[2:]]
-    result = torch.empty((x.shape[0], weight.shape[0], *size), memory_format=torch.channels_last_3d)
-    target = result.movedim(1, -1)
-    for block in _blocks(source, target):
-        before, after = block.tiles(0, source), block.tiles(1, target)
-        block.run("analyse", source, before, padding)
-        _multiply(before, filters, after)
-        block.run("synthesise", target, after, 0)
-    return result
+    if out is None:
+        out = torch.empty((x.shape[0], columns, *size), memory_format=torch.channels_last_3d)
+    target = out.movedim(1, -1)
+    deep = _in_eights(source.shape[-1])
+    plan = _Plan(target, NEAR_BYTES // (4 * PLACES * deep))
+    scratch, slot_bytes = plan.memory("tiles", 4 * deep, 4 * PANEL)
+    slots = torch.zeros(1, dtype=torch.int64)
+    norm, bias = _lanes(around.norm), _lanes(around.bias)
+    add = None if around.add is None else _volume(around.add)
+    values = [source.data_ptr(), target.data_ptr(), filters.data_ptr()]
+    values += [0 if one is None else one.data_ptr() for one in (norm, bias, add)]
+    sizes = (*source.shape[1:], *target.shape[1:])
+    rest = (around.first, 0 if add is None else add.shape[-1], padding, plan.total, plan.group)
+    extents = [] if around.extents is None else around.extents.flatten().tolist()
+    _run("convolve", (*values, *sizes, *rest, scratch, slot_bytes, slots.data_ptr(), len(extents), *extents))
+    return out
+
+
+def _lanes(parameters: torch.Tensor | None) -> torch.Tensor | None:
+    """(n, C) as (eights, n, 8), zeros after the last channel."""
+    if parameters is None:
+        return None
+    padded = F.pad(parameters.detach().float(), (0, -parameters.shape[1] % LANES))
+    return padded.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
 
 
 def _weight_gradient(x: torch.Tensor, gradient: torch.Tensor, padding: int) -> torch.Tensor:
     source, incoming = _volume(x), _volume(gradient)
-    channels_in, channels_out = source.shape[-1], incoming.shape[-1]
-    total = source.new_zeros((PLACES, _in_eights(channels_in), _in_eights(channels_out)))
-    for block in _blocks(source, incoming):
-        before, after = block.tiles(0, source), block.tiles(1, incoming)
-        block.run("analyse", source, before, padding)
-        block.run("spread", incoming, after, 0)
-        _correlate(before, after, total)
-    taps = (_filter_matrix().T @ total.flatten(1)).view(3, 3, 3, *total.shape[1:])
-    return taps[..., :channels_in, :channels_out].permute(4, 3, 0, 1, 2).contiguous()
+    channels, columns = source.shape[-1], incoming.shape[-1]
+    deep, wide = _in_eights(channels), _in_eights(columns)
+    length = PLACES * deep * wide
+    slots = max(2, MOST_BYTES_OF_SUMS // (4 * length))
+    plan = _Plan(incoming, NEAR_BYTES_OF_SUMS // (4 * PLACES * (deep + wide)), slots)
+    scratch, slot_bytes = plan.memory("tiles", 4 * deep, 4 * wide)
+    length *= plan.threads
+    sums = _kept("sums", 4 * length)[: 4 * length].view(torch.float32).zero_()
+    sizes = (*source.shape[1:], *incoming.shape[1:])
+    volumes = (source.data_ptr(), incoming.data_ptr(), sums.data_ptr(), 0)
+    rest = (padding, plan.total, plan.group, scratch, slot_bytes, plan.threads)
+    _run("correlate", (*volumes, *sizes, *rest))
+    result = torch.empty((columns, channels, 3, 3, 3))
+    _run("carry_gradient", (sums.data_ptr(), result.data_ptr(), plan.threads, channels, columns))
+    return result
 
 
-class _Block:
-    """Rows of tiles of an output volume, [first, last), that go through the domain together.
+class _Plan:
+    """How the tiles of a volume are shared out.
 
     Args:
-        counts: tiles along D, H and W.
-        first, last: rows of tiles, counted over samples, D and H.
+        target: (B, D, H, W, C), the volume that the tiles of 4³ voxels cover.
+        most: tiles that a thread should take at a time at most.
+        threads: that may take part, at most.
     """
 
-    def __init__(self, counts: tuple[int, ...], first: int, last: int) -> None:
-        self.counts, self.first, self.last = counts, first, last
-        self.used = (last - first) * counts[2]
-        # The products take six tiles at a time. An odd number of sixes: with a power of two the 216 places of a tile
-        # would share a few sets of the cache, and the way into the domain would take three times as long.
-        self.allotted = 6 * (-(-self.used // 6) | 1)
+    def __init__(self, target: torch.Tensor, most: int, threads: int | None = None) -> None:
+        self.threads = min(torch.get_num_threads(), threads or torch.get_num_threads())
+        self.total = target.shape[0] * math.prod(-(-length // TILE) for length in target.shape[1:4])
+        # The products take six tiles at a time; every thread should have two groups at least.
+        self.group = max(1, min(most // FEW, -(-self.total // (2 * self.threads * FEW)))) * FEW
 
-    def tiles(self, which: int, volume: torch.Tensor) -> torch.Tensor:
-        """The domain of ``volume`` (B, D, H, W, C), (216, tiles, C in eights), in this thread's memory ``which``."""
-        channels = _in_eights(volume.shape[-1])
-        length = PLACES * self.allotted * channels
-        memory = getattr(_memory, f"part{which}", None)
-        if memory is None or memory.numel() < length:
-            memory = torch.empty(length)
-            setattr(_memory, f"part{which}", memory)
-        tiles = memory[:length].view(PLACES, self.allotted, channels)
-        tiles[:, self.used :] = 0
-        return tiles
+    def memory(self, name: str, *pitches: int) -> tuple[int, int]:
+        """The address of memory for one domain for each of ``pitches`` (bytes a tile), and its bytes for each thread.
 
-    def run(self, task: str, volume: torch.Tensor, tiles: torch.Tensor, padding: int) -> None:
-        """A task of `networks.winograd_tiles` between ``volume`` (B, D, H, W, C) and ``tiles``."""
-        sizes = (*volume.shape[1:], *self.counts, padding, self.allotted, self.first, self.last)
-        _run(task, (volume.data_ptr(), tiles.data_ptr(), *sizes), self.first)
+        The places lie an odd number of lines of the cache apart (as in `networks.winograd_kernels`): with a power of
+        two those of one tile would share a few sets of the cache, and the way there would take three times as long.
+        """
+        slot = sum(PLACES * LINE * (-(-self.group * pitch // LINE) | 1) for pitch in pitches)
+        return _kept(name, slot * self.threads).data_ptr(), slot
 
 
-def _multiply(tiles: torch.Tensor, filters: torch.Tensor, out: torch.Tensor) -> None:
-    """``out`` (216, T, C') = ``tiles`` (216, T, C) · ``filters`` (216, panels, C, 16)."""
-    _run("multiply", (tiles.data_ptr(), filters.data_ptr(), out.data_ptr(), *tiles.shape[1:], out.shape[2]), 0)
+def _kept(name: str, length: int) -> torch.Tensor:
+    """Memory of this Python thread under a name, at least so many bytes, on a line of the cache."""
+    memory = getattr(_memory, name, None)
+    if memory is None or memory.numel() < length:
+        memory = torch.empty(length + LINE, dtype=torch.uint8)
+        memory = memory[-memory.data_ptr() % LINE :]
+        setattr(_memory, name, memory)
+    return memory
 
 
-def _correlate(before: torch.Tensor, after: torch.Tensor, total: torch.Tensor) -> None:
-    """``total`` (216, C, C') += ``before`` (216, T, C), transposed, · ``after`` (216, T, C')."""
-    sizes = (*before.shape[1:], after.shape[2])
-    _run("correlate", (before.data_ptr(), after.data_ptr(), total.data_ptr(), *sizes), 0)
-
-
-def _run(task: str, values: tuple[int, ...], start: int) -> None:
-    """A task of `networks.winograd_tiles`, its pieces shared out from number ``start`` on."""
-    share_out(getattr(kernels(), task).address, values, start)
-
-
-def _blocks(source: torch.Tensor, target: torch.Tensor) -> list[_Block]:
-    """The tiles of ``target`` (B, D, H, W, C') in blocks that take `BLOCK_BYTES` in both domains."""
-    counts = tuple(-(-length // TILE) for length in target.shape[1:4])
-    rows = target.shape[0] * counts[0] * counts[1]
-    row_bytes = 4 * PLACES * counts[2] * (_in_eights(source.shape[-1]) + _in_eights(target.shape[-1]))
-    pieces = -(-rows // max(1, BLOCK_BYTES // row_bytes))
-    edges = [rows * piece // pieces for piece in range(pieces + 1)]
-    return [_Block(counts, a, b) for a, b in itertools.pairwise(edges)]
+def _run(task: str, values: tuple[int, ...]) -> None:
+    """A task of `networks.winograd_kernels`, its pieces shared out."""
+    share_out(getattr(kernels(), task).address, values)

@@ -53,12 +53,14 @@ def test_values_and_gradients_are_those_of_the_sum_over_the_taps(batch, channels
     assert_like_the_plain_sum(x, weight, padding)
 
 
-def test_the_result_does_not_depend_on_the_blocks(monkeypatch) -> None:
+def test_the_result_does_not_depend_on_the_groups(monkeypatch) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(2, 16, 13, 9, 18), torch.randn(24, 16, 3, 3, 3)
     direction = torch.randn(2, 24, 13, 9, 18)
     whole = gradients(lambda a, b: winograd.conv3d(a, b, 1), x, weight, direction)
-    monkeypatch.setattr(winograd, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(winograd, "NEAR_BYTES", 1)
+    monkeypatch.setattr(winograd, "NEAR_BYTES_OF_SUMS", 1)
+    monkeypatch.setattr(winograd, "MOST_BYTES_OF_SUMS", 1)
     pieces = gradients(lambda a, b: winograd.conv3d(a, b, 1), x, weight, direction)
     assert torch.equal(whole[0], pieces[0])
     assert torch.equal(whole[1], pieces[1])

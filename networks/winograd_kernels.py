@@ -1,0 +1,293 @@
+"""The compiled jobs of `networks.winograd`: filters into the domain, the convolution, and the filters' gradient.
+
+A thread takes a few tiles of all channels into Winograd's domain, multiplies them there and brings them back before it
+takes the next ones: they never leave its second-level cache. Compiled by Numba when first used and cached on disk;
+importing this module without Numba raises ImportError.
+
+Every job is an array of int64 whose last place is the address of the next piece of work (`compiled.share_out`).
+Volumes are float32 and dense, (B, D, H, W, C). In the domain the channels are rounded up to eights (``in_eights``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cfunc, njit, types
+
+from compiled import counter, source_stamp
+from compiled.counter import take_next
+from networks import toom_cook, winograd_tiles, winograd_vectors
+from networks.toom_cook import FILTER
+from networks.winograd_tiles import analyse, make_room, spread, store, synthesise
+from networks.winograd_vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, linear_map, product
+
+PLACES, TILE, PANEL = 216, 4, 16
+_PANEL_BYTES = 4 * PANEL
+_LINE = 64
+_FEW = 6  # tiles in one register block of a product
+
+_carry, _carry_back = linear_map(FILTER), linear_map(FILTER.T)
+_product_16, _product_8 = product(_FEW, 2), product(_FEW, 1)
+_added_6x16, _added_6x8 = product(6, 2, add=True), product(6, 1, add=True)
+_added_4x16, _added_4x8 = product(4, 2, add=True), product(4, 1, add=True)
+
+
+@njit(nogil=True, error_model="numpy")
+def _odd(size: int) -> int:
+    """So many bytes in an odd number of lines of the cache: the 216 places of a tile spread over all its sets."""
+    return (-(-size // _LINE) | 1) * _LINE
+
+
+@njit(nogil=True, error_model="numpy")
+def _corner(number: int, counts: Any) -> Any:
+    """Sample and first voxel of a tile of the output."""
+    z, y, x = counts
+    return number // (z * y * x), (number // (y * x) % z * TILE, number // x % y * TILE, number % x * TILE)
+
+
+@njit(nogil=True, error_model="numpy")
+def _pitches(sizes: Any, channels: int) -> Any:
+    """Bytes from one voxel, line, plane and sample to the next."""
+    voxel = 4 * channels
+    return voxel, voxel * sizes[2], voxel * sizes[2] * sizes[1], voxel * sizes[2] * sizes[1] * sizes[0]
+
+
+@njit(nogil=True, error_model="numpy")
+def _extent(job: Any, extents: int, sample: int, sizes: Any) -> Any:
+    """What of a sample lies inside: all of it, or the three sizes that stand in the job from place 23 on."""
+    if extents == 0:
+        return sizes[0], sizes[1], sizes[2]
+    first = 23 + 3 * sample
+    return job[first], job[first + 1], job[first + 2]
+
+
+@njit(nogil=True, error_model="numpy")
+def _products(a: int, b: int, c: int, tiles: int, channels: int, columns: int) -> None:
+    """c (tiles in sixes, 16) = a (tiles, channels) · b (channels, 16), of which so many columns count."""
+    for m in range(0, tiles, _FEW):
+        left, out = a + 4 * m * channels, c + m * _PANEL_BYTES
+        if columns > LANES:
+            _product_16(left, 4 * channels, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+        else:
+            _product_8(left, 4 * channels, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+
+
+_JOB = types.void(types.CPointer(types.int64))
+_STAMP = source_stamp(counter, toom_cook, winograd_tiles, winograd_vectors)
+
+
+@njit(nogil=True, error_model="numpy")
+def _convolve(job: Any) -> None:
+    source, target, filters, norm, bias, other = job[0], job[1], job[2], job[3], job[4], job[5]
+    sizes, channels, shape, columns = (job[6], job[7], job[8]), job[9], (job[10], job[11], job[12]), job[13]
+    other_first, other_channels, padding, total, group = job[14], job[15], job[16], job[17], job[18]
+    scratch, slot_bytes, slots, extents = job[19], job[20], job[21], job[22]
+    following = job[23 + extents]
+    deep = -(-channels // LANES) * LANES
+    counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
+    pitches, pitches_out = _pitches(sizes, channels), _pitches(shape, columns)
+    pitches_other = _pitches(shape, other_channels)
+    samples = total // (counts[0] * counts[1] * counts[2])
+    end = source + samples * pitches[3]
+    plane, plane_out = _odd(4 * group * deep), _odd(group * _PANEL_BYTES)
+    before = scratch + take_next(slots) * slot_bytes
+    after = before + PLACES * plane
+    buffers = make_room(channels)
+    room = buffers.ctypes.data
+    while True:
+        start = take_next(following) * group
+        if start >= total:
+            return
+        tiles = min(group, total - start)
+        for tile in range(tiles):
+            sample, (z, y, x) = _corner(start + tile, counts)
+            corner, extent = (z - padding, y - padding, x - padding), _extent(job, extents, sample, sizes)
+            for c in range(0, channels, LANES):
+                normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
+                analyse(
+                    source + sample * pitches[3] + 4 * c, end, corner, extent, pitches, min(LANES, channels - c), room,
+                    normed, before + 4 * (tile * deep + c), plane,
+                )
+        for first in range(0, columns, PANEL):
+            panel = filters + first // PANEL * PLACES * deep * _PANEL_BYTES
+            for place in range(PLACES):
+                _products(
+                    before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out, tiles, deep,
+                    columns - first,
+                )
+            for tile in range(tiles):
+                sample, corner = _corner(start + tile, counts)
+                extent = _extent(job, extents, sample, shape)
+                for c in range(first, min(first + PANEL, columns), LANES):
+                    pair = bias + c // LANES * 2 * BYTES if bias != 0 else 0
+                    synthesise(after + tile * _PANEL_BYTES + 4 * (c - first), plane_out, room, pair)
+                    beside = 0
+                    if other_first <= c < other_first + other_channels:
+                        beside = other + sample * pitches_other[3] + 4 * (c - other_first)
+                    store(
+                        target + sample * pitches_out[3] + 4 * c, corner, shape, extent, pitches_out,
+                        min(LANES, columns - c), room, beside, pitches_other,
+                    )
+
+
+@cfunc(_JOB, cache=True, error_model="numpy")
+def convolve(job: Any) -> None:
+    """Tiles of the output, a group at a time."""
+    _ = _STAMP
+    _convolve(job)
+
+
+@njit(nogil=True, error_model="numpy")
+def _added_products(a: int, b: int, c: int, tiles: int, rows: int, columns: int) -> None:
+    """c (rows, columns) += aᵀ b for a (tiles, rows) and b (tiles, columns), rows and columns multiples of 8."""
+    ra, rb = 4 * rows, 4 * columns
+    for n in range(0, columns, PANEL):
+        m = 0
+        while m < rows:
+            left, right, out = a + 4 * m, b + 4 * n, c + m * rb + 4 * n
+            six = rows - m != 4 and rows - m != 8  # a multiple of 8 is a sum of sixes and at most two fours
+            if six and n + PANEL <= columns:
+                _added_6x16(left, 4, ra, right, rb, out, rb, tiles)
+            elif six:
+                _added_6x8(left, 4, ra, right, rb, out, rb, tiles)
+            elif n + PANEL <= columns:
+                _added_4x16(left, 4, ra, right, rb, out, rb, tiles)
+            else:
+                _added_4x8(left, 4, ra, right, rb, out, rb, tiles)
+            m += 6 if six else 4
+
+
+@njit(nogil=True, error_model="numpy")
+def _correlate(job: Any) -> None:
+    source, gradient, sums, norm = job[0], job[1], job[2], job[3]
+    sizes, channels, shape, columns = (job[4], job[5], job[6]), job[7], (job[8], job[9], job[10]), job[11]
+    padding, total, group, scratch, slot_bytes, slots = job[12], job[13], job[14], job[15], job[16], job[17]
+    deep, wide = -(-channels // LANES) * LANES, -(-columns // LANES) * LANES
+    counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
+    pitches, pitches_out = _pitches(sizes, channels), _pitches(shape, columns)
+    samples = total // (counts[0] * counts[1] * counts[2])
+    end, end_out = source + samples * pitches[3], gradient + samples * pitches_out[3]
+    plane, plane_out = _odd(4 * group * deep), _odd(4 * group * wide)
+    buffers, buffers_out = make_room(channels), make_room(columns)
+    room, room_out = buffers.ctypes.data, buffers_out.ctypes.data
+    while True:
+        slot = take_next(job[18])
+        if slot >= slots:
+            return
+        before = scratch + slot * slot_bytes
+        after = before + PLACES * plane
+        own = sums + slot * PLACES * deep * wide * 4
+        for start in range(slot * group, total, slots * group):
+            tiles = min(group, total - start)
+            for tile in range(tiles):
+                sample, (z, y, x) = _corner(start + tile, counts)
+                corner = (z - padding, y - padding, x - padding)
+                for c in range(0, channels, LANES):
+                    normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
+                    analyse(
+                        source + sample * pitches[3] + 4 * c, end, corner, sizes, pitches, min(LANES, channels - c),
+                        room, normed, before + 4 * (tile * deep + c), plane,
+                    )
+                corner = (z, y, x)
+                for c in range(0, columns, LANES):
+                    spread(
+                        gradient + sample * pitches_out[3] + 4 * c, end_out, corner, shape, pitches_out,
+                        min(LANES, columns - c), room_out, after + 4 * (tile * wide + c), plane_out,
+                    )
+            for place in range(PLACES):
+                a, b = before + place * plane, after + place * plane_out
+                _added_products(a, b, own + place * deep * wide * 4, tiles, deep, wide)
+
+
+@cfunc(_JOB, cache=True, error_model="numpy")
+def correlate(job: Any) -> None:
+    """Sums (slots, 216, C, C') += tiles of a volume, transposed, times tiles of a gradient.
+
+    Slot s takes the groups s, s + slots, … in this order, so the sums do not depend on the threads' pace.
+    """
+    _ = _STAMP
+    _correlate(job)
+
+
+@njit(nogil=True, error_model="numpy")
+def _carry_filters(job: Any) -> None:
+    weight, filters, columns, channels = job[0], job[1], job[2], job[3]
+    pitches = (job[4], job[5], job[6], job[7], job[8])
+    deep, panels = -(-channels // LANES) * LANES, -(-columns // PANEL)
+    buffers = np.zeros((27 + 216 + 216) * PANEL, np.float32)
+    taps = buffers.ctypes.data
+    a = taps + 27 * _PANEL_BYTES
+    b = a + 216 * _PANEL_BYTES
+    while True:
+        piece = take_next(job[9])
+        if piece >= panels * deep:
+            return
+        panel, c = piece // deep, piece % deep
+        buffers[: 27 * PANEL] = 0
+        for lane in range(min(PANEL, columns - panel * PANEL) if c < channels else 0):
+            first = weight + (panel * PANEL + lane) * pitches[0] + c * pitches[1]
+            for tap in range(27):
+                place = first + tap // 9 * pitches[2] + tap // 3 % 3 * pitches[3] + tap % 3 * pitches[4]
+                copy_float(place, taps + tap * _PANEL_BYTES + 4 * lane, 0)
+        out = filters + (panel * PLACES * deep + c) * _PANEL_BYTES
+        for half in (0, BYTES):
+            for row in range(9):
+                _carry(taps + half + row * 3 * _PANEL_BYTES, _PANEL_BYTES, a + row * 6 * BYTES, BYTES)
+            for z in range(3):
+                for x in range(6):
+                    _carry(a + (z * 18 + x) * BYTES, 6 * BYTES, b + (z * 36 + x) * BYTES, 6 * BYTES)
+            pitch = deep * _PANEL_BYTES
+            for k in range(36):
+                _carry(b + k * BYTES, 36 * BYTES, out + half + k * pitch, 36 * pitch)
+
+
+@cfunc(_JOB, cache=True, error_model="numpy")
+def carry_filters(job: Any) -> None:
+    """Weights (C', C, 3, 3, 3) with any strides to filters (panels, 216, C in eights, 16), an input channel a piece.
+
+    The job: addresses of both, C', C, the five strides in bytes.
+    """
+    _ = _STAMP
+    _carry_filters(job)
+
+
+@njit(nogil=True, error_model="numpy")
+def _carry_gradient(job: Any) -> None:
+    sums, weight, slots, channels, columns = job[0], job[1], job[2], job[3], job[4]
+    deep, wide = -(-channels // LANES) * LANES, -(-columns // LANES) * LANES
+    pitch = deep * wide * 4
+    buffers = np.zeros(2 * 216 * LANES, np.float32)
+    a = buffers.ctypes.data
+    b = a + 216 * BYTES
+    while True:
+        piece = take_next(job[5])
+        if piece >= channels * (wide // LANES):
+            return
+        c, first = piece // (wide // LANES), piece % (wide // LANES) * LANES
+        for place in range(PLACES):
+            source = sums + place * pitch + (c * wide + first) * 4
+            copy_vector(source, a + place * BYTES, 0)
+            for slot in range(1, slots):
+                add_vectors(source + slot * PLACES * pitch, a + place * BYTES, a + place * BYTES)
+        for row in range(36):
+            _carry_back(a + row * 6 * BYTES, BYTES, b + row * 3 * BYTES, BYTES)
+        for z in range(6):
+            for x in range(3):
+                _carry_back(b + (z * 18 + x) * BYTES, 3 * BYTES, a + (z * 9 + x) * BYTES, 3 * BYTES)
+        for k in range(9):
+            _carry_back(a + k * BYTES, 9 * BYTES, b + k * BYTES, 9 * BYTES)
+        for lane in range(min(LANES, columns - first)):
+            out = weight + ((first + lane) * channels + c) * 27 * 4
+            for tap in range(27):
+                copy_float(b + tap * BYTES + 4 * lane, out + 4 * tap, 0)
+
+
+@cfunc(_JOB, cache=True, error_model="numpy")
+def carry_gradient(job: Any) -> None:
+    """Sums (slots, 216, C in eights, C' in eights), added up, to a weight's gradient (C', C, 3, 3, 3).
+
+    The job: addresses of both, slots, C, C'. A piece is one input channel and eight output channels.
+    """
+    _ = _STAMP
+    _carry_gradient(job)
