@@ -106,7 +106,7 @@ def _convolve(job: Any) -> None:
             for c in range(0, channels, LANES):
                 normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
                 analyse(
-                    source + sample * pitches[3] + 4 * c, end, corner, extent, pitches, min(LANES, channels - c), room,
+                    source + sample * pitches[3], end, corner, extent, pitches, c, min(LANES, channels - c), room,
                     normed, before + 4 * (tile * deep + c), plane,
                 )
         for first in range(0, columns, PANEL):
@@ -186,8 +186,8 @@ def _correlate(job: Any) -> None:
                 for c in range(0, channels, LANES):
                     normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
                     analyse(
-                        source + sample * pitches[3] + 4 * c, end, corner, sizes, pitches, min(LANES, channels - c),
-                        room, normed, before + 4 * (tile * deep + c), plane,
+                        source + sample * pitches[3], end, corner, sizes, pitches, c, min(LANES, channels - c), room,
+                        normed, before + 4 * (tile * deep + c), plane,
                     )
                 corner = (z, y, x)
                 for c in range(0, columns, LANES):

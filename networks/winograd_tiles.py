@@ -26,6 +26,7 @@ from networks.winograd_vectors import (
     copy_masked,
     copy_vector,
     linear_map,
+    prefetch,
 )
 
 _analyse, _analyse_normed = linear_map(ANALYSIS), linear_map(ANALYSIS, normed=True)
@@ -63,9 +64,22 @@ def _load_line(source: int, pitch: int, room: int, first: int, last: int, lanes:
 
 @njit(nogil=True, error_model="numpy")
 def analyse(
-    volume: int, end: int, corner: Any, extent: Any, pitches: Any, lanes: int, room: int, norm: int, out: int, plane: int
+    volume: int,
+    end: int,
+    corner: Any,
+    extent: Any,
+    pitches: Any,
+    channel: int,
+    lanes: int,
+    room: int,
+    norm: int,
+    out: int,
+    plane: int,
 ) -> None:
     """ANALYSIS along each axis of the 6³ places from ``corner`` on to ``out``, ``plane`` bytes apart.
+
+    Eight channels from ``channel`` on; meanwhile their share of the next tile's voxels, all channels of four, is asked
+    for.
 
     ``norm`` is 0 or the address of scale, shift and slope: what lies inside enters normed and activated.
     """
@@ -80,6 +94,9 @@ def analyse(
             continue
         line = volume + z * pitches[2] + y * pitches[1] + corner[2] * pitches[0]
         pitch = pitches[0]
+        prefetch(line + 6 * pitch + 16 * channel)
+        prefetch(line + 6 * pitch + 16 * channel + 64)
+        line += 4 * channel
         whole = first == 0 and last == 6 and lanes == LANES
         if not whole:
             _load_line(line, pitch, room, first, last, lanes, end)

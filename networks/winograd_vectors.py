@@ -186,6 +186,20 @@ add_floats = _moved(_float_sum)
 add_bias = _moved(_biased)
 
 
+@intrinsic
+def prefetch(context: Any, address: Any) -> Any:
+    """Ask for the line of the cache at an address, which may lie anywhere, before it is read."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type] + [_INTEGER] * 3)
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+        builder.call(function, [pointer, _INTEGER(0), _INTEGER(3), _INTEGER(1)])
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS), generate
+
+
 def product(rows: int, vectors: int, *, add: bool = False) -> Any:
     """A function (a, a row, a step, b, b step, c, c row, depth): c = Σ a b, or with ``add`` c += Σ a b.
 
