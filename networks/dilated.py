@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from networks.blocks import CONVOLUTION, make_activation
 from networks.convolution import conv3d
+from networks.fused import Spare, norm_of, residual_block
 from networks.lattice import Padding, zero_outside_
 from networks.norms import SampleNorm, make_norm, masked_batch_norm, zero_outside
 
@@ -119,8 +120,17 @@ class DilatedBlock(nn.Module):
         self.before = (channels - channels_in) // 2
         self.after = channels - channels_in - self.before
 
-    def forward(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """(B', channels_in, *spatial) to (B', channels, *spatial)."""
+    def forward(
+        self, x: torch.Tensor, layout: Layout, spare: Spare | None = None, name: str = "block"
+    ) -> torch.Tensor:
+        """(B', channels_in, *spatial) to (B', channels, *spatial).
+
+        In evaluation, with ``spare``, ``x`` may be overwritten and the result may lie in the spare memory of ``name``.
+        """
+        if spare is not None:
+            y = self._fused(x, layout, spare, name)
+            if y is not None:
+                return y
         y = self.norm2.after(self.conv1, self.norm1(x, layout), layout)
         y = clear(convolve(self.conv2, y, layout), layout)
         if self.before + self.after == 0:
@@ -130,6 +140,17 @@ class DilatedBlock(nn.Module):
         else:
             y.narrow(1, self.before, x.shape[1]).add_(x)
         return y
+
+
+    def _fused(self, x: torch.Tensor, layout: Layout, spare: Spare, name: str) -> torch.Tensor | None:
+        """The block with norms and activations done on the way into the convolutions, where that pays."""
+        dilated = isinstance(self.conv1, nn.Conv3d) and self.conv1.dilation != (1, 1, 1) and not layout.on_lattices
+        if self.training or torch.is_grad_enabled() or dilated or x.ndim != 5:
+            return None
+        norms = norm_of(self.norm1.norm, self.norm1.activation), norm_of(self.norm2.norm, self.norm2.activation)
+        weights = self.conv1.get_parameter("weight"), self.conv2.get_parameter("weight")
+        extents = None if layout.padding is None else layout.padding.extents
+        return residual_block(x, norms, weights, extents, spare, name)
 
 
 def same_convolution(spatial_dims: int, channels_in: int, channels: int, size: int, dilation: int = 1) -> nn.Module:

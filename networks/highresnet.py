@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from networks.blocks import CONVOLUTION, check_choice, check_input, check_options, initialise
 from networks.dilated import ConvNorm, DilatedBlock, Layout
+from networks.fused import Spare
 from networks.geometry import Geometry
-from networks.lattice import Padding, from_lattices, pad_to_multiple, to_lattices
+from networks.lattice import Padding, from_lattices, pad_to_multiple, some_lattices, to_lattices
 from networks.norms import BATCH_NORM
 from networks.recompute import recomputed
 
@@ -113,17 +115,17 @@ class HighResNet(nn.Module):
         check_input(x, self.in_channels, self.geometry)
         if not self._runs_on_lattices(x):
             return self._head(self.extract_features(x), Layout(x.shape[0]))
-        size, layout = x.shape[2:], Layout(x.shape[0])
-        x = self._stage(0, self.stem(x, layout), layout)
+        layout = Layout(x.shape[0])
+        at_once = self._at_once(x)
+        x = self._stage(0, self.stem(x, layout), layout, None if at_once else Spare())
         layout = Layout(x.shape[0], padding=Padding.of(x, PERIOD)).dealt(2)
-        x = to_lattices(pad_to_multiple(x, PERIOD), 2)
-        if self._at_once(x):
-            logits = from_lattices(self._dilated_stages(x, layout), (2, 2))
-        else:
-            logits = self._in_pieces(x, layout)
-        for axis, length in enumerate(size, start=2):
-            logits = logits.narrow(axis, 0, length)
-        return logits
+        if not at_once:
+            return self._in_pieces(x, layout)
+        size = x.shape[2:]
+        x = self._stage(1, to_lattices(pad_to_multiple(x, PERIOD), 2), layout)
+        layout = layout.dealt(2)
+        logits = from_lattices(self._head(self._stage(2, to_lattices(x, 2), layout), layout), (2, 2))
+        return logits[(..., *(slice(length) for length in size))]
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """The residual stream after the last block, (B, 4 · width, *spatial), in the order of the scan."""
@@ -134,45 +136,33 @@ class HighResNet(nn.Module):
             x = self._stage(index, x, layout)
         return x
 
-    def _dilated_stages(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """From the sub-lattices of dilation 2 to logits on those of dilation 4."""
-        x = to_lattices(self._stage(1, x, layout), 2)
-        layout = layout.dealt(2)
-        return self._head(self._stage(2, x, layout), layout)
-
     def _at_once(self, x: torch.Tensor) -> bool:
         """Whether all sub-lattices go through together: always where statistics or gradients need them all."""
         return self.training or torch.is_grad_enabled() or not self._plain or x[:, 0].numel() <= PIECE_VOXELS
 
     def _in_pieces(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """Logits in the order of the (padded) scan, a few sub-lattices of dilation 2 at a time.
+        """Logits for what comes from the undilated stage, a few sub-lattices at a time.
 
         Sub-lattices never meet, so the whole scan costs the memory of the undilated stage and of one piece.
         """
-        count, dims = x.shape[0], x.ndim - 2
-        offsets = list(itertools.product((0, 1), repeat=dims))
-        rows = max(1, PIECE_VOXELS // x[0, 0].numel())
-        logits: torch.Tensor | None = None
-        for start in range(0, count, rows):
-            stop = min(start + rows, count)
-            piece = from_lattices(self._dilated_stages(x[start:stop], layout.rows(start, stop)), (2,))
-            if logits is None:
-                full = [2 * length for length in piece.shape[2:]]
-                logits = piece.new_empty((count // 2**dims, piece.shape[1], *full))
-            for row in range(start, stop):
-                sample, remainder = divmod(row, 2**dims)
-                places = tuple(slice(offset, None, 2) for offset in offsets[remainder])
-                logits[(sample, slice(None), *places)] = piece[row - start]
-        assert logits is not None
-        return logits
 
-    def _stage(self, index: int, x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """The three blocks of one dilation."""
+        spare = Spare()
+
+        def coarse(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+            return self._head(self._stage(2, x, layout, spare), layout)
+
+        def fine(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+            return _by_lattices(coarse, self._stage(1, x, layout, spare), layout.dealt(2), 2)
+
+        return _by_lattices(fine, x, layout, PERIOD)
+
+    def _stage(self, index: int, x: torch.Tensor, layout: Layout, spare: Spare | None = None) -> torch.Tensor:
+        """The three blocks of one dilation; with ``spare`` memory ``x`` may be overwritten."""
         recompute = self.checkpointing and self.training and torch.is_grad_enabled()
         blocks = self.stages[index]
         assert isinstance(blocks, nn.ModuleList)
         for block in blocks:
-            x = recomputed(block, x, layout) if recompute else block(x, layout)
+            x = recomputed(block, x, layout) if recompute else block(x, layout, spare, f"stage {index}")
         return x
 
     def _head(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -203,3 +193,35 @@ class HighResNet(nn.Module):
         # Statistics that leave the padding out exist for the plain batch norm alone.
         padded = math.prod(length + (-length) % PERIOD for length in size)
         return self.sub_lattices and self._plain and padded <= 1.5 * math.prod(size)
+
+
+def _by_lattices(
+    function: Callable[[torch.Tensor, Layout], torch.Tensor], x: torch.Tensor, layout: Layout, multiple: int
+) -> torch.Tensor:
+    """``function`` of the sub-lattices of dilation 2 of ``x``, a few at a time, put together again.
+
+    Args:
+        function: of (some sub-lattices, their layout), (B', C, *spatial) to (B', C', *spatial).
+        x: (B, C, *spatial).
+        layout: of all sub-lattices of ``x``, padded to ``multiple``.
+        multiple: what the sizes are padded to, in ``x``.
+
+    Returns:
+        (B, C', *spatial).
+    """
+    batch, dims = x.shape[0], x.ndim - 2
+    offsets = list(itertools.product((0, 1), repeat=dims))
+    voxels = math.prod(-(-length // multiple) * multiple // 2 for length in x.shape[2:])
+    rows = max(1, PIECE_VOXELS // voxels)
+    result: torch.Tensor | None = None
+    for start in range(0, batch * len(offsets), rows):
+        some = range(start, min(start + rows, batch * len(offsets)))
+        piece = function(some_lattices(x, 2, some, multiple), layout.rows(some.start, some.stop))
+        if result is None:
+            result = piece.new_empty((batch, piece.shape[1], *x.shape[2:]))
+        for row, values in zip(some, piece, strict=True):
+            sample, remainder = divmod(row, len(offsets))
+            places = result[(sample, slice(None), *(slice(offset, None, 2) for offset in offsets[remainder]))]
+            places.copy_(values[(slice(None), *(slice(length) for length in places.shape[1:]))])
+    assert result is not None
+    return result

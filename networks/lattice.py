@@ -13,6 +13,7 @@ sub-lattices of one sample stay next to each other in the batch axis, so that
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,36 @@ def to_lattices(x: torch.Tensor, factor: int) -> torch.Tensor:
     first = x.reshape(batch, channels, *split)
     order = (0, *(r + 1 for r in remainders), 1, *(q + 1 for q in quotients))
     return first.permute(order).reshape(count, channels, *small).contiguous()
+
+
+def some_lattices(x: torch.Tensor, factor: int, rows: range, multiple: int) -> torch.Tensor:
+    """Some rows of ``to_lattices(pad_to_multiple(x, multiple), factor)``, without the rest.
+
+    Args:
+        x: (B, C, *spatial).
+        factor: the dilation that disappears.
+        rows: a range of the B · ``factor``^n rows.
+        multiple: a multiple of ``factor``.
+
+    >>> x = torch.arange(10.0).reshape(1, 1, 2, 5)
+    >>> some_lattices(x, 2, range(1, 2), 2).tolist()
+    [[[[1.0, 3.0, 0.0]]]]
+    """
+    dims = x.ndim - 2
+    size = [-(-length // multiple) * multiple // factor for length in x.shape[2:]]
+    last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims) if is_channels_last(x) else None
+    shape = (len(rows), x.shape[1], *size)
+    result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last or torch.contiguous_format)
+    offsets = list(itertools.product(range(factor), repeat=dims))
+    for place, row in enumerate(rows):
+        sample, remainder = divmod(row, len(offsets))
+        part = x[(sample, slice(None), *(slice(offset, None, factor) for offset in offsets[remainder]))]
+        target = result[place]
+        for axis, length in enumerate(part.shape[1:], start=1):
+            target.narrow(axis, length, target.shape[axis] - length).zero_()
+            target = target.narrow(axis, 0, length)
+        target.copy_(part)
+    return result
 
 
 def from_lattices(x: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
@@ -114,11 +145,13 @@ class Padding:
         mask: (B', 1, *spatial), 1 inside the volumes and 0 outside.
         reach: for each axis, how many of the last places can lie outside.
         inside: the number of voxels inside, all samples together.
+        extents: (B', n), for each sample and axis how many of the first places lie inside.
     """
 
     mask: torch.Tensor
     reach: tuple[int, ...]
     inside: int
+    extents: torch.Tensor
 
     @classmethod
     def of(cls, x: torch.Tensor, multiple: int) -> Padding | None:
@@ -131,15 +164,22 @@ class Padding:
         if not any(reach):
             return None
         mask = torch.ones((x.shape[0], 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
-        return cls(pad_to_multiple(mask, multiple), reach, mask.numel())
+        extents = torch.tensor(x.shape[2:]).expand(x.shape[0], -1)
+        return cls(pad_to_multiple(mask, multiple), reach, mask.numel(), extents)
 
     def dealt(self, factor: int) -> Padding:
         """The padding after `to_lattices` with ``factor``."""
-        return replace(self, mask=to_lattices(self.mask, factor), reach=tuple(-(-n // factor) for n in self.reach))
+        offsets = torch.cartesian_prod(*[torch.arange(factor)] * len(self.reach)).view(1, -1, len(self.reach))
+        return replace(
+            self,
+            mask=to_lattices(self.mask, factor),
+            reach=tuple(-(-n // factor) for n in self.reach),
+            extents=((self.extents[:, None] - offsets + factor - 1) // factor).flatten(0, 1),
+        )
 
     def rows(self, start: int, stop: int) -> Padding:
         """The padding of some sub-lattices (``inside`` still counts all)."""
-        return replace(self, mask=self.mask[start:stop])
+        return replace(self, mask=self.mask[start:stop], extents=self.extents[start:stop])
 
 
 def zero_outside_(x: torch.Tensor, padding: Padding) -> torch.Tensor:
