@@ -20,7 +20,7 @@ from compiled.counter import take_next
 from networks import toom_cook, winograd_tiles, winograd_vectors
 from networks.toom_cook import FILTER
 from networks.winograd_tiles import analyse, make_room, spread, store, synthesise
-from networks.winograd_vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, linear_map, product
+from networks.winograd_vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, linear_map, prefetch, prefetch_to_write, product
 
 PLACES, TILE, PANEL = 216, 4, 16
 _PANEL_BYTES = 4 * PANEL
@@ -95,6 +95,7 @@ def _convolve(job: Any) -> None:
     after = before + PLACES * plane
     buffers = make_room(channels)
     room = buffers.ctypes.data
+    blocks = np.zeros(group, np.int64)
     while True:
         start = take_next(following) * group
         if start >= total:
@@ -102,6 +103,7 @@ def _convolve(job: Any) -> None:
         tiles = min(group, total - start)
         for tile in range(tiles):
             sample, (z, y, x) = _corner(start + tile, counts)
+            blocks[tile] = sample * pitches_out[3] + z * pitches_out[2] + y * pitches_out[1] + x * pitches_out[0]
             corner, extent = (z - padding, y - padding, x - padding), _extent(job, extents, sample, sizes)
             for c in range(0, channels, LANES):
                 normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
@@ -109,9 +111,16 @@ def _convolve(job: Any) -> None:
                     source + sample * pitches[3], end, corner, extent, pitches, c, min(LANES, channels - c), room,
                     normed, before + 4 * (tile * deep + c), plane,
                 )
+        # While the products are formed, the lines of the cache that take a panel's 4³ voxels a tile are asked for.
+        lines = tiles * TILE**3
         for first in range(0, columns, PANEL):
             panel = filters + first // PANEL * PLACES * deep * _PANEL_BYTES
             for place in range(PLACES):
+                for line in range(place * lines // PLACES, (place + 1) * lines // PLACES):
+                    offset = line // 4 % 4 * pitches_out[1] + line // 16 % 4 * pitches_out[2] + line % 4 * pitches_out[0]
+                    prefetch_to_write(target + blocks[line // 64] + offset + 4 * first)
+                    if pitches_other == pitches_out:
+                        prefetch(other + blocks[line // 64] + offset + 4 * first)
                 _products(
                     before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out, tiles, deep,
                     columns - first,

@@ -186,18 +186,24 @@ add_floats = _moved(_float_sum)
 add_bias = _moved(_biased)
 
 
-@intrinsic
-def prefetch(context: Any, address: Any) -> Any:
-    """Ask for the line of the cache at an address, which may lie anywhere, before it is read."""
+def _prefetch(write: int) -> Any:
+    """A function (address) that asks for the line of the cache at an address, which may lie anywhere, ahead of time."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type] + [_INTEGER] * 3)
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-        builder.call(function, [pointer, _INTEGER(0), _INTEGER(3), _INTEGER(1)])
-        return context.get_dummy_value()
+    @intrinsic
+    def ask(context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type] + [_INTEGER] * 3)
+            function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+            builder.call(function, [pointer, _INTEGER(write), _INTEGER(2), _INTEGER(1)])
+            return context.get_dummy_value()
 
-    return types.void(_ADDRESS), generate
+        return types.void(_ADDRESS), generate
+
+    return ask
+
+
+prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 def product(rows: int, vectors: int, *, add: bool = False) -> Any:
