@@ -42,6 +42,7 @@ def conv3d(
     bias: torch.Tensor | None = None,
     padding: tuple[int, int, int] = (0, 0, 0),
     dilation: tuple[int, int, int] = (1, 1, 1),
+    slope: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`torch.nn.functional.conv3d` with stride 1, by Winograd's algorithm or in two slabs where that is faster.
 
@@ -51,6 +52,7 @@ def conv3d(
         bias: (C',).
         padding: zeros at both faces, for each axis.
         dilation: for each axis.
+        slope: (C',), of a PReLU that follows; without gradients it costs no pass over the memory of its own.
 
     Returns:
         (B, C', D', H', W'), D' = D + 2·padding − (k − 1)·dilation.
@@ -60,8 +62,25 @@ def conv3d(
     True
     """
     if dilation == (1, 1, 1) and winograd.pays(x, weight, padding):
+        if not torch.is_grad_enabled() and not (bias is None and slope is None):
+            zero, one = torch.zeros(weight.shape[0]), torch.ones(weight.shape[0])
+            after = torch.stack([zero if bias is None else bias, one if slope is None else slope])
+            return winograd.convolve(x, weight, padding[0], winograd.Around(bias=after))
         y = winograd.conv3d(x, weight, padding[0])
-        return y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
+        y = y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
+        return y if slope is None else F.prelu(y, slope)
+    y = _plain(x, weight, bias, padding, dilation)
+    return y if slope is None else F.prelu(y, slope)
+
+
+def _plain(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    padding: tuple[int, int, int],
+    dilation: tuple[int, int, int],
+) -> torch.Tensor:
+    """`conv3d` by PyTorch's convolution, in two slabs where that is faster."""
     reach = (weight.shape[2] - 1) * dilation[0]
     length = x.shape[2] + 2 * padding[0] - reach
     if length < 2 or not is_slow_alone(x, weight):

@@ -49,8 +49,9 @@ class _Unit(nn.Module):
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight = self.conv.weight * scale.view(-1, *(1,) * (x.ndim - 1))
         bias = norm.bias - norm.running_mean * scale
-        folded = F.conv2d(x, weight, bias) if x.ndim == 4 else conv3d(x, weight, bias)
-        return self.activation(folded)
+        if x.ndim == 4:
+            return self.activation(F.conv2d(x, weight, bias))
+        return conv3d(x, weight, bias, slope=self.activation.get_parameter("weight"))
 
 
 class _Path(nn.Module):
