@@ -224,10 +224,11 @@ class DeepMedic(nn.Module):
     def peak_channels(self) -> int:
         """Channels of the input's size that a pass in evaluation holds at once, at most.
 
-        The full path decides: the input of two layers ago, of this one, and what comes of it before and after PReLU.
-        Smaller tiles hold less, since the path sees only the middle of their input.
+        The full path decides: a layer's input, what comes of it before and after PReLU, and with residuals the input of
+        two layers ago. Smaller tiles hold less, since the path sees only the middle of their input, and so does the CPU
+        in float32, where PReLU is part of the convolution.
         """
-        return 4 * self._widest + self.in_channels
+        return (3 + self.full.residual) * self._widest + self.in_channels
 
 
 def _planes(path: torch.Tensor, size: Sequence[int], first: int, last: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from networks.blocks import CONVOLUTION, make_activation
 from networks.convolution import conv3d
 from networks.fused import Spare, norm_of, residual_block
 from networks.lattice import Padding, zero_outside_
+from networks.normed import normed_convolution
 from networks.norms import SampleNorm, make_norm, masked_batch_norm, zero_outside
 
 
@@ -69,6 +70,16 @@ class NormActivation(nn.Module):
         y = self.activation(norm(x))
         return y * layout.padding.mask if torch.is_grad_enabled() else zero_outside_(y, layout.padding)
 
+    def before(
+        self, conv: nn.Module, x: torch.Tensor, layout: Layout, identity: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """``conv`` of norm and activation of ``x``, plus the identity, in one step of training; None if not for it.
+
+        What lies in the padding of ``x`` must be zero, and is so in the result.
+        """
+        weight = conv.get_parameter("weight")
+        return normed_convolution(x, self.norm, self.activation, weight, identity, layout.padding)
+
     def after(self, conv: nn.Module, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         """Norm and activation of ``conv(x)``; in evaluation batch norm is folded into the convolution's weights."""
         norm: nn.Module = self.norm
@@ -120,9 +131,7 @@ class DilatedBlock(nn.Module):
         self.before = (channels - channels_in) // 2
         self.after = channels - channels_in - self.before
 
-    def forward(
-        self, x: torch.Tensor, layout: Layout, spare: Spare | None = None, name: str = "block"
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, layout: Layout, spare: Spare | None = None, name: str = "block") -> torch.Tensor:
         """(B', channels_in, *spatial) to (B', channels, *spatial).
 
         In evaluation, with ``spare``, ``x`` may be overwritten and the result may lie in the spare memory of ``name``.
@@ -131,8 +140,15 @@ class DilatedBlock(nn.Module):
             y = self._fused(x, layout, spare, name)
             if y is not None:
                 return y
-        y = self.norm2.after(self.conv1, self.norm1(x, layout), layout)
-        y = clear(convolve(self.conv2, y, layout), layout)
+        between = self.norm1.before(self.conv1, x, layout) if self._undilated(layout) else None
+        if between is not None:
+            y = self.norm2.before(self.conv2, between, layout, x)
+            if y is not None:
+                return y
+            between = self.norm2(between, layout)
+        else:
+            between = self.norm2.after(self.conv1, self.norm1(x, layout), layout)
+        y = clear(convolve(self.conv2, between, layout), layout)
         if self.before + self.after == 0:
             y += x
         elif torch.is_grad_enabled():
@@ -141,11 +157,14 @@ class DilatedBlock(nn.Module):
             y.narrow(1, self.before, x.shape[1]).add_(x)
         return y
 
+    def _undilated(self, layout: Layout) -> bool:
+        """Whether these are plain convolutions of volumes, for their dilation or on sub-lattices."""
+        conv = self.conv1
+        return isinstance(conv, nn.Conv3d) and (layout.on_lattices or conv.dilation == (1, 1, 1))
 
     def _fused(self, x: torch.Tensor, layout: Layout, spare: Spare, name: str) -> torch.Tensor | None:
         """The block with norms and activations done on the way into the convolutions, where that pays."""
-        dilated = isinstance(self.conv1, nn.Conv3d) and self.conv1.dilation != (1, 1, 1) and not layout.on_lattices
-        if self.training or torch.is_grad_enabled() or dilated or x.ndim != 5:
+        if self.training or torch.is_grad_enabled() or not self._undilated(layout):
             return None
         norms = norm_of(self.norm1.norm, self.norm1.activation), norm_of(self.norm2.norm, self.norm2.activation)
         weights = self.conv1.get_parameter("weight"), self.conv2.get_parameter("weight")

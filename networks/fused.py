@@ -75,10 +75,12 @@ def residual_block(
     channels = weights[0].shape[0]
     more = channels - x.shape[1]
     aligned = more == 0 or (more // 2 % LANES == 0 and x.shape[1] % LANES == 0)
-    if first is None or second is None or not aligned or not x.is_contiguous(memory_format=torch.channels_last_3d):
+    if first is None or second is None or not aligned:
         return None
-    if not all(winograd.pays(x, weight, (1, 1, 1)) for weight in weights[:1]):
+    if not winograd.pays(x, weights[0], (1, 1, 1)):
         return None
+    # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
+    x = x.contiguous(memory_format=torch.channels_last_3d)
     shape = (x.shape[0], channels, *x.shape[2:])
     scale, shift, slope = second
     y = winograd.convolve(

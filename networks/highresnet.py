@@ -13,7 +13,7 @@ from networks.blocks import CONVOLUTION, check_choice, check_input, check_option
 from networks.dilated import ConvNorm, DilatedBlock, Layout
 from networks.fused import Spare
 from networks.geometry import Geometry
-from networks.lattice import Padding, from_lattices, pad_to_multiple, some_lattices, to_lattices
+from networks.lattice import Padding, crop, from_lattices, lattice, pad_to_multiple, some_lattices, to_lattices
 from networks.norms import BATCH_NORM
 from networks.recompute import recomputed
 
@@ -125,7 +125,7 @@ class HighResNet(nn.Module):
         x = self._stage(1, to_lattices(pad_to_multiple(x, PERIOD), 2), layout)
         layout = layout.dealt(2)
         logits = from_lattices(self._head(self._stage(2, to_lattices(x, 2), layout), layout), (2, 2))
-        return logits[(..., *(slice(length) for length in size))]
+        return crop(logits, size)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """The residual stream after the last block, (B, 4 · width, *spatial), in the order of the scan."""
@@ -221,7 +221,7 @@ def _by_lattices(
             result = piece.new_empty((batch, piece.shape[1], *x.shape[2:]))
         for row, values in zip(some, piece, strict=True):
             sample, remainder = divmod(row, len(offsets))
-            places = result[(sample, slice(None), *(slice(offset, None, 2) for offset in offsets[remainder]))]
-            places.copy_(values[(slice(None), *(slice(length) for length in places.shape[1:]))])
+            places = lattice(result[sample], 2, offsets[remainder])
+            places.copy_(crop(values, places.shape[1:]))
     assert result is not None
     return result

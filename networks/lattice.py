@@ -83,13 +83,27 @@ def some_lattices(x: torch.Tensor, factor: int, rows: range, multiple: int) -> t
     offsets = list(itertools.product(range(factor), repeat=dims))
     for place, row in enumerate(rows):
         sample, remainder = divmod(row, len(offsets))
-        part = x[(sample, slice(None), *(slice(offset, None, factor) for offset in offsets[remainder]))]
+        part = lattice(x[sample], factor, offsets[remainder])
         target = result[place]
         for axis, length in enumerate(part.shape[1:], start=1):
             target.narrow(axis, length, target.shape[axis] - length).zero_()
             target = target.narrow(axis, 0, length)
         target.copy_(part)
     return result
+
+
+def lattice(x: torch.Tensor, factor: int, offset: Sequence[int]) -> torch.Tensor:
+    """A sub-lattice of ``x`` (C, *spatial) as a view: every ``factor``-th voxel from ``offset`` on."""
+    for axis, first in enumerate(offset, start=1):
+        x = x[(slice(None),) * axis + (slice(first, None, factor),)]
+    return x
+
+
+def crop(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """The first places of the last axes of ``x``, as many as ``size`` says, as a view."""
+    for axis, length in zip(range(x.ndim - len(size), x.ndim), size, strict=True):
+        x = x.narrow(axis, 0, length)
+    return x
 
 
 def from_lattices(x: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:

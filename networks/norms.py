@@ -100,6 +100,12 @@ def masked_batch_norm(x: torch.Tensor, norm: _BatchNorm, padding: Padding) -> to
         padding: what lies outside.
     """
     y, mean, unbiased = _MaskedBatchNorm.apply(x, norm.weight, norm.bias, padding)
+    update_running_statistics(norm, mean, unbiased)
+    return y
+
+
+def update_running_statistics(norm: _BatchNorm, mean: torch.Tensor, unbiased: torch.Tensor) -> None:
+    """Take the mean and the unbiased variance of a batch, (C,), into the running statistics, if ``norm`` has them."""
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         with torch.no_grad():
             if norm.num_batches_tracked is not None:
@@ -108,7 +114,6 @@ def masked_batch_norm(x: torch.Tensor, norm: _BatchNorm, padding: Padding) -> to
             share = norm.momentum or 1.0 / float(norm.num_batches_tracked or 1)
             norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
             norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), share)
-    return y
 
 
 class _ZeroOutside(torch.autograd.Function):

@@ -122,7 +122,7 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = convolve(gradients[0], weight, TILE // 2 - ctx.padding, transposed=True)
         if ctx.needs_input_grad[1]:
-            dw = _weight_gradient(x, gradients[0], ctx.padding)
+            dw = weight_gradient(x, gradients[0], ctx.padding)
         return dx, dw, None
 
 
@@ -190,9 +190,14 @@ def convolve(
     values += [0 if one is None else one.data_ptr() for one in (norm, bias, add)]
     sizes = (*source.shape[1:], *target.shape[1:])
     rest = (around.first, 0 if add is None else add.shape[-1], padding, plan.total, plan.group)
-    extents = [] if around.extents is None else around.extents.flatten().tolist()
-    _run("convolve", (*values, *sizes, *rest, scratch, slot_bytes, slots.data_ptr(), len(extents), *extents))
+    inside = _numbers(around.extents)
+    _run("convolve", (*values, *sizes, *rest, scratch, slot_bytes, slots.data_ptr(), len(inside), *inside))
     return out
+
+
+def _numbers(extents: torch.Tensor | None) -> list[int]:
+    """The extents of all samples in a row; none where all is inside."""
+    return [] if extents is None else extents.flatten().tolist()
 
 
 def _lanes(parameters: torch.Tensor | None) -> torch.Tensor | None:
@@ -203,7 +208,22 @@ def _lanes(parameters: torch.Tensor | None) -> torch.Tensor | None:
     return padded.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
 
 
-def _weight_gradient(x: torch.Tensor, gradient: torch.Tensor, padding: int) -> torch.Tensor:
+def weight_gradient(
+    x: torch.Tensor,
+    gradient: torch.Tensor,
+    padding: int,
+    norm: torch.Tensor | None = None,
+    extents: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The gradient (C', C, 3, 3, 3) of the weights.
+
+    Args:
+        x: what was convolved, (B, C, D, H, W), float32 on the CPU.
+        gradient: of the result, (B, C', D + 2·padding − 2, …).
+        padding: zeros at every face, 0 to 2.
+        norm: what ``x`` went through on its way (`Around`).
+        extents: what of each sample of ``x`` lay inside (`Around`).
+    """
     source, incoming = _volume(x), _volume(gradient)
     channels, columns = source.shape[-1], incoming.shape[-1]
     deep, wide = _in_eights(channels), _in_eights(columns)
@@ -214,9 +234,11 @@ def _weight_gradient(x: torch.Tensor, gradient: torch.Tensor, padding: int) -> t
     length *= plan.threads
     sums = _kept("sums", 4 * length)[: 4 * length].view(torch.float32).zero_()
     sizes = (*source.shape[1:], *incoming.shape[1:])
-    volumes = (source.data_ptr(), incoming.data_ptr(), sums.data_ptr(), 0)
+    lanes = _lanes(norm)
+    volumes = (source.data_ptr(), incoming.data_ptr(), sums.data_ptr(), 0 if lanes is None else lanes.data_ptr())
     rest = (padding, plan.total, plan.group, scratch, slot_bytes, plan.threads)
-    _run("correlate", (*volumes, *sizes, *rest))
+    inside = _numbers(extents)
+    _run("correlate", (*volumes, *sizes, *rest, len(inside), *inside))
     result = torch.empty((columns, channels, 3, 3, 3))
     _run("carry_gradient", (sums.data_ptr(), result.data_ptr(), plan.threads, channels, columns))
     return result

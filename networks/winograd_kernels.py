@@ -17,10 +17,20 @@ from numba import cfunc, njit, types
 
 from compiled import counter, source_stamp
 from compiled.counter import take_next
-from networks import toom_cook, winograd_tiles, winograd_vectors
+from compiled.vectors import (
+    BYTES,
+    LANES,
+    add_vectors,
+    copy_float,
+    copy_vector,
+    linear_map,
+    prefetch,
+    prefetch_to_write,
+    product,
+)
+from networks import toom_cook, winograd_tiles
 from networks.toom_cook import FILTER
 from networks.winograd_tiles import analyse, make_room, spread, store, synthesise
-from networks.winograd_vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, linear_map, prefetch, prefetch_to_write, product
 
 PLACES, TILE, PANEL = 216, 4, 16
 _PANEL_BYTES = 4 * PANEL
@@ -54,11 +64,11 @@ def _pitches(sizes: Any, channels: int) -> Any:
 
 
 @njit(nogil=True, error_model="numpy")
-def _extent(job: Any, extents: int, sample: int, sizes: Any) -> Any:
-    """What of a sample lies inside: all of it, or the three sizes that stand in the job from place 23 on."""
-    if extents == 0:
+def _extent(job: Any, place: int, sample: int, sizes: Any) -> Any:
+    """What of a sample lies inside: all of it, or three numbers a sample, whose number stands in the job at a place."""
+    if job[place] == 0:
         return sizes[0], sizes[1], sizes[2]
-    first = 23 + 3 * sample
+    first = place + 1 + 3 * sample
     return job[first], job[first + 1], job[first + 2]
 
 
@@ -74,7 +84,49 @@ def _products(a: int, b: int, c: int, tiles: int, channels: int, columns: int) -
 
 
 _JOB = types.void(types.CPointer(types.int64))
-_STAMP = source_stamp(counter, toom_cook, winograd_tiles, winograd_vectors)
+_STAMP = source_stamp(counter, toom_cook, winograd_tiles)
+
+
+@njit(nogil=True, error_model="numpy")
+def _into_domain(
+    job: Any,
+    place: int,
+    source: int,
+    sizes: Any,
+    channels: int,
+    padding: int,
+    norm: int,
+    start: int,
+    tiles: int,
+    counts: Any,
+    room: int,
+    before: int,
+    plane: int,
+) -> None:
+    """Windows of some tiles, all channels, to ``before`` (216, tiles, C in eights); extents at a place of the job."""
+    deep = -(-channels // LANES) * LANES
+    pitches = _pitches(sizes, channels)
+    for tile in range(tiles):
+        sample, (z, y, x) = _corner(start + tile, counts)
+        corner, extent = (z - padding, y - padding, x - padding), _extent(job, place, sample, sizes)
+        volume = source + sample * pitches[3]
+        # Where the channels left over are loaded by eights, nothing after the last sample may be read.
+        end = volume + pitches[3]
+        for c in range(0, channels, LANES):
+            normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
+            out = before + 4 * (tile * deep + c)
+            analyse(volume, end, corner, extent, pitches, c, min(LANES, channels - c), room, normed, out, plane)
+
+
+@njit(nogil=True, error_model="numpy")
+def _ask_ahead(place: int, tiles: int, blocks: Any, pitches: Any, target: int, other: int) -> None:
+    """Ask for a 216th of the lines of the cache that a panel's 4³ voxels a tile take, in ``other`` too unless 0."""
+    lines = tiles * TILE**3
+    for line in range(place * lines // PLACES, (place + 1) * lines // PLACES):
+        offset = line // 16 % 4 * pitches[2] + line // 4 % 4 * pitches[1] + line % 4 * pitches[0]
+        prefetch_to_write(target + blocks[line // 64] + offset)
+        if other != 0:
+            prefetch(other + blocks[line // 64] + offset)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -82,62 +134,43 @@ def _convolve(job: Any) -> None:
     source, target, filters, norm, bias, other = job[0], job[1], job[2], job[3], job[4], job[5]
     sizes, channels, shape, columns = (job[6], job[7], job[8]), job[9], (job[10], job[11], job[12]), job[13]
     other_first, other_channels, padding, total, group = job[14], job[15], job[16], job[17], job[18]
-    scratch, slot_bytes, slots, extents = job[19], job[20], job[21], job[22]
-    following = job[23 + extents]
+    following = job[23 + job[22]]
     deep = -(-channels // LANES) * LANES
     counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
-    pitches, pitches_out = _pitches(sizes, channels), _pitches(shape, columns)
-    pitches_other = _pitches(shape, other_channels)
-    samples = total // (counts[0] * counts[1] * counts[2])
-    end = source + samples * pitches[3]
+    pitches, pitches_other = _pitches(shape, columns), _pitches(shape, other_channels)
     plane, plane_out = _odd(4 * group * deep), _odd(group * _PANEL_BYTES)
-    before = scratch + take_next(slots) * slot_bytes
+    before = job[19] + take_next(job[21]) * job[20]
     after = before + PLACES * plane
-    buffers = make_room(channels)
+    buffers, blocks = make_room(channels), np.zeros(group, np.int64)
     room = buffers.ctypes.data
-    blocks = np.zeros(group, np.int64)
     while True:
         start = take_next(following) * group
         if start >= total:
             return
         tiles = min(group, total - start)
+        _into_domain(job, 22, source, sizes, channels, padding, norm, start, tiles, counts, room, before, plane)
         for tile in range(tiles):
             sample, (z, y, x) = _corner(start + tile, counts)
-            blocks[tile] = sample * pitches_out[3] + z * pitches_out[2] + y * pitches_out[1] + x * pitches_out[0]
-            corner, extent = (z - padding, y - padding, x - padding), _extent(job, extents, sample, sizes)
-            for c in range(0, channels, LANES):
-                normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
-                analyse(
-                    source + sample * pitches[3], end, corner, extent, pitches, c, min(LANES, channels - c), room,
-                    normed, before + 4 * (tile * deep + c), plane,
-                )
-        # While the products are formed, the lines of the cache that take a panel's 4³ voxels a tile are asked for.
-        lines = tiles * TILE**3
+            blocks[tile] = sample * pitches[3] + z * pitches[2] + y * pitches[1] + x * pitches[0]
         for first in range(0, columns, PANEL):
             panel = filters + first // PANEL * PLACES * deep * _PANEL_BYTES
+            same = other + 4 * first if other_channels == columns else 0
             for place in range(PLACES):
-                for line in range(place * lines // PLACES, (place + 1) * lines // PLACES):
-                    offset = line // 4 % 4 * pitches_out[1] + line // 16 % 4 * pitches_out[2] + line % 4 * pitches_out[0]
-                    prefetch_to_write(target + blocks[line // 64] + offset + 4 * first)
-                    if pitches_other == pitches_out:
-                        prefetch(other + blocks[line // 64] + offset + 4 * first)
-                _products(
-                    before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out, tiles, deep,
-                    columns - first,
-                )
+                _ask_ahead(place, tiles, blocks, pitches, target + 4 * first, same)
+                a, b, c = before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out
+                _products(a, b, c, tiles, deep, columns - first)
             for tile in range(tiles):
                 sample, corner = _corner(start + tile, counts)
-                extent = _extent(job, extents, sample, shape)
+                extent = _extent(job, 22, sample, shape)
                 for c in range(first, min(first + PANEL, columns), LANES):
                     pair = bias + c // LANES * 2 * BYTES if bias != 0 else 0
                     synthesise(after + tile * _PANEL_BYTES + 4 * (c - first), plane_out, room, pair)
                     beside = 0
                     if other_first <= c < other_first + other_channels:
                         beside = other + sample * pitches_other[3] + 4 * (c - other_first)
-                    store(
-                        target + sample * pitches_out[3] + 4 * c, corner, shape, extent, pitches_out,
-                        min(LANES, columns - c), room, beside, pitches_other,
-                    )
+                    volume = target + sample * pitches[3] + 4 * c
+                    lanes = min(LANES, columns - c)
+                    store(volume, corner, shape, extent, pitches, lanes, room, beside, pitches_other)
 
 
 @cfunc(_JOB, cache=True, error_model="numpy")
@@ -172,16 +205,15 @@ def _correlate(job: Any) -> None:
     source, gradient, sums, norm = job[0], job[1], job[2], job[3]
     sizes, channels, shape, columns = (job[4], job[5], job[6]), job[7], (job[8], job[9], job[10]), job[11]
     padding, total, group, scratch, slot_bytes, slots = job[12], job[13], job[14], job[15], job[16], job[17]
+    following = job[19 + job[18]]
     deep, wide = -(-channels // LANES) * LANES, -(-columns // LANES) * LANES
     counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
-    pitches, pitches_out = _pitches(sizes, channels), _pitches(shape, columns)
-    samples = total // (counts[0] * counts[1] * counts[2])
-    end, end_out = source + samples * pitches[3], gradient + samples * pitches_out[3]
+    pitches = _pitches(shape, columns)
     plane, plane_out = _odd(4 * group * deep), _odd(4 * group * wide)
     buffers, buffers_out = make_room(channels), make_room(columns)
     room, room_out = buffers.ctypes.data, buffers_out.ctypes.data
     while True:
-        slot = take_next(job[18])
+        slot = take_next(following)
         if slot >= slots:
             return
         before = scratch + slot * slot_bytes
@@ -189,21 +221,14 @@ def _correlate(job: Any) -> None:
         own = sums + slot * PLACES * deep * wide * 4
         for start in range(slot * group, total, slots * group):
             tiles = min(group, total - start)
+            _into_domain(job, 18, source, sizes, channels, padding, norm, start, tiles, counts, room, before, plane)
             for tile in range(tiles):
-                sample, (z, y, x) = _corner(start + tile, counts)
-                corner = (z - padding, y - padding, x - padding)
-                for c in range(0, channels, LANES):
-                    normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
-                    analyse(
-                        source + sample * pitches[3], end, corner, sizes, pitches, c, min(LANES, channels - c), room,
-                        normed, before + 4 * (tile * deep + c), plane,
-                    )
-                corner = (z, y, x)
+                sample, corner = _corner(start + tile, counts)
+                volume = gradient + sample * pitches[3]
                 for c in range(0, columns, LANES):
-                    spread(
-                        gradient + sample * pitches_out[3] + 4 * c, end_out, corner, shape, pitches_out,
-                        min(LANES, columns - c), room_out, after + 4 * (tile * wide + c), plane_out,
-                    )
+                    out, lanes = after + 4 * (tile * wide + c), min(LANES, columns - c)
+                    end = volume + pitches[3]
+                    spread(volume + 4 * c, end, corner, shape, pitches, lanes, room_out, out, plane_out)
             for place in range(PLACES):
                 a, b = before + place * plane, after + place * plane_out
                 _added_products(a, b, own + place * deep * wide * 4, tiles, deep, wide)

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from networks.toom_cook import ANALYSIS, SYNTHESIS
-from networks.winograd_vectors import (
+from compiled.vectors import (
     BYTES,
     LANES,
     add_bias,
@@ -28,6 +27,7 @@ from networks.winograd_vectors import (
     linear_map,
     prefetch,
 )
+from networks.toom_cook import ANALYSIS, SYNTHESIS
 
 _analyse, _analyse_normed = linear_map(ANALYSIS), linear_map(ANALYSIS, normed=True)
 _spread, _synthesise = linear_map(SYNTHESIS.T), linear_map(SYNTHESIS)

@@ -91,3 +91,16 @@ def test_convolutions_that_are_something_else_stay_what_they_are() -> None:
     kinds = [type(module) for module in network]
     use_fast_convolutions(network)
     assert [type(module) for module in network] == kinds
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, 8), (16, 18)])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_slope_is_that_of_a_prelu_after_it(channels, size, grad, with_bias) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, channels, *(size,) * 3), torch.randn(16, channels, 3, 3, 3)
+    bias, slope = torch.randn(16) if with_bias else None, torch.rand(16)
+    with torch.set_grad_enabled(grad):
+        y = conv3d(x, weight, bias, slope=slope)
+    expected = F.prelu(F.conv3d(x, weight, bias), slope)
+    torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-3)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from networks.lattice import Padding, from_lattices, pad_to_multiple, to_lattices, zero_outside_
+from networks.lattice import Padding, from_lattices, pad_to_multiple, some_lattices, to_lattices, zero_outside_
 
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}
@@ -107,3 +107,27 @@ def test_padding_marks_what_lies_outside_wherever_it_is_dealt(
     start = data.draw(st.integers(0, full.shape[0] - 1))
     rows = full[start : start + 3].clone()
     assert zero_outside_(rows, padding.rows(start, start + 3)).equal(expected[start : start + 3])
+
+
+@pytest.mark.parametrize("size", [(8, 12), (5, 6), (9, 3, 10), (4, 8, 4)])
+@pytest.mark.parametrize("last", [False, True])
+def test_some_rows_are_those_of_all_sub_lattices(size: tuple[int, ...], last: bool) -> None:
+    x = torch.randn(2, 3, *size)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d)
+    everything = to_lattices(pad_to_multiple(x, 4), 2)
+    for start, stop in ((0, len(everything)), (1, 2), (3, 6)):
+        rows = some_lattices(x, 2, range(start, stop), 4)
+        assert rows.equal(everything[start:stop])
+        assert rows.stride() == everything.stride()
+
+
+@pytest.mark.parametrize("size", [(5, 8), (9, 10, 7), (1, 2, 3)])
+def test_extents_are_those_of_the_mask(size: tuple[int, ...]) -> None:
+    padding = Padding.of(torch.zeros(2, 1, *size), 4)
+    assert padding is not None
+    for moved in (padding, padding.dealt(2), padding.dealt(2).dealt(2), padding.dealt(2).rows(1, 3)):
+        for mask, extents in zip(moved.mask[:, 0], moved.extents.tolist(), strict=True):
+            expected = torch.zeros_like(mask)
+            expected[tuple(slice(length) for length in extents)] = 1
+            assert mask.equal(expected)

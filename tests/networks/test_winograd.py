@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,84 @@ def test_numbers_of_an_earlier_call_leave_no_trace() -> None:
     weight = torch.randn(32, 32, 3, 3, 3)
     gradients(lambda a, b: winograd.conv3d(a, b, 1), poisoned, weight, torch.randn(1, 32, 16, 16, 16))
     assert_like_the_plain_sum(torch.randn(1, 17, 5, 6, 7), torch.randn(19, 17, 3, 3, 3), 1)
+
+
+def reference(x, weight, padding, around):
+    """The convolution with what is around it, in float64, step by step."""
+
+    def activated(v, slope):
+        return torch.where(v > 0, v, v * slope.view(-1, 1, 1, 1).double())
+
+    def inside(v):
+        if around.extents is None:
+            return torch.ones_like(v[:, :1])
+        mask = torch.zeros_like(v[:, :1])
+        for sample, (depth, height, width) in enumerate(around.extents.tolist()):
+            mask[sample, :, :depth, :height, :width] = 1
+        return mask
+
+    x, weight = x.double(), weight.double()
+    if around.norm is not None:
+        scale, shift, slope = around.norm
+        x = activated(x * scale.view(-1, 1, 1, 1).double() + shift.view(-1, 1, 1, 1).double(), slope)
+    y = F.conv3d(x * inside(x), weight, padding=padding)
+    if around.bias is not None:
+        bias, slope = around.bias
+        y = activated(y + bias.view(-1, 1, 1, 1).double(), slope)
+    if around.add is not None:
+        y[:, around.first : around.first + around.add.shape[1]] += around.add
+    return y * inside(y)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 26), st.sampled_from([8, 16, 19, 32, 40])),
+    size=st.tuples(*[st.integers(3, 10)] * 3),
+    padding=st.integers(0, 2),
+    parts=st.tuples(*[st.booleans()] * 4),
+    seed=st.integers(0, 10),
+)
+def test_what_is_done_around_a_convolution_is_what_it_says(batch, channels, size, padding, parts, seed):
+    torch.manual_seed(seed)
+    x, weight = torch.randn(batch, channels[0], *size), torch.randn(channels[1], channels[0], 3, 3, 3)
+    norm, bias, add, extents = parts
+    shape = [length + 2 * padding - 2 for length in size]
+    added = channels[1] if channels[1] % 8 else channels[1] - channels[1] // 16 * 8
+    around = winograd.Around(
+        norm=torch.randn(3, channels[0]) if norm else None,
+        bias=torch.randn(2, channels[1]) if bias else None,
+        add=torch.randn(batch, added, *shape) if add else None,
+        first=0 if channels[1] % 8 else (channels[1] - added) // 16 * 8,
+        # An output inside the extents exists where the input's size is kept.
+        extents=torch.stack([torch.randint(0, n + 1, (batch,)) for n in size], 1) if extents and padding == 1 else None,
+    )
+    exact = reference(x, weight, padding, around)
+    ours = winograd.convolve(x, weight, padding, around)
+    assert (ours - exact).abs().max() <= 1e-4 * max(1.0, float(exact.square().mean().sqrt()))
+    if add and added == channels[1]:
+        into = around.add.contiguous(memory_format=torch.channels_last_3d)
+        assert winograd.convolve(x, weight, padding, replace(around, add=into), out=into) is into
+        assert torch.equal(into, ours)
+
+
+def test_weights_may_have_any_strides() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 16, 6, 7, 8), torch.randn(24, 16, 3, 3, 3)
+    expected = winograd.convolve(x, weight, 1)
+    last = weight.contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(winograd.convolve(x, last, 1), expected)
+    turned = weight.transpose(0, 1).flip(2, 3, 4)
+    assert torch.equal(winograd.convolve(x, turned.contiguous(), 1, transposed=True), expected)
+    assert torch.equal(winograd.convolve(x, turned, 1, transposed=True), expected)
+
+
+def test_the_gradient_of_the_weights_is_the_same_each_time() -> None:
+    """A run that goes on after a kill repeats the uninterrupted one to the bit, whichever thread was faster."""
+    torch.manual_seed(0)
+    x, gradient = torch.randn(2, 32, 24, 24, 24), torch.randn(2, 32, 24, 24, 24)
+    first = winograd.weight_gradient(x, gradient, 1)
+    assert all(torch.equal(winograd.weight_gradient(x, gradient, 1), first) for _ in range(10))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

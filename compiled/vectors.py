@@ -1,4 +1,4 @@
-"""Instructions on vectors of eight float32 for the compiled convolutions: small matrices, products, activations.
+"""Instructions on vectors of eight float32: small matrices, products, activations, sums over the voxels.
 
 Addresses are int64 and count bytes; they need not be aligned. Compiled by Numba; importing this module without Numba
 raises ImportError.
@@ -98,6 +98,11 @@ def _activated(builder: Any, vector: Any, slope: Any) -> Any:
     return builder.select(positive, vector, _multiplied(builder, vector, slope))
 
 
+def _row(builder: Any, address: Any, count: int) -> list[Any]:
+    """So many vectors from an address on."""
+    return [_load_at(builder, builder.add(address, address.type(BYTES * k))) for k in range(count)]
+
+
 def linear_map(matrix: np.ndarray, *, normed: bool = False) -> Any:
     """A function (source, source step, target, target step): matrix · the vectors at source, to target.
 
@@ -105,10 +110,10 @@ def linear_map(matrix: np.ndarray, *, normed: bool = False) -> Any:
     enters as a = v · scale + shift where that is positive, a · slope elsewhere.
     """
 
-    def code(builder: Any, base: Any, step: Any, out: Any, out_step: Any, norm: Any) -> None:
+    def code(builder: Any, base: Any, step: Any, out: Any, out_step: Any, norm: Any = None) -> None:
         vectors = [_load_at(builder, _offset(builder, base, step, k)) for k in range(matrix.shape[1])]
         if norm is not None:
-            scale, shift, slope = (_load_at(builder, builder.add(norm, norm.type(BYTES * k))) for k in range(3))
+            scale, shift, slope = _row(builder, norm, 3)
             vectors = [_added(builder, _multiplied(builder, v, scale), shift) for v in vectors]
             vectors = [_activated(builder, v, slope) for v in vectors]
         for k, result in enumerate(_applied(builder, matrix, vectors)):
@@ -129,7 +134,7 @@ def linear_map(matrix: np.ndarray, *, normed: bool = False) -> Any:
         @intrinsic
         def apply(context: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
             def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-                code(builder, *arguments, None)
+                code(builder, *arguments)
                 return context.get_dummy_value()
 
             return types.void(*(_ADDRESS,) * 4), generate
@@ -161,7 +166,7 @@ def _summed(builder: Any, source: Any, target: Any, other: Any) -> None:
 
 
 def _biased(builder: Any, source: Any, target: Any, pair: Any) -> None:
-    bias, slope = _load_at(builder, pair), _load_at(builder, builder.add(pair, pair.type(BYTES)))
+    bias, slope = _row(builder, pair, 2)
     _store_at(builder, _activated(builder, _added(builder, _load_at(builder, source), bias), slope), target)
 
 
@@ -258,3 +263,85 @@ def product(rows: int, vectors: int, *, add: bool = False) -> Any:
         return types.void(*(_ADDRESS,) * 8), generate
 
     return apply
+
+
+def over_voxels(code: Any, parameters: int, sums: int, *, unroll: int) -> Any:
+    """A function (x, g, step, count, parameter address, out): goes over voxels, ``step`` bytes apart, with one vector.
+
+    Args:
+        code: ``code(builder, parameter vectors, address in x, address in g)`` gives the terms of the sums.
+        parameters: vectors at the parameter address.
+        sums: vectors that are added up over all voxels and added to those at ``out``.
+        unroll: voxels for each turn of the loop, of which ``count`` is a multiple.
+    """
+
+    @intrinsic
+    def apply(context: Any, x: Any, g: Any, step: Any, count: Any, table: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            x, g, step, count, table, out = arguments
+            constants = _row(builder, table, parameters)
+            before = builder.block
+            loop, after = builder.append_basic_block("voxels"), builder.append_basic_block("after")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            done, shift = builder.phi(count.type), builder.phi(step.type)
+            done.add_incoming(count.type(0), before)
+            shift.add_incoming(step.type(0), before)
+            totals = [[builder.phi(_VECTOR) for _ in range(sums)] for _ in range(unroll)]
+            results = []
+            for k in range(unroll):
+                offset = _offset(builder, shift, step, k)
+                terms = code(builder, constants, builder.add(x, offset), builder.add(g, offset))
+                results.append([_added(builder, a, b) for a, b in zip(totals[k], terms, strict=True)])
+            following = builder.add(done, count.type(unroll))
+            done.add_incoming(following, loop)
+            shift.add_incoming(_offset(builder, shift, step, unroll), loop)
+            for into, terms in zip(totals, results, strict=True):
+                for total, result in zip(into, terms, strict=True):
+                    total.add_incoming(_constant(0.0), before)
+                    total.add_incoming(result, loop)
+            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+            builder.position_at_end(after)
+            for k in range(sums):
+                place = builder.add(out, out.type(BYTES * k))
+                value = _load_at(builder, place)
+                for result in results:
+                    value = _added(builder, value, result[k])
+                _store_at(builder, value, place)
+            return context.get_dummy_value()
+
+        return types.void(*(_ADDRESS,) * 6), generate
+
+    return apply
+
+
+def moments(builder: Any, constants: list[Any], x: Any, g: Any) -> list[Any]:
+    """v = x − pivot: v, v²."""
+    v = builder.fsub(_load_at(builder, x), constants[0], flags=("contract",))
+    return [v, _multiplied(builder, v, v)]
+
+
+def _through_activation(builder: Any, constants: list[Any], x: Any, g: Any) -> tuple[Any, Any, Any]:
+    """x, the gradient g' before the activation and what the slope gets, for constants scale, shift, slope."""
+    scale, shift, slope = constants[:3]
+    value, incoming = _load_at(builder, x), _load_at(builder, g)
+    a = _added(builder, _multiplied(builder, value, scale), shift)
+    positive = builder.fcmp_ordered(">", a, _constant(0.0))
+    before = builder.select(positive, incoming, _multiplied(builder, incoming, slope))
+    lost = builder.select(positive, _constant(0.0), _multiplied(builder, incoming, a))
+    return value, before, lost
+
+
+def norm_sums(builder: Any, constants: list[Any], x: Any, g: Any) -> list[Any]:
+    """g', g' · (x − mean), and the slope's gradient, for constants scale, shift, slope, mean."""
+    value, before, lost = _through_activation(builder, constants, x, g)
+    centred = builder.fsub(value, constants[3], flags=("contract",))
+    return [before, _multiplied(builder, before, centred), lost]
+
+
+def norm_values(builder: Any, constants: list[Any], x: Any, g: Any) -> list[Any]:
+    """g becomes g' · scale + x · a + b, for constants scale, shift, slope, a, b."""
+    value, before, _ = _through_activation(builder, constants, x, g)
+    affine = _added(builder, _multiplied(builder, value, constants[3]), constants[4])
+    _store_at(builder, _added(builder, _multiplied(builder, before, constants[0]), affine), g)
+    return []
