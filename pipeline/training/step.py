@@ -10,6 +10,7 @@ import torch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
+from networks.norms import SteadyStatistics
 from pipeline.device import Precision, channels_last, keep_freed_memory
 from pipeline.training import processes
 
@@ -59,6 +60,8 @@ class TrainingStep:
         loss_margin: voxels from each face of the network's output that the loss does not see.
         clip_norm: the gradients' norm is clipped to it; None leaves them.
         patience: skipped steps in a row that end the run.
+        statistics_patches: patches that the running statistics of batch norms span at least
+            (`networks.norms.SteadyStatistics`).
     """
 
     def __init__(
@@ -69,8 +72,11 @@ class TrainingStep:
         loss_margin: int | Sequence[int] = 0,
         clip_norm: float | None = 12.0,
         patience: int = 20,
+        statistics_patches: int = 50,
     ) -> None:
         self.precision = precision
+        self.statistics_patches = statistics_patches
+        self._statistics: SteadyStatistics | None = None
         self.margin = tuple(margin)
         self.loss_margin = (loss_margin,) * len(self.margin) if isinstance(loss_margin, int) else tuple(loss_margin)
         self.clip_norm = clip_norm
@@ -87,6 +93,7 @@ class TrainingStep:
         images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
         labels = batch[Keys.LABEL].to(device, non_blocking=True)
         engine.network.train()
+        self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
             logits = engine.inferer(images, engine.network)
@@ -101,6 +108,14 @@ class TrainingStep:
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+    def _steady_statistics(self, engine: Any, patches: int) -> None:
+        """The momentum of the batch norms for this step; on CUDA they see the patches of all processes."""
+        if self._statistics is None:
+            self._statistics = SteadyStatistics(engine.network, self.statistics_patches)
+        if self.precision.device.type == "cuda":
+            patches *= processes.count()
+        self._statistics(step=max(1, engine.state.iteration), batch=patches)
 
     def _finite_objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective | None:
         """The objective, or None where the logits are not finite, in any of the processes."""
