@@ -147,7 +147,7 @@ class SteadyStatistics:
     def __call__(self, *, step: int, batch: int) -> None:
         """Set the momentum for a step, counted from 1, of a number of patches."""
         for norm, momentum in self.norms:
-            norm.momentum = max(1 / step, min(momentum, batch / self.patches))
+            norm.momentum = max(1 / step, min(momentum, max(10 / step, batch / self.patches)))
 
 
 class _ZeroOutside(torch.autograd.Function):

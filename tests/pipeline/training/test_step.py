@@ -84,3 +84,16 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted() -> None:
 def test_faces_are_cut_on_each_axis() -> None:
     volume = torch.arange(4 * 5 * 6).reshape(1, 1, 4, 5, 6)
     assert torch.equal(crop_faces(volume, (1, 0, 2)), volume[:, :, 1:3, :, 2:4])
+
+
+def test_running_statistics_span_many_small_batches() -> None:
+    """They are a function of the iteration alone, so that a run that goes on repeats the uninterrupted one."""
+    network = torch.nn.Sequential(torch.nn.BatchNorm3d(1), torch.nn.Conv3d(1, 2, 1))
+    engine = engine_for(network, GeneralizedDiceCELoss())
+    for iteration, momentum in ((1, 1.0), (4, 0.25), (125, 0.08), (1000, 0.04)):
+        engine.state.iteration = iteration
+        TrainingStep(CPU32)(engine, batch())
+        assert network[0].momentum == pytest.approx(momentum)
+        network[0].momentum = 0.1
+    TrainingStep(CPU32, statistics_patches=4)(engine, batch())
+    assert network[0].momentum == 0.1
