@@ -29,10 +29,11 @@ from compiled import compiled_module, share_out
 TILE, PLACES = 4, 216
 PANEL, LANES, FEW, LINE = 16, 8, 6, 64
 # Below, carrying the weights into the domain costs what the products save: forward and backward of 16 to 128 channels
-# have 0.6 to 1.4 times the speed of the plain convolution at 1024 to 2048 voxels, 1.0 to 2.9 times at 8192.
+# had 0.6 to 1.4 times the speed of the plain convolution at 1024 to 2048 voxels, 1.0 to 2.9 times at 8192, when the
+# bound was measured (with slower kernels than these).
 LEAST_VOXELS = 4096
 # Bytes of tiles that a thread has in the domain at once. A second-level cache of 1 MB holds them beside 16 channels of
-# their products; with a quarter to twice as many a convolution takes up to a tenth longer.
+# their products; with half to twice as many a convolution took up to a tenth longer, within the noise.
 NEAR_BYTES = 700 * 2**10
 # The same for the gradient of the weights, where more tiles save more sums than the further cache costs.
 NEAR_BYTES_OF_SUMS = 2 * 2**20
