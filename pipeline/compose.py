@@ -238,6 +238,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "structures": list(dataset.structures),
         "label_values": list(dataset.label_values),
         "composites": {name: list(values) for name, values in dataset.composites.items()},
+        "ignored_value": dataset.ignored,
     }
 
 

@@ -31,6 +31,7 @@ class Dataset:
         holdout: the share that was held out.
         fingerprint: the SHA-256 over the content of all cases, written into every result file.
         composites: structures that are unions of labels, name to values; they are scored and not learnt.
+        ignored: the label value of voxels that nobody annotated, which is no structure; None for none.
         n4: whether the images are copies corrected for their bias field, as ``prepare --n4`` makes them.
         path: the ``dataset.json`` itself.
     """
@@ -46,6 +47,7 @@ class Dataset:
     holdout: float
     fingerprint: str
     composites: Composites = field(default_factory=dict)
+    ignored: int | None = None
     n4: bool = False
     path: Path = field(default=Path(DATASET_FILE))
 
@@ -82,6 +84,7 @@ class Dataset:
             holdout=float(content.get("holdout", 0.0)),
             fingerprint=str(content.get("fingerprint", "")),
             composites=read_composites(content.get("composites"), labels, f'"composites" in {file}'),
+            ignored=_checked_ignored(content.get("ignored"), labels, file),
             n4=bool(content.get("n4", False)),
             path=file,
         )
@@ -143,6 +146,12 @@ def _checked_labels(labels: dict[str, Any], file: Path) -> dict[str, int]:
     if len(set(values.values())) != len(values) or values.get("background") != 0:
         raise RequestError(f'"labels" in {file} must hold "background": 0 and every value once; it holds {values}')
     return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def _checked_ignored(value: Any, labels: dict[str, int], file: Path) -> int | None:
+    if value is not None and (type(value) is not int or value in labels.values()):
+        raise RequestError(f'"ignored" in {file} is {value!r}; expected a label value that is no structure, or null')
+    return value
 
 
 def _checked_cases(cases: list[dict[str, Any]], section: str, file: Path) -> tuple[dict[str, Any], ...]:

@@ -10,6 +10,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
+from transforms.labels import IGNORED
+
 
 class KeepForegroundd(Randomizable, MapTransform):
     """Apply a random spatial transform to a patch, unless the loss would then see no foreground any more.
@@ -67,4 +69,4 @@ class KeepForegroundd(Randomizable, MapTransform):
         dims = labels.ndim - 1
         margins = (self.margin,) * dims if isinstance(self.margin, int) else tuple(self.margin)
         seen = labels[(slice(None), *(slice(m, n - m) for m, n in zip(margins, labels.shape[1:], strict=True)))]
-        return bool((seen != 0).any())
+        return bool(((seen != 0) & (seen != IGNORED)).any())

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
+from transforms.labels import IGNORED
 from transforms.patch_frame import PatchFrame
 from transforms.samplers import VOLUME, ClassBalancedSampler, PatchSampler
 
@@ -101,9 +102,17 @@ class IndexForegroundd(MapTransform):
         self.index_key = index_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Index the label map."""
-        labels = np.asarray(data[self.keys[0]])
-        return {**data, self.index_key: self.sampler.index(labels[0], self.frame)}
+        """Index the label map.
+
+        Voxels that nobody annotated (``IGNORED``) are no foreground. Where a case has such voxels and no foreground,
+        its annotated voxels take the foreground's place, so that patches hold something to learn from.
+        """
+        labels = np.asarray(data[self.keys[0]])[0]
+        ignored = labels == IGNORED
+        if ignored.any():
+            labels = np.where(ignored, 0, labels)
+            labels = labels if labels.any() else (~ignored).astype(np.uint8)
+        return {**data, self.index_key: self.sampler.index(labels, self.frame)}
 
 
 class RandForegroundPatchd(Randomizable, MapTransform):

@@ -44,6 +44,9 @@ def download(task: str, to: Path, url: str | None, md5: str | None) -> int:
     multiple=True,
     help="A structure and its label value; NAME=1+2 is a union, scored and not learnt. Repeatable.",
 )
+@click.option(
+    "--ignore", metavar="VALUE", type=int, help="Label of voxels that nobody annotated; they count for nothing."
+)
 @click.option("--holdout", type=float, default=0.1, show_default=True, help="Share of subjects held out for testing.")
 @click.option("--folds", type=int, default=5, show_default=True, help="Folds of the rest.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")

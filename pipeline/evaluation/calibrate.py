@@ -65,7 +65,7 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
         )
     segmenter.inferer.temperature = 1.0
     fold = int(segmenter.config["fold"])
-    samples, failed = _draw(segmenter, data.section("validation", fold=fold), voxels)
+    samples, failed = _draw(segmenter, data, data.section("validation", fold=fold), voxels)
     for case, reason in failed.items():
         console.print(f"[red]failed[/red] {case}: {reason}", highlight=False)
     if not any(len(sample.classes) for sample in samples):
@@ -117,12 +117,14 @@ def fit(sample: Sample, structures: Mapping[str, Any], label_values: Sequence[in
     }
 
 
-def _draw(segmenter: Segmenter, cases: Sequence[dict[str, Any]], voxels: int) -> tuple[list[Sample], dict[str, str]]:
+def _draw(
+    segmenter: Segmenter, data: Dataset, cases: Sequence[dict[str, Any]], voxels: int
+) -> tuple[list[Sample], dict[str, str]]:
     """A sample of each case, and why others failed."""
 
     def watch(item: Mapping[str, Any]) -> VoxelSample:
         labels, spacing_mm = read_reference(item["reference"])
-        return VoxelSample(segmenter.config["label_values"], labels, spacing_mm, voxels=voxels)
+        return VoxelSample(segmenter.config["label_values"], labels, spacing_mm, voxels=voxels, ignored=data.ignored)
 
     samples, failed = [], {}
     with progress_bar() as bar:

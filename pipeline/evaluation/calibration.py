@@ -46,6 +46,7 @@ class CaseCalibration:
         label_values: the label value of each class, the background's first.
         reference: (X, Y, Z) labels on the scan's grid.
         spacing_mm: voxel edge lengths.
+        ignored: the label of voxels that nobody annotated, which are not counted; None for none.
 
     Attributes:
         sums: (structures, 2 regions, 4 sums, bins) in the order of ``REGIONS`` and ``SUMS``. Voxels that were not shown
@@ -58,11 +59,14 @@ class CaseCalibration:
         label_values: Sequence[int],
         reference: np.ndarray,
         spacing_mm: Sequence[float],
+        ignored: int | None = None,
     ) -> None:
         self.values = list(foreground(structures, MetricOptions()).values())
         order = {int(value): index for index, value in enumerate(label_values)}
         self.classes = [[order[value] for value in values] for values in self.values]
-        self.reference, self.near = reference, near_boxes(reference, self.values, spacing_mm, NEAR_MM)
+        self.reference, self.near = reference, near_boxes(reference, self.values, spacing_mm, NEAR_MM, ignored)
+        self.ignored = ignored
+        self.voxels = reference.size - (0 if ignored is None else int(np.count_nonzero(reference == ignored)))
         self.sums = np.zeros((len(self.values), len(REGIONS), len(SUMS), BINS))
 
     def begin(self, shape: tuple[int, ...]) -> None:
@@ -76,13 +80,15 @@ class CaseCalibration:
         self.sums[:] = 0
         for s, values in enumerate(self.values):
             has = float(sum(np.count_nonzero(self.reference == value) for value in values))
-            for region, voxels in enumerate((self.reference.size, self.near[s].count)):
+            for region, voxels in enumerate((self.voxels, self.near[s].count)):
                 self.sums[s, region, :, 0] = voxels, 0.0, has, has
 
     def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
         """Add a block."""
         probabilities, device = log_probabilities.exp(), log_probabilities.device
         reference = torch.from_numpy(np.ascontiguousarray(self.reference[where])).to(device)
+        if self.ignored is not None:  # p = 0 adds nothing to what `begin` counted, and that leaves these voxels out
+            probabilities = probabilities.masked_fill(reference == self.ignored, 0)
         for s, values in enumerate(self.values):
             has = reference == values[0]
             for value in values[1:]:
@@ -133,6 +139,7 @@ class Calibration:
         label_values: the label value of each class, the background's first.
         temperature: that the probabilities were made with; stated in the result.
         reference_key: entry of a case that holds the reference's file name.
+        ignored: the label of voxels that nobody annotated, which are not counted; None for none.
     """
 
     def __init__(
@@ -142,7 +149,9 @@ class Calibration:
         *,
         temperature: float | Sequence[float] = 1.0,
         reference_key: str = "reference",
+        ignored: int | None = None,
     ) -> None:
+        self.ignored = ignored
         self.structures, self.label_values, self.reference_key = structures, list(label_values), reference_key
         self.temperature, self.n_cases = temperature, 0
         self.sums = np.zeros((len(foreground(structures, MetricOptions())), len(REGIONS), len(SUMS), BINS))
@@ -154,7 +163,7 @@ class Calibration:
             ScanError: the reference cannot be read.
         """
         labels, spacing_mm = read_reference(item[self.reference_key])
-        return CaseCalibration(self.structures, self.label_values, labels, spacing_mm)
+        return CaseCalibration(self.structures, self.label_values, labels, spacing_mm, self.ignored)
 
     def add(self, case: CaseCalibration) -> None:
         """Count a case that was segmented."""

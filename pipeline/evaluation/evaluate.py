@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.evaluation.aggregate import write_results
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.calibration_chart import calibration_lines
 from pipeline.evaluation.gates import failed_gates, read_gates
+from pipeline.evaluation.metrics_options import MetricOptions
 from pipeline.evaluation.report_run import write_run_report
 from pipeline.evaluation.results_table import print_results
 from pipeline.evaluation.scorer import CaseScorer
@@ -69,14 +71,16 @@ def evaluate(
         )
     name = f"{section}_ensemble" if others else section
     folder = claim_folder(output or run / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
-    options = build(segmenter.config, "metric_options")
+    options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
     calibration = None
     if segmenter.config["calibration"] and not hasattr(segmenter.inferer, "log_probabilities"):
         console.print("[yellow]no calibration[/yellow]: the run's inferer tells no probabilities")
     elif segmenter.config["calibration"]:
-        calibration = Calibration(data.scored, data.label_values, temperature=temperature_of(segmenter))
+        calibration = Calibration(
+            data.scored, data.label_values, temperature=temperature_of(segmenter), ignored=data.ignored
+        )
     watch = None if calibration is None else calibration.watch
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
@@ -116,6 +120,11 @@ def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
     ):
         if list(own) != theirs:
             raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
+
+
+def with_ignored(options: MetricOptions, data: Dataset) -> MetricOptions:
+    """The conventions with the label that marks what nobody annotated in a dataset; a run may not know it."""
+    return options if data.ignored is None else replace(options, ignored_value=data.ignored)
 
 
 def tell_correction(segmenter: Segmenter, data: Dataset) -> None:

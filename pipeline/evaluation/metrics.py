@@ -37,6 +37,8 @@ def case_rows(
 ) -> list[dict[str, Any]]:
     """One row of figures for each structure of one case.
 
+    Voxels whose reference is ``options.ignored_value`` count for nothing: neither map has a structure there.
+
     With the counts tp, fp, fn of voxels: Dice = 2tp/(2tp+fp+fn), IoU = tp/(tp+fp+fn), precision = tp/(tp+fp),
     recall = tp/(tp+fn). ``status`` is ``ok``, ``empty_reference``, ``empty_prediction`` or ``empty_both``, and the
     empty rule decides the ratios of the last three; figures that are not defined are NaN.
@@ -65,6 +67,9 @@ def case_rows(
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} must be on the same grid")
     if len(spacing_mm) != 3 or not all(float(s) > 0 and math.isfinite(s) for s in spacing_mm):
         raise ValueError(f"spacing_mm is {tuple(spacing_mm)}; expected three positive lengths")
+    if options.ignored_value is not None:
+        ignored = reference == options.ignored_value
+        prediction = np.where(ignored, reference, prediction) if ignored.any() else prediction
     if prediction.flags.f_contiguous and reference.flags.f_contiguous:
         # No figure depends on the order of the axes, and NIfTI's order is walked fastest through its transpose.
         prediction, reference, spacing_mm = prediction.T, reference.T, tuple(spacing_mm)[::-1]

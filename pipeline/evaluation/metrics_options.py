@@ -35,6 +35,8 @@ class MetricOptions:
         composites_in_mean: count a union whose every value is a structure by itself (whole = 1 + 2 beside 1 and 2) in
             ``mean_dice`` too; by default its voxels count once, in those structures.
         include_background: give the background, where it is among the structures, a row and a share in the mean.
+        ignored_value: the label of reference voxels that nobody annotated (nnU-Net's ``ignore``): neither map has any
+            structure there. None for none.
         resamples: bootstrap resamples of the 95 % confidence intervals.
         seed: their seed.
 
@@ -55,6 +57,7 @@ class MetricOptions:
     lesion_sizes_ml: tuple[float, float] = (0.1, 1.0)
     composites_in_mean: bool = False
     include_background: bool = False
+    ignored_value: int | None = None
     resamples: int = 2000
     seed: int = 0
 
@@ -93,7 +96,7 @@ def _check_kinds(options: MetricOptions) -> None:
         for name in names:
             value = getattr(options, name)
             values = value if isinstance(value, (tuple, list)) and name in _SEVERAL else (value,)
-            if value is None and name in _OPTIONAL:
+            if value is None and name in (*_OPTIONAL, "ignored_value"):
                 continue
             if any(not isinstance(one, kind) or (isinstance(one, bool) and kind is not bool) for one in values):
                 raise ValueError(f"{name} is {value!r}; expected {expected}")
@@ -108,7 +111,7 @@ _SEVERAL = ("tolerances_mm", "lesion_sizes_ml")
 _OPTIONAL = ("distance_penalty_mm", "lesion_penalty_mm")
 _KINDS: tuple[tuple[tuple[str, ...], type, str], ...] = (
     (("distances", "lesions", "composites_in_mean", "include_background"), bool, "true or false"),
-    (("connectivity", "lesion_dilation", "resamples", "seed"), Integral, "a whole number"),
+    (("connectivity", "lesion_dilation", "ignored_value", "resamples", "seed"), Integral, "a whole number"),
     ((*_SEVERAL, *_OPTIONAL, "lesion_min_ml"), Real, "numbers"),
 )
 _EMPTY = {
@@ -161,6 +164,9 @@ def _typed(settings: Mapping[str, str]) -> str:
 def foreground(structures: Structures, options: MetricOptions) -> dict[str, tuple[int, ...]]:
     """The structures that get a row, each with its values; the background only if the options ask for it.
 
+    Raises:
+        RequestError: ``ignored_value`` is the value of a structure or of the background.
+
     >>> foreground({"background": 0, "core": 1, "whole": (1, 2)}, MetricOptions())
     {'core': (1,), 'whole': (1, 2)}
     """
@@ -168,6 +174,11 @@ def foreground(structures: Structures, options: MetricOptions) -> dict[str, tupl
         n: tuple(int(v) for v in (value if isinstance(value, Sequence) else (value,)))
         for n, value in structures.items()
     }
+    for name, held in ({"background": (0,)} | values).items():
+        if options.ignored_value in held:
+            raise RequestError(
+                f"ignored_value is {options.ignored_value}, which is {name}; expected a value of its own"
+            )
     return {name: value for name, value in values.items() if options.include_background or value != (0,)}
 
 

@@ -44,7 +44,11 @@ class Near:
 
 
 def near_boxes(
-    labels: np.ndarray, structures: Sequence[Sequence[int]], spacing_mm: Sequence[float], distance_mm: float
+    labels: np.ndarray,
+    structures: Sequence[Sequence[int]],
+    spacing_mm: Sequence[float],
+    distance_mm: float,
+    ignored: int | None = None,
 ) -> list[Near]:
     """For each structure the voxels at most ``distance_mm`` along each axis from one of its voxels.
 
@@ -53,6 +57,7 @@ def near_boxes(
         structures: label values of each, a union where there are several.
         spacing_mm: voxel edge lengths.
         distance_mm: between voxel centres, along each axis.
+        ignored: voxels of this label are near nothing.
     """
     radii = [int(distance_mm / float(spacing) + 1e-6) for spacing in spacing_mm]
     found = []
@@ -68,7 +73,11 @@ def near_boxes(
             slice(first - (span.start - r), min(n, span.stop + r) - (span.start - r))
             for first, span, r, n in zip(low, box, radii, labels.shape, strict=True)
         )
-        found.append(Near(tuple(low), grown[cut].copy()))
+        near = grown[cut].copy()
+        if ignored is not None:
+            here = tuple(slice(first, first + n) for first, n in zip(low, near.shape, strict=True))
+            near &= labels[here] != ignored
+        found.append(Near(tuple(low), near))
     return found
 
 

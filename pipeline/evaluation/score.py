@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,15 @@ from pipeline.evaluation.metrics import case_rows, failed_rows
 from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
 from pipeline.evaluation.outcome import outcome, read_declared
 from pipeline.evaluation.results_table import print_results
-from pipeline.evaluation.score_pairs import MATCHING, Pairs, dataset_structures, declared_structures, find_pairs
+from pipeline.evaluation.score_pairs import (
+    MATCHING,
+    Pairs,
+    dataset_beside,
+    dataset_ignored,
+    dataset_structures,
+    declared_structures,
+    find_pairs,
+)
 from pipeline.files import claim_folder
 from transforms.clean import clean_labels, read_rules
 from transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
@@ -91,8 +99,9 @@ def score(
         source = str(dataset)
         structures = dataset_structures(Path(dataset))
     structures = structures or declared_structures(Path(references))
+    options = _with_ignored(options, dataset, Path(references), structures)
     if structures is None:
-        structures, source = found_structures(pairs, workers), "the values found"
+        structures, source = found_structures(pairs, workers, options.ignored_value), "the values found"
         structures = ({"background": 0} if options.include_background and structures else {}) | structures
     if not foreground(structures, options):
         raise RequestError("there is no structure to score: no label value but the background was declared or found")
@@ -141,8 +150,9 @@ def score_pair(
     """
     case, (prediction_path, reference_path) = pair
     known = None if ignore_unknown else known_values(structures)
+    ignored = set() if options.ignored_value is None else {options.ignored_value}
     try:
-        reference = read_label_map(reference_path, known)
+        reference = read_label_map(reference_path, None if known is None else known | ignored)
     except ValueError as error:
         failed = failed_rows(case, structures, f"reference: {error}", options=options)
         return failed, failed
@@ -220,11 +230,22 @@ def on_grid(prediction: LabelMap, reference: LabelMap, resample: bool = False) -
     )
 
 
-def found_structures(pairs: Pairs, workers: int = 2) -> dict[str, int]:
-    """A structure for each value but 0 in any readable map, named ``label_<value>``."""
+def _with_ignored(
+    options: MetricOptions, dataset: str | Path | None, references: Path, structures: Structures | None
+) -> MetricOptions:
+    """The conventions with the label of what nobody annotated, where they name none and a ``dataset.json`` does."""
+    file = Path(dataset) if dataset is not None else dataset_beside(references)
+    if options.ignored_value is not None or file is None:
+        return options
+    ignored = dataset_ignored(file)
+    return options if ignored in known_values(structures or {}) else replace(options, ignored_value=ignored)
+
+
+def found_structures(pairs: Pairs, workers: int = 2, ignored: int | None = None) -> dict[str, int]:
+    """A structure for each value but 0 and ``ignored`` in any readable map, named ``label_<value>``."""
     paths = [path for pair in pairs.matched.values() for path in pair if path is not None]
     values = set().union(*in_parallel(_values_of, paths, workers, "looking for label values"))
-    return {f"label_{value}": value for value in sorted(values - {0})}
+    return {f"label_{value}": value for value in sorted(values - {0, ignored})}
 
 
 def in_parallel(work: Callable[[Any], Any], items: list[Any], workers: int, what: str) -> list[Any]:

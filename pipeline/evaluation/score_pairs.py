@@ -96,20 +96,34 @@ def declared_structures(references: Path) -> dict[str, Any] | None:
     Raises:
         RequestError: as :func:`dataset_structures`.
     """
+    path = dataset_beside(references)
+    return None if path is None else dataset_structures(path)
+
+
+def dataset_beside(references: Path) -> Path | None:
+    """A ``dataset.json`` with labels in the references' folder or the one above, or None."""
     folder = references if references.is_dir() else references.parent
     for path in (folder / "dataset.json", folder.parent / "dataset.json"):
         content = read_json(path) if path.is_file() else None
         if isinstance(content, Mapping) and isinstance(content.get("labels"), Mapping):
-            return dataset_structures(path)
+            return path
     return None
+
+
+def dataset_ignored(dataset: Path) -> int | None:
+    """The label of what nobody annotated in a ``dataset.json`` (or the folder that holds it): nnU-Net's ``ignore``, or
+    what ``rarevox prepare`` noted; None for none."""
+    content = read_json(dataset / "dataset.json" if dataset.is_dir() else dataset)
+    value = content["labels"].get("ignore") if "channel_names" in content else content.get("ignored")
+    return value if type(value) is int else None
 
 
 def dataset_structures(dataset: Path) -> dict[str, Any]:
     """Names and values from a ``dataset.json`` (or the folder that holds it), whether its scans are there or not.
 
     The Medical Segmentation Decathlon's ``{"1": "liver"}`` and nnU-Net's and rarevox's ``{"liver": 1}`` are understood,
-    with a list of values for a union, and rarevox's ``composites``. nnU-Net's ``ignore`` is no structure: a map that
-    holds it is refused as one with an undeclared value.
+    with a list of values for a union, and rarevox's ``composites``. nnU-Net's ``ignore`` is no structure; see
+    :func:`dataset_ignored`.
 
     Raises:
         RequestError: no such file, not JSON, labels of neither form, or a composite that holds what is no label.

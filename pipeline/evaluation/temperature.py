@@ -12,7 +12,7 @@ import torch
 from pipeline.evaluation.calibration import BINS, NEAR_MM, region_figures
 from pipeline.evaluation.nearness import near_boxes
 from pipeline.inference.watch import CERTAIN
-from transforms.labels import classes_from_values
+from transforms.labels import IGNORED, classes_from_values
 
 VOXELS = 20_000
 """Voxels drawn from each case: enough that cases, not voxels, decide, and a few MB of memory."""
@@ -48,6 +48,7 @@ class VoxelSample:
         spacing_mm: voxel edge lengths.
         voxels: how many at most.
         seed: of the draw.
+        ignored: the label of voxels that nobody annotated, which are not drawn; None for none.
 
     Raises:
         ValueError: a label that is no class.
@@ -61,8 +62,10 @@ class VoxelSample:
         *,
         voxels: int = VOXELS,
         seed: int = 0,
+        ignored: int | None = None,
     ) -> None:
-        self.classes = classes_from_values(torch.from_numpy(np.ascontiguousarray(reference)), label_values)
+        self.classes = classes_from_values(torch.from_numpy(np.ascontiguousarray(reference)), label_values, ignored)
+        self.ignored = ignored
         self.near = near_boxes(reference, [tuple(label_values[1:])], spacing_mm, NEAR_MM)[0]
         self.voxels, self.seed = voxels, seed
         self.begin(reference.shape)
@@ -88,6 +91,8 @@ class VoxelSample:
         chosen = likely if close is None else likely | torch.from_numpy(close)
         # Background by rule is so at any temperature, and a labelled voxel there would outweigh all others.
         chosen &= (log_probabilities[1:] > CERTAIN).any(0).cpu()
+        if self.ignored is not None:
+            chosen &= self.classes[where] != IGNORED
         logs = log_probabilities[:, chosen.to(log_probabilities.device)].T.float().cpu()
         keys = torch.rand(len(logs), generator=self.random, dtype=torch.double)
         classes = self.classes[where][chosen].long()

@@ -18,7 +18,7 @@ from pipeline.console import console, progress_bar
 from pipeline.dataset import Dataset
 from pipeline.errors import RequestError, reason_of
 from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.evaluate import same_structures, tell_correction
+from pipeline.evaluation.evaluate import same_structures, tell_correction, with_ignored
 from pipeline.evaluation.metrics import case_rows
 from pipeline.evaluation.metrics_options import MetricOptions
 from pipeline.evaluation.results_table import figure
@@ -75,7 +75,8 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     tell_correction(segmenter, data)
     listed = data.section("validation", fold=int(segmenter.config["fold"]))
     structures = dict(zip(data.structures, data.label_values[1:], strict=True))
-    options = replace(build(segmenter.config, "metric_options"), distances=False, lesions=False)
+    options = with_ignored(build(segmenter.config, "metric_options"), data)
+    options = replace(options, distances=False, lesions=False)
     with tempfile.TemporaryDirectory() as kept:
         paths, failed = _segment(segmenter, listed, Path(kept))
         for case, reason in failed.items():

@@ -56,7 +56,7 @@ CATALOGUE = {
             "a label value is not a whole number",
             "rounded, where every value is within 0.01 of a whole number",
         ),
-        Entry("label-ignored", "error", "voxels with nnU-Net's label `ignore`, which nobody annotated"),
+        Entry("nothing-annotated", "error", "every voxel has the label of what nobody annotated (`ignore`)"),
         Entry(
             "label-undeclared", "error", "a label value outside the declared set, negative, or as many as in an image"
         ),
@@ -72,6 +72,12 @@ CATALOGUE = {
         Entry("constant-channel", "error", "a channel with one value throughout"),
         Entry("subject-across-split", "error", "a stated split has cases of one subject on several sides"),
         Entry("duplicate-across-split", "error", "a stated split has copies of one scan on several sides"),
+        Entry(
+            "label-ignored",
+            "warning",
+            "voxels that nobody annotated (nnU-Net's label `ignore`, or `--ignore`): they count in neither training "
+            "nor scores",
+        ),
         Entry("empty-label", "warning", "no foreground; the case is kept and counted in `cases_without_foreground`"),
         Entry("label-outside", "warning", "over a tenth of the foreground lies in the empty surround of the image"),
         Entry("sheared-affine", "warning", "axes more than 0.6° off the right angle"),

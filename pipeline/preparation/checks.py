@@ -37,8 +37,9 @@ class Loaded:
 
     @cached_property
     def foreground(self) -> np.ndarray:
-        """(X, Y, Z) boolean: every voxel with a label other than 0."""
-        return self.label.array[0] != 0
+        """(X, Y, Z) boolean: every voxel of a structure, with a label other than 0 and the ignored one."""
+        labels = self.label.array[0]
+        return (labels != 0) if self.ignored is None else (labels != 0) & (labels != self.ignored)
 
 
 Finding = tuple[str, Path]
@@ -158,14 +159,26 @@ def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
 
 
 def label_ignored(loaded: Loaded) -> Iterator[Finding]:
-    """No voxel has the value that marks what nobody annotated: training and scores would take it for something."""
-    count = (loaded.label_counts or {}).get(loaded.ignored or 0, 0) if loaded.ignored else 0
-    if count:
-        yield (
-            f'{count} voxels have the label "ignore" ({loaded.ignored}): nobody annotated them, and rarevox cannot '
-            "leave parts of a scan out of training and scores; annotate them, or leave the case out with --skip-faulty",
-            loaded.case.label,
+    """How many voxels have the value that marks what nobody annotated; they count in neither training nor scores."""
+    count = ignored_voxels(loaded)
+    if 0 < count < loaded.label.array.size:
+        share = 100 * count / loaded.label.array.size
+        message = f"nobody annotated {share:.3g} % of the voxels (label {loaded.ignored}): they count for nothing"
+        yield message, loaded.case.label
+
+
+def nothing_annotated(loaded: Loaded) -> Iterator[Finding]:
+    """At least one voxel was annotated, be it as background."""
+    if ignored_voxels(loaded) == loaded.label.array.size:
+        message = (
+            f"every voxel has the label {loaded.ignored}, which marks what nobody annotated; there is nothing to learn"
         )
+        yield message, loaded.case.label
+
+
+def ignored_voxels(loaded: Loaded) -> int:
+    """Voxels with the label that marks what nobody annotated."""
+    return 0 if loaded.ignored is None else (loaded.label_counts or {}).get(loaded.ignored, 0)
 
 
 def label_undeclared(loaded: Loaded) -> Iterator[Finding]:
@@ -189,7 +202,7 @@ def _undeclared(value: int, loaded: Loaded) -> bool:
 
 def empty_label(loaded: Loaded) -> Iterator[Finding]:
     """The label holds at least one voxel that is not background. Such a case is kept: it teaches what absence is."""
-    if not loaded.label.array.any():
+    if not loaded.foreground.any():
         yield "the label holds no foreground; the case is kept and counted", loaded.case.label
 
 
@@ -199,7 +212,7 @@ def label_outside(loaded: Loaded) -> Iterator[Finding]:
     A channel's surround is the value that at least five of the volume's eight corners share; a voxel is surround where
     every channel says so.
     """
-    if loaded.label.shape != loaded.image.shape or not loaded.label.array.any():
+    if loaded.label.shape != loaded.image.shape or not loaded.foreground.any():
         return
     corners = [surround_corners(channel) for channel in loaded.image.array]
     inside = loaded.image.array[:, loaded.foreground]
@@ -268,6 +281,7 @@ CHECKS = (
     Check("constant-channel", constant_channel),
     Check("label-not-whole", label_not_whole),
     Check("label-ignored", label_ignored),
+    Check("nothing-annotated", nothing_annotated),
     Check("label-undeclared", label_undeclared),
     Check("empty-label", empty_label),
     Check("label-outside", label_outside),

@@ -76,14 +76,15 @@ def examine(
     Threads do: decompression, sums and hashing leave the interpreter's lock.
     """
     values = frozenset(declared.values()) if declared else None
-    ignored = None if values is None or source.ignored in values else source.ignored
     count = workers or min(4, os.cpu_count() or 1)
     found = Examination({case.case: case for case in source.cases})
     found.faults = [*source.faults, *duplicate_names(source.cases), *plain_names(source.cases)]
     cases = [case for case in source.cases if is_plain(case.case)]
     with progress_bar() as bar, ThreadPoolExecutor(count) as pool:
         task = bar.add_task("Checking cases", total=len(cases))
-        futures = [pool.submit(_examine_case, case, (values, ignored), treatment or Treatment()) for case in cases]
+        futures = [
+            pool.submit(_examine_case, case, (values, source.ignored), treatment or Treatment()) for case in cases
+        ]
         try:
             for future in as_completed(futures):
                 _collect(found, *future.result())

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from pipeline.preparation.checks import Loaded
+from pipeline.preparation.checks import Loaded, ignored_voxels
 from pipeline.preparation.signature import signature
 
 _SAMPLES = 2000  # foreground voxels a case lends to the cohort's percentiles: enough for 0.5 %, and equal shares
@@ -36,6 +36,7 @@ class CaseFacts:
         image_sha256: hash of the image's voxel values alone, to find copies.
         samples: per channel up to 2000 foreground intensities, evenly picked.
         signature: of the first channel, see :mod:`pipeline.preparation.signature`.
+        ignored_voxels: voxels that nobody annotated.
     """
 
     case: str
@@ -49,6 +50,7 @@ class CaseFacts:
     image_sha256: str
     samples: tuple[np.ndarray, ...]
     signature: np.ndarray
+    ignored_voxels: int = 0
 
     @property
     def foreground_voxels(self) -> int:
@@ -62,6 +64,7 @@ def measure(loaded: Loaded) -> CaseFacts:
     inside = [channel[foreground] for channel in image.array]
     step = max(1, -(-inside[0].size // _SAMPLES))
     image_hash, full_hash = _hashes(image.array, labels, image.affine)
+    named = labels if loaded.ignored is None else np.where(foreground, labels, 0)
     wholes = [intensities(channel) | {"zero_share": float(np.mean(channel == 0))} for channel in image.array]
     return CaseFacts(
         case=loaded.case.case,
@@ -72,12 +75,13 @@ def measure(loaded: Loaded) -> CaseFacts:
             {"image": whole, **({"foreground": intensities(part)} if part.size else {})}
             for whole, part in zip(wholes, inside, strict=True)
         ),
-        structures=structures(labels, image.voxel_ml),
-        right_mm=right_of_middle_mm(labels, image.affine),
+        structures=structures(named, image.voxel_ml),
+        right_mm=right_of_middle_mm(named, image.affine),
         sha256=full_hash,
         image_sha256=image_hash,
         samples=tuple(part[::step].copy() for part in inside),
         signature=signature(image.array[0], image.affine, wholes[0]["p00_5"], wholes[0]["p99_5"]),
+        ignored_voxels=ignored_voxels(loaded),
     )
 
 
@@ -156,9 +160,12 @@ def _hashes(image: np.ndarray, labels: np.ndarray, affine: np.ndarray) -> tuple[
     return voxels.hexdigest(), everything.hexdigest()
 
 
-def data_sha256(facts: Iterable[CaseFacts], channels: Sequence[str], labels: dict[str, int]) -> str:
+def data_sha256(
+    facts: Iterable[CaseFacts], channels: Sequence[str], labels: dict[str, int], ignored: int | None = None
+) -> str:
     """One hash for the whole dataset: names and content of its cases (in any order), channels and labels."""
     digest = hashlib.sha256(repr((list(channels), sorted(labels.items()))).encode())
+    digest.update(b"" if ignored is None else f"ignored {ignored}\n".encode())
     for fact in sorted(facts, key=lambda fact: fact.case):
         digest.update(f"{fact.case}\0{fact.sha256}\n".encode())
     return digest.hexdigest()
@@ -176,10 +183,12 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {"median": float(np.median(array)), "min": float(array.min()), "max": float(array.max())}
 
 
-def summarise(facts: Sequence[CaseFacts], channels: Sequence[str], labels: dict[str, int]) -> dict[str, Any]:
+def summarise(
+    facts: Sequence[CaseFacts], channels: Sequence[str], labels: dict[str, int], ignored: int | None = None
+) -> dict[str, Any]:
     """The content of ``fingerprint.json`` (described in ``docs/prepare.md``) from the cases' figures."""
     return {
-        "sha256": data_sha256(facts, channels, labels),
+        "sha256": data_sha256(facts, channels, labels, ignored),
         "cases": len(facts),
         "size": [spread(fact.size[axis] for fact in facts) for axis in range(3)],
         "spacing_mm": [spread(fact.spacing_mm[axis] for fact in facts) for axis in range(3)],
@@ -187,6 +196,7 @@ def summarise(facts: Sequence[CaseFacts], channels: Sequence[str], labels: dict[
         "channels": {name: _channel(facts, number) for number, name in enumerate(channels)},
         "structures": {name: _structure(facts, value) for name, value in labels.items() if value != 0},
         "foreground_share": spread(fact.foreground_voxels / np.prod(fact.size) for fact in facts),
+        "ignored_share": spread(fact.ignored_voxels / np.prod(fact.size) for fact in facts if fact.ignored_voxels),
         "cases_without_foreground": [fact.case for fact in facts if not fact.structures],
         "per_case": [_row(fact) for fact in facts],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def prepare(
     labels: str | None = None,
     structures: dict[str, int] | None = None,
     composites: Composites | None = None,
+    ignore: int | None = None,
     subject: str | None = None,
     holdout: float = 0.1,
     folds: int = 5,
@@ -79,6 +80,8 @@ def prepare(
             becomes a structure called ``label_VALUE``.
         composites: structures that are unions of labels, name to values. They are added to those of the source, which
             are left out where ``structures`` replace its labels.
+        ignore: the label of voxels that nobody annotated, which count in neither training nor scores; by default
+            nnU-Net's label ``ignore`` where the source declares it.
         subject: a regular expression that finds the subject in a case's name, so that its cases stay together.
         holdout: the share of subjects held out as the test section.
         folds: into how many folds the others are dealt.
@@ -106,6 +109,7 @@ def prepare(
     found = with_split(found, split)
     claim_folder(output, _is_prepared, "a dataset")
     declared = named_structures or found.labels
+    found = replace(found, ignored=_ignored(ignore, found, declared))
     unions = ({} if named_structures else found.composites) | (composites or {})
     if declared:
         read_composites(unions, declared, "--structure")  # refused before the cases are read
@@ -129,10 +133,10 @@ def prepare(
     values = declared or _discovered(kept)
     unions = read_composites(unions, values, "--structure")
     dealt = _split([cases[fact.case] for fact in kept], kept, seen.twins, holdout=holdout, folds=folds, seed=seed)
-    fingerprint = summarise(kept, named, values)
+    fingerprint = summarise(kept, named, values, found.ignored)
     header = {"holdout": holdout, "folds": dealt.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
     content = dataset_content(found, cases, named, values, dealt, header)
-    content = content | {"composites": unions, "n4": n4}
+    content = content | {"composites": unions, "ignored": found.ignored, "n4": n4}
     _write(output / FINGERPRINT_FILE, fingerprint)
     _write(output / DATASET_FILE, content)
     plan = _plan(output, fingerprint)
@@ -158,6 +162,14 @@ def _declared(structures: dict[str, int]) -> dict[str, int]:
             "each number once (0 is the background)"
         )
     return named
+
+
+def _ignored(given: int | None, source: Source, declared: dict[str, int] | None) -> int | None:
+    """The label of what nobody annotated: the one given, else the source's unless it was declared a structure."""
+    values = set((declared or {}).values())
+    if given is not None and (given < 1 or given in values):
+        raise RequestError(f"--ignore is {given}; expected a label value that is neither 0 nor a structure's")
+    return given if given is not None else None if source.ignored in values else source.ignored
 
 
 def _discovered(facts: Sequence[CaseFacts]) -> dict[str, int]:

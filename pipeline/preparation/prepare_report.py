@@ -72,6 +72,12 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
     for name, values in content.get("composites", {}).items():
         parts = " + ".join(label for label, value in content["labels"].items() if value in values)
         table.add_row(escape(name), f"union of {escape(parts)}")
+    if fingerprint["ignored_share"]:
+        cases = sum(case["ignored_voxels"] > 0 for case in fingerprint["per_case"])
+        share = 100 * fingerprint["ignored_share"]["median"]
+        table.add_row(
+            "not annotated", f"{share:.3g} % of the voxels (median) in {cases} cases, label {content['ignored']}"
+        )
     table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
     table.add_row("written", escape(", ".join(str(output / name) for name in ("dataset.json", "fingerprint.json"))))
     console.print(table)

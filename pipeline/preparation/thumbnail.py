@@ -31,7 +31,8 @@ def thumbnail(loaded: Loaded, height: int = HEIGHT) -> bytes:
     order = np.argsort(turn[:, 0])
     spacing = [loaded.image.spacing_mm[axis] for axis in order]
     fits = loaded.label.array.shape == (1, *loaded.image.shape)
-    label = nib.apply_orientation(loaded.label.array[0], turn) if fits else np.zeros((1, 1, 1), np.uint8)
+    named = np.where(loaded.foreground, loaded.label.array[0], 0) if fits else np.zeros((1, 1, 1), np.uint8)
+    label: np.ndarray = nib.apply_orientation(named, turn) if fits else named
     centre = _centre(label, image.shape) if fits else [size // 2 for size in image.shape]
     low, high = window(image)
     longest = max(size * edge for size, edge in zip(image.shape, spacing, strict=True))

@@ -17,10 +17,12 @@ class HardDice(Metric):  # type: ignore[misc]
 
     Args:
         structures: names of the classes from 1 on.
+        ignore_index: voxels whose reference is this class count for nothing.
     """
 
-    def __init__(self, structures: list[str]) -> None:
+    def __init__(self, structures: list[str], ignore_index: int | None = None) -> None:
         self.structures = list(structures)
+        self.ignore_index = ignore_index
         self.rows: list[list[float]] = []
         super().__init__(output_transform=lambda output: (output[Keys.PRED], output[Keys.LABEL]))
 
@@ -33,7 +35,8 @@ class HardDice(Metric):  # type: ignore[misc]
         predicted, labels = (_plain(tensor).cpu() for tensor in output)
         if predicted.is_floating_point():
             predicted = predicted.argmax(1, keepdim=True)
-        table = hard_sums(predicted, labels, num_classes=len(self.structures) + 1)
+        classes = len(self.structures) + 1
+        table = hard_sums(predicted, labels, num_classes=classes, ignore_index=self.ignore_index)
         true, found, wanted = (v[:, 1:].double() for v in (table.intersection, table.probability, table.reference))
         total = found + wanted
         self.rows.extend(torch.where(total > 0, 2 * true / total.clamp(min=1), 1.0).tolist())

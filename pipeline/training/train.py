@@ -309,8 +309,18 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     read_gates(config.get("gates"), [*config["structures"], *config.get("composites", {})])
     if "cache" in config:
         check_cache(config["cache"], config["cache_type"])
+    _require_ignoring(config, data)
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
         if key in config:  # a run of an earlier version that is resumed may lack the later ones
             build(config, key)
     if config.get("initial_weights") is not None and not config["resume"]:
         match(build(config, "network_def"), config["initial_weights"])
+
+
+def _require_ignoring(config: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse a loss that would learn from voxels which nobody annotated."""
+    if data.ignored is not None and getattr(build(config, "loss"), "ignore_index", None) is None:
+        raise RequestError(
+            f"{target_name(config['loss'])} would learn from voxels that nobody annotated (label {data.ignored}); "
+            'give it ignore_index: "@ignore_index", as the losses of configs/losses have it'
+        )

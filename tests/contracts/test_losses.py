@@ -320,9 +320,11 @@ def test_a_loss_can_be_copied_and_printed(loss_class):
 def test_every_overlay_makes_a_loss(path):
     definition = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["loss"])
     package, name = definition.pop("_target_").split(".")
+    assert definition.pop("ignore_index") == "@ignore_index"  # what `rarevox prepare` found, else None
     loss = getattr(importlib.import_module(package), name)(**definition)
     logits, labels, weight = example(loss)
     assert torch.isfinite(loss(logits, labels, weight))
+    getattr(importlib.import_module(package), name)(**definition, ignore_index=255)
 
 
 def test_every_loss_has_an_overlay():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms import LabelsToClassesd
-from transforms.labels import classes_from_values, values_from_classes
+from transforms.labels import IGNORED, classes_from_values, values_from_classes
 
 
 @given(values=st.lists(st.integers(1, 400), min_size=1, max_size=6, unique=True), seed=st.integers(0, 99))
@@ -26,3 +26,14 @@ def test_what_is_not_declared_is_named() -> None:
 def test_values_must_be_distinct() -> None:
     with pytest.raises(ValueError, match="distinct"):
         LabelsToClassesd("label", [0, 1, 1])
+
+
+def test_what_nobody_annotated_has_a_class_of_its_own() -> None:
+    labels = torch.tensor([[0, 3, 1, 3]])
+    assert classes_from_values(labels, [0, 1], ignored=3).tolist() == [[0, IGNORED, 1, IGNORED]]
+    out = LabelsToClassesd("label", values=[0, 1], ignored=3)({"label": labels})["label"]
+    assert (out.tolist(), out.dtype) == ([[0, IGNORED, 1, IGNORED]], torch.uint8)
+    with pytest.raises(ValueError, match="ignored is 1, which is a class too"):
+        LabelsToClassesd("label", values=[0, 1], ignored=1)
+    with pytest.raises(ValueError, match="256 classes and an ignored label"):
+        classes_from_values(labels, list(range(256)), ignored=300)

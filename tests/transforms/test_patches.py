@@ -14,6 +14,7 @@ from transforms import (
     RandForegroundPatchd,
     UniformSampler,
 )
+from transforms.labels import IGNORED
 from transforms.patches import crop_into, crop_padded
 
 SAMPLERS = [ClassBalancedSampler(), LesionBalancedSampler(), ForegroundUniformSampler()]
@@ -121,3 +122,20 @@ def test_the_default_draws_the_same_patches_as_ever() -> None:
         ranges = [(max(v - 3, 0), min(v, 5)) for v in voxel]
         expected = [random.randint(low, high + 1) for low, high in ranges]
         assert draw(data)["patch_start"].tolist() == expected
+
+
+@pytest.mark.parametrize("sampler", [ClassBalancedSampler(), LesionBalancedSampler(), ForegroundUniformSampler()])
+def test_what_nobody_annotated_is_no_foreground(sampler) -> None:
+    """Around it no patch is drawn; a case without foreground gives patches that hold something annotated."""
+    labels = torch.full((1, 20, 20), IGNORED, dtype=torch.uint8)
+    labels[0, 3:6, 4:8] = 0
+    labels[0, 4, 5] = 1
+    for foreground in (True, False):
+        if not foreground:
+            labels[labels == 1] = 0
+        index = IndexForegroundd("label", sampler=sampler, patch_size=(4, 4))
+        draw = RandForegroundPatchd(["label"], (4, 4), sampler=sampler).set_random_state(0)
+        indexed = index({"label": labels})
+        for _ in range(50):
+            patch = draw(indexed)["label"]
+            assert bool((patch == 1).any()) if foreground else bool((patch != IGNORED).any())

@@ -217,3 +217,26 @@ def test_a_run_of_an_earlier_version_is_calibrated_too(run_dir: Path, dataset_di
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     assert evaluate(run, dataset_dir, output=tmp_path / "out", device="cpu") == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["calibration"]["temperature"] == 1.0
+
+
+def test_an_ignored_part_is_not_counted() -> None:
+    """Parity with the definition over the annotated voxels; what the probabilities are elsewhere does not matter."""
+    logs, labels = _case(3)
+    ignored = np.random.default_rng(0).random(labels.shape) < 0.3
+    painted = np.where(ignored, 7, labels)
+    changed = torch.where(torch.from_numpy(ignored), logs.roll(1, 0), logs)
+    results = []
+    for shown in (logs, changed):
+        case = CaseCalibration(STRUCTURES, VALUES, painted, SPACING, ignored=7)
+        case.begin(labels.shape)
+        case.take(shown, tuple(slice(0, n) for n in labels.shape))
+        results.append(_result(case))
+    assert results[0] == results[1]
+    p = logs.exp().numpy()
+    for name, values in (("a", (4,)), ("b", (2,)), ("both", (2, 4))):
+        share, has = sum(p[VALUES.index(value)] for value in values), np.isin(painted, values)
+        near = ~ignored & (_near(painted, values) | (share >= 1 / BINS))
+        for region, kept in (("image", ~ignored), ("near", near)):
+            found = results[0]["structures"][name][region]
+            for key, wanted in _brute(share, has, kept).items():
+                assert found[key] == pytest.approx(wanted, rel=1e-4, abs=1e-6), (name, region, key)

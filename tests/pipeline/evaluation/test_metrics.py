@@ -258,3 +258,26 @@ def test_conventions_state_the_rule_and_the_tolerance() -> None:
     assert stated["empty"] == "zero"
     assert stated["tolerances_mm"] == [2.0]
     assert "also where both are" in stated["empty_rule"]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_an_ignored_part_might_as_well_not_be_there(background: bool) -> None:
+    """The lower half alone gives the same rows, whatever the prediction says in the upper one."""
+    options = MetricOptions(ignored_value=9, include_background=background, tolerances_mm=(1.0, 2.0))
+    structures = {"background": 0, "one": 1, "two": 2, "both": (1, 2)}
+    reference, prediction = _random(0), _random(1)
+    half = reference.shape[2] // 2
+    cut = (slice(None), slice(None), slice(half))
+    expected = case_rows("a", prediction[cut], reference[cut], (1, 2, 3), structures, options=options)
+    reference[:, :, half:] = 9
+    mirrored = np.asfortranarray(prediction), np.asfortranarray(reference)
+    for maps in ((prediction, reference), mirrored):
+        for row, wanted in zip(case_rows("a", *maps, (1, 2, 3), structures, options=options), expected, strict=True):
+            assert row == pytest.approx(wanted, nan_ok=True)
+
+
+def test_an_ignored_value_that_is_a_structure_is_refused() -> None:
+    maps = np.zeros((2, 2, 2), np.uint8)
+    for wrong in (0, 1, 2):
+        with pytest.raises(RequestError, match=f"ignored_value is {wrong}, which is"):
+            case_rows("a", maps, maps, (1, 1, 1), {"s": 1, "u": (1, 2)}, options=MetricOptions(ignored_value=wrong))

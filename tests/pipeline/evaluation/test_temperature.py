@@ -156,3 +156,13 @@ def test_voxels_that_are_background_by_rule_are_not_drawn() -> None:
     cropped.take(logs, where)
     assert len(whole.sample().classes) - len(cropped.sample().classes) == 12 * 10
     assert cropped.sample().logs.min() > -100
+
+
+def test_voxels_that_nobody_annotated_are_not_drawn() -> None:
+    labels = np.zeros((6, 6, 6), np.uint8)
+    labels[2, 2, 2], labels[:, :, 3:] = 1, 5
+    logs = torch.full((2, 6, 6, 6), 0.5).log()
+    sample = VoxelSample((0, 1), labels, (1.0, 1.0, 1.0), ignored=5)
+    sample.take(logs, (slice(0, 6),) * 3)
+    drawn = sample.sample()
+    assert (len(drawn.classes), drawn.classes.sum()) == (6 * 6 * 3, 1)
