@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ CONVOLUTION = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+Reduction = Callable[[torch.Tensor], torch.Tensor]
 AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -86,6 +87,11 @@ def crop_to(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     for axis, n in enumerate(size, start=2):
         x = x.narrow(axis, (x.shape[axis] - n) // 2, n)
     return x
+
+
+def unreduced(logits: torch.Tensor) -> torch.Tensor:
+    """The logits themselves, as a `Reduction`."""
+    return logits
 
 
 def make_activation(name: str, channels: int) -> nn.Module:

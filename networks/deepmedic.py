@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from networks import pointwise
 from networks.blocks import (
     BATCH_NORM,
     CONVOLUTION,
+    Reduction,
     check_input,
     check_options,
     crop_faces,
     initialise,
+    unreduced,
 )
 from networks.convolution import conv3d
 from networks.geometry import Geometry
@@ -125,6 +129,9 @@ class DeepMedic(nn.Module):
     (95, 95, 110)
     """
 
+    reduces = True
+    """Whether ``forward`` takes ``reduce``."""
+
     def __init__(
         self,
         *,
@@ -150,8 +157,9 @@ class DeepMedic(nn.Module):
             raise ValueError(
                 f"with residual=True no layer may have fewer channels than two layers before, got {channels}"
             )
-        self.in_channels = in_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.layers = len(channels)
+        self._preactivation = preactivation
         self._joint_size = 3 if wide else 1
         self._widest = max(channels)
         self.geometry = self._geometry(spatial_dims, self._joint_size)
@@ -186,8 +194,12 @@ class DeepMedic(nn.Module):
             minimum=reach * largest + joint_size,
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B, out_channels, *geometry.output_size(spatial)) for ``x`` (B, in_channels, *spatial)."""
+    def forward(self, x: torch.Tensor, reduce: Reduction = unreduced) -> torch.Tensor:
+        """Logits (B, out_channels, *geometry.output_size(spatial)) for ``x`` (B, in_channels, *spatial).
+
+        ``reduce`` takes logits (B, out_channels, *piece) to (B, C', *piece) voxel by voxel; in evaluation the joint
+        layers go through the volume in pieces, and their logits are never held together.
+        """
         check_input(x, self.in_channels, self.geometry)
         largest = max(self.factors, default=1)
         full = self.full(crop_faces(x, self.layers * (largest - 1)))
@@ -195,10 +207,10 @@ class DeepMedic(nn.Module):
         for factor, path in zip(self.factors, self.low, strict=True):
             coarse = _average(crop_faces(x, self.layers * (largest - factor)), factor)
             paths.append(path(coarse))
-        return self._head(paths)
+        return self._head(paths, reduce)
 
-    def _head(self, paths: list[torch.Tensor]) -> torch.Tensor:
-        """Logits from the output of each path, the one at full resolution first.
+    def _head(self, paths: list[torch.Tensor], reduce: Reduction) -> torch.Tensor:
+        """Reduced logits from the output of each path, the one at full resolution first.
 
         In evaluation the joint layers, the widest ones, go through the volume a few planes at a time.
         """
@@ -207,15 +219,44 @@ class DeepMedic(nn.Module):
         if not (self.training or torch.is_grad_enabled()):
             planes = max(1, PIECE_VOXELS // paths[0][0, 0, 0].numel())
         lost = self._joint_size - 1
+        joined = self._chained(paths) or self._joined
         pieces = []
         for first in range(0, size[0] - lost, planes):
             last = min(first + planes, size[0] - lost) + lost
-            pieces.append(self._joined([_planes(path, size, first, last) for path in paths]))
+            pieces.append(reduce(joined(paths, first, last)))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
-    def _joined(self, paths: list[torch.Tensor]) -> torch.Tensor:
-        """Logits from the paths' outputs at one resolution."""
-        y = torch.cat(paths, dim=1)
+    def _chained(self, paths: list[torch.Tensor]) -> Callable[..., torch.Tensor] | None:
+        """`_joined` in one pass over the memory, in evaluation on the CPU; None where that is not to be had.
+
+        The first low path adds to the sums of the first joint layer, once for every block of its voxels.
+        """
+        if self.training or self._preactivation or not pointwise.applies(paths[0]):
+            return None
+        units: list[Any] = list(self.joint)
+        layers = [pointwise.layer_of(unit.conv, unit.norm, unit.activation) for unit in units]
+        known = [layer for layer in layers if layer is not None]
+        if len(known) < len(layers) or not known:
+            return None
+        known.append(pointwise.linear(self.classifier))
+        channels, coarse = paths[0].shape[1], None
+        weight = known[0].weight
+        if self.factors:
+            low = weight.narrow(1, channels, channels)
+            coarse = pointwise.chain(paths[1], [pointwise.plain(low)], in_eights=True)
+            weight = torch.cat([weight.narrow(1, 0, channels), weight[:, 2 * channels :]], dim=1)
+        known[0] = known[0]._replace(weight=weight)
+
+        def joined(paths: list[torch.Tensor], first: int, last: int) -> torch.Tensor:
+            fine = [_planes(path, paths[0].shape[2:], first, last) for path in (paths[0], *paths[2:])]
+            x = fine[0] if len(fine) == 1 else torch.cat(fine, dim=1)
+            return pointwise.chain(x, known, coarse, factor=self.factors[0] if self.factors else 1, before=first)
+
+        return joined
+
+    def _joined(self, paths: list[torch.Tensor], first: int, last: int) -> torch.Tensor:
+        """Logits from planes ``first`` to ``last`` of the paths' outputs."""
+        y = torch.cat([_planes(path, paths[0].shape[2:], first, last) for path in paths], dim=1)
         for number, layer in enumerate(self.joint):
             y = layer(y if number == 0 else self.dropout(y))
         return self.classifier(self.dropout(self.last(y)))
@@ -228,6 +269,12 @@ class DeepMedic(nn.Module):
         two layers ago. Smaller tiles hold less, since the path sees only the middle of their input, and so does the CPU
         in float32, where PReLU is part of the convolution.
         """
+        with_logits = self._widest + self.in_channels + self.out_channels
+        return max(self.peak_channels_of_labels, with_logits)
+
+    @property
+    def peak_channels_of_labels(self) -> int:
+        """The same where logits are reduced a piece at a time (``reduce``)."""
         return (3 + self.full.residual) * self._widest + self.in_channels
 
 

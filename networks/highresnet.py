@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from networks.blocks import CONVOLUTION, check_choice, check_input, check_options, initialise
+from networks import pointwise
+from networks.blocks import CONVOLUTION, Reduction, check_choice, check_input, check_options, initialise, unreduced
 from networks.dilated import ConvNorm, DilatedBlock, Layout
 from networks.fused import Spare
 from networks.geometry import Geometry
@@ -70,6 +71,9 @@ class HighResNet(nn.Module):
     (87, 87)
     """
 
+    reduces = True
+    """Whether ``forward`` takes ``reduce``."""
+
     def __init__(
         self,
         *,
@@ -110,22 +114,26 @@ class HighResNet(nn.Module):
         self.classifier = CONVOLUTION[spatial_dims](5 * width, out_channels, 1, bias=False)
         initialise(self)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B, out_channels, *spatial) for ``x`` (B, in_channels, *spatial)."""
+    def forward(self, x: torch.Tensor, reduce: Reduction = unreduced) -> torch.Tensor:
+        """Logits (B, out_channels, *spatial) for ``x`` (B, in_channels, *spatial), or what ``reduce`` makes of them.
+
+        ``reduce`` takes logits (B', out_channels, *piece) to (B', C', *piece) voxel by voxel. Where a scan goes through
+        in pieces it is applied to each, so that the logits of the scan are never held together.
+        """
         check_input(x, self.in_channels, self.geometry)
         if not self._runs_on_lattices(x):
-            return self._head(self.extract_features(x), Layout(x.shape[0]))
+            return reduce(self._head(self.extract_features(x), Layout(x.shape[0])))
         layout = Layout(x.shape[0])
         at_once = self._at_once(x)
         x = self._stage(0, self.stem(x, layout), layout, None if at_once else Spare())
         layout = Layout(x.shape[0], padding=Padding.of(x, PERIOD)).dealt(2)
         if not at_once:
-            return self._in_pieces(x, layout)
+            return self._in_pieces(x, layout, reduce)
         size = x.shape[2:]
         x = self._stage(1, to_lattices(pad_to_multiple(x, PERIOD), 2), layout)
         layout = layout.dealt(2)
         logits = from_lattices(self._head(self._stage(2, to_lattices(x, 2), layout), layout), (2, 2))
-        return crop(logits, size)
+        return reduce(crop(logits, size))
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """The residual stream after the last block, (B, 4 · width, *spatial), in the order of the scan."""
@@ -140,8 +148,8 @@ class HighResNet(nn.Module):
         """Whether all sub-lattices go through together: always where statistics or gradients need them all."""
         return self.training or torch.is_grad_enabled() or not self._plain or x[:, 0].numel() <= PIECE_VOXELS
 
-    def _in_pieces(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """Logits for what comes from the undilated stage, a few sub-lattices at a time.
+    def _in_pieces(self, x: torch.Tensor, layout: Layout, reduce: Reduction) -> torch.Tensor:
+        """Reduced logits for what comes from the undilated stage, a few sub-lattices at a time.
 
         Sub-lattices never meet, so the whole scan costs the memory of the undilated stage and of one piece.
         """
@@ -149,7 +157,7 @@ class HighResNet(nn.Module):
         spare = Spare()
 
         def coarse(x: torch.Tensor, layout: Layout) -> torch.Tensor:
-            return self._head(self._stage(2, x, layout, spare), layout)
+            return reduce(self._head(self._stage(2, x, layout, spare), layout))
 
         def fine(x: torch.Tensor, layout: Layout) -> torch.Tensor:
             return _by_lattices(coarse, self._stage(1, x, layout, spare), layout.dealt(2), 2)
@@ -167,6 +175,10 @@ class HighResNet(nn.Module):
 
     def _head(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         """The 1³ layers: features, dropout, linear logits."""
+        if not self.training and pointwise.applies(x):
+            features = pointwise.layer_of(self.features.conv, self.features.norm.norm, self.features.norm.activation)
+            if features is not None:  # what it puts into the padding is cropped away
+                return pointwise.chain(x, [features, pointwise.linear(self.classifier)])
         return self.classifier(self.dropout(self.features(x, layout)))
 
     @property

@@ -38,7 +38,7 @@ _LINE = 64
 _FEW = 6  # tiles in one register block of a product
 
 _carry, _carry_back = linear_map(FILTER), linear_map(FILTER.T)
-_product_16, _product_8 = product(_FEW, 2), product(_FEW, 1)
+_product_16, _product_8, _product_8_twice = product(_FEW, 2), product(_FEW, 1), product(2 * _FEW, 1)
 _added_6x16, _added_6x8 = product(6, 2, add=True), product(6, 1, add=True)
 _added_4x16, _added_4x8 = product(4, 2, add=True), product(4, 1, add=True)
 
@@ -74,13 +74,19 @@ def _extent(job: Any, place: int, sample: int, sizes: Any) -> Any:
 
 @njit(nogil=True, error_model="numpy")
 def _products(a: int, b: int, c: int, tiles: int, channels: int, columns: int) -> None:
-    """c (tiles in sixes, 16) = a (tiles, channels) · b (channels, 16), of which so many columns count."""
-    for m in range(0, tiles, _FEW):
-        left, out = a + 4 * m * channels, c + m * _PANEL_BYTES
+    """c (tiles in sixes, 16) = a (tiles, C in eights) · b (C in eights, 16), of which so many columns count."""
+    row = -(-channels // LANES) * BYTES
+    m = 0
+    while m < tiles:
+        left, out = a + m * row, c + m * _PANEL_BYTES
         if columns > LANES:
-            _product_16(left, 4 * channels, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+            _product_16(left, row, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+        elif m + _FEW < tiles:
+            _product_8_twice(left, row, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+            m += _FEW
         else:
-            _product_8(left, 4 * channels, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+            _product_8(left, row, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+        m += _FEW
 
 
 _JOB = types.void(types.CPointer(types.int64))
@@ -112,10 +118,10 @@ def _into_domain(
         volume = source + sample * pitches[3]
         # Where the channels left over are loaded by eights, nothing after the last sample may be read.
         end = volume + pitches[3]
-        for c in range(0, channels, LANES):
+        for c in range(0, channels, PANEL):
             normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
             out = before + 4 * (tile * deep + c)
-            analyse(volume, end, corner, extent, pitches, c, min(LANES, channels - c), room, normed, out, plane)
+            analyse(volume, end, corner, extent, pitches, c, min(PANEL, channels - c), room, normed, out, plane)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -158,7 +164,7 @@ def _convolve(job: Any) -> None:
             for place in range(PLACES):
                 _ask_ahead(place, tiles, blocks, pitches, target + 4 * first, same)
                 a, b, c = before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out
-                _products(a, b, c, tiles, deep, columns - first)
+                _products(a, b, c, tiles, channels, columns - first)
             for tile in range(tiles):
                 sample, corner = _corner(start + tile, counts)
                 extent = _extent(job, 22, sample, shape)

@@ -32,15 +32,16 @@ from networks.toom_cook import ANALYSIS, SYNTHESIS
 _analyse, _analyse_normed = linear_map(ANALYSIS), linear_map(ANALYSIS, normed=True)
 _spread, _synthesise = linear_map(SYNTHESIS.T), linear_map(SYNTHESIS)
 _norm = linear_map(np.eye(1), normed=True)
-# The places in the room: two tiles, a line of six vectors, zeros, and the mask of the channels left over eights.
-_SECOND, _LINE, _ZERO, _MASK = 216 * BYTES, 432 * BYTES, 438 * BYTES, 439 * BYTES
+# The places in the room: two tiles, a plane of 36 vectors, a line of six, zeros, and the mask of the channels left over
+# eights.
+_SECOND, _PLANE, _LINE, _ZERO, _MASK = (n * BYTES for n in (216, 432, 468, 474, 475))
 
 
 @njit(nogil=True, error_model="numpy")
 def make_room(channels: int) -> Any:
     """The buffers of one thread, for volumes of so many channels."""
-    room = np.zeros(440 * LANES, np.float32)
-    room.view(np.int32)[439 * LANES : 439 * LANES + channels % LANES] = -1
+    room = np.zeros(476 * LANES, np.float32)
+    room.view(np.int32)[475 * LANES : 475 * LANES + channels % LANES] = -1
     return room
 
 
@@ -63,6 +64,51 @@ def _load_line(source: int, pitch: int, room: int, first: int, last: int, lanes:
 
 
 @njit(nogil=True, error_model="numpy")
+def _enter(
+    volume: int,
+    end: int,
+    corner: Any,
+    extent: Any,
+    pitches: Any,
+    channel: int,
+    lanes: int,
+    room: int,
+    norm: int,
+    tile: int,
+) -> None:
+    """ANALYSIS along the last two axes of the 6³ places from ``corner`` on, eight channels, to a ``tile`` there."""
+    first, last = max(0, -corner[2]), min(6, extent[2] - corner[2])
+    plane = room + _PLANE
+    for row in range(36):
+        z, y = corner[0] + row // 6, corner[1] + row % 6
+        place = plane + row % 6 * 6 * BYTES
+        if not (0 <= z < extent[0] and 0 <= y < extent[1] and first < last):
+            for k in range(6):
+                copy_vector(room + _ZERO, place + k * BYTES, 0)
+        else:
+            line = volume + z * pitches[2] + y * pitches[1] + corner[2] * pitches[0]
+            pitch = pitches[0]
+            prefetch(line + 6 * pitch + 16 * channel)
+            prefetch(line + 6 * pitch + 16 * channel + 64)
+            line += 4 * channel
+            whole = first == 0 and last == 6 and lanes == LANES
+            if not whole:
+                _load_line(line, pitch, room, first, last, lanes, end)
+                line, pitch = room + _LINE, BYTES
+            if norm == 0:
+                _analyse(line, pitch, place, BYTES)
+            elif whole:
+                _analyse_normed(line, pitch, place, BYTES, norm)
+            else:
+                for k in range(first, last):
+                    _norm(line + k * BYTES, 0, line + k * BYTES, 0, norm)
+                _analyse(line, pitch, place, BYTES)
+        if row % 6 == 5:
+            for k in range(6):
+                _analyse(plane + k * BYTES, 6 * BYTES, tile + (row // 6 * 36 + k) * BYTES, 6 * BYTES)
+
+
+@njit(nogil=True, error_model="numpy")
 def analyse(
     volume: int,
     end: int,
@@ -78,43 +124,21 @@ def analyse(
 ) -> None:
     """ANALYSIS along each axis of the 6³ places from ``corner`` on to ``out``, ``plane`` bytes apart.
 
-    Eight channels from ``channel`` on; meanwhile their share of the next tile's voxels, all channels of four, is asked
-    for.
+    The channels from ``channel`` on, ``lanes`` of them, at most sixteen: those fill a line of the cache, which is then
+    read and written once. Meanwhile their share of the next tile's voxels, all channels of four, is asked for.
 
-    ``norm`` is 0 or the address of scale, shift and slope: what lies inside enters normed and activated.
+    ``norm`` is 0 or the address of scale, shift and slope of each eight: what lies inside enters normed and activated.
     """
-    first, last = max(0, -corner[2]), min(6, extent[2] - corner[2])
-    second = room + _SECOND
-    for row in range(36):
-        z, y = corner[0] + row // 6, corner[1] + row % 6
-        place = second + row * 6 * BYTES
-        if not (0 <= z < extent[0] and 0 <= y < extent[1] and first < last):
-            for k in range(6):
-                copy_vector(room + _ZERO, place + k * BYTES, 0)
-            continue
-        line = volume + z * pitches[2] + y * pitches[1] + corner[2] * pitches[0]
-        pitch = pitches[0]
-        prefetch(line + 6 * pitch + 16 * channel)
-        prefetch(line + 6 * pitch + 16 * channel + 64)
-        line += 4 * channel
-        whole = first == 0 and last == 6 and lanes == LANES
-        if not whole:
-            _load_line(line, pitch, room, first, last, lanes, end)
-            line, pitch = room + _LINE, BYTES
-        if norm == 0:
-            _analyse(line, pitch, place, BYTES)
-        elif whole:
-            _analyse_normed(line, pitch, place, BYTES, norm)
-        else:
-            for k in range(first, last):
-                _norm(line + k * BYTES, 0, line + k * BYTES, 0, norm)
-            _analyse(line, pitch, place, BYTES)
-    for i in range(6):
-        for k in range(6):
-            place = (i * 36 + k) * BYTES
-            _analyse(second + place, 6 * BYTES, room + place, 6 * BYTES)
+    _enter(volume, end, corner, extent, pitches, channel, min(lanes, LANES), room, norm, room)
+    if lanes <= LANES:
+        for k in range(36):
+            _analyse(room + k * BYTES, 36 * BYTES, out + k * plane, 36 * plane)
+        return
+    second, other = room + _SECOND, norm + 3 * BYTES if norm != 0 else 0
+    _enter(volume, end, corner, extent, pitches, channel + LANES, lanes - LANES, room, other, second)
     for k in range(36):
         _analyse(room + k * BYTES, 36 * BYTES, out + k * plane, 36 * plane)
+        _analyse(second + k * BYTES, 36 * BYTES, out + BYTES + k * plane, 36 * plane)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from networks import Geometry
 from pipeline.device import Precision, channels_last, keep_freed_memory
 from pipeline.errors import RequestError
 from pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
-from pipeline.inference.stitch import Forward, class_indices, stitch
+from pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
 from pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
 from pipeline.inference.watch import TileWatch
 from pipeline.inference.windows import window_slabs
@@ -162,14 +163,18 @@ class DenseInferer(Inferer):
         """
         labels = (reduce or self.reduce) == "labels"
         with torch.no_grad():
-            return self._inside(image, network, box, labels, lambda block: network(block, *args, **kwargs))
+            return self._inside(image, network, box, labels, partial(_called, network, args, kwargs))
 
     def _inside(self, image: torch.Tensor, network: Any, box: Box | None, labels: bool, call: Forward) -> torch.Tensor:
         device = _device_of(network, image)
         shape, rules = image.shape[1:], self._rules()
-        voxels = voxels_in_memory(network, device, self.precision, self.memory_gb)
+        # Who watches, or averages mirror images, needs all scores of a tile; else the network may hold a few at a time.
+        reduced = labels and not self.flips and self.watch is None and getattr(network, "reduces", False)
+        voxels = voxels_in_memory(network, device, self.precision, self.memory_gb, reduced=reduced)
         if self._prefer_windows(shape, voxels, box):
             return self._windows(image, box, call, device, labels)
+        if reduced:
+            call = partial(call, reduce=all_class_indices)  # type: ignore[call-arg]
         effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
         steps: list[str] = []
         size = shape if box is None else [end - begin for begin, end in box]
@@ -190,7 +195,7 @@ class DenseInferer(Inferer):
                     device=device,
                     batch=effort.batch,
                     on_device=effort.on_device,
-                    labels=labels,
+                    finish=_as_it_is if reduced else class_indices if labels else torch.Tensor.float,
                     watch=shown,
                 )
             except (RuntimeError, MemoryError) as error:
@@ -317,6 +322,20 @@ class DenseInferer(Inferer):
             watch.take(scores, where)
 
         return take
+
+
+def _called(
+    network: Callable[..., torch.Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    block: torch.Tensor,
+    **more: Any,
+) -> torch.Tensor:
+    return network(block, *args, **kwargs, **more)
+
+
+def _as_it_is(reduced: torch.Tensor) -> torch.Tensor:
+    return reduced
 
 
 def _device_of(network: Any, image: torch.Tensor) -> torch.device:

@@ -12,14 +12,15 @@ from pipeline.device import Precision, available_memory_gb
 from pipeline.inference.tiles import Tile
 
 
-def activation_bytes(network: Any, itemsize: int) -> float:
+def activation_bytes(network: Any, itemsize: int, reduced: bool = False) -> float:
     """Peak memory of a forward pass without gradients, bytes for each input voxel.
 
-    A network may state it itself, as ``peak_channels``: the channels of the scan's full size that it holds at once. For
-    the others it is estimated from the widest layer: a layer holds its input, its output and one temporary of either
-    (normalisation, activation, padding), a residual connection one more, and full-resolution layers decide.
+    A network may state it itself, as ``peak_channels``: the channels of the scan's full size that it holds at once;
+    ``peak_channels_of_labels`` where it reduces its logits a piece at a time (``reduced``). For the others it is
+    estimated from the widest layer: a layer holds its input, its output and one temporary of either (normalisation,
+    activation, padding), a residual connection one more, and full-resolution layers decide.
     """
-    stated = getattr(network, "peak_channels", None)
+    stated = getattr(network, "peak_channels_of_labels" if reduced else "peak_channels", None)
     if stated is not None:
         return float(stated * itemsize)
     widest = 1
@@ -30,13 +31,22 @@ def activation_bytes(network: Any, itemsize: int) -> float:
     return 2.0 * widest * itemsize
 
 
-def voxels_in_memory(network: Any, device: torch.device, precision: Precision | None, memory_gb: float | None) -> float:
-    """Input voxels of one pass that a budget allows; None is half of what is free, at most 3 GB on a CPU."""
+def voxels_in_memory(
+    network: Any,
+    device: torch.device,
+    precision: Precision | None,
+    memory_gb: float | None,
+    reduced: bool = False,
+) -> float:
+    """Input voxels of one pass that a budget allows; None is half of what is free, at most 3 GB on a CPU.
+
+    ``reduced``: the logits are reduced to labels within the network, a piece at a time.
+    """
     if memory_gb is None:
         memory_gb = available_memory_gb(device) / 2
         memory_gb = min(memory_gb, 3.0) if device.type == "cpu" else memory_gb
     itemsize = 4 if precision is None else precision.dtype.itemsize
-    return memory_gb * 1e9 / activation_bytes(network, itemsize)
+    return memory_gb * 1e9 / activation_bytes(network, itemsize, reduced)
 
 
 def tile_voxels(tiles: Sequence[Tile]) -> int:

@@ -21,7 +21,7 @@ def stitch(
     device: torch.device,
     batch: int = 1,
     on_device: bool = True,
-    labels: bool = False,
+    finish: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float,
     watch: Callable[[torch.Tensor, tuple[slice, ...]], None] | None = None,
 ) -> torch.Tensor:
     """Compute each tile and put it in its place.
@@ -34,11 +34,12 @@ def stitch(
         device: where the network runs.
         batch: tiles of one size that are computed together.
         on_device: the result gathers on ``device`` and comes over once; else each tile comes over by itself.
-        labels: reduce to class indices tile by tile, so that no class map of the whole is held.
+        finish: what becomes of the scores (C, …) of each tile, such as `class_indices`, so that no class map of the
+            whole is held.
         watch: is shown the scores (C, …) of each tile and their place in the volume or box.
 
     Returns:
-        On the CPU, float32 scores (C, *size), or class indices (1, *size), uint8 (int16 above 256 classes).
+        On the CPU, what ``finish`` gave, (C', *size): float32 scores by default.
     """
     groups = list(batches(tiles, batch))
 
@@ -52,7 +53,7 @@ def stitch(
             kept = scores[(slice(None), *tile.keep)]
             if watch is not None:
                 watch(kept, tile.output)
-            part = class_indices(kept) if labels else kept.float()
+            part = finish(kept)
             if result is None:
                 place = device if on_device else torch.device("cpu")
                 result = torch.zeros((part.shape[0], *size), dtype=part.dtype, device=place)
@@ -98,6 +99,11 @@ def on_device_blocks(block: Callable[[int], torch.Tensor], count: int, device: t
         sent.record_stream(current)
         yield sent
         # `host` is freed only now; the caching allocator of pinned memory keeps it until the copy is done.
+
+
+def all_class_indices(scores: torch.Tensor) -> torch.Tensor:
+    """(B, 1, *spatial) class indices of (B, C, *spatial) scores; see `class_indices`."""
+    return torch.stack([class_indices(one) for one in scores])
 
 
 def class_indices(scores: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,7 @@ def test_results_that_do_not_fit_the_device_gather_on_the_cpu(monkeypatch) -> No
     net = torch.nn.Conv3d(1, 2, 1)
     expected = inferer(image, net)
     monkeypatch.setattr(dense, "window_slabs", lambda *a, device, **k: greedy(*a, device=CPU, **k))
-    monkeypatch.setattr(dense, "voxels_in_memory", lambda *_: 1e9)
+    monkeypatch.setattr(dense, "voxels_in_memory", lambda *_, **__: 1e9)
     monkeypatch.setattr(dense, "_device_of", lambda *_: Pretended())
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     torch.testing.assert_close(inferer(image, net), expected)
