@@ -43,6 +43,7 @@ def conv3d(
     padding: tuple[int, int, int] = (0, 0, 0),
     dilation: tuple[int, int, int] = (1, 1, 1),
     slope: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`torch.nn.functional.conv3d` with stride 1, by Winograd's algorithm or in two slabs where that is faster.
 
@@ -53,6 +54,7 @@ def conv3d(
         padding: zeros at both faces, for each axis.
         dilation: for each axis.
         slope: (C',), of a PReLU that follows; without gradients it costs no pass over the memory of its own.
+        out: without gradients, what the result is written to: dense, channels last, sharing no memory with ``x``.
 
     Returns:
         (B, C', D', H', W'), D' = D + 2·padding − (k − 1)·dilation.
@@ -65,12 +67,14 @@ def conv3d(
         if not torch.is_grad_enabled() and not (bias is None and slope is None):
             zero, one = torch.zeros(weight.shape[0]), torch.ones(weight.shape[0])
             after = torch.stack([zero if bias is None else bias, one if slope is None else slope])
-            return winograd.convolve(x, weight, padding[0], winograd.Around(bias=after))
+            return winograd.convolve(x, weight, padding[0], winograd.Around(bias=after), out=out)
         y = winograd.conv3d(x, weight, padding[0])
         y = y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
-        return y if slope is None else F.prelu(y, slope)
+        y = y if slope is None else F.prelu(y, slope)
+        return y if out is None else out.copy_(y)
     y = _plain(x, weight, bias, padding, dilation)
-    return y if slope is None else F.prelu(y, slope)
+    y = y if slope is None else F.prelu(y, slope)
+    return y if out is None else out.copy_(y)
 
 
 def _plain(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from networks.blocks import (
 )
 from networks.convolution import conv3d
 from networks.geometry import Geometry
+from networks.planes import PlaneStream
 
 RESIDUAL_LAYERS = (4, 6, 8)
 # Voxels of the output that go through the joint layers together in evaluation.
@@ -42,20 +44,30 @@ class _Unit(nn.Module):
         self.norm = nn.Identity() if bare else BATCH_NORM[dims](normed)
         self.activation = nn.Identity() if bare else nn.PReLU(normed)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) to (B, C', *spatial − (size − 1)); in evaluation batch norm is folded into the weights."""
-        if self.preactivation:
-            return self.conv(self.activation(self.norm(x)))
+    @property
+    def out_channels(self) -> int:
+        """C'."""
+        return int(self.conv.out_channels)
+
+    def forward(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, C, *spatial) to (B, C', *spatial − (size − 1)); in evaluation batch norm is folded into the weights.
+
+        ``out``, in evaluation without gradients, is what the result is written to.
+        """
         norm = self.norm
+        if self.preactivation:
+            y = self.conv(self.activation(norm(x)))
+            return y if out is None else out.copy_(y)
         if norm.training or torch.is_grad_enabled() or not isinstance(norm, _BatchNorm) or norm.running_var is None:
-            return self.activation(norm(self.conv(x)))
+            y = self.activation(norm(self.conv(x)))
+            return y if out is None else out.copy_(y)
         assert norm.running_mean is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight = self.conv.weight * scale.view(-1, *(1,) * (x.ndim - 1))
         bias = norm.bias - norm.running_mean * scale
         if x.ndim == 4:
             return self.activation(F.conv2d(x, weight, bias))
-        return conv3d(x, weight, bias, slope=self.activation.get_parameter("weight"))
+        return conv3d(x, weight, bias, slope=self.activation.get_parameter("weight"), out=out)
 
 
 class _Path(nn.Module):
@@ -202,86 +214,88 @@ class DeepMedic(nn.Module):
         """
         check_input(x, self.in_channels, self.geometry)
         largest = max(self.factors, default=1)
-        full = self.full(crop_faces(x, self.layers * (largest - 1)))
-        paths = [full]
+        low = []
         for factor, path in zip(self.factors, self.low, strict=True):
-            coarse = _average(crop_faces(x, self.layers * (largest - factor)), factor)
-            paths.append(path(coarse))
-        return self._head(paths, reduce)
+            low.append(path(_average(crop_faces(x, self.layers * (largest - factor)), factor)))
+        x = crop_faces(x, self.layers * (largest - 1))
+        size = tuple(length - 2 * self.layers for length in x.shape[2:])
+        layers: Any = self.full.layers
+        full = PlaneStream(layers).through(x) if self._streams(x) else self._pieces(self.full(x))
+        joined = self._chained(low, size) or partial(self._joined, low=low, size=size)
+        logits = [reduce(joined(planes, first)) for first, planes in full]
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=2)
 
-    def _head(self, paths: list[torch.Tensor], reduce: Reduction) -> torch.Tensor:
-        """Reduced logits from the output of each path, the one at full resolution first.
+    def _streams(self, x: torch.Tensor) -> bool:
+        """Whether the path at full resolution goes through a few planes at a time."""
+        return not self.training and x.shape[0] == 1 and pointwise.applies(x) and self._can_stream(x)
+
+    def _can_stream(self, x: torch.Tensor) -> bool:
+        return not self.full.residual and self._joint_size == 1 and x.ndim == 5 and x.device.type == "cpu"
+
+    def _pieces(self, full: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """The output of the path at full resolution as (first plane, planes) for the joint layers.
 
         In evaluation the joint layers, the widest ones, go through the volume a few planes at a time.
         """
-        size = paths[0].shape[2:]
+        size, lost = full.shape[2:], self._joint_size - 1
         planes = size[0]
         if not (self.training or torch.is_grad_enabled()):
-            planes = max(1, PIECE_VOXELS // paths[0][0, 0, 0].numel())
-        lost = self._joint_size - 1
-        joined = self._chained(paths) or self._joined
-        pieces = []
+            planes = max(1, PIECE_VOXELS // full[0, 0, 0].numel())
         for first in range(0, size[0] - lost, planes):
-            last = min(first + planes, size[0] - lost) + lost
-            pieces.append(reduce(joined(paths, first, last)))
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+            yield first, full.narrow(2, first, min(planes, size[0] - lost - first) + lost)
 
-    def _chained(self, paths: list[torch.Tensor]) -> Callable[..., torch.Tensor] | None:
+    def _chained(self, low: list[torch.Tensor], size: Sequence[int]) -> Callable[..., torch.Tensor] | None:
         """`_joined` in one pass over the memory, in evaluation on the CPU; None where that is not to be had.
 
         The first low path adds to the sums of the first joint layer, once for every block of its voxels.
         """
-        if self.training or self._preactivation or not pointwise.applies(paths[0]):
+        if self.training or self._preactivation or not low or not pointwise.applies(low[0]):
             return None
         units: list[Any] = list(self.joint)
         layers = [pointwise.layer_of(unit.conv, unit.norm, unit.activation) for unit in units]
         known = [layer for layer in layers if layer is not None]
         if len(known) < len(layers) or not known:
             return None
-        known.append(pointwise.linear(self.classifier))
-        channels, coarse = paths[0].shape[1], None
-        weight = known[0].weight
-        if self.factors:
-            low = weight.narrow(1, channels, channels)
-            coarse = pointwise.chain(paths[1], [pointwise.plain(low)], in_eights=True)
-            weight = torch.cat([weight.narrow(1, 0, channels), weight[:, 2 * channels :]], dim=1)
-        known[0] = known[0]._replace(weight=weight)
+        channels, weight = low[0].shape[1], known[0].weight
+        coarse = pointwise.chain(low[0], [pointwise.plain(weight.narrow(1, channels, channels))], in_eights=True)
+        fine = torch.cat([weight.narrow(1, 0, channels), weight[:, 2 * channels :]], dim=1)
+        known = [known[0]._replace(weight=fine), *known[1:], pointwise.linear(self.classifier)]
 
-        def joined(paths: list[torch.Tensor], first: int, last: int) -> torch.Tensor:
-            fine = [_planes(path, paths[0].shape[2:], first, last) for path in (paths[0], *paths[2:])]
-            x = fine[0] if len(fine) == 1 else torch.cat(fine, dim=1)
-            return pointwise.chain(x, known, coarse, factor=self.factors[0] if self.factors else 1, before=first)
+        def joined(full: torch.Tensor, first: int) -> torch.Tensor:
+            others = [_planes(path, size, first, first + full.shape[2]) for path in low[1:]]
+            x = torch.cat([full, *others], dim=1) if others else full
+            return pointwise.chain(x, known, coarse, factor=self.factors[0], before=first)
 
         return joined
 
-    def _joined(self, paths: list[torch.Tensor], first: int, last: int) -> torch.Tensor:
-        """Logits from planes ``first`` to ``last`` of the paths' outputs."""
-        y = torch.cat([_planes(path, paths[0].shape[2:], first, last) for path in paths], dim=1)
+    def _joined(self, full: torch.Tensor, first: int, *, low: list[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
+        """Logits from some planes, from ``first`` on, of the paths' outputs; ``size`` is that at full resolution."""
+        y = torch.cat([full, *(_planes(path, size, first, first + full.shape[2]) for path in low)], dim=1)
         for number, layer in enumerate(self.joint):
             y = layer(y if number == 0 else self.dropout(y))
         return self.classifier(self.dropout(self.last(y)))
 
-    @property
-    def peak_channels(self) -> int:
-        """Channels of the input's size that a pass in evaluation holds at once, at most.
+    def peak_bytes(self, itemsize: int, reduced: bool = False) -> float:
+        """Memory that a pass in evaluation takes for each voxel of the input, at most.
 
-        The full path decides: a layer's input, what comes of it before and after PReLU, and with residuals the input of
-        two layers ago. Smaller tiles hold less, since the path sees only the middle of their input, and so does the CPU
-        in float32, where PReLU is part of the convolution.
+        Where planes go through a few at a time, in float32 on the CPU, it is that of the scan, the low paths and some
+        planes. Elsewhere the full path decides: a layer's input, what comes of it before and after PReLU, and with
+        residuals the input of two layers ago; smaller tiles hold less, since the path sees only the middle of their
+        input.
+
+        Args:
+            itemsize: bytes of a number.
+            reduced: the logits are reduced a piece at a time (``reduce``).
         """
-        with_logits = self._widest + self.in_channels + self.out_channels
-        return max(self.peak_channels_of_labels, with_logits)
-
-    @property
-    def peak_channels_of_labels(self) -> int:
-        """The same where logits are reduced a piece at a time (``reduce``)."""
-        return (3 + self.full.residual) * self._widest + self.in_channels
+        logits = 0 if reduced else self.out_channels
+        if itemsize == 4 and self._can_stream(self.classifier.weight):
+            return itemsize * (self.in_channels + 0.75 * self._widest + logits)
+        path = (3 + self.full.residual) * self._widest
+        return float(itemsize * (self.in_channels + max(path, self._widest + logits)))
 
 
 def _planes(path: torch.Tensor, size: Sequence[int], first: int, last: int) -> torch.Tensor:
     """Planes ``first`` to ``last`` of a path's output, each of its voxels repeated so that the whole has ``size``."""
-    if path.shape[2:] == size:
-        return path.narrow(2, first, last - first)
     factor = size[0] // path.shape[2]
     low = path.narrow(2, first // factor, -(-last // factor) - first // factor)
     fine = F.interpolate(low, size=(low.shape[2] * factor, *size[1:]), mode="nearest")

@@ -51,10 +51,10 @@ class SliceWise(nn.Module):
             preferred_multiple=(*plane.preferred_multiple, 1),
         )
 
-    @property
-    def peak_channels(self) -> int | None:
-        """What the network states; see `networks.HighResNet.peak_channels`."""
-        return getattr(self.network, "peak_channels", None)
+    def peak_bytes(self, itemsize: int, reduced: bool = False) -> float | None:
+        """What the network states; see `networks.HighResNet.peak_bytes`."""
+        stated = getattr(self.network, "peak_bytes", None)
+        return None if stated is None else stated(itemsize, reduced)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes, H', W', S) for ``x`` (B, C, H, W, S)."""

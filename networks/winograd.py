@@ -32,6 +32,9 @@ PANEL, LANES, FEW, LINE = 16, 8, 6, 64
 # had 0.6 to 1.4 times the speed of the plain convolution at 1024 to 2048 voxels, 1.0 to 2.9 times at 8192, when the
 # bound was measured (with slower kernels than these).
 LEAST_VOXELS = 4096
+# Input times output channels with fewer than 16 of the former: 0.6 times the time of the plain one with 2 and 30
+# channels, 0.3 with 4 and 30, but 1.6 with 2 and 16.
+LEAST_FEW = 60
 # Bytes of tiles that a thread has in the domain at once. A second-level cache of 1 MB holds them beside 16 channels of
 # their products; with half to twice as many a convolution took up to a tenth longer, within the noise.
 NEAR_BYTES = 700 * 2**10
@@ -50,14 +53,17 @@ def kernels() -> ModuleType | None:
 def pays(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, ...]) -> bool:
     """Whether `conv3d` is faster than the plain convolution of ``x`` (B, C, D, H, W) with ``weight`` (C', C, k, k, k).
 
-    It is in float32 on the CPU with 16 channels or more, with voxels enough, at sizes that blocks of 4³ fill by half.
+    It is in float32 on the CPU with 16 channels or more, with voxels enough, at sizes that blocks of 4³ fill by half;
+    without gradients with fewer input channels too, of a scan's own, if many come out.
     """
+    few = weight.ndim == 5 and weight.shape[1] < PANEL
     if (
         x.ndim != 5
         or x.device.type != "cpu"
         or not x.dtype == weight.dtype == torch.float32
         or weight.shape[2:] != (3, 3, 3)
-        or min(weight.shape[:2]) < PANEL
+        or weight.shape[0] < PANEL
+        or (few and (torch.is_grad_enabled() or weight.shape[0] * weight.shape[1] < LEAST_FEW))
         or len(set(padding)) != 1
         or padding[0] > 2
         or torch.is_autocast_enabled("cpu")

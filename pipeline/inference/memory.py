@@ -15,14 +15,14 @@ from pipeline.inference.tiles import Tile
 def activation_bytes(network: Any, itemsize: int, reduced: bool = False) -> float:
     """Peak memory of a forward pass without gradients, bytes for each input voxel.
 
-    A network may state it itself, as ``peak_channels``: the channels of the scan's full size that it holds at once;
-    ``peak_channels_of_labels`` where it reduces its logits a piece at a time (``reduced``). For the others it is
-    estimated from the widest layer: a layer holds its input, its output and one temporary of either (normalisation,
-    activation, padding), a residual connection one more, and full-resolution layers decide.
+    A network may state it itself (``peak_bytes(itemsize, reduced)``, see `networks.HighResNet`), for logits or where
+    they are reduced a piece at a time (``reduced``). For the others it is estimated from the widest layer: a layer
+    holds its input, its output and one temporary of either (normalisation, activation, padding), a residual connection
+    one more, and full-resolution layers decide.
     """
-    stated = getattr(network, "peak_channels_of_labels" if reduced else "peak_channels", None)
+    stated = network.peak_bytes(itemsize, reduced) if hasattr(network, "peak_bytes") else None
     if stated is not None:
-        return float(stated * itemsize)
+        return float(stated)
     widest = 1
     modules = network.modules() if hasattr(network, "modules") else ()
     for module in modules:

@@ -211,7 +211,8 @@ def test_bad_options_are_refused(option: dict) -> None:
 
 
 def test_memory_of_a_pass_is_stated_where_it_is_done_in_pieces() -> None:
-    """Four tensors of the first stage's width, the scan and the logits."""
-    assert HighResNet(in_channels=2, out_channels=5).peak_channels == 4 * 16 + 2 + 5
-    assert HighResNet(in_channels=2, out_channels=5, norm="instance").peak_channels is None
-    assert HighResNet(in_channels=2, out_channels=5, sub_lattices=False).peak_channels is None
+    """Three tensors of the first stage's width, the scan and the logits."""
+    network = HighResNet(in_channels=2, out_channels=5)
+    assert (network.peak_bytes(4), network.peak_bytes(2, reduced=True)) == (4 * (3 * 16 + 2 + 5), 2 * (3 * 16 + 2))
+    assert HighResNet(in_channels=2, out_channels=5, norm="instance").peak_bytes(4) is None
+    assert HighResNet(in_channels=2, out_channels=5, sub_lattices=False).peak_bytes(4) is None

@@ -60,8 +60,8 @@ def test_state_dict_has_the_network_s_entries() -> None:
 
 def test_memory_is_what_the_network_states() -> None:
     network = small(HighResNet)
-    assert network.peak_channels == network.network.peak_channels
-    assert small(ValidUNet).peak_channels is None
+    assert network.peak_bytes(2, True) == network.network.peak_bytes(2, True)
+    assert small(ValidUNet).peak_bytes(4) is None
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -196,6 +196,11 @@ def test_convolutions_take_it_where_it_pays() -> None:
     assert not winograd.pays(x.double(), weight.double(), (1, 1, 1))
     assert not winograd.pays(x, weight, (1, 1, 0))
     assert not winograd.pays(x[:, :8], weight[:, :8], (1, 1, 1))
+    with torch.no_grad():
+        assert winograd.pays(x[:, :8], weight[:, :8], (1, 1, 1))
+        assert not winograd.pays(x[:, :2], weight[:, :2], (1, 1, 1))
+        few = conv3d(x[:, :5], weight[:, :5], None, (1, 1, 1))
+        torch.testing.assert_close(few, F.conv3d(x[:, :5], weight[:, :5], padding=1), rtol=1e-3, atol=1e-3)
     assert not winograd.pays(x, weight[..., :1, :1, :1], (0, 0, 0))
     assert not winograd.pays(torch.randn(64, 16, 5, 5, 5), weight, (1, 1, 1)), "8³ computed for 5³"
     assert not winograd.pays(x[..., :15], weight, (1, 1, 1)), "3840 voxels"

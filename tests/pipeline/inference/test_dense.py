@@ -12,6 +12,7 @@ from pipeline.device import Precision
 from pipeline.errors import RequestError
 from pipeline.inference.dense import DenseInferer
 from pipeline.inference.memory import activation_bytes
+from pipeline.inference.stitch import all_class_indices
 
 
 def deepmedic() -> DeepMedic:
@@ -170,7 +171,7 @@ def test_tiles_of_one_size_are_computed_in_batches() -> None:
 
     recorded.parameters = network.parameters  # type: ignore[attr-defined]
     recorded.modules = network.modules  # type: ignore[attr-defined]
-    recorded.peak_channels = network.peak_channels  # type: ignore[attr-defined]
+    recorded.peak_bytes = network.peak_bytes  # type: ignore[attr-defined]
     inferer = DenseInferer(network.geometry, mode="exact", tile_batch=2, memory_gb=budget)
     found = inferer(image, recorded)
     assert max(shape[0] for shape in shapes) == 2
@@ -262,3 +263,35 @@ def test_flips_along_what_is_no_axis_are_refused(flips: tuple[int, ...]) -> None
     """Axis −1 would turn the channels round, and say nothing."""
     with pytest.raises(RequestError, match=r"inferer#flips is .*; expected axes of the volume, each once: 0, 1, 2"):
         DenseInferer(Geometry(receptive_field=(1, 1, 1)), flips=flips)
+
+
+@pytest.mark.parametrize(
+    "network", [HighResNet(in_channels=2, out_channels=7), DeepMedic(in_channels=2, out_channels=7)]
+)
+def test_labels_are_reduced_within_the_network_a_piece_at_a_time(network, monkeypatch) -> None:
+    """The same labels as from the logits of the whole scan, of which no more than pieces are ever held."""
+    from networks import deepmedic, highresnet, planes
+    from pipeline.inference import dense
+
+    torch.manual_seed(0)
+    network = network.eval()
+    image = torch.randn(1, 2, 36, 30, 27)
+    sizes = []
+
+    def recorded(scores: torch.Tensor) -> torch.Tensor:
+        sizes.append(scores[:, 0].numel())
+        return all_class_indices(scores)
+
+    for module, name in ((highresnet, "PIECE_VOXELS"), (deepmedic, "PIECE_VOXELS"), (planes, "VOXELS")):
+        monkeypatch.setattr(module, name, 2000)
+    monkeypatch.setattr(dense, "all_class_indices", recorded)
+    labels = DenseInferer(network.geometry, mode="exact", reduce="labels")(image, network)
+    scores = DenseInferer(network.geometry, mode="exact")(image, network)
+    assert bool((labels == scores.argmax(1, keepdim=True)).float().mean() > 0.999)
+    assert len(sizes) > 1
+    assert max(sizes) < image[0, 0].numel() / 2
+    # Mirror images are averaged and a watch looks on, for which the scores of a tile are needed.
+    sizes.clear()
+    flipped = DenseInferer(network.geometry, mode="exact", reduce="labels", flips=(0,))(image, network)
+    assert flipped.shape == labels.shape
+    assert not sizes

@@ -1,0 +1,82 @@
+"""A chain of valid 3³ layers that a volume goes through a few planes at a time, in evaluation.
+
+Each layer keeps the last two planes that it was given, so nothing is computed twice along the first axis and no tensor
+of the volume's size is held, but for the input and what is made of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import torch
+
+from networks.fused import Spare
+
+KEPT = 2
+# Voxels of the planes that are pushed at once: with 50 channels 140 MB, and work enough for the convolutions; four
+# planes at least, which is a tile of `networks.winograd`.
+VOXELS, LEAST_PLANES = 720_000, 4
+
+
+class ValidLayer(Protocol):
+    """A layer that loses a voxel at every face."""
+
+    def __call__(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(1, C, D, H, W) to (1, C', D − 2, H − 2, W − 2), in the memory of ``out`` if given."""
+
+    @property
+    def out_channels(self) -> int:
+        """C'."""
+
+
+def planes_at_once(x: torch.Tensor) -> int:
+    """How many planes of ``x`` (1, C, D, H, W) are best pushed at once, a multiple of four.
+
+    >>> planes_at_once(torch.empty(1, 1, 300, 250, 250)), planes_at_once(torch.empty(1, 1, 300, 600, 600))
+    (12, 4)
+    """
+    return max(VOXELS // x[0, 0, 0].numel() // LEAST_PLANES, 1) * LEAST_PLANES
+
+
+class PlaneStream:
+    """Planes pushed into the first layer come out of the last one, less two for each layer at the beginning.
+
+    Args:
+        layers: valid 3³ layers.
+    """
+
+    def __init__(self, layers: Iterable[ValidLayer]) -> None:
+        self.layers = list(layers)
+        self._kept: list[torch.Tensor | None] = [None] * len(self.layers)
+        self._spare = Spare()
+
+    def push(self, planes: torch.Tensor) -> torch.Tensor | None:
+        """The next planes (1, C, n, H, W) to those that the last layer gives for them; None if there are none yet.
+
+        The result holds until the next push.
+        """
+        x = planes if self._kept[0] is None else torch.cat([self._kept[0], planes], dim=2)
+        for number, layer in enumerate(self.layers):
+            self._kept[number] = x.narrow(2, max(x.shape[2] - KEPT, 0), min(KEPT, x.shape[2])).clone()
+            count = x.shape[2] - KEPT
+            if count < 1:
+                return None
+            before = self._kept[number + 1] if number + 1 < len(self.layers) else None
+            first = 0 if before is None else before.shape[2]
+            size = (first + count, x.shape[3] - 2, x.shape[4] - 2)
+            target = self._spare.take(f"planes {number % 2}", (1, layer.out_channels, *size))
+            if before is not None:
+                target.narrow(2, 0, first).copy_(before)
+            layer(x, out=target.narrow(2, first, count))
+            x = target
+        return x
+
+    def through(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """The output for ``x`` (1, C, D, H, W), some planes at a time, each time with the number of the first one."""
+        count, done = planes_at_once(x), 0
+        for start in range(0, x.shape[2], count):
+            y = self.push(x.narrow(2, start, min(count, x.shape[2] - start)))
+            if y is not None:
+                yield done, y
+                done += y.shape[2]

@@ -1,0 +1,64 @@
+"""Planes pushed through valid layers a few at a time: the numbers of the whole, however many are pushed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from networks import DeepMedic, planes
+from networks.planes import PlaneStream, planes_at_once
+
+
+class Valid(nn.Conv3d):
+    """A valid 3³ convolution that writes where it is told."""
+
+    def forward(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        y = super().forward(x)
+        return y if out is None else out.copy_(y)
+
+
+@settings(max_examples=30)
+@given(
+    channels=st.lists(st.integers(1, 5), min_size=2, max_size=5),
+    more=st.integers(1, 9),
+    pushed=st.lists(st.integers(1, 5), min_size=1, max_size=30),
+    seed=st.integers(0, 10**6),
+)
+def test_any_pushes_give_the_planes_of_one_pass(channels, more, pushed, seed) -> None:
+    torch.manual_seed(seed)
+    layers = [Valid(a, b, 3) for a, b in zip(channels, channels[1:], strict=False)]
+    x = torch.randn(1, channels[0], 2 * len(layers) + more, 2 * len(layers) + 2, 2 * len(layers) + 3)
+    stream, found, start = PlaneStream(layers), [], 0
+    with torch.no_grad():
+        for count in [*pushed, *[4] * 20]:
+            block = x.narrow(2, start, min(count, x.shape[2] - start))
+            start += block.shape[2]
+            y = stream.push(block) if block.shape[2] else None
+            found += [] if y is None else [y.clone()]
+        whole = nn.Sequential(*layers)(x)
+    torch.testing.assert_close(torch.cat(found, dim=2), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"low_resolution_factors": (3, 5)}, {"preactivation": True}])
+def test_deepmedic_goes_through_in_planes_with_the_same_result(options, monkeypatch) -> None:
+    torch.manual_seed(0)
+    network = DeepMedic(in_channels=1, out_channels=3, channels=(16, 18) * 4, joint=(20, 12), **options).eval()
+    x = torch.randn(1, 1, *network.geometry.input_size((30, 15, 15)))
+    with torch.no_grad():
+        monkeypatch.setattr(DeepMedic, "_streams", lambda *_: False)
+        whole = network(x)
+        monkeypatch.undo()
+        for voxels in (1, 20_000, 10**9):
+            monkeypatch.setattr(planes, "VOXELS", voxels)
+            torch.testing.assert_close(network(x), whole, atol=1e-4, rtol=1e-4)
+            labels = network(x, lambda logits: logits.argmax(1, keepdim=True))
+            assert bool((labels == whole.argmax(1, keepdim=True)).float().mean() > 0.999)
+
+
+def test_large_planes_are_pushed_fewer_at_a_time() -> None:
+    counts = [planes_at_once(torch.empty(1, 1, 9, n, n)) for n in (20, 100, 300, 1000)]
+    assert counts == sorted(counts, reverse=True)
+    assert all(count % 4 == 0 and count >= 4 for count in counts)
