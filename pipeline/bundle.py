@@ -112,6 +112,7 @@ def write_card(
         f"{len(dataset.test)} held out; seed {dataset.seed}; fingerprint `{dataset.fingerprint}`",
         f"- channels in order: {channels}",
         f"- labels: {', '.join(f'{value} = {name}' for name, value in dataset.labels.items())}",
+        *([] if dataset.ignored is None else [f"- not annotated, and left out everywhere: label {dataset.ignored}"]),
         "",
         "## Training",
         f"- network `{target_name(config['network_def'])}`, loss `{target_name(config['loss'])}`, "
