@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from networks import pointwise
 from networks.blocks import (
@@ -23,77 +22,12 @@ from networks.blocks import (
     initialise,
     unreduced,
 )
-from networks.convolution import conv3d
 from networks.geometry import Geometry
 from networks.planes import PlaneStream
+from networks.valid_path import RESIDUAL_LAYERS, ValidPath, ValidUnit
 
-RESIDUAL_LAYERS = (4, 6, 8)
 # Voxels of the output that go through the joint layers together in evaluation.
 PIECE_VOXELS = 1 << 16
-
-
-class _Unit(nn.Module):
-    """A valid convolution with batch norm and PReLU: after it, or before it with ``preactivation``."""
-
-    def __init__(self, channels_in: int, channels: int, size: int, dims: int, preactivation: bool, bare: bool) -> None:
-        super().__init__()
-        normed = channels_in if preactivation else channels
-        self.preactivation = preactivation
-        self.conv = CONVOLUTION[dims](channels_in, channels, size, bias=False)
-        # The scan itself is not normed: a pre-activated path begins with its convolution.
-        self.norm = nn.Identity() if bare else BATCH_NORM[dims](normed)
-        self.activation = nn.Identity() if bare else nn.PReLU(normed)
-
-    @property
-    def out_channels(self) -> int:
-        """C'."""
-        return int(self.conv.out_channels)
-
-    def forward(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, C, *spatial) to (B, C', *spatial − (size − 1)); in evaluation batch norm is folded into the weights.
-
-        ``out``, in evaluation without gradients, is what the result is written to.
-        """
-        norm = self.norm
-        if self.preactivation:
-            y = self.conv(self.activation(norm(x)))
-            return y if out is None else out.copy_(y)
-        if norm.training or torch.is_grad_enabled() or not isinstance(norm, _BatchNorm) or norm.running_var is None:
-            y = self.activation(norm(self.conv(x)))
-            return y if out is None else out.copy_(y)
-        assert norm.running_mean is not None
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        weight = self.conv.weight * scale.view(-1, *(1,) * (x.ndim - 1))
-        bias = norm.bias - norm.running_mean * scale
-        if x.ndim == 4:
-            return self.activation(F.conv2d(x, weight, bias))
-        return conv3d(x, weight, bias, slope=self.activation.get_parameter("weight"), out=out)
-
-
-class _Path(nn.Module):
-    """Eight (or as many as there are channels) valid 3³ convolutions at one resolution."""
-
-    def __init__(
-        self, in_channels: int, channels: Sequence[int], dims: int, residual: bool, preactivation: bool
-    ) -> None:
-        super().__init__()
-        self.residual = residual
-        sizes = (in_channels, *channels)
-        self.layers = nn.ModuleList(
-            _Unit(sizes[i], sizes[i + 1], 3, dims, preactivation, bare=preactivation and i == 0)
-            for i in range(len(channels))
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) to (B, channels[-1], *spatial − 2 · layers)."""
-        entry = x
-        for number, layer in enumerate(self.layers, start=1):
-            if number % 2 == 1:
-                entry = x
-            x = layer(x)
-            if self.residual and number in RESIDUAL_LAYERS:
-                x = x + _match_channels(crop_faces(entry, 2), x.shape[1])
-        return x
 
 
 class DeepMedic(nn.Module):
@@ -175,13 +109,13 @@ class DeepMedic(nn.Module):
         self._joint_size = 3 if wide else 1
         self._widest = max(channels)
         self.geometry = self._geometry(spatial_dims, self._joint_size)
-        self.full = _Path(in_channels, channels, spatial_dims, residual, preactivation)
+        self.full = ValidPath(in_channels, channels, spatial_dims, residual, preactivation)
         self.low = nn.ModuleList(
-            _Path(in_channels, channels, spatial_dims, residual, preactivation) for _ in self.factors
+            ValidPath(in_channels, channels, spatial_dims, residual, preactivation) for _ in self.factors
         )
         sizes = (channels[-1] * (1 + len(self.factors)), *joint)
         self.joint = nn.ModuleList(
-            _Unit(sizes[i], sizes[i + 1], 3 if wide and i == 0 else 1, spatial_dims, preactivation, bare=False)
+            ValidUnit(sizes[i], sizes[i + 1], 3 if wide and i == 0 else 1, spatial_dims, preactivation, bare=False)
             for i in range(len(joint))
         )
         self.dropout = nn.Dropout(dropout)
@@ -230,7 +164,9 @@ class DeepMedic(nn.Module):
         return not self.training and x.shape[0] == 1 and pointwise.applies(x) and self._can_stream(x)
 
     def _can_stream(self, x: torch.Tensor) -> bool:
-        return not self.full.residual and self._joint_size == 1 and x.ndim == 5 and x.device.type == "cpu"
+        """Whether planes of such tensors can go through, whatever the number format."""
+        plain = not self.full.residual and self._joint_size == 1
+        return plain and x.ndim == 5 and x.device.type == "cpu" and pointwise.kernels() is not None
 
     def _pieces(self, full: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """The output of the path at full resolution as (first plane, planes) for the joint layers.
@@ -305,12 +241,6 @@ def _planes(path: torch.Tensor, size: Sequence[int], first: int, last: int) -> t
 def _average(x: torch.Tensor, factor: int) -> torch.Tensor:
     """The mean over blocks of ``factor`` voxels along each axis."""
     return F.avg_pool2d(x, factor) if x.ndim == 4 else F.avg_pool3d(x, factor)
-
-
-def _match_channels(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """``x`` with channels of zeros after its own."""
-    more = channels - x.shape[1]
-    return F.pad(x, [0, 0] * (x.ndim - 2) + [0, more]) if more else x
 
 
 def _check_whole(name: str, values: Sequence[int], least: int) -> tuple[int, ...]:
