@@ -28,7 +28,8 @@ def write_run_report(
         context: name → text, shown in the report.
     """
     by_name = {str(case["case"]): case for case in cases}
-    shown = (case_images(by_name[name], folder) for name in shown_cases(result) if name in by_name)
+    ignored = result["conventions"].get("ignored_value")
+    shown = (case_images(by_name[name], folder, ignored) for name in shown_cases(result) if name in by_name)
     title = f"{context['network']} on {context['dataset']}, section {context['section']}"
     return write_report(
         folder / "report.html",
@@ -41,8 +42,11 @@ def write_run_report(
     )
 
 
-def case_images(case: Mapping[str, Any], folder: Path) -> CaseImages | None:
-    """The channel that shows most, the prediction and the reference of a case; None without a readable reference."""
+def case_images(case: Mapping[str, Any], folder: Path, ignored: int | None = None) -> CaseImages | None:
+    """The channel that shows most, the prediction and the reference of a case; None without a readable reference.
+
+    What nobody annotated, the label ``ignored``, is shown as background of the reference.
+    """
     try:
         reference = read_scan(case["label"], dtype=None)
     except ScanError:
@@ -54,6 +58,8 @@ def case_images(case: Mapping[str, Any], folder: Path) -> CaseImages | None:
     except ScanError:
         channels = None
     labels = np.rint(reference.array[0]).astype(np.int32)
+    if ignored is not None:
+        labels[labels == ignored] = 0
     fits = channels is not None and channels.shape[1:] == labels.shape
     array = channels[telling_channel(channels, labels)] if channels is not None and fits else None
     return CaseImages(str(case["case"]), array, prediction, labels, reference.affine)

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 
 from networks import Geometry
+from networks.blocks import unreduced
 from pipeline.device import Precision, channels_last, keep_freed_memory
 from pipeline.errors import RequestError
 from pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
@@ -163,9 +164,13 @@ class DenseInferer(Inferer):
         """
         labels = (reduce or self.reduce) == "labels"
         with torch.no_grad():
-            return self._inside(image, network, box, labels, partial(_called, network, args, kwargs))
+            return self._inside(
+                image, network, box, labels, lambda block, **more: network(block, *args, **kwargs, **more)
+            )
 
-    def _inside(self, image: torch.Tensor, network: Any, box: Box | None, labels: bool, call: Forward) -> torch.Tensor:
+    def _inside(
+        self, image: torch.Tensor, network: Any, box: Box | None, labels: bool, call: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
         device = _device_of(network, image)
         shape, rules = image.shape[1:], self._rules()
         # Who watches, or averages mirror images, needs all scores of a tile; else the network may hold a few at a time.
@@ -174,7 +179,7 @@ class DenseInferer(Inferer):
         if self._prefer_windows(shape, voxels, box):
             return self._windows(image, box, call, device, labels)
         if reduced:
-            call = partial(call, reduce=all_class_indices)  # type: ignore[call-arg]
+            call = partial(call, reduce=all_class_indices)
         effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
         steps: list[str] = []
         size = shape if box is None else [end - begin for begin, end in box]
@@ -195,7 +200,7 @@ class DenseInferer(Inferer):
                     device=device,
                     batch=effort.batch,
                     on_device=effort.on_device,
-                    finish=_as_it_is if reduced else class_indices if labels else torch.Tensor.float,
+                    finish=unreduced if reduced else class_indices if labels else torch.Tensor.float,
                     watch=shown,
                 )
             except (RuntimeError, MemoryError) as error:
@@ -322,20 +327,6 @@ class DenseInferer(Inferer):
             watch.take(scores, where)
 
         return take
-
-
-def _called(
-    network: Callable[..., torch.Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    block: torch.Tensor,
-    **more: Any,
-) -> torch.Tensor:
-    return network(block, *args, **kwargs, **more)
-
-
-def _as_it_is(reduced: torch.Tensor) -> torch.Tensor:
-    return reduced
 
 
 def _device_of(network: Any, image: torch.Tensor) -> torch.device:
