@@ -75,9 +75,6 @@ class DeepMedic(nn.Module):
     (95, 95, 110)
     """
 
-    reduces = True
-    """Whether ``forward`` takes ``reduce``."""
-
     def __init__(
         self,
         *,

@@ -71,9 +71,6 @@ class HighResNet(nn.Module):
     (87, 87)
     """
 
-    reduces = True
-    """Whether ``forward`` takes ``reduce``."""
-
     def __init__(
         self,
         *,

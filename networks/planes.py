@@ -34,7 +34,7 @@ def planes_at_once(x: torch.Tensor) -> int:
     """How many planes of ``x`` (1, C, D, H, W) are best pushed at once, a multiple of four.
 
     >>> planes_at_once(torch.empty(1, 1, 300, 250, 250)), planes_at_once(torch.empty(1, 1, 300, 600, 600))
-    (12, 4)
+    (8, 4)
     """
     return max(VOXELS // x[0, 0, 0].numel() // LEAST_PLANES, 1) * LEAST_PLANES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -174,7 +175,7 @@ class DenseInferer(Inferer):
         device = _device_of(network, image)
         shape, rules = image.shape[1:], self._rules()
         # Who watches, or averages mirror images, needs all scores of a tile; else the network may hold a few at a time.
-        reduced = labels and not self.flips and self.watch is None and getattr(network, "reduces", False)
+        reduced = labels and not self.flips and self.watch is None and _takes_reduction(network)
         voxels = voxels_in_memory(network, device, self.precision, self.memory_gb, reduced=reduced)
         if self._prefer_windows(shape, voxels, box):
             return self._windows(image, box, call, device, labels)
@@ -327,6 +328,12 @@ class DenseInferer(Inferer):
             watch.take(scores, where)
 
         return take
+
+
+def _takes_reduction(network: Any) -> bool:
+    """Whether ``forward`` itself takes ``reduce``; that of a subclass may not."""
+    forward = getattr(network, "forward", None)
+    return forward is not None and "reduce" in inspect.signature(forward).parameters
 
 
 def _device_of(network: Any, image: torch.Tensor) -> torch.device:

@@ -112,6 +112,8 @@ KINDS = {
     "cache_days": Kind(_or_null(lambda v: _number(v) and v >= 0), "a number of days, or null to keep all"),
     "cache_gb": Kind(_or_null(lambda v: _number(v) and v > 0), "a size in GB, or null for no limit"),
     "cache_dir": Kind(_text, "a folder"),
+    "ignored_value": Kind(_or_null(lambda v: _whole(v, 1)), "a label value from 1, or null for none"),
+    "ignore_index": Kind(_or_null(_whole), "a class, or null for none"),
     "temperature": Kind(lambda v: _number(v) and v > 0, "a positive number"),
     "mlflow": Kind(_or_null(_text), "local, a folder, a URI, or null for none"),
     "initial_weights": Kind(_or_null(_text), "a file of weights, or null"),
