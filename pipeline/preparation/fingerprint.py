@@ -53,6 +53,11 @@ class CaseFacts:
     ignored_voxels: int = 0
 
     @property
+    def annotated_voxels(self) -> int:
+        """All voxels but those that nobody annotated."""
+        return int(np.prod(self.size)) - self.ignored_voxels
+
+    @property
     def foreground_voxels(self) -> int:
         """Voxels of all structures together."""
         return int(sum(structure["voxels"] for structure in self.structures.values()))
@@ -195,7 +200,7 @@ def summarise(
         "orientations": dict(Counter(fact.orientation for fact in facts).most_common()),
         "channels": {name: _channel(facts, number) for number, name in enumerate(channels)},
         "structures": {name: _structure(facts, value) for name, value in labels.items() if value != 0},
-        "foreground_share": spread(fact.foreground_voxels / np.prod(fact.size) for fact in facts),
+        "foreground_share": spread(fact.foreground_voxels / fact.annotated_voxels for fact in facts),
         "ignored_share": spread(fact.ignored_voxels / np.prod(fact.size) for fact in facts if fact.ignored_voxels),
         "cases_without_foreground": [fact.case for fact in facts if not fact.structures],
         "per_case": [_row(fact) for fact in facts],
@@ -224,7 +229,7 @@ def _channel(facts: Sequence[CaseFacts], number: int) -> dict[str, Any]:
 def _structure(facts: Sequence[CaseFacts], value: int) -> dict[str, Any]:
     """How large and how rare a structure is, over the cases that hold it."""
     present = [fact for fact in facts if value in fact.structures]
-    share = spread(fact.structures[value]["voxels"] / np.prod(fact.size) for fact in present)
+    share = spread(fact.structures[value]["voxels"] / fact.annotated_voxels for fact in present)
     return {
         "value": value,
         "cases": len(present),
