@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from transforms.batch_transforms import Batch, BatchTransform, Generators
-from transforms.labels import IGNORED
+from transforms.labels import is_ignored
 
 
 class BatchAffine(BatchTransform):
@@ -86,7 +86,7 @@ class BatchAffine(BatchTransform):
         seen = labels[:, 0]
         for axis, margin in enumerate(self.margin, start=1):
             seen = seen.narrow(axis, margin, seen.shape[axis] - 2 * margin)
-        return ((seen != 0) & (seen != IGNORED)).flatten(1).any(1)
+        return ((seen != 0) & ~is_ignored(seen)).flatten(1).any(1)
 
 
 def sampling_grid(matrices: np.ndarray, size: Sequence[int]) -> torch.Tensor:

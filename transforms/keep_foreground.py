@@ -10,7 +10,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
-from transforms.labels import IGNORED
+from transforms.labels import is_ignored
 
 
 class KeepForegroundd(Randomizable, MapTransform):
@@ -69,4 +69,4 @@ class KeepForegroundd(Randomizable, MapTransform):
         dims = labels.ndim - 1
         margins = (self.margin,) * dims if isinstance(self.margin, int) else tuple(self.margin)
         seen = labels[(slice(None), *(slice(m, n - m) for m, n in zip(margins, labels.shape[1:], strict=True)))]
-        return bool(((seen != 0) & (seen != IGNORED)).any())
+        return bool(((seen != 0) & ~is_ignored(seen)).any())

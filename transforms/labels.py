@@ -13,8 +13,20 @@ IGNORED = 255
 """The class index of voxels that nobody annotated; the losses take it as ``ignore_index``."""
 
 
+def is_ignored(classes: Any) -> Any:
+    """Where nobody annotated, in a tensor or an array of class indices; nowhere in int16, whose 255 is a class.
+
+    >>> is_ignored(torch.tensor([255, 1], dtype=torch.uint8)).tolist()
+    [True, False]
+    >>> is_ignored(torch.tensor([255, 1], dtype=torch.int16)).tolist()
+    [False, False]
+    """
+    many = str(classes.dtype).endswith("int16")
+    return (classes == IGNORED) & (not many)
+
+
 def classes_from_values(labels: torch.Tensor, values: Sequence[int], ignored: int | None = None) -> torch.Tensor:
-    """The class index (position in ``values``) of every voxel, as uint8 (int16 above 256 classes).
+    """The class index (position in ``values``) of every voxel, as uint8 (int16 above 255 classes).
 
     Args:
         labels: label values, whole numbers in any dtype, any shape.
@@ -30,7 +42,7 @@ def classes_from_values(labels: torch.Tensor, values: Sequence[int], ignored: in
     """
     if ignored is not None and len(values) > IGNORED:
         raise ValueError(f"{len(values)} classes and an ignored label; beside one there may be {IGNORED} classes")
-    dtype = torch.uint8 if len(values) <= 256 else torch.int16
+    dtype = torch.uint8 if len(values) <= IGNORED else torch.int16
     whole = labels.round()
     out = torch.zeros(labels.shape, dtype=dtype, device=labels.device)
     known = whole == values[0]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
-from transforms.labels import IGNORED
+from transforms.labels import is_ignored
 from transforms.patch_frame import PatchFrame
 from transforms.samplers import VOLUME, ClassBalancedSampler, PatchSampler
 
@@ -108,7 +108,7 @@ class IndexForegroundd(MapTransform):
         its annotated voxels take the foreground's place, so that patches hold something to learn from.
         """
         labels = np.asarray(data[self.keys[0]])[0]
-        ignored = labels == IGNORED
+        ignored = is_ignored(labels)
         if ignored.any():
             labels = np.where(ignored, 0, labels)
             labels = labels if labels.any() else (~ignored).astype(np.uint8)

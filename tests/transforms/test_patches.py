@@ -14,7 +14,7 @@ from transforms import (
     RandForegroundPatchd,
     UniformSampler,
 )
-from transforms.labels import IGNORED
+from transforms.labels import IGNORED, classes_from_values
 from transforms.patches import crop_into, crop_padded
 
 SAMPLERS = [ClassBalancedSampler(), LesionBalancedSampler(), ForegroundUniformSampler()]
@@ -139,3 +139,12 @@ def test_what_nobody_annotated_is_no_foreground(sampler) -> None:
         for _ in range(50):
             patch = draw(indexed)["label"]
             assert bool((patch == 1).any()) if foreground else bool((patch != IGNORED).any())
+
+
+def test_the_256th_class_of_many_is_foreground_as_any_other() -> None:
+    """Beside more than 254 structures there is no ignored label; 255 is then a class."""
+    values = torch.zeros(1, 9, 9)
+    values[0, 4, 4] = 255
+    classes = classes_from_values(values, list(range(300)))
+    index = IndexForegroundd()({"label": classes})["foreground"]
+    assert index.classes == (255,)
