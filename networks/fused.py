@@ -7,14 +7,13 @@ much as the arithmetic on it.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from networks import winograd
-from networks.winograd import LANES, Around
+from networks import volumes, winograd
+from networks.volumes import LANES
+from networks.winograd import Around
 
 
 class Spare:
@@ -30,12 +29,12 @@ class Spare:
         self._memory: dict[str, torch.Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """A tensor (B, C, D, H, W), channels last, of float32 with any values; it takes the memory of the name."""
-        length = math.prod(shape)
+        """A tensor of `networks.volumes.channels_last` in the memory of the name."""
+        length = volumes.numbers(shape)
         memory = self._memory.get(name)
         if memory is None or memory.numel() < length:
             memory = self._memory[name] = torch.empty(length)
-        return memory[:length].view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+        return volumes.channels_last(shape, memory)
 
 
 def norm_of(norm: nn.Module, activation: nn.Module) -> torch.Tensor | None:

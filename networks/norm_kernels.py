@@ -11,17 +11,18 @@ from typing import Any
 
 from numba import cfunc, njit, types
 
-from compiled import counter, source_stamp, vectors
+from compiled import counter, reductions, source_stamp, vectors
 from compiled.counter import take_next
-from compiled.vectors import BYTES, LANES, over_voxels
+from compiled.reductions import over_voxels
+from compiled.vectors import BYTES, LANES
 
 ROWS, _FOUR = 512, 4
-_moments_4, _moments_1 = (over_voxels(vectors.moments, 1, 2, unroll=n) for n in (_FOUR, 1))
-_sums_4, _sums_1 = (over_voxels(vectors.norm_sums, 4, 3, unroll=n) for n in (_FOUR, 1))
-_values_4, _values_1 = (over_voxels(vectors.norm_values, 5, 0, unroll=n) for n in (_FOUR, 1))
+_moments_4, _moments_1 = (over_voxels(reductions.moments, 1, 2, unroll=n) for n in (_FOUR, 1))
+_sums_4, _sums_1 = (over_voxels(reductions.norm_sums, 4, 3, unroll=n) for n in (_FOUR, 1))
+_values_4, _values_1 = (over_voxels(reductions.norm_values, 5, 0, unroll=n) for n in (_FOUR, 1))
 
 _JOB = types.void(types.CPointer(types.int64))
-_STAMP = source_stamp(counter, vectors)
+_STAMP = source_stamp(counter, reductions, vectors)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -18,7 +18,8 @@ from compiled import compiled_module, share_out
 from networks import winograd
 from networks.lattice import Padding, zero_outside_
 from networks.norms import update_running_statistics
-from networks.winograd import LANES, Around
+from networks.volumes import LANES
+from networks.winograd import Around
 
 
 def _kernels() -> ModuleType | None:

@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 
 from compiled import compiled_module, share_out
+from networks import volumes
 from networks.fused import norm_of
+from networks.volumes import LANES
 
-LANES, PANEL = 8, 16
+PANEL = 16
 
 
 class Layer(NamedTuple):
@@ -103,13 +105,13 @@ def chain(
     >>> y is None or torch.allclose(y, torch.einsum("oc,bczyx->bozyx", weight, x), atol=1e-5)
     True
     """
-    source = x.movedim(1, -1).contiguous()
+    source, step = volumes.voxels(x)
     batch, depth, height, width, channels = source.shape
-    columns = _in_eights(layers[-1].weight.shape[0]) if in_eights else layers[-1].weight.shape[0]
+    columns = volumes.in_eights(layers[-1].weight.shape[0]) if in_eights else layers[-1].weight.shape[0]
     target = torch.empty((batch, depth, height, width, columns))
     panels = [_panels(layer.weight) for layer in layers]
-    pairs = [_lanes(torch.stack([layer.bias, layer.slope])) for layer in layers]
-    row = 4 * max(_in_eights(n) for n in (channels, *(layer.weight.shape[0] for layer in layers)))
+    pairs = [volumes.lanes(torch.stack([layer.bias, layer.slope])) for layer in layers]
+    row = 4 * max(volumes.in_eights(n) for n in (channels, *(layer.weight.shape[0] for layer in layers)))
     compiled = kernels()
     assert compiled is not None
     buffers = torch.zeros(2 * compiled.ROWS * row * torch.get_num_threads(), dtype=torch.uint8)
@@ -119,27 +121,17 @@ def chain(
     if beside is not None:
         place = (beside.data_ptr(), factor, before, depth, height, width, *beside.shape[1:4])
     values = [source.data_ptr(), target.data_ptr(), batch * depth * height * width, channels]
-    values += [buffers.data_ptr(), threads.data_ptr(), row, *place, columns, len(layers)]
+    values += [buffers.data_ptr(), threads.data_ptr(), row, *place, columns, 4 * step, len(layers)]
     for layer, panel, pair in zip(layers, panels, pairs, strict=True):
         values += [panel.data_ptr(), pair.data_ptr(), layer.weight.shape[1], layer.weight.shape[0]]
     share_out(compiled.chain.address, values)
     return target.movedim(-1, 1)
 
 
-def _in_eights(channels: int) -> int:
-    return -(-channels // LANES) * LANES
-
-
 def _panels(weight: torch.Tensor) -> torch.Tensor:
     """(C', C) as (panels, C, 16), zeros after the last row."""
     padded = F.pad(weight.detach(), (0, 0, 0, -weight.shape[0] % PANEL))
     return padded.unflatten(0, (-1, PANEL)).transpose(1, 2).contiguous()
-
-
-def _lanes(parameters: torch.Tensor) -> torch.Tensor:
-    """(n, C) as (eights, n, 8), zeros after the last channel."""
-    padded = F.pad(parameters.detach(), (0, -parameters.shape[1] % LANES))
-    return padded.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
 
 
 def _whole_eights(coarse: torch.Tensor) -> torch.Tensor:

@@ -10,18 +10,20 @@ from typing import Any
 
 from numba import cfunc, njit, types
 
-from compiled import counter, source_stamp, vectors
+from compiled import counter, matrices, source_stamp, vectors
 from compiled.counter import take_next
-from compiled.vectors import BYTES, LANES, add_bias, add_vectors, copy_float, copy_vector, product
+from compiled.matrices import product
+from compiled.vectors import BYTES, LANES, copy_float, copy_vector, prefetch
 
-ROWS, PANEL, LAYER = 12, 16, 4
-"""Voxels at a time, channels of a panel of weights, and the numbers that tell of a layer."""
-_PIECE = 32 * ROWS
+ROWS, PANEL, LAYER, _FIRST = 12, 16, 4, 19
+"""Voxels at a time, channels of a panel of weights, the numbers that tell of a layer, the place of the first one."""
+_PIECE, _LINE = 32 * ROWS, 64
 _FEW = 6
-_product_16, _product_8 = product(_FEW, 2), product(_FEW, 1)
+_product_16, _product_8 = product(_FEW, 2, biased=True), product(ROWS, 1, biased=True)
+_added_16, _added_8 = product(_FEW, 2, add=True, biased=True), product(ROWS, 1, add=True, biased=True)
 
 _JOB = types.void(types.CPointer(types.int64))
-_STAMP = source_stamp(counter, vectors)
+_STAMP = source_stamp(counter, matrices, vectors)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -29,61 +31,79 @@ def _copy(source: int, target: int, count: int) -> None:
     """So many floats; nothing beyond them is read or written."""
     whole = count // LANES
     for k in range(whole):
-        copy_vector(source + k * BYTES, target + k * BYTES, 0)
+        copy_vector(source + k * BYTES, target + k * BYTES)
     for k in range(whole * LANES, count):
-        copy_float(source + 4 * k, target + 4 * k, 0)
+        copy_float(source + 4 * k, target + 4 * k)
 
 
 @njit(nogil=True, error_model="numpy")
-def _products(a: int, a_row: int, depth: int, weights: int, columns: int, out: int, out_row: int, rows: int) -> None:
-    """out (rows in sixes, columns in eights) = a (rows in sixes, depth) · weights (panels, depth, 16)."""
+def _layer(
+    a: int, a_row: int, depth: int, weights: int, pairs: int, columns: int, out: int, out_row: int, add: bool
+) -> None:
+    """out (ROWS, columns in eights) = activation of a (ROWS, depth) · weights (panels, depth, 16) + bias.
+
+    With ``add`` the sums begin with what stands in ``out``.
+    """
     for first in range(0, columns, PANEL):
-        panel = weights + first * depth * 4
-        for m in range(0, rows, _FEW):
-            left, right = a + m * a_row, out + m * out_row + 4 * first
-            if columns - first > LANES:
-                _product_16(left, a_row, 4, panel, 4 * PANEL, right, out_row, depth)
+        panel, pair, right = weights + first * depth * 4, pairs + 2 * first * 4, out + first * 4
+        if columns - first <= LANES:
+            if add:
+                _added_8(a, a_row, 4, panel, 4 * PANEL, right, out_row, depth, pair)
             else:
-                _product_8(left, a_row, 4, panel, 4 * PANEL, right, out_row, depth)
+                _product_8(a, a_row, 4, panel, 4 * PANEL, right, out_row, depth, pair)
+            continue
+        for m in range(0, ROWS, _FEW):
+            left, sums = a + m * a_row, right + m * out_row
+            if add:
+                _added_16(left, a_row, 4, panel, 4 * PANEL, sums, out_row, depth, pair)
+            else:
+                _product_16(left, a_row, 4, panel, 4 * PANEL, sums, out_row, depth, pair)
 
 
 @njit(nogil=True, error_model="numpy")
-def _coarse_place(job: Any, voxel: int) -> int:
-    """The number of the coarse voxel that a voxel lies in."""
-    factor, offset, depth, height, width = job[8], job[9], job[10], job[11], job[12]
-    x, y, z = voxel % width, voxel // width % height, voxel // (width * height) % depth
-    sample = voxel // (width * height * depth)
-    return ((sample * job[13] + (z + offset) // factor) * job[14] + y // factor) * job[15] + x // factor
+def _begin_with_coarse(job: Any, start: int, rows: int, columns: int, out: int) -> None:
+    """The coarse sums at some voxels, each at the coarse voxel that it lies in, to the rows at ``out``."""
+    coarse, factor, offset, depth, height, width = job[7], job[8], job[9], job[10], job[11], job[12]
+    wide = -(-columns // LANES) * LANES
+    line, x = start // width, start % width
+    for row in range(rows):
+        if row == 0 or x == width:
+            x = 0 if row > 0 else x
+            plane, y = line // height, line % height
+            z = plane // depth * job[13] + (plane % depth + offset) // factor
+            first, line = (z * job[14] + y // factor) * job[15], line + 1
+        _copy(coarse + (first + x // factor) * 4 * wide, out + row * job[6], wide)
+        x += 1
 
 
 @njit(nogil=True, error_model="numpy")
 def _through(job: Any, start: int, rows: int, a: int, b: int) -> None:
     """Some voxels through all layers, in the rows of two buffers."""
     source, target, channels, pitch, coarse, put = job[0], job[1], job[3], job[6], job[7], job[16]
-    layers = job[17]
-    for row in range(rows):
-        _copy(source + (start + row) * 4 * channels, a + row * pitch, channels)
-    for layer in range(layers):
-        at = 18 + LAYER * layer
-        weights, pairs, depth, columns = job[at], job[at + 1], job[at + 2], job[at + 3]
-        _products(a, pitch, depth, weights, columns, b, pitch, rows)
-        eights = -(-columns // LANES)
+    apart, layers = job[17], job[18]
+    values, step = source + start * apart, apart
+    for offset in range(ROWS * apart, 2 * ROWS * apart, _LINE):
+        prefetch(values + offset)
+    if rows < ROWS:  # beyond the last voxel nothing may be read
         for row in range(rows):
-            place = b + row * pitch
-            if layer == 0 and coarse != 0:
-                beside = coarse + _coarse_place(job, start + row) * eights * BYTES
-                for k in range(eights):
-                    add_vectors(place + k * BYTES, place + k * BYTES, beside + k * BYTES)
-            for k in range(eights):
-                add_bias(place + k * BYTES, place + k * BYTES, pairs + 2 * k * BYTES)
+            _copy(values + row * apart, a + row * pitch, channels)
+        values, step = a, pitch
+    for layer in range(layers):
+        at = _FIRST + LAYER * layer
+        weights, pairs, depth, columns = job[at], job[at + 1], job[at + 2], job[at + 3]
+        add = layer == 0 and coarse != 0
+        if add:
+            _begin_with_coarse(job, start, rows, columns, b)
+        _layer(values, step, depth, weights, pairs, columns, b, pitch, add)
         a, b = b, a
+        values, step = a, pitch
     for row in range(rows):
         _copy(a + row * pitch, target + (start + row) * 4 * put, put)
 
 
 @njit(nogil=True, error_model="numpy")
 def _chain(job: Any) -> None:
-    voxels, following = job[2], job[18 + LAYER * job[17]]
+    voxels, following = job[2], job[_FIRST + LAYER * job[18]]
     own = job[4] + take_next(job[5]) * 2 * ROWS * job[6]
     while True:
         piece = take_next(following) * _PIECE
@@ -99,8 +119,9 @@ def chain(job: Any) -> None:
 
     The job: addresses of source (voxels, C) and target (voxels, C'); voxels; C; the address of the buffers, that of the
     number of the next thread, bytes of a row in them; the address of coarse sums (…, C₁ in eights) or 0, the factor,
-    the planes before the first one, D, H and W, those of the coarse sums; C'; how many layers, and for each the
-    addresses of its panels (panels, C, 16) and of bias and slope (eights, 2, 8), its input and its output channels.
+    the planes before the first one, D, H and W, those of the coarse sums; C'; bytes from one voxel of
+    the source to the next; how many layers, and for each the addresses of its panels (panels, C, 16) and of bias and
+    slope (eights, 2, 8), its input and its output channels.
     """
     _ = _STAMP
     _chain(job)

@@ -21,13 +21,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from compiled import compiled_module, share_out
+from networks.volumes import apart, in_eights, lanes, voxels
 
 TILE, PLACES = 4, 216
-PANEL, LANES, FEW, LINE = 16, 8, 6, 64
+PANEL, FEW, LINE = 16, 6, 64
 # Below, carrying the weights into the domain costs what the products save: forward and backward of 16 to 128 channels
 # had 0.6 to 1.4 times the speed of the plain convolution at 1024 to 2048 voxels, 1.0 to 2.9 times at 8192, when the
 # bound was measured (with slower kernels than these).
@@ -35,9 +35,9 @@ LEAST_VOXELS = 4096
 # Input times output channels with fewer than 16 of the former: 0.6 times the time of the plain one with 2 and 30
 # channels, 0.3 with 4 and 30, but 1.6 with 2 and 16.
 LEAST_FEW = 60
-# Bytes of tiles that a thread has in the domain at once. A second-level cache of 1 MB holds them beside 16 channels of
-# their products; with half to twice as many a convolution took up to a tenth longer, within the noise.
-NEAR_BYTES = 700 * 2**10
+# Bytes of tiles that a thread has in the domain at once, about a second-level cache of 1 MB: with 700 KB convolutions
+# of 30 to 64 channels took 2 % longer in the median (0 to 8), with 1.8 MB as long or up to 9 % longer.
+NEAR_BYTES = 1000 * 2**10
 # The same for the gradient of the weights, where more tiles save more sums than the further cache costs.
 NEAR_BYTES_OF_SUMS = 2 * 2**20
 # What the threads' own sums of that gradient may take together; beyond, fewer threads share the work.
@@ -133,15 +133,6 @@ class _Winograd(torch.autograd.Function):
         return dx, dw, None
 
 
-def _in_eights(channels: int) -> int:
-    return -(-channels // LANES) * LANES
-
-
-def _volume(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, D, H, W) as (B, D, H, W, C), dense."""
-    return x.detach().movedim(1, -1).contiguous()
-
-
 def _filters(weight: torch.Tensor, transposed: bool) -> torch.Tensor:
     """``weight`` (C', C, 3, 3, 3) in the domain, (panels, 216, C in eights, 16): 16 output channels to a panel.
 
@@ -154,7 +145,7 @@ def _filters(weight: torch.Tensor, transposed: bool) -> torch.Tensor:
         columns, channels = channels, columns
         address += 2 * sum(strides[2:])
         strides = [strides[1], strides[0], *(-step for step in strides[2:])]
-    filters = torch.empty((-(-columns // PANEL), PLACES, _in_eights(channels), PANEL))
+    filters = torch.empty((-(-columns // PANEL), PLACES, in_eights(channels), PANEL))
     _run("carry_filters", (address, filters.data_ptr(), columns, channels, *strides))
     return filters
 
@@ -176,27 +167,40 @@ def convolve(
         padding: zeros at every face, 0 to 2.
         around: done on the way.
         transposed: convolve with the weights of the gradient, (C, C', 3, 3, 3) for such a ``weight``.
-        out: the memory to write to, channels last, of the result's shape; it must share none with ``x``.
+        out: the memory to write to, of the result's shape, channels last; it must share none with ``x``. The voxels
+            may lie further apart than they have channels (`networks.volumes`): what is between is overwritten up to
+            the next eight.
 
     Returns:
         (B, C', D + 2·padding − 2, …), channels last in memory.
     """
-    source, filters = _volume(x), _filters(weight, transposed)
+    (source, step), filters = voxels(x), _filters(weight, transposed)
     columns = weight.shape[1 if transposed else 0]
     size = [length + 2 * padding - 2 for length in x.shape[2:]]
     if out is None:
         out = torch.empty((x.shape[0], columns, *size), memory_format=torch.channels_last_3d)
     target = out.movedim(1, -1)
-    deep = _in_eights(source.shape[-1])
+    step_out = apart(target)
+    assert step_out is not None, "out must be channels last"
+    deep = in_eights(source.shape[-1])
     plan = _Plan(target, NEAR_BYTES // (4 * PLACES * deep))
     scratch, slot_bytes = plan.memory("tiles", 4 * deep, 4 * PANEL)
     slots = torch.zeros(1, dtype=torch.int64)
-    norm, bias = _lanes(around.norm), _lanes(around.bias)
-    add = None if around.add is None else _volume(around.add)
+    norm, bias = (None if one is None else lanes(one) for one in (around.norm, around.bias))
+    add, step_add = (None, 0) if around.add is None else voxels(around.add)
     values = [source.data_ptr(), target.data_ptr(), filters.data_ptr()]
     values += [0 if one is None else one.data_ptr() for one in (norm, bias, add)]
     sizes = (*source.shape[1:], *target.shape[1:])
-    rest = (around.first, 0 if add is None else add.shape[-1], padding, plan.total, plan.group)
+    rest = (
+        around.first,
+        0 if add is None else add.shape[-1],
+        padding,
+        plan.total,
+        plan.group,
+        step,
+        step_out,
+        step_add,
+    )
     inside = _numbers(around.extents)
     _run("convolve", (*values, *sizes, *rest, scratch, slot_bytes, slots.data_ptr(), len(inside), *inside))
     return out
@@ -205,14 +209,6 @@ def convolve(
 def _numbers(extents: torch.Tensor | None) -> list[int]:
     """The extents of all samples in a row; none where all is inside."""
     return [] if extents is None else extents.flatten().tolist()
-
-
-def _lanes(parameters: torch.Tensor | None) -> torch.Tensor | None:
-    """(n, C) as (eights, n, 8), zeros after the last channel."""
-    if parameters is None:
-        return None
-    padded = F.pad(parameters.detach().float(), (0, -parameters.shape[1] % LANES))
-    return padded.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
 
 
 def weight_gradient(
@@ -231,9 +227,9 @@ def weight_gradient(
         norm: what ``x`` went through on its way (`Around`).
         extents: what of each sample of ``x`` lay inside (`Around`).
     """
-    source, incoming = _volume(x), _volume(gradient)
+    source, incoming = (one.detach().movedim(1, -1).contiguous() for one in (x, gradient))
     channels, columns = source.shape[-1], incoming.shape[-1]
-    deep, wide = _in_eights(channels), _in_eights(columns)
+    deep, wide = in_eights(channels), in_eights(columns)
     length = PLACES * deep * wide
     slots = max(2, MOST_BYTES_OF_SUMS // (4 * length))
     plan = _Plan(incoming, NEAR_BYTES_OF_SUMS // (4 * PLACES * (deep + wide)), slots)
@@ -241,8 +237,8 @@ def weight_gradient(
     length *= plan.threads
     sums = _kept("sums", 4 * length)[: 4 * length].view(torch.float32).zero_()
     sizes = (*source.shape[1:], *incoming.shape[1:])
-    lanes = _lanes(norm)
-    volumes = (source.data_ptr(), incoming.data_ptr(), sums.data_ptr(), 0 if lanes is None else lanes.data_ptr())
+    normed = None if norm is None else lanes(norm)
+    volumes = (source.data_ptr(), incoming.data_ptr(), sums.data_ptr(), 0 if normed is None else normed.data_ptr())
     rest = (padding, plan.total, plan.group, scratch, slot_bytes, plan.threads)
     inside = _numbers(extents)
     _run("correlate", (*volumes, *sizes, *rest, len(inside), *inside))

@@ -15,27 +15,19 @@ from typing import Any
 import numpy as np
 from numba import cfunc, njit, types
 
-from compiled import counter, source_stamp
+from compiled import counter, matrices, source_stamp, vectors
 from compiled.counter import take_next
-from compiled.vectors import (
-    BYTES,
-    LANES,
-    add_vectors,
-    copy_float,
-    copy_vector,
-    linear_map,
-    prefetch,
-    prefetch_to_write,
-    product,
-)
+from compiled.matrices import linear_map, product
+from compiled.vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, prefetch, prefetch_to_write
 from networks import toom_cook, winograd_tiles
 from networks.toom_cook import FILTER
-from networks.winograd_tiles import analyse, make_room, spread, store, synthesise
+from networks.winograd_tiles import analyse, make_room, spread, synthesise
 
 PLACES, TILE, PANEL = 216, 4, 16
 _PANEL_BYTES = 4 * PANEL
 _LINE = 64
 _FEW = 6  # tiles in one register block of a product
+_RUN = 12  # tiles side by side whose columns are shared on the way into the domain, as long as a cache holds them
 
 _carry, _carry_back = linear_map(FILTER), linear_map(FILTER.T)
 _product_16, _product_8, _product_8_twice = product(_FEW, 2), product(_FEW, 1), product(2 * _FEW, 1)
@@ -57,9 +49,9 @@ def _corner(number: int, counts: Any) -> Any:
 
 
 @njit(nogil=True, error_model="numpy")
-def _pitches(sizes: Any, channels: int) -> Any:
-    """Bytes from one voxel, line, plane and sample to the next."""
-    voxel = 4 * channels
+def _pitches(sizes: Any, apart: int) -> Any:
+    """Bytes from one voxel, line, plane and sample to the next, for voxels so many numbers apart."""
+    voxel = 4 * apart
     return voxel, voxel * sizes[2], voxel * sizes[2] * sizes[1], voxel * sizes[2] * sizes[1] * sizes[0]
 
 
@@ -90,7 +82,7 @@ def _products(a: int, b: int, c: int, tiles: int, channels: int, columns: int) -
 
 
 _JOB = types.void(types.CPointer(types.int64))
-_STAMP = source_stamp(counter, toom_cook, winograd_tiles)
+_STAMP = source_stamp(counter, matrices, toom_cook, vectors, winograd_tiles)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -100,6 +92,7 @@ def _into_domain(
     source: int,
     sizes: Any,
     channels: int,
+    apart: int,
     padding: int,
     norm: int,
     start: int,
@@ -111,17 +104,20 @@ def _into_domain(
 ) -> None:
     """Windows of some tiles, all channels, to ``before`` (216, tiles, C in eights); extents at a place of the job."""
     deep = -(-channels // LANES) * LANES
-    pitches = _pitches(sizes, channels)
-    for tile in range(tiles):
+    pitches, readable = _pitches(sizes, apart), deep if apart >= deep else channels
+    tile = 0
+    while tile < tiles:
         sample, (z, y, x) = _corner(start + tile, counts)
         corner, extent = (z - padding, y - padding, x - padding), _extent(job, place, sample, sizes)
         volume = source + sample * pitches[3]
         # Where the channels left over are loaded by eights, nothing after the last sample may be read.
         end = volume + pitches[3]
+        run = min(tiles - tile, counts[2] - x // TILE, _RUN)
         for c in range(0, channels, PANEL):
             normed = norm + c // LANES * 3 * BYTES if norm != 0 else 0
-            out = before + 4 * (tile * deep + c)
-            analyse(volume, end, corner, extent, pitches, c, min(PANEL, channels - c), room, normed, out, plane)
+            out, lanes = before + 4 * (tile * deep + c), min(PANEL, readable - c)
+            analyse(volume + 4 * c, end, corner, run, extent, pitches, lanes, room, normed, out, 4 * deep, plane)
+        tile += run
 
 
 @njit(nogil=True, error_model="numpy")
@@ -140,12 +136,13 @@ def _convolve(job: Any) -> None:
     source, target, filters, norm, bias, other = job[0], job[1], job[2], job[3], job[4], job[5]
     sizes, channels, shape, columns = (job[6], job[7], job[8]), job[9], (job[10], job[11], job[12]), job[13]
     other_first, other_channels, padding, total, group = job[14], job[15], job[16], job[17], job[18]
-    following = job[23 + job[22]]
-    deep = -(-channels // LANES) * LANES
+    apart, apart_out, apart_other, following = job[19], job[20], job[21], job[26 + job[25]]
+    deep, wide = -(-channels // LANES) * LANES, -(-columns // LANES) * LANES
+    writable = wide if apart_out >= wide and (other == 0 or apart_other >= wide) else columns
     counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
-    pitches, pitches_other = _pitches(shape, columns), _pitches(shape, other_channels)
+    pitches, pitches_other = _pitches(shape, apart_out), _pitches(shape, apart_other)
     plane, plane_out = _odd(4 * group * deep), _odd(group * _PANEL_BYTES)
-    before = job[19] + take_next(job[21]) * job[20]
+    before = job[22] + take_next(job[24]) * job[23]
     after = before + PLACES * plane
     buffers, blocks = make_room(channels), np.zeros(group, np.int64)
     room = buffers.ctypes.data
@@ -154,29 +151,30 @@ def _convolve(job: Any) -> None:
         if start >= total:
             return
         tiles = min(group, total - start)
-        _into_domain(job, 22, source, sizes, channels, padding, norm, start, tiles, counts, room, before, plane)
+        _into_domain(job, 25, source, sizes, channels, apart, padding, norm, start, tiles, counts, room, before, plane)
         for tile in range(tiles):
             sample, (z, y, x) = _corner(start + tile, counts)
             blocks[tile] = sample * pitches[3] + z * pitches[2] + y * pitches[1] + x * pitches[0]
         for first in range(0, columns, PANEL):
             panel = filters + first // PANEL * PLACES * deep * _PANEL_BYTES
-            same = other + 4 * first if other_channels == columns else 0
+            same = other + 4 * first if other_channels == columns and apart_other == apart_out else 0
             for place in range(PLACES):
                 _ask_ahead(place, tiles, blocks, pitches, target + 4 * first, same)
                 a, b, c = before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out
                 _products(a, b, c, tiles, channels, columns - first)
             for tile in range(tiles):
                 sample, corner = _corner(start + tile, counts)
-                extent = _extent(job, 22, sample, shape)
+                extent = _extent(job, 25, sample, shape)
                 for c in range(first, min(first + PANEL, columns), LANES):
                     pair = bias + c // LANES * 2 * BYTES if bias != 0 else 0
-                    synthesise(after + tile * _PANEL_BYTES + 4 * (c - first), plane_out, room, pair)
                     beside = 0
                     if other_first <= c < other_first + other_channels:
                         beside = other + sample * pitches_other[3] + 4 * (c - other_first)
-                    volume = target + sample * pitches[3] + 4 * c
-                    lanes = min(LANES, columns - c)
-                    store(volume, corner, shape, extent, pitches, lanes, room, beside, pitches_other)
+                    a, volume = after + tile * _PANEL_BYTES + 4 * (c - first), target + sample * pitches[3] + 4 * c
+                    lanes = min(LANES, writable - c)
+                    synthesise(
+                        a, plane_out, pair, volume, corner, shape, extent, pitches, lanes, room, beside, pitches_other
+                    )
 
 
 @cfunc(_JOB, cache=True, error_model="numpy")
@@ -227,7 +225,9 @@ def _correlate(job: Any) -> None:
         own = sums + slot * PLACES * deep * wide * 4
         for start in range(slot * group, total, slots * group):
             tiles = min(group, total - start)
-            _into_domain(job, 18, source, sizes, channels, padding, norm, start, tiles, counts, room, before, plane)
+            _into_domain(
+                job, 18, source, sizes, channels, channels, padding, norm, start, tiles, counts, room, before, plane
+            )
             for tile in range(tiles):
                 sample, corner = _corner(start + tile, counts)
                 volume = gradient + sample * pitches[3]
@@ -269,7 +269,7 @@ def _carry_filters(job: Any) -> None:
             first = weight + (panel * PANEL + lane) * pitches[0] + c * pitches[1]
             for tap in range(27):
                 place = first + tap // 9 * pitches[2] + tap // 3 % 3 * pitches[3] + tap % 3 * pitches[4]
-                copy_float(place, taps + tap * _PANEL_BYTES + 4 * lane, 0)
+                copy_float(place, taps + tap * _PANEL_BYTES + 4 * lane)
         out = filters + (panel * PLACES * deep + c) * _PANEL_BYTES
         for half in (0, BYTES):
             for row in range(9):
@@ -307,7 +307,7 @@ def _carry_gradient(job: Any) -> None:
         c, first = piece // (wide // LANES), piece % (wide // LANES) * LANES
         for place in range(PLACES):
             source = sums + place * pitch + (c * wide + first) * 4
-            copy_vector(source, a + place * BYTES, 0)
+            copy_vector(source, a + place * BYTES)
             for slot in range(1, slots):
                 add_vectors(source + slot * PLACES * pitch, a + place * BYTES, a + place * BYTES)
         for row in range(36):
@@ -320,7 +320,7 @@ def _carry_gradient(job: Any) -> None:
         for lane in range(min(LANES, columns - first)):
             out = weight + ((first + lane) * channels + c) * 27 * 4
             for tap in range(27):
-                copy_float(b + tap * BYTES + 4 * lane, out + 4 * tap, 0)
+                copy_float(b + tap * BYTES + 4 * lane, out + 4 * tap)
 
 
 @cfunc(_JOB, cache=True, error_model="numpy")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from networks import DeepMedic, HighResNet, pointwise
+from networks import DeepMedic, HighResNet, pointwise, volumes
 from networks.pointwise import Layer, applies, chain, layer_of, linear, plain
 
 pytestmark = pytest.mark.skipif(pointwise.kernels() is None, reason="needs Numba")
@@ -41,12 +41,16 @@ def one_by_one(x: torch.Tensor, layers: list[Layer], beside: torch.Tensor | floa
     batch=st.integers(1, 2),
     channels=st.lists(st.integers(1, 40), min_size=2, max_size=4),
     size=st.tuples(*[st.integers(1, 9)] * 3),
-    channels_last=st.booleans(),
+    layout=st.sampled_from(["channels first", "channels last", "with room"]),
     seed=st.integers(0, 10**6),
 )
-def test_a_chain_is_its_layers_one_by_one(batch, channels, size, channels_last, seed) -> None:
+def test_a_chain_is_its_layers_one_by_one(batch, channels, size, layout, seed) -> None:
     x = torch.randn(batch, channels[0], *size, generator=torch.Generator().manual_seed(seed))
-    x = x.contiguous(memory_format=torch.channels_last_3d) if channels_last else x
+    if layout == "channels last":
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+    elif layout == "with room":
+        room = torch.full((volumes.numbers(tuple(x.shape)),), float("nan"))
+        x = volumes.channels_last(tuple(x.shape), room).copy_(x)
     layers = layers_of(channels, seed)
     with torch.no_grad():
         found = chain(x, layers)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from compiled import team
 from networks import HighResNet, winograd
 from networks.convolution import conv3d
+from networks.volumes import channels_last, numbers
 
 pytestmark = pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
 
@@ -104,16 +105,23 @@ def reference(x, weight, padding, around):
     return y * inside(y)
 
 
-@settings(max_examples=40, deadline=None)
+def with_room(x: torch.Tensor) -> torch.Tensor:
+    """The numbers of ``x`` with room for whole eights of channels, in which there is what is not a number."""
+    roomy = channels_last(tuple(x.shape), torch.full((numbers(tuple(x.shape)),), float("nan")))
+    return roomy.copy_(x)
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     batch=st.integers(1, 3),
     channels=st.tuples(st.integers(1, 26), st.sampled_from([8, 16, 19, 32, 40])),
-    size=st.tuples(*[st.integers(3, 10)] * 3),
+    size=st.tuples(st.integers(3, 10), st.integers(3, 10), st.one_of(st.integers(3, 10), st.integers(50, 60))),
     padding=st.integers(0, 2),
     parts=st.tuples(*[st.booleans()] * 4),
+    rooms=st.tuples(*[st.booleans()] * 3),
     seed=st.integers(0, 10),
 )
-def test_what_is_done_around_a_convolution_is_what_it_says(batch, channels, size, padding, parts, seed):
+def test_what_is_done_around_a_convolution_is_what_it_says(batch, channels, size, padding, parts, rooms, seed):
     torch.manual_seed(seed)
     x, weight = torch.randn(batch, channels[0], *size), torch.randn(channels[1], channels[0], 3, 3, 3)
     norm, bias, add, extents = parts
@@ -128,10 +136,14 @@ def test_what_is_done_around_a_convolution_is_what_it_says(batch, channels, size
         extents=torch.stack([torch.randint(0, n + 1, (batch,)) for n in size], 1) if extents and padding == 1 else None,
     )
     exact = reference(x, weight, padding, around)
-    ours = winograd.convolve(x, weight, padding, around)
+    if add and rooms[0]:
+        around = replace(around, add=with_room(around.add))
+    out = with_room(torch.zeros(exact.shape)) if rooms[1] else None
+    ours = winograd.convolve(with_room(x) if rooms[2] else x, weight, padding, around, out=out)
+    assert out is None or ours is out
     assert (ours - exact).abs().max() <= 1e-4 * max(1.0, float(exact.square().mean().sqrt()))
     if add and added == channels[1]:
-        into = around.add.contiguous(memory_format=torch.channels_last_3d)
+        into = with_room(around.add) if rooms[1] else around.add.contiguous(memory_format=torch.channels_last_3d)
         assert winograd.convolve(x, weight, padding, replace(around, add=into), out=into) is into
         assert torch.equal(into, ours)
 

@@ -1,0 +1,68 @@
+"""Volumes as the compiled kernels take them: voxels evenly apart in memory, the channels of each side by side."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+LANES = 8
+
+
+def in_eights(channels: int) -> int:
+    """So many channels rounded up to whole vectors."""
+    return -(-channels // LANES) * LANES
+
+
+def apart(x: torch.Tensor) -> int | None:
+    """How many numbers the voxels of ``x`` (B, D, H, W, C) lie apart; None if they do not do so evenly, one after
+    another.
+
+    >>> apart(torch.empty(1, 2, 3, 4, 8)), apart(torch.empty(1, 2, 3, 4, 8)[..., :5])
+    (8, 8)
+    >>> apart(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)) is None
+    True
+    """
+    step = x.stride(3)
+    if (x.shape[4] > 1 and x.stride(4) != 1) or step < x.shape[4]:
+        return None
+    expected = step
+    for axis in (3, 2, 1, 0):
+        if x.shape[axis] > 1 and x.stride(axis) != expected:
+            return None
+        expected *= x.shape[axis]
+    return step
+
+
+def voxels(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """``x`` (B, C, D, H, W) as (B, D, H, W, C), voxels evenly apart, and how many numbers; copied only if need be."""
+    last = x.detach().movedim(1, -1)
+    step = apart(last)
+    if step is None:
+        last = last.contiguous()
+        step = last.shape[4]
+    return last, step
+
+
+def numbers(shape: tuple[int, ...]) -> int:
+    """How many numbers `channels_last` of a ``shape`` (B, C, D, H, W) lies in."""
+    return math.prod((shape[0], in_eights(shape[1]), *shape[2:]))
+
+
+def channels_last(shape: tuple[int, ...], memory: torch.Tensor) -> torch.Tensor:
+    """A tensor (B, C, D, H, W) in the first numbers of ``memory``, channels last, with room for whole eights of them.
+
+    So whole vectors can be read and written at every voxel.
+
+    >>> channels_last((1, 5, 2, 3, 4), torch.empty(200)).stride()
+    (192, 1, 96, 32, 8)
+    """
+    whole = memory[: numbers(shape)].view(shape[0], *shape[2:], in_eights(shape[1]))
+    return whole[..., : shape[1]].movedim(-1, 1)
+
+
+def lanes(parameters: torch.Tensor) -> torch.Tensor:
+    """(n, C) as (eights, n, 8), zeros after the last channel."""
+    padded = F.pad(parameters.detach().float(), (0, -parameters.shape[1] % LANES))
+    return padded.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
