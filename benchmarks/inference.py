@@ -65,8 +65,11 @@ def measure(contender: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def subject(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, torch.nn.Module]:
     """The scan (1, C, *size) on the CPU and the network on its device: a trained run's, or random ones."""
+    from networks.convolution import load_kernels
     from pipeline.device import place_network
 
+    if device.type == "cpu":
+        load_kernels()  # as `rarevox predict` does while it reads the first scan
     if arguments.run:
         from pipeline.datalist import find_scans
         from pipeline.inference.segment import Segmenter

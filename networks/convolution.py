@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compiled import compiled_module
 from networks import winograd
 
 _SMALL = 20480
@@ -106,6 +107,15 @@ class Conv3d(nn.Conv3d):
         if not plain or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
         return conv3d(input, weight, bias, self.padding, self.dilation)  # type: ignore[arg-type]
+
+
+def load_kernels() -> None:
+    """Import the compiled kernels of networks in evaluation now, while something else is waited for.
+
+    That takes half a second to one, once in a process; it would be part of the first pass otherwise.
+    """
+    for name in ("networks.winograd_kernels", "networks.pointwise_kernels"):
+        compiled_module(name)
 
 
 def use_fast_convolutions(network: nn.Module) -> nn.Module:
