@@ -25,6 +25,7 @@ from compiled.vectors import (
     multiplied,
     stepped,
     store_at,
+    stream_at,
     subtracted,
     vectors_at,
 )
@@ -78,7 +79,13 @@ def _applied(builder: Any, matrix: np.ndarray, vectors: list[Any]) -> list[Any]:
 
 
 def linear_map(
-    matrix: np.ndarray, *, first: int = 0, normed: bool = False, biased: bool = False, plus: bool = False
+    matrix: np.ndarray,
+    *,
+    first: int = 0,
+    normed: bool = False,
+    biased: bool = False,
+    plus: bool = False,
+    stream: bool = False,
 ) -> Any:
     """A function (source, source step, target, target step, …): matrix · the vectors at source, to target.
 
@@ -90,8 +97,9 @@ def linear_map(
         biased: an address more, of two vectors: the bias is added to every result, and the activation with the slope
             taken.
         plus: an address and a step more, of vectors that are added to the results in the end.
+        stream: the results go past the caches (`compiled.vectors.stream_at`).
     """
-    count = matrix.shape[1]
+    store, count = stream_at if stream else store_at, matrix.shape[1]
 
     def code(builder: Any, source: Any, step: Any, target: Any, target_step: Any, *more: Any) -> None:
         rest = list(more)
@@ -109,7 +117,7 @@ def linear_map(
             others = [load_at(builder, stepped(builder, other, pitch, k)) for k in range(len(results))]
             results = [added(builder, a, b) for a, b in zip(results, others, strict=True)]
         for k, result in enumerate(results):
-            store_at(builder, result, stepped(builder, target, target_step, k))
+            store(builder, result, stepped(builder, target, target_step, k))
 
     return function(code)
 

@@ -51,6 +51,12 @@ def store_at(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
 
 
+def stream_at(builder: Any, value: Any, address: Any) -> None:
+    """Store a value at an address, a multiple of 32, past the caches; whole lines of them should be written at once."""
+    store = builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=BYTES)
+    store.set_metadata("nontemporal", builder.module.add_metadata([INTEGER(1)]))
+
+
 def constant(value: float) -> Any:
     """A vector of one number."""
     return ir.Constant(VECTOR, [ir.Constant(FLOAT, float(np.float32(value)))] * LANES)

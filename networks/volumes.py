@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-LANES = 8
+LANES, LINE = 8, 16
 
 
 def in_eights(channels: int) -> int:
@@ -47,18 +47,23 @@ def voxels(x: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 def numbers(shape: tuple[int, ...]) -> int:
     """How many numbers `channels_last` of a ``shape`` (B, C, D, H, W) lies in."""
-    return math.prod((shape[0], in_eights(shape[1]), *shape[2:]))
+    return math.prod((shape[0], _step(shape[1]), *shape[2:]))
+
+
+def _step(channels: int) -> int:
+    """How far apart voxels of so many channels are put: whole lines of the cache, for few channels whole vectors."""
+    return in_eights(channels) if channels <= LANES else -(-channels // LINE) * LINE
 
 
 def channels_last(shape: tuple[int, ...], memory: torch.Tensor) -> torch.Tensor:
-    """A tensor (B, C, D, H, W) in the first numbers of ``memory``, channels last, with room for whole eights of them.
+    """A tensor (B, C, D, H, W) in the first numbers of ``memory``, channels last, with room for whole vectors of them.
 
-    So whole vectors can be read and written at every voxel.
+    Those are read and written at once; above eight channels every voxel has lines of the cache of its own.
 
     >>> channels_last((1, 5, 2, 3, 4), torch.empty(200)).stride()
     (192, 1, 96, 32, 8)
     """
-    whole = memory[: numbers(shape)].view(shape[0], *shape[2:], in_eights(shape[1]))
+    whole = memory[: numbers(shape)].view(shape[0], *shape[2:], _step(shape[1]))
     return whole[..., : shape[1]].movedim(-1, 1)
 
 

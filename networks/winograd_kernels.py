@@ -18,14 +18,15 @@ from numba import cfunc, njit, types
 from compiled import counter, matrices, source_stamp, vectors
 from compiled.counter import take_next
 from compiled.matrices import linear_map, product
-from compiled.vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, prefetch, prefetch_to_write
+from compiled.vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, prefetch
 from networks import toom_cook, winograd_tiles
 from networks.toom_cook import FILTER
-from networks.winograd_tiles import analyse, make_room, spread, synthesise
+from networks.winograd_tiles import analyse, make_room, spread, stream_whole, synthesise
 
 PLACES, TILE, PANEL = 216, 4, 16
 _PANEL_BYTES = 4 * PANEL
 _LINE = 64
+_INSIDE = 26  # where the job of a convolution tells what of each sample is inside
 _FEW = 6  # tiles in one register block of a product
 _RUN = 12  # tiles side by side whose columns are shared on the way into the domain, as long as a cache holds them
 
@@ -121,28 +122,56 @@ def _into_domain(
 
 
 @njit(nogil=True, error_model="numpy")
-def _ask_ahead(place: int, tiles: int, blocks: Any, pitches: Any, target: int, other: int) -> None:
-    """Ask for a 216th of the lines of the cache that a panel's 4³ voxels a tile take, in ``other`` too unless 0."""
+def _ask_ahead(place: int, tiles: int, blocks: Any, pitches: Any, other: int) -> None:
+    """Ask for a 216th of the lines of the cache that hold what is added to a panel's 4³ voxels a tile."""
     lines = tiles * TILE**3
     for line in range(place * lines // PLACES, (place + 1) * lines // PLACES):
         offset = line // 16 % 4 * pitches[2] + line // 4 % 4 * pitches[1] + line % 4 * pitches[0]
-        prefetch_to_write(target + blocks[line // 64] + offset)
-        if other != 0:
-            prefetch(other + blocks[line // 64] + offset)
+        prefetch(other + blocks[line // 64] + offset)
+
+
+@njit(nogil=True, error_model="numpy")
+def _out_of_domain(job: Any, first: int, start: int, tiles: int, after: int, plane: int, room: int) -> None:
+    """The channels from ``first`` on, at most sixteen, of some tiles at ``after`` to the volume."""
+    target, bias, other, shape, columns = job[1], job[4], job[5], (job[10], job[11], job[12]), job[13]
+    other_first, other_channels, apart, apart_other = job[14], job[15], job[20], job[21]
+    counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
+    pitches, others = _pitches(shape, apart), _pitches(shape, apart_other)
+    wide = -(-columns // LANES) * LANES
+    writable = wide if apart >= wide and (other == 0 or apart_other >= wide) else columns
+    eights = 2 if columns - first > LANES else 1
+    last = other_first + other_channels
+    has = (other_first <= first < last, other_first <= first + LANES < last)
+    for tile in range(tiles):
+        sample, (z, y, x) = _corner(start + tile, counts)
+        extent = _extent(job, _INSIDE, sample, shape)
+        volume, own = target + sample * pitches[3] + 4 * first, after + tile * _PANEL_BYTES
+        pair = bias + first // LANES * 2 * BYTES if bias != 0 else 0
+        beside = other + sample * others[3] + 4 * (first - other_first)
+        besides = (beside if has[0] else 0, beside + BYTES if has[1] else 0)
+        if job[22] and z + TILE <= extent[0] and y + TILE <= extent[1] and x + TILE <= extent[2]:
+            place = volume + z * pitches[2] + y * pitches[1] + x * pitches[0]
+            offset = z * others[2] + y * others[1] + x * others[0]
+            besides = (besides[0] + offset if has[0] else 0, besides[1] + offset if has[1] else 0)
+            stream_whole(own, plane, pair, place, pitches, eights, room, besides, others)
+            continue
+        for eight in range(eights):
+            lanes, beside = min(LANES, writable - first - eight * LANES), besides[eight]
+            synthesise(own, plane, pair, volume, (z, y, x), shape, extent, pitches, lanes, room, beside, others)
+            own, volume, pair = own + BYTES, volume + BYTES, pair + 2 * BYTES if pair != 0 else 0
 
 
 @njit(nogil=True, error_model="numpy")
 def _convolve(job: Any) -> None:
-    source, target, filters, norm, bias, other = job[0], job[1], job[2], job[3], job[4], job[5]
+    source, filters, norm, other = job[0], job[2], job[3], job[5]
     sizes, channels, shape, columns = (job[6], job[7], job[8]), job[9], (job[10], job[11], job[12]), job[13]
-    other_first, other_channels, padding, total, group = job[14], job[15], job[16], job[17], job[18]
-    apart, apart_out, apart_other, following = job[19], job[20], job[21], job[26 + job[25]]
-    deep, wide = -(-channels // LANES) * LANES, -(-columns // LANES) * LANES
-    writable = wide if apart_out >= wide and (other == 0 or apart_other >= wide) else columns
+    other_channels, padding, total, group = job[15], job[16], job[17], job[18]
+    apart, apart_out, apart_other, following = job[19], job[20], job[21], job[_INSIDE + 1 + job[_INSIDE]]
+    deep = -(-channels // LANES) * LANES
     counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
-    pitches, pitches_other = _pitches(shape, apart_out), _pitches(shape, apart_other)
+    pitches = _pitches(shape, apart_out)
     plane, plane_out = _odd(4 * group * deep), _odd(group * _PANEL_BYTES)
-    before = job[22] + take_next(job[24]) * job[23]
+    before = job[23] + take_next(job[25]) * job[24]
     after = before + PLACES * plane
     buffers, blocks = make_room(channels), np.zeros(group, np.int64)
     room = buffers.ctypes.data
@@ -151,35 +180,28 @@ def _convolve(job: Any) -> None:
         if start >= total:
             return
         tiles = min(group, total - start)
-        _into_domain(job, 25, source, sizes, channels, apart, padding, norm, start, tiles, counts, room, before, plane)
+        _into_domain(
+            job, _INSIDE, source, sizes, channels, apart, padding, norm, start, tiles, counts, room, before, plane
+        )
         for tile in range(tiles):
             sample, (z, y, x) = _corner(start + tile, counts)
             blocks[tile] = sample * pitches[3] + z * pitches[2] + y * pitches[1] + x * pitches[0]
         for first in range(0, columns, PANEL):
             panel = filters + first // PANEL * PLACES * deep * _PANEL_BYTES
-            same = other + 4 * first if other_channels == columns and apart_other == apart_out else 0
             for place in range(PLACES):
-                _ask_ahead(place, tiles, blocks, pitches, target + 4 * first, same)
+                if other_channels == columns and apart_other == apart_out:
+                    _ask_ahead(place, tiles, blocks, pitches, other + 4 * first)
                 a, b, c = before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out
                 _products(a, b, c, tiles, channels, columns - first)
-            for tile in range(tiles):
-                sample, corner = _corner(start + tile, counts)
-                extent = _extent(job, 25, sample, shape)
-                for c in range(first, min(first + PANEL, columns), LANES):
-                    pair = bias + c // LANES * 2 * BYTES if bias != 0 else 0
-                    beside = 0
-                    if other_first <= c < other_first + other_channels:
-                        beside = other + sample * pitches_other[3] + 4 * (c - other_first)
-                    a, volume = after + tile * _PANEL_BYTES + 4 * (c - first), target + sample * pitches[3] + 4 * c
-                    lanes = min(LANES, writable - c)
-                    synthesise(
-                        a, plane_out, pair, volume, corner, shape, extent, pitches, lanes, room, beside, pitches_other
-                    )
+            _out_of_domain(job, first, start, tiles, after, plane_out, room)
 
 
 @cfunc(_JOB, cache=True, error_model="numpy")
 def convolve(job: Any) -> None:
-    """Tiles of the output, a group at a time."""
+    """Tiles of the output, a group at a time.
+
+    What a thread writes past the caches is in memory when it takes its next piece, which is a locked instruction.
+    """
     _ = _STAMP
     _convolve(job)
 

@@ -37,6 +37,9 @@ _analyse_from_2, _analyse_from_4 = linear_map(ANALYSIS, first=2), linear_map(ANA
 _spread, _synthesise = linear_map(SYNTHESIS.T), linear_map(SYNTHESIS)
 _synthesise_biased, _synthesise_plus = linear_map(SYNTHESIS, biased=True), linear_map(SYNTHESIS, plus=True)
 _synthesise_both = linear_map(SYNTHESIS, biased=True, plus=True)
+_stream, _stream_biased = linear_map(SYNTHESIS, stream=True), linear_map(SYNTHESIS, biased=True, stream=True)
+_stream_plus = linear_map(SYNTHESIS, plus=True, stream=True)
+_stream_both = linear_map(SYNTHESIS, biased=True, plus=True, stream=True)
 _norm = linear_map(np.eye(1), normed=True)
 # Voxels by which columns are asked for ahead; 4 to 12 make no difference, without it a convolution takes a tenth more.
 _AHEAD = 8
@@ -224,6 +227,52 @@ def _last_axis(source: int, target: int, pitch: int, bias: int, other: int, othe
 
 
 @njit(nogil=True, error_model="numpy")
+def _first_axes(tile: int, plane: int, room: int, out: int) -> None:
+    """SYNTHESIS along the first two axes of the 6³ values at ``tile``, ``plane`` bytes apart, to 96 vectors."""
+    for k in range(36):
+        _synthesise(tile + k * plane, 36 * plane, room + k * BYTES, 36 * BYTES)
+    for i in range(4):
+        for k in range(6):
+            _synthesise(room + (i * 36 + k) * BYTES, 6 * BYTES, out + (i * 24 + k) * BYTES, 6 * BYTES)
+
+
+@njit(nogil=True, error_model="numpy")
+def _last_axis_streamed(source: int, target: int, pitch: int, bias: int, other: int, others: int) -> None:
+    """`_last_axis` past the caches."""
+    if bias == 0 and other == 0:
+        _stream(source, BYTES, target, pitch)
+    elif other == 0:
+        _stream_biased(source, BYTES, target, pitch, bias)
+    elif bias == 0:
+        _stream_plus(source, BYTES, target, pitch, other, others)
+    else:
+        _stream_both(source, BYTES, target, pitch, bias, other, others)
+
+
+@njit(nogil=True, error_model="numpy")
+def stream_whole(
+    tile: int, plane: int, bias: int, place: int, pitches: Any, eights: int, room: int, besides: Any, others: Any
+) -> None:
+    """`synthesise` of sixteen channels, of whose two eights the second may mean nothing, to 4³ voxels past the caches.
+
+    All of them lie inside, the first one at ``place``; that and the pitches are multiples of a line of the cache.
+    ``besides`` are the addresses, or 0, of what is added to each eight at the first voxel, with the pitches ``others``.
+    """
+    second = room + _SECOND
+    for eight in range(eights):
+        _first_axes(tile + eight * BYTES, plane, room, second + 96 * eight * BYTES)
+    for row in range(16):
+        line, source = place + row // 4 * pitches[2] + row % 4 * pitches[1], second + 6 * row * BYTES
+        offset = row // 4 * others[2] + row % 4 * others[1]
+        for half in range(2):
+            eight = min(half, eights - 1)
+            pair = bias + 2 * eight * BYTES if bias != 0 else 0
+            other = besides[eight] + offset if besides[eight] != 0 else 0
+            values, target = source + 96 * eight * BYTES, line + half * BYTES
+            _last_axis_streamed(values, target, pitches[0], pair, other, others[0])
+
+
+@njit(nogil=True, error_model="numpy")
 def synthesise(
     tile: int,
     plane: int,
@@ -245,11 +294,7 @@ def synthesise(
     ``others``, that is added then.
     """
     second = room + _SECOND
-    for k in range(36):
-        _synthesise(tile + k * plane, 36 * plane, room + k * BYTES, 36 * BYTES)
-    for i in range(4):
-        for k in range(6):
-            _synthesise(room + (i * 36 + k) * BYTES, 6 * BYTES, second + (i * 24 + k) * BYTES, 6 * BYTES)
+    _first_axes(tile, plane, room, second)
     width = min(4, shape[2] - corner[2])
     for row in range(16):
         z, y = corner[0] + row // 4, corner[1] + row % 4

@@ -91,4 +91,5 @@ def test_spare_memory_grows_where_it_must() -> None:
     large = spare.take("y", (2, 4, 3, 3, 3))
     assert small.data_ptr() != large.data_ptr()
     assert apart(large.movedim(1, -1)) == 8
+    assert apart(spare.take("wide", (1, 30, 3, 3, 3)).movedim(1, -1)) == 32
     assert spare.take("z", (1, 2, 3, 3, 3)).data_ptr() not in (small.data_ptr(), large.data_ptr())
