@@ -5,7 +5,7 @@ takes the next ones: they never leave its second-level cache. Compiled by Numba 
 importing this module without Numba raises ImportError.
 
 Every job is an array of int64 whose last place is the address of the next piece of work (`compiled.share_out`).
-Volumes are float32 and dense, (B, D, H, W, C). In the domain the channels are rounded up to eights (``in_eights``).
+Volumes are float32, (B, D, H, W, C), voxels evenly apart (`networks.volumes`). In the domain the channels are rounded up to eights (``in_eights``).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from numba import cfunc, njit, types
 
 from compiled import counter, matrices, source_stamp, vectors
 from compiled.counter import take_next
-from compiled.matrices import linear_map, product
-from compiled.vectors import BYTES, LANES, add_vectors, copy_float, copy_vector, prefetch
-from networks import toom_cook, winograd_tiles
-from networks.toom_cook import FILTER
+from compiled.matrices import product
+from compiled.vectors import BYTES, LANES, prefetch
+from networks import toom_cook, winograd_filters, winograd_tiles
+from networks.winograd_filters import PANEL, PANEL_BYTES, PLACES, carry_filters, carry_gradient
 from networks.winograd_tiles import analyse, make_room, spread, stream_whole, synthesise
 
-PLACES, TILE, PANEL = 216, 4, 16
-_PANEL_BYTES = 4 * PANEL
+__all__ = ["carry_filters", "carry_gradient", "convolve", "correlate"]
+
+TILE = 4
 _LINE = 64
 _INSIDE = 26  # where the job of a convolution tells what of each sample is inside
 _FEW = 6  # tiles in one register block of a product
 _RUN = 12  # tiles side by side whose columns are shared on the way into the domain, as long as a cache holds them
 
-_carry, _carry_back = linear_map(FILTER), linear_map(FILTER.T)
 _product_16, _product_8, _product_8_twice = product(_FEW, 2), product(_FEW, 1), product(2 * _FEW, 1)
 _added_6x16, _added_6x8 = product(6, 2, add=True), product(6, 1, add=True)
 _added_4x16, _added_4x8 = product(4, 2, add=True), product(4, 1, add=True)
@@ -71,19 +71,19 @@ def _products(a: int, b: int, c: int, tiles: int, channels: int, columns: int) -
     row = -(-channels // LANES) * BYTES
     m = 0
     while m < tiles:
-        left, out = a + m * row, c + m * _PANEL_BYTES
+        left, out = a + m * row, c + m * PANEL_BYTES
         if columns > LANES:
-            _product_16(left, row, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+            _product_16(left, row, 4, b, PANEL_BYTES, out, PANEL_BYTES, channels)
         elif m + _FEW < tiles:
-            _product_8_twice(left, row, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+            _product_8_twice(left, row, 4, b, PANEL_BYTES, out, PANEL_BYTES, channels)
             m += _FEW
         else:
-            _product_8(left, row, 4, b, _PANEL_BYTES, out, _PANEL_BYTES, channels)
+            _product_8(left, row, 4, b, PANEL_BYTES, out, PANEL_BYTES, channels)
         m += _FEW
 
 
 _JOB = types.void(types.CPointer(types.int64))
-_STAMP = source_stamp(counter, matrices, toom_cook, vectors, winograd_tiles)
+_STAMP = source_stamp(counter, matrices, toom_cook, vectors, winograd_filters, winograd_tiles)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -145,7 +145,7 @@ def _out_of_domain(job: Any, first: int, start: int, tiles: int, after: int, pla
     for tile in range(tiles):
         sample, (z, y, x) = _corner(start + tile, counts)
         extent = _extent(job, _INSIDE, sample, shape)
-        volume, own = target + sample * pitches[3] + 4 * first, after + tile * _PANEL_BYTES
+        volume, own = target + sample * pitches[3] + 4 * first, after + tile * PANEL_BYTES
         pair = bias + first // LANES * 2 * BYTES if bias != 0 else 0
         beside = other + sample * others[3] + 4 * (first - other_first)
         besides = (beside if has[0] else 0, beside + BYTES if has[1] else 0)
@@ -170,7 +170,7 @@ def _convolve(job: Any) -> None:
     deep = -(-channels // LANES) * LANES
     counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
     pitches = _pitches(shape, apart_out)
-    plane, plane_out = _odd(4 * group * deep), _odd(group * _PANEL_BYTES)
+    plane, plane_out = _odd(4 * group * deep), _odd(group * PANEL_BYTES)
     before = job[23] + take_next(job[25]) * job[24]
     after = before + PLACES * plane
     buffers, blocks = make_room(channels), np.zeros(group, np.int64)
@@ -187,11 +187,11 @@ def _convolve(job: Any) -> None:
             sample, (z, y, x) = _corner(start + tile, counts)
             blocks[tile] = sample * pitches[3] + z * pitches[2] + y * pitches[1] + x * pitches[0]
         for first in range(0, columns, PANEL):
-            panel = filters + first // PANEL * PLACES * deep * _PANEL_BYTES
+            panel = filters + first // PANEL * PLACES * deep * PANEL_BYTES
             for place in range(PLACES):
                 if other_channels == columns and apart_other == apart_out:
                     _ask_ahead(place, tiles, blocks, pitches, other + 4 * first)
-                a, b, c = before + place * plane, panel + place * deep * _PANEL_BYTES, after + place * plane_out
+                a, b, c = before + place * plane, panel + place * deep * PANEL_BYTES, after + place * plane_out
                 _products(a, b, c, tiles, channels, columns - first)
             _out_of_domain(job, first, start, tiles, after, plane_out, room)
 
@@ -270,86 +270,3 @@ def correlate(job: Any) -> None:
     """
     _ = _STAMP
     _correlate(job)
-
-
-@njit(nogil=True, error_model="numpy")
-def _carry_filters(job: Any) -> None:
-    weight, filters, columns, channels = job[0], job[1], job[2], job[3]
-    pitches = (job[4], job[5], job[6], job[7], job[8])
-    deep, panels = -(-channels // LANES) * LANES, -(-columns // PANEL)
-    buffers = np.zeros((27 + 216 + 216) * PANEL, np.float32)
-    taps = buffers.ctypes.data
-    a = taps + 27 * _PANEL_BYTES
-    b = a + 216 * _PANEL_BYTES
-    while True:
-        piece = take_next(job[9])
-        if piece >= panels * deep:
-            return
-        panel, c = piece // deep, piece % deep
-        buffers[: 27 * PANEL] = 0
-        for lane in range(min(PANEL, columns - panel * PANEL) if c < channels else 0):
-            first = weight + (panel * PANEL + lane) * pitches[0] + c * pitches[1]
-            for tap in range(27):
-                place = first + tap // 9 * pitches[2] + tap // 3 % 3 * pitches[3] + tap % 3 * pitches[4]
-                copy_float(place, taps + tap * _PANEL_BYTES + 4 * lane)
-        out = filters + (panel * PLACES * deep + c) * _PANEL_BYTES
-        for half in (0, BYTES):
-            for row in range(9):
-                _carry(taps + half + row * 3 * _PANEL_BYTES, _PANEL_BYTES, a + row * 6 * BYTES, BYTES)
-            for z in range(3):
-                for x in range(6):
-                    _carry(a + (z * 18 + x) * BYTES, 6 * BYTES, b + (z * 36 + x) * BYTES, 6 * BYTES)
-            pitch = deep * _PANEL_BYTES
-            for k in range(36):
-                _carry(b + k * BYTES, 36 * BYTES, out + half + k * pitch, 36 * pitch)
-
-
-@cfunc(_JOB, cache=True, error_model="numpy")
-def carry_filters(job: Any) -> None:
-    """Weights (C', C, 3, 3, 3) with any strides to filters (panels, 216, C in eights, 16), an input channel a piece.
-
-    The job: addresses of both, C', C, the five strides in bytes.
-    """
-    _ = _STAMP
-    _carry_filters(job)
-
-
-@njit(nogil=True, error_model="numpy")
-def _carry_gradient(job: Any) -> None:
-    sums, weight, slots, channels, columns = job[0], job[1], job[2], job[3], job[4]
-    deep, wide = -(-channels // LANES) * LANES, -(-columns // LANES) * LANES
-    pitch = deep * wide * 4
-    buffers = np.zeros(2 * 216 * LANES, np.float32)
-    a = buffers.ctypes.data
-    b = a + 216 * BYTES
-    while True:
-        piece = take_next(job[5])
-        if piece >= channels * (wide // LANES):
-            return
-        c, first = piece // (wide // LANES), piece % (wide // LANES) * LANES
-        for place in range(PLACES):
-            source = sums + place * pitch + (c * wide + first) * 4
-            copy_vector(source, a + place * BYTES)
-            for slot in range(1, slots):
-                add_vectors(source + slot * PLACES * pitch, a + place * BYTES, a + place * BYTES)
-        for row in range(36):
-            _carry_back(a + row * 6 * BYTES, BYTES, b + row * 3 * BYTES, BYTES)
-        for z in range(6):
-            for x in range(3):
-                _carry_back(b + (z * 18 + x) * BYTES, 3 * BYTES, a + (z * 9 + x) * BYTES, 3 * BYTES)
-        for k in range(9):
-            _carry_back(a + k * BYTES, 9 * BYTES, b + k * BYTES, 9 * BYTES)
-        for lane in range(min(LANES, columns - first)):
-            out = weight + ((first + lane) * channels + c) * 27 * 4
-            for tap in range(27):
-                copy_float(b + tap * BYTES + 4 * lane, out + 4 * tap)
-
-
-@cfunc(_JOB, cache=True, error_model="numpy")
-def carry_gradient(job: Any) -> None:
-    """Sums (slots, 216, C in eights, C' in eights), added up, to a weight's gradient (C', C, 3, 3, 3).
-
-    The job: addresses of both, slots, C, C'. A piece is one input channel and eight output channels.
-    """
-    _ = _STAMP
-    _carry_gradient(job)
