@@ -16,16 +16,19 @@ def in_eights(channels: int) -> int:
 
 
 def apart(x: torch.Tensor) -> int | None:
-    """How many numbers the voxels of ``x`` (B, D, H, W, C) lie apart; None if they do not do so evenly, one after
-    another.
+    """How many numbers the voxels of ``x`` (B, D, H, W, C) lie apart; None if they do not do so evenly.
+
+    Where that is more than C, there is room for whole vectors after the channels of each, also of the last one.
 
     >>> apart(torch.empty(1, 2, 3, 4, 8)), apart(torch.empty(1, 2, 3, 4, 8)[..., :5])
     (8, 8)
-    >>> apart(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)) is None
-    True
+    >>> apart(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)) is None, apart(torch.empty(1, 2, 3, 4, 8)[..., 3:]) is None
+    (True, True)
     """
-    step = x.stride(3)
-    if (x.shape[4] > 1 and x.stride(4) != 1) or step < x.shape[4]:
+    step, channels = x.stride(3), x.shape[4]
+    if (channels > 1 and x.stride(4) != 1) or step < channels:
+        return None
+    if step > channels and x.storage_offset() % step + in_eights(channels) > step:
         return None
     expected = step
     for axis in (3, 2, 1, 0):
@@ -36,13 +39,10 @@ def apart(x: torch.Tensor) -> int | None:
 
 
 def voxels(x: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """``x`` (B, C, D, H, W) as (B, D, H, W, C), voxels evenly apart, and how many numbers; copied only if need be."""
+    """``x`` (B, C, D, H, W) as (B, D, H, W, C) and how far `apart` the voxels lie; copied only if need be."""
     last = x.detach().movedim(1, -1)
     step = apart(last)
-    if step is None:
-        last = last.contiguous()
-        step = last.shape[4]
-    return last, step
+    return (last.contiguous(), x.shape[1]) if step is None else (last, step)
 
 
 def numbers(shape: tuple[int, ...]) -> int:

@@ -171,8 +171,7 @@ def convolve(
         around: done on the way.
         transposed: convolve with the weights of the gradient, (C, C', 3, 3, 3) for such a ``weight``.
         out: the memory to write to, of the result's shape, channels last; it must share none with ``x``. The voxels
-            may lie further apart than they have channels (`networks.volumes`): what is between is overwritten up to
-            the next eight.
+            may lie further apart than they have channels (`networks.volumes`): what is between is overwritten.
 
     Returns:
         (B, C', D + 2·padding − 2, …), channels last in memory.

@@ -5,7 +5,8 @@ takes the next ones: they never leave its second-level cache. Compiled by Numba 
 importing this module without Numba raises ImportError.
 
 Every job is an array of int64 whose last place is the address of the next piece of work (`compiled.share_out`).
-Volumes are float32, (B, D, H, W, C), voxels evenly apart (`networks.volumes`). In the domain the channels are rounded up to eights (``in_eights``).
+Volumes are float32, (B, D, H, W, C), voxels evenly apart (`networks.volumes`). In the domain the channels are rounded
+up to eights.
 """
 
 from __future__ import annotations

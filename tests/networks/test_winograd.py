@@ -156,6 +156,15 @@ def assert_what_it_says(batch, channels, size, padding, parts, rooms, seed) -> N
         assert torch.equal(into, ours)
 
 
+@pytest.mark.parametrize("first", [0, 4, 12])
+def test_some_channels_of_a_volume_are_convolved_without_the_others(first) -> None:
+    torch.manual_seed(0)
+    whole, weight = with_room(torch.randn(1, 16, 5, 6, 7)), torch.randn(8, 4, 3, 3, 3)
+    some = whole.narrow(1, first, 4)
+    ours = winograd.convolve(some, weight, 1)
+    torch.testing.assert_close(ours, F.conv3d(some, weight, padding=1), atol=1e-4, rtol=1e-4)
+
+
 def test_weights_may_have_any_strides() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(1, 16, 6, 7, 8), torch.randn(24, 16, 3, 3, 3)
