@@ -8,7 +8,7 @@ the plain sum (see `networks.toom_cook`).
 
 A thread takes a few tiles of all channels at a time, so that they stay in its own cache on the way through the domain;
 what comes before and after a convolution, norm, activation, bias and sum, is done on that way. The extra memory is one
-megabyte a thread. Needs Numba; without it, or where it does not pay, `networks.convolution` takes PyTorch's
+to two megabytes a thread. Needs Numba; without it, or where it does not pay, `networks.convolution` takes PyTorch's
 convolution.
 """
 
