@@ -39,6 +39,12 @@ import torch  # noqa: E402
 
 OURS = ("auto", "float32", "bfloat16", "float16")
 PEERS = ("monai", "monai-amp")
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "highresnet": ("HighResNet", {}),
+    "deepmedic": ("DeepMedic", {}),
+    "deepmedic-residual": ("DeepMedic", {"residual": True}),
+    "deepmedic-wide": ("DeepMedic", {"residual": True, "wide": True, "low_resolution_factors": (3, 5)}),
+}
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -79,8 +85,9 @@ def subject(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.
         return segmenter.read(item)["image"].as_tensor()[None], segmenter.network
     import networks
 
-    kind = {"highresnet": networks.HighResNet, "deepmedic": networks.DeepMedic}[arguments.network]
-    network = place_network(kind(in_channels=arguments.channels, out_channels=arguments.classes), device).eval()
+    name, options = NETWORKS[arguments.network]
+    network = getattr(networks, name)(in_channels=arguments.channels, out_channels=arguments.classes, **options)
+    network = place_network(network, device).eval()
     return torch.randn(1, arguments.channels, *arguments.size), network
 
 
@@ -168,7 +175,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=3, default=(96, 96, 80))
     parser.add_argument("--channels", type=int, default=2)
     parser.add_argument("--classes", type=int, default=5)
-    parser.add_argument("--network", choices=("highresnet", "deepmedic"), default="highresnet")
+    parser.add_argument("--network", choices=tuple(NETWORKS), default="highresnet")
     parser.add_argument("--run", type=Path, help="a trained run, in place of random weights")
     parser.add_argument("--scan", type=Path, help="a scan for --run")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -18,6 +18,7 @@ from torch import nn
 
 from compiled import compiled_module
 from networks import winograd
+from networks.volumes import LANES
 
 _SMALL = 20480
 
@@ -45,6 +46,7 @@ def conv3d(
     dilation: tuple[int, int, int] = (1, 1, 1),
     slope: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
+    add: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`torch.nn.functional.conv3d` with stride 1, by Winograd's algorithm or in two slabs where that is faster.
 
@@ -56,6 +58,8 @@ def conv3d(
         dilation: for each axis.
         slope: (C',), of a PReLU that follows; without gradients it costs no pass over the memory of its own.
         out: without gradients, what the result is written to: dense, channels last, sharing no memory with ``x``.
+        add: (B, at most C', D', H', W'), added to the first channels after all else; in one pass with it without
+            gradients, where its channels are C' or a multiple of eight.
 
     Returns:
         (B, C', D', H', W'), D' = D + 2·padding − (k − 1)·dilation.
@@ -65,17 +69,48 @@ def conv3d(
     True
     """
     if dilation == (1, 1, 1) and winograd.pays(x, weight, padding):
-        if not torch.is_grad_enabled() and not (bias is None and slope is None):
-            zero, one = torch.zeros(weight.shape[0]), torch.ones(weight.shape[0])
-            after = torch.stack([zero if bias is None else bias, one if slope is None else slope])
-            return winograd.convolve(x, weight, padding[0], winograd.Around(bias=after), out=out)
+        if not torch.is_grad_enabled():
+            return _at_once(x, weight, bias, padding[0], slope, out, add)
         y = winograd.conv3d(x, weight, padding[0])
         y = y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
-        y = y if slope is None else F.prelu(y, slope)
-        return y if out is None else out.copy_(y)
-    y = _plain(x, weight, bias, padding, dilation)
+    else:
+        y = _plain(x, weight, bias, padding, dilation)
     y = y if slope is None else F.prelu(y, slope)
-    return y if out is None else out.copy_(y)
+    y = y if out is None else out.copy_(y)
+    return y if add is None else add_channels(y, add)
+
+
+def add_channels(x: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """``x`` (B, C, *spatial) plus ``more`` (B, at most C, *spatial) in the first channels, in place without gradients.
+
+    >>> add_channels(torch.ones(1, 3, 1), torch.ones(1, 2, 1)).flatten().tolist()
+    [2.0, 2.0, 1.0]
+    """
+    missing = x.shape[1] - more.shape[1]
+    if torch.is_grad_enabled():
+        return x + (F.pad(more, [0, 0] * (x.ndim - 2) + [0, missing]) if missing else more)
+    x.narrow(1, 0, more.shape[1]).add_(more)
+    return x
+
+
+def _at_once(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    padding: int,
+    slope: torch.Tensor | None,
+    out: torch.Tensor | None,
+    add: torch.Tensor | None,
+) -> torch.Tensor:
+    """`conv3d` by Winograd's algorithm with all that follows in one pass, without gradients."""
+    columns, after, apart = weight.shape[0], None, False
+    if bias is not None or slope is not None:
+        zero, one = torch.zeros(columns), torch.ones(columns)
+        after = torch.stack([zero if bias is None else bias, one if slope is None else slope])
+    if add is not None:
+        apart = not (add.shape[1] == columns or add.shape[1] % LANES == 0)
+    y = winograd.convolve(x, weight, padding, winograd.Around(bias=after, add=None if apart else add), out=out)
+    return add_channels(y, add) if apart and add is not None else y
 
 
 def _plain(

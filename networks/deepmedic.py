@@ -23,7 +23,7 @@ from networks.blocks import (
     unreduced,
 )
 from networks.geometry import Geometry
-from networks.planes import PlaneStream
+from networks.planes import LEAST_PLANES, PlaneStream
 from networks.valid_path import RESIDUAL_LAYERS, ValidPath, ValidUnit
 
 # Voxels of the output that go through the joint layers together in evaluation.
@@ -150,10 +150,9 @@ class DeepMedic(nn.Module):
             low.append(path(_average(crop_faces(x, self.layers * (largest - factor)), factor)))
         x = crop_faces(x, self.layers * (largest - 1))
         size = tuple(length - 2 * self.layers for length in x.shape[2:])
-        layers: Any = self.full.layers
-        full = PlaneStream(layers).through(x) if self._streams(x) else self._pieces(self.full(x))
-        joined = self._chained(low, size) or partial(self._joined, low=low, size=size)
-        logits = [reduce(joined(planes, first)) for first, planes in full]
+        chained = self._chained(low, size)
+        joined = chained or partial(self._joined, low=low, size=size)
+        logits = [reduce(joined(planes, first)) for first, planes in self._pieces(x, chained is not None)]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=2)
 
     def _streams(self, x: torch.Tensor) -> bool:
@@ -162,20 +161,28 @@ class DeepMedic(nn.Module):
 
     def _can_stream(self, x: torch.Tensor) -> bool:
         """Whether planes of such tensors can go through, whatever the number format."""
-        plain = not self.full.residual and self._joint_size == 1
-        return plain and x.ndim == 5 and x.device.type == "cpu" and pointwise.kernels() is not None
+        return x.ndim == 5 and x.device.type == "cpu" and pointwise.kernels() is not None
 
-    def _pieces(self, full: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    def _pieces(self, x: torch.Tensor, chained: bool) -> Iterator[tuple[int, torch.Tensor]]:
         """The output of the path at full resolution as (first plane, planes) for the joint layers.
 
-        In evaluation the joint layers, the widest ones, go through the volume a few planes at a time.
+        In evaluation the joint layers, the widest ones, go through the volume a few planes at a time: those that the
+        path gives if they are ``chained`` and 1³, which takes no memory, else as many as make a small piece.
         """
-        size, lost = full.shape[2:], self._joint_size - 1
-        planes = size[0]
-        if not (self.training or torch.is_grad_enabled()):
-            planes = max(1, PIECE_VOXELS // full[0, 0, 0].numel())
-        for first in range(0, size[0] - lost, planes):
-            yield first, full.narrow(2, first, min(planes, size[0] - lost - first) + lost)
+        layers: Any = self.full.layers
+        streams, lost, kept = self._streams(x), self._joint_size - 1, None
+        residual = RESIDUAL_LAYERS if self.full.residual else ()
+        for first, given in PlaneStream(layers, residual).through(x) if streams else [(0, self.full(x))]:
+            planes = given if kept is None else torch.cat([kept, given], dim=2)
+            begin = first + given.shape[2] - planes.shape[2]
+            count = at_once = planes.shape[2] - lost
+            if not (self.training or torch.is_grad_enabled() or (streams and chained and lost == 0)):
+                at_once = max(1, PIECE_VOXELS // planes[0, 0, 0].numel())
+                at_once = at_once if lost == 0 else -(-at_once // LEAST_PLANES) * LEAST_PLANES
+            for start in range(0, count, at_once):
+                yield begin + start, planes.narrow(2, start, min(at_once, count - start) + lost)
+            if lost:
+                kept = planes.narrow(2, max(count, 0), planes.shape[2] - max(count, 0)).clone()
 
     def _chained(self, low: list[torch.Tensor], size: Sequence[int]) -> Callable[..., torch.Tensor] | None:
         """`_joined` in one pass over the memory, in evaluation on the CPU; None where that is not to be had.
@@ -185,25 +192,28 @@ class DeepMedic(nn.Module):
         if self.training or self._preactivation or not low or not pointwise.applies(low[0]):
             return None
         units: list[Any] = list(self.joint)
+        wide, units = (units[0], units[1:]) if self._joint_size > 1 else (None, units)
         layers = [pointwise.layer_of(unit.conv, unit.norm, unit.activation) for unit in units]
         known = [layer for layer in layers if layer is not None]
         if len(known) < len(layers) or not known:
             return None
+        known.append(pointwise.linear(self.classifier))
+        if wide is not None:
+            return lambda full, first: pointwise.chain(wide(_beside(full, low, size, first)), known)
         channels, weight = low[0].shape[1], known[0].weight
         coarse = pointwise.chain(low[0], [pointwise.plain(weight.narrow(1, channels, channels))], in_eights=True)
         fine = torch.cat([weight.narrow(1, 0, channels), weight[:, 2 * channels :]], dim=1)
-        known = [known[0]._replace(weight=fine), *known[1:], pointwise.linear(self.classifier)]
+        known[0] = known[0]._replace(weight=fine)
 
         def joined(full: torch.Tensor, first: int) -> torch.Tensor:
-            others = [_planes(path, size, first, first + full.shape[2]) for path in low[1:]]
-            x = torch.cat([full, *others], dim=1) if others else full
+            x = _beside(full, low[1:], size, first)
             return pointwise.chain(x, known, coarse, factor=self.factors[0], before=first)
 
         return joined
 
     def _joined(self, full: torch.Tensor, first: int, *, low: list[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
         """Logits from some planes, from ``first`` on, of the paths' outputs; ``size`` is that at full resolution."""
-        y = torch.cat([full, *(_planes(path, size, first, first + full.shape[2]) for path in low)], dim=1)
+        y = _beside(full, low, size, first)
         for number, layer in enumerate(self.joint):
             y = layer(y if number == 0 else self.dropout(y))
         return self.classifier(self.dropout(self.last(y)))
@@ -225,6 +235,13 @@ class DeepMedic(nn.Module):
             return itemsize * (self.in_channels + 0.75 * self._widest + logits)
         path = (3 + self.full.residual) * self._widest
         return float(itemsize * (self.in_channels + max(path, self._widest + logits)))
+
+
+def _beside(full: torch.Tensor, low: Sequence[torch.Tensor], size: Sequence[int], first: int) -> torch.Tensor:
+    """Some planes, from ``first`` on, of the path at full resolution with those of low ones after its channels."""
+    if not low:
+        return full
+    return torch.cat([full, *(_planes(path, size, first, first + full.shape[2]) for path in low)], dim=1)
 
 
 def _planes(path: torch.Tensor, size: Sequence[int], first: int, last: int) -> torch.Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from networks.blocks import BATCH_NORM, CONVOLUTION, crop_faces
-from networks.convolution import conv3d
+from networks.convolution import add_channels, conv3d
+from networks.fused import norm_of
 
 RESIDUAL_LAYERS = (4, 6, 8)
 """The layers, counted from 1, to whose output the input of the one before is added."""
@@ -33,25 +33,29 @@ class ValidUnit(nn.Module):
         """C'."""
         return int(self.conv.out_channels)
 
-    def forward(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, out: torch.Tensor | None = None, add: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """(B, C, *spatial) to (B, C', *spatial − (size − 1)); in evaluation batch norm is folded into the weights.
 
-        ``out``, in evaluation without gradients, is what the result is written to.
+        Args:
+            x: the input.
+            out: in evaluation without gradients, what the result is written to.
+            add: (B, at most C', *spatial − (size − 1)), added to the first channels of the result.
         """
-        norm = self.norm
-        if self.preactivation:
-            y = self.conv(self.activation(norm(x)))
-            return y if out is None else out.copy_(y)
-        if norm.training or torch.is_grad_enabled() or not isinstance(norm, _BatchNorm) or norm.running_var is None:
-            y = self.activation(norm(self.conv(x)))
-            return y if out is None else out.copy_(y)
-        assert norm.running_mean is not None
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        weight = self.conv.weight * scale.view(-1, *(1,) * (x.ndim - 1))
-        bias = norm.bias - norm.running_mean * scale
-        if x.ndim == 4:
-            return self.activation(F.conv2d(x, weight, bias))
-        return conv3d(x, weight, bias, slope=self.activation.get_parameter("weight"), out=out)
+        folded = None if self.preactivation or torch.is_grad_enabled() else norm_of(self.norm, self.activation)
+        if folded is not None:
+            scale, bias, slope = folded
+            weight = self.conv.weight * scale.view(-1, *(1,) * (x.ndim - 1))
+            if x.ndim == 5:
+                return conv3d(x, weight, bias, slope=slope, out=out, add=add)
+            y = F.prelu(F.conv2d(x, weight, bias), slope)
+        elif self.preactivation:
+            y = self.conv(self.activation(self.norm(x)))
+        else:
+            y = self.activation(self.norm(self.conv(x)))
+        y = y if out is None else out.copy_(y)
+        return y if add is None else add_channels(y, add)
 
 
 class ValidPath(nn.Module):
@@ -74,13 +78,6 @@ class ValidPath(nn.Module):
         for number, layer in enumerate(self.layers, start=1):
             if number % 2 == 1:
                 entry = x
-            x = layer(x)
-            if self.residual and number in RESIDUAL_LAYERS:
-                x = x + _match_channels(crop_faces(entry, 2), x.shape[1])
+            added = self.residual and number in RESIDUAL_LAYERS
+            x = layer(x, add=crop_faces(entry, 2) if added else None)
         return x
-
-
-def _match_channels(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """``x`` with channels of zeros after its own."""
-    more = channels - x.shape[1]
-    return F.pad(x, [0, 0] * (x.ndim - 2) + [0, more]) if more else x

@@ -25,17 +25,36 @@ def apart(x: torch.Tensor) -> int | None:
     >>> apart(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)) is None, apart(torch.empty(1, 2, 3, 4, 8)[..., 3:]) is None
     (True, True)
     """
-    step, channels = x.stride(3), x.shape[4]
-    if (channels > 1 and x.stride(4) != 1) or step < channels:
+    if not _side_by_side(x):
         return None
-    if step > channels and x.storage_offset() % step + in_eights(channels) > step:
-        return None
-    expected = step
+    step = expected = x.stride(3)
     for axis in (3, 2, 1, 0):
         if x.shape[axis] > 1 and x.stride(axis) != expected:
             return None
         expected *= x.shape[axis]
     return step
+
+
+def _side_by_side(x: torch.Tensor) -> bool:
+    """Whether the channels of every voxel of ``x`` (B, D, H, W, C) are, with nothing of another voxel in their room."""
+    step, channels = x.stride(3), x.shape[4]
+    if (channels > 1 and x.stride(4) != 1) or step < channels:
+        return False
+    return step == channels or x.storage_offset() % step + in_eights(channels) <= step
+
+
+def part(x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """``x`` (B, C, D, H, W), also a box out of a volume, as (B, D, H, W, C); copied only if need be.
+
+    Returns:
+        It, and how many numbers one voxel, line, plane and sample lie after another.
+
+    >>> part(torch.zeros(1, 5, 6, 7, 8)[..., 1:3].contiguous(memory_format=torch.channels_last_3d)[..., 1:])[1]
+    (5, 10, 70, 420)
+    """
+    last = x.detach().movedim(1, -1)
+    last = last if _side_by_side(last) else last.contiguous()
+    return last, tuple(last.stride(axis) for axis in (3, 2, 1, 0))
 
 
 def voxels(x: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -24,7 +24,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from compiled import compiled_module, share_out
-from networks.volumes import apart, in_eights, lanes, voxels
+from networks.volumes import apart, in_eights, lanes, part, voxels
 
 TILE, PLACES = 4, 216
 PANEL, FEW, LINE = 16, 6, 64
@@ -105,7 +105,8 @@ class Around:
         norm: (3, C), scale, shift and slope of the input: v enters as a = v · scale + shift where that is positive, and
             as a · slope elsewhere.
         bias: (2, C'), bias and slope of the output in the same way.
-        add: a volume of the output's size whose channels are added to those of the output from ``first`` on.
+        add: a volume of the output's size, or a box of that size out of one, whose channels are added to those of the
+            output from ``first`` on.
         first: a multiple of 8, as the number of channels of ``add`` is, unless these are all.
         extents: (B, 3), how much of each sample lies inside: the rest reads as zero and is written as zero.
     """
@@ -189,16 +190,16 @@ def convolve(
     scratch, slot_bytes = plan.memory("tiles", 4 * deep, 4 * PANEL)
     slots = torch.zeros(1, dtype=torch.int64)
     norm, bias = (None if one is None else lanes(one) for one in (around.norm, around.bias))
-    add, step_add = (None, 0) if around.add is None else voxels(around.add)
+    add, others = (None, (0,) * 4) if around.add is None else part(around.add)
     values = [source.data_ptr(), target.data_ptr(), filters.data_ptr()]
     values += [0 if one is None else one.data_ptr() for one in (norm, bias, add)]
     sizes = (*source.shape[1:], *target.shape[1:])
     # What is written past the caches takes no line from memory first; half a line of it would take more than one.
-    whole = add is None or step_add >= in_eights(add.shape[-1])
+    whole = add is None or others[0] >= in_eights(add.shape[-1])
     lines = step_out % PANEL == 0 and target.data_ptr() % LINE == 0
     stream = lines and whole and 4 * target.numel() > STREAM_BYTES
     added = (around.first, 0 if add is None else add.shape[-1])
-    rest = (*added, padding, plan.total, plan.group, step, step_out, step_add, stream)
+    rest = (*added, padding, plan.total, plan.group, step, step_out, *others, stream)
     inside = _numbers(around.extents)
     _run("convolve", (*values, *sizes, *rest, scratch, slot_bytes, slots.data_ptr(), len(inside), *inside))
     return out

@@ -28,7 +28,7 @@ __all__ = ["carry_filters", "carry_gradient", "convolve", "correlate"]
 
 TILE = 4
 _LINE = 64
-_INSIDE = 26  # where the job of a convolution tells what of each sample is inside
+_INSIDE = 29  # where the job of a convolution tells what of each sample is inside
 _FEW = 6  # tiles in one register block of a product
 _RUN = 12  # tiles side by side whose columns are shared on the way into the domain, as long as a cache holds them
 
@@ -55,6 +55,12 @@ def _pitches(sizes: Any, apart: int) -> Any:
     """Bytes from one voxel, line, plane and sample to the next, for voxels so many numbers apart."""
     voxel = 4 * apart
     return voxel, voxel * sizes[2], voxel * sizes[2] * sizes[1], voxel * sizes[2] * sizes[1] * sizes[0]
+
+
+@njit(nogil=True, error_model="numpy")
+def _others(job: Any) -> Any:
+    """`_pitches` of what is added, which may be a box out of a larger volume."""
+    return 4 * job[21], 4 * job[22], 4 * job[23], 4 * job[24]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -135,11 +141,11 @@ def _ask_ahead(place: int, tiles: int, blocks: Any, pitches: Any, other: int) ->
 def _out_of_domain(job: Any, first: int, start: int, tiles: int, after: int, plane: int, room: int) -> None:
     """The channels from ``first`` on, at most sixteen, of some tiles at ``after`` to the volume."""
     target, bias, other, shape, columns = job[1], job[4], job[5], (job[10], job[11], job[12]), job[13]
-    other_first, other_channels, apart, apart_other = job[14], job[15], job[20], job[21]
+    other_first, other_channels, apart, others = job[14], job[15], job[20], _others(job)
     counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
-    pitches, others = _pitches(shape, apart), _pitches(shape, apart_other)
-    wide = -(-columns // LANES) * LANES
-    writable = wide if apart >= wide and (other == 0 or apart_other >= wide) else columns
+    pitches, wide = _pitches(shape, apart), -(-columns // LANES) * LANES
+    beside_wide = other == 0 or others[0] >= 4 * (-(-other_channels // LANES) * LANES)
+    writable = wide if apart >= wide and beside_wide else columns
     eights = 2 if columns - first > LANES else 1
     last = other_first + other_channels
     has = (other_first <= first < last, other_first <= first + LANES < last)
@@ -150,7 +156,7 @@ def _out_of_domain(job: Any, first: int, start: int, tiles: int, after: int, pla
         pair = bias + first // LANES * 2 * BYTES if bias != 0 else 0
         beside = other + sample * others[3] + 4 * (first - other_first)
         besides = (beside if has[0] else 0, beside + BYTES if has[1] else 0)
-        if job[22] and z + TILE <= extent[0] and y + TILE <= extent[1] and x + TILE <= extent[2]:
+        if job[25] and z + TILE <= extent[0] and y + TILE <= extent[1] and x + TILE <= extent[2]:
             place = volume + z * pitches[2] + y * pitches[1] + x * pitches[0]
             offset = z * others[2] + y * others[1] + x * others[0]
             besides = (besides[0] + offset if has[0] else 0, besides[1] + offset if has[1] else 0)
@@ -166,13 +172,12 @@ def _out_of_domain(job: Any, first: int, start: int, tiles: int, after: int, pla
 def _convolve(job: Any) -> None:
     source, filters, norm, other = job[0], job[2], job[3], job[5]
     sizes, channels, shape, columns = (job[6], job[7], job[8]), job[9], (job[10], job[11], job[12]), job[13]
-    other_channels, padding, total, group = job[15], job[16], job[17], job[18]
-    apart, apart_out, apart_other, following = job[19], job[20], job[21], job[_INSIDE + 1 + job[_INSIDE]]
+    other_first, others, padding, total, group = job[14], _others(job), job[16], job[17], job[18]
+    other_last, apart, following = other_first + job[15], job[19], job[_INSIDE + 1 + job[_INSIDE]]
     deep = -(-channels // LANES) * LANES
     counts = (-(-shape[0] // TILE), -(-shape[1] // TILE), -(-shape[2] // TILE))
-    pitches = _pitches(shape, apart_out)
     plane, plane_out = _odd(4 * group * deep), _odd(group * PANEL_BYTES)
-    before = job[23] + take_next(job[25]) * job[24]
+    before = job[26] + take_next(job[28]) * job[27]
     after = before + PLACES * plane
     buffers, blocks = make_room(channels), np.zeros(group, np.int64)
     room = buffers.ctypes.data
@@ -186,12 +191,12 @@ def _convolve(job: Any) -> None:
         )
         for tile in range(tiles):
             sample, (z, y, x) = _corner(start + tile, counts)
-            blocks[tile] = sample * pitches[3] + z * pitches[2] + y * pitches[1] + x * pitches[0]
+            blocks[tile] = sample * others[3] + z * others[2] + y * others[1] + x * others[0]
         for first in range(0, columns, PANEL):
             panel = filters + first // PANEL * PLACES * deep * PANEL_BYTES
             for place in range(PLACES):
-                if other_channels == columns and apart_other == apart_out:
-                    _ask_ahead(place, tiles, blocks, pitches, other + 4 * first)
+                if other_first <= first < other_last:
+                    _ask_ahead(place, tiles, blocks, others, other + 4 * (first - other_first))
                 a, b, c = before + place * plane, panel + place * deep * PANEL_BYTES, after + place * plane_out
                 _products(a, b, c, tiles, channels, columns - first)
             _out_of_domain(job, first, start, tiles, after, plane_out, room)

@@ -9,43 +9,71 @@ from hypothesis import strategies as st
 from torch import nn
 
 from networks import DeepMedic, planes
+from networks.blocks import crop_faces
+from networks.convolution import add_channels
 from networks.planes import PlaneStream, planes_at_once
 
 
 class Valid(nn.Conv3d):
     """A valid 3³ convolution that writes where it is told."""
 
-    def forward(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, out: torch.Tensor | None = None, add: torch.Tensor | None = None
+    ) -> torch.Tensor:
         y = super().forward(x)
+        y = y if add is None else add_channels(y, add)
         return y if out is None else out.copy_(y)
 
 
-@settings(max_examples=30)
+def residual_pass(layers: list[Valid], residual: frozenset[int], x: torch.Tensor) -> torch.Tensor:
+    """The layers one after the other on the whole volume."""
+    inputs = [x]
+    for number, layer in enumerate(layers, start=1):
+        y = layer(inputs[-1])
+        inputs.append(add_channels(y, crop_faces(inputs[-2], 2)) if number in residual else y)
+    return inputs[-1]
+
+
+@settings(max_examples=60)
 @given(
-    channels=st.lists(st.integers(1, 5), min_size=2, max_size=5),
+    channels=st.lists(st.integers(1, 5), min_size=2, max_size=6).map(sorted),
+    residual=st.frozensets(st.integers(2, 5)),
     more=st.integers(1, 9),
     pushed=st.lists(st.integers(1, 5), min_size=1, max_size=30),
     seed=st.integers(0, 10**6),
 )
-def test_any_pushes_give_the_planes_of_one_pass(channels, more, pushed, seed) -> None:
+def test_any_pushes_give_the_planes_of_one_pass(channels, residual, more, pushed, seed) -> None:
     torch.manual_seed(seed)
     layers = [Valid(a, b, 3) for a, b in zip(channels, channels[1:], strict=False)]
     x = torch.randn(1, channels[0], 2 * len(layers) + more, 2 * len(layers) + 2, 2 * len(layers) + 3)
-    stream, found, start = PlaneStream(layers), [], 0
+    stream, found, start = PlaneStream(layers, residual), [], 0
     with torch.no_grad():
         for count in [*pushed, *[4] * 20]:
             block = x.narrow(2, start, min(count, x.shape[2] - start))
             start += block.shape[2]
             y = stream.push(block) if block.shape[2] else None
             found += [] if y is None else [y.clone()]
-        whole = nn.Sequential(*layers)(x)
+        whole = residual_pass(layers, residual, x)
     torch.testing.assert_close(torch.cat(found, dim=2), whole, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"low_resolution_factors": (3, 5)}, {"preactivation": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"low_resolution_factors": (3, 5)},
+        {"preactivation": True},
+        {"residual": True},
+        {"residual": True, "channels": (16, 18, 20, 30, 30, 40, 40, 50)},
+        {"residual": True, "channels": (16, 18, 18, 19, 33, 34, 34, 35), "preactivation": True},
+        {"residual": True, "wide": True, "low_resolution_factors": (3, 5)},
+        {"channels": (17,) * 5, "residual": True},
+    ],
+)
 def test_deepmedic_goes_through_in_planes_with_the_same_result(options, monkeypatch) -> None:
     torch.manual_seed(0)
-    network = DeepMedic(in_channels=1, out_channels=3, channels=(16, 18) * 4, joint=(20, 12), **options).eval()
+    options = {"channels": (16, 18) * 4 if "residual" not in options else (16, 18, 20, 20, 24, 24, 24, 30), **options}
+    network = DeepMedic(in_channels=1, out_channels=3, joint=(20, 12), **options).eval()
     x = torch.randn(1, 1, *network.geometry.input_size((30, 15, 15)))
     with torch.no_grad():
         monkeypatch.setattr(DeepMedic, "_streams", lambda *_: False)

@@ -119,7 +119,7 @@ def with_room(x: torch.Tensor) -> torch.Tensor:
     size=st.tuples(st.integers(3, 10), st.integers(3, 10), st.one_of(st.integers(3, 10), st.integers(50, 60))),
     padding=st.integers(0, 2),
     parts=st.tuples(*[st.booleans()] * 4),
-    rooms=st.tuples(*[st.booleans()] * 3),
+    rooms=st.tuples(*[st.booleans()] * 4),
     stream=st.booleans(),
     seed=st.integers(0, 10),
 )
@@ -129,7 +129,7 @@ def test_what_is_done_around_a_convolution_is_what_it_says(batch, channels, size
 
 
 def assert_what_it_says(batch, channels, size, padding, parts, rooms, seed) -> None:
-    """`convolve` gives what `reference` does; with ``rooms`` in the sum, the result and the input."""
+    """`convolve` gives what `reference` does; with ``rooms`` in the sum, the result, the input, and around the sum."""
     torch.manual_seed(seed)
     x, weight = torch.randn(batch, channels[0], *size), torch.randn(channels[1], channels[0], 3, 3, 3)
     norm, bias, add, extents = parts
@@ -144,7 +144,11 @@ def assert_what_it_says(batch, channels, size, padding, parts, rooms, seed) -> N
         extents=torch.stack([torch.randint(0, n + 1, (batch,)) for n in size], 1) if extents and padding == 1 else None,
     )
     exact = reference(x, weight, padding, around)
-    if add and rooms[0]:
+    if add and rooms[3]:
+        larger = F.pad(around.add, (1, 2, 3, 1, 2, 1), value=float("nan"))
+        larger = with_room(larger) if rooms[0] else larger.contiguous(memory_format=torch.channels_last_3d)
+        around = replace(around, add=larger[:, :, 2:-1, 3:-1, 1:-2])
+    elif add and rooms[0]:
         around = replace(around, add=with_room(around.add))
     out = with_room(torch.zeros(exact.shape)) if rooms[1] else None
     ours = winograd.convolve(with_room(x) if rooms[2] else x, weight, padding, around, out=out)
