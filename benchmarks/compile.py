@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    precision = select_precision(arguments.precision, device)
     network = place_network(HighResNet(in_channels=2, out_channels=5, width=arguments.width), device).eval()
+    precision = select_precision(arguments.precision, device, network)
     compiled = torch.compile(network)
     x, y, z = arguments.size
     images = [torch.randn(1, 2, x, y, n, device=device) for n in (z, z - 8)]

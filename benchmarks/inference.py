@@ -130,7 +130,7 @@ def ours(
     from pipeline.device import select_precision
     from pipeline.inference.dense import DenseInferer
 
-    chosen = select_precision(precision, device)
+    chosen = select_precision(precision, device, network)
     inferer = DenseInferer(
         geometry_of(network), precision=chosen, mode="exact", reduce="labels", memory_gb=arguments.memory_gb
     )

@@ -58,7 +58,7 @@ class Trainer:
         self.device = torch.device(args.device)
         options = {} if args.width is None else {"width": args.width}
         self.network = place_network(HighResNet(in_channels=1, out_channels=3, **options), self.device).train()
-        self.precision = select_precision("auto", self.device)
+        self.precision = select_precision("auto", self.device, self.network)
         self.loss = GeneralizedDiceCELoss(batch=True)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
 

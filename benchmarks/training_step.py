@@ -1,9 +1,9 @@
 """One training step of HighResNet: this project's against MONAI's, on the same patches in the same run.
 
 A step is forward, loss, backward and Adam. Ours: `networks.HighResNet`, channels last, `losses.GeneralizedDiceCELoss`,
-in the precision asked for. MONAI's: `HighResNet` with `GeneralizedDiceLoss` in float32 as they come, and, where ours
-runs in half precision, the same with channels last under autocast. The contestants take turns, so that a slower minute
-of the machine meets all of them; printed are the median seconds and the ratios.
+in the precision asked for. MONAI's: `HighResNet` with `GeneralizedDiceLoss` in float32 as they come, and, where the
+device computes in half precision, the same with channels last under autocast. The contestants take turns, so that a
+slower minute of the machine meets all of them; printed are the median seconds and the ratios.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --device cuda --steps 50
@@ -34,18 +34,17 @@ from torch import nn  # noqa: E402
 
 from losses import GeneralizedDiceCELoss  # noqa: E402
 from networks import HighResNet  # noqa: E402
-from pipeline.device import keep_freed_memory  # noqa: E402
+from pipeline.device import cpu_has_bfloat16, keep_freed_memory, select_precision  # noqa: E402
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def fast_precision(device: str) -> str:
-    """bfloat16 where the device computes in it: on CPUs without AMX or AVX512_BF16 it is slower than float32."""
+def half_precision(device: str) -> str | None:
+    """The half precision that a device computes in; None on a CPU with neither AMX nor AVX512-BF16."""
     if device != "cpu":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return "bfloat16" if any(getattr(torch.cpu, name, lambda: False)() for name in names) else "float32"
+    return "bfloat16" if cpu_has_bfloat16() else None
 
 
 def make_step(network: nn.Module, loss: nn.Module, device: str, precision: str, channels_last: bool) -> Step:
@@ -73,6 +72,11 @@ def make_step(network: nn.Module, loss: nn.Module, device: str, precision: str, 
     return step
 
 
+def network(args: argparse.Namespace) -> HighResNet:
+    """Ours."""
+    return HighResNet(in_channels=args.channels, out_channels=args.classes, checkpointing=args.checkpointing)
+
+
 def contestants(args: argparse.Namespace, precision: str) -> dict[str, Step]:
     """Name to step; the first is ours."""
     peer_loss = GeneralizedDiceLoss(to_onehot_y=True, softmax=True)
@@ -80,7 +84,7 @@ def contestants(args: argparse.Namespace, precision: str) -> dict[str, Step]:
     def peer() -> nn.Module:
         return MonaiHighResNet(spatial_dims=3, in_channels=args.channels, out_channels=args.classes)
 
-    ours = HighResNet(in_channels=args.channels, out_channels=args.classes, checkpointing=args.checkpointing)
+    ours = network(args)
     own = {f"rarevox {precision}": make_step(ours, GeneralizedDiceCELoss(), args.device, precision, True)}
     if args.only_ours:
         return own
@@ -88,8 +92,9 @@ def contestants(args: argparse.Namespace, precision: str) -> dict[str, Step]:
         **own,
         "MONAI float32": make_step(peer(), peer_loss, args.device, "float32", False),
     }
-    if precision != "float32":
-        steps[f"MONAI {precision} channels-last"] = make_step(peer(), peer_loss, args.device, precision, True)
+    half = half_precision(args.device)
+    if half is not None:
+        steps[f"MONAI {half} channels-last"] = make_step(peer(), peer_loss, args.device, half, True)
     return steps
 
 
@@ -145,7 +150,8 @@ def main() -> None:
     parser.add_argument("--only-ours", action="store_true", help="leave the peers out; prints the peak memory")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    precision = fast_precision(args.device) if args.precision == "auto" else args.precision
+    chosen = select_precision(args.precision, args.device, network(args))
+    precision = str(chosen.dtype).removeprefix("torch.")
     where = args.device if args.device == "cpu" else torch.cuda.get_device_name(args.device)
     threads = f"{torch.get_num_threads()} threads, {platform.machine()}"
     print(f"torch {torch.__version__}, monai {monai.__version__}, {where}, {threads}")

@@ -121,6 +121,12 @@ def _plain(
     dilation: tuple[int, int, int],
 ) -> torch.Tensor:
     """`conv3d` by PyTorch's convolution, in two slabs where that is faster."""
+    missing = 2 * padding[0] + 1 - x.shape[2]
+    if 0 < missing <= padding[0] and torch.is_grad_enabled() and _is_half_on_cpu(x):
+        # oneDNN's weight gradient with AVX512-BF16 reads memory that nobody wrote where the first axis is longer than
+        # its padding and at most twice as long (two planes of a 3³ kernel; torch 2.13): planes of zeros change nothing.
+        y = F.conv3d(F.pad(x, (0, 0, 0, 0, 0, missing)), weight, bias, padding=padding, dilation=dilation)
+        return y.narrow(2, 0, y.shape[2] - missing)
     reach = (weight.shape[2] - 1) * dilation[0]
     length = x.shape[2] + 2 * padding[0] - reach
     if length < 2 or not is_slow_alone(x, weight):
@@ -142,6 +148,19 @@ class Conv3d(nn.Conv3d):
         if not plain or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
         return conv3d(input, weight, bias, self.padding, self.dilation)  # type: ignore[arg-type]
+
+
+def _is_half_on_cpu(x: torch.Tensor) -> bool:
+    """Whether ``x`` is convolved in half precision on the CPU."""
+    return x.device.type == "cpu" and (x.dtype.itemsize == 2 or torch.is_autocast_enabled("cpu"))
+
+
+def prefers_float32(network: nn.Module) -> bool:
+    """Whether a network on a CPU without matrix units is faster in float32 than in bfloat16, if it has both.
+
+    Networks whose convolutions go through `networks.winograd` say so (``float32_kernels``), and it must be there.
+    """
+    return bool(getattr(network, "float32_kernels", False)) and winograd.kernels() is not None
 
 
 def load_kernels() -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from networks import pointwise
+from networks import pointwise, winograd
 from networks.blocks import (
     BATCH_NORM,
     CONVOLUTION,
@@ -105,6 +105,7 @@ class DeepMedic(nn.Module):
         self._preactivation = preactivation
         self._joint_size = 3 if wide else 1
         self._widest = max(channels)
+        self.float32_kernels = spatial_dims == 3 and min(channels) >= winograd.PANEL
         self.geometry = self._geometry(spatial_dims, self._joint_size)
         self.full = ValidPath(in_channels, channels, spatial_dims, residual, preactivation)
         self.low = nn.ModuleList(

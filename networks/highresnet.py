@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from networks import pointwise
+from networks import pointwise, winograd
 from networks.blocks import CONVOLUTION, Reduction, check_choice, check_input, check_options, initialise, unreduced
 from networks.dilated import ConvNorm, DilatedBlock, Layout
 from networks.fused import Spare
@@ -93,6 +93,7 @@ class HighResNet(nn.Module):
         self.in_channels = in_channels
         self.checkpointing = checkpointing
         self.sub_lattices = sub_lattices
+        self.float32_kernels = spatial_dims == 3 and 2 * width >= winograd.PANEL
         self.geometry = Geometry(receptive_field=(87,) * spatial_dims, preferred_multiple=FAST_MULTIPLE)
 
         def unit(channels_in: int, channels: int, size: int) -> ConvNorm:

@@ -16,7 +16,6 @@ import torch
 from networks.convolution import load_kernels
 from pipeline.bundle import require_run
 from pipeline.compose import parse_setting, put, read_yaml
-from pipeline.device import cpu_has_bfloat16
 from pipeline.errors import RequestError, reason_of
 from pipeline.inference.region import (
     RegionWatch,
@@ -232,7 +231,8 @@ class Segmenter:
         listed = [dict(item) for item in items]
         with ThreadPoolExecutor(1) as pool:
             upcoming = [pool.submit(self.read, listed[0])] if listed else []
-            if listed and self.device.type == "cpu" and not cpu_has_bfloat16():
+            precision = getattr(self.inferer, "precision", None)
+            if listed and self.device.type == "cpu" and (precision is None or precision.dtype == torch.float32):
                 load_kernels()  # while the first scan is read
             for position, item in enumerate(listed):
                 began = time.monotonic()

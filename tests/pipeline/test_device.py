@@ -9,8 +9,16 @@ import sys
 import pytest
 import torch
 
-from pipeline import device
-from pipeline.device import available_memory_gb, place_network, select_device, select_precision
+from networks import DeepMedic, HighResNet, winograd
+from networks.convolution import prefers_float32
+from pipeline.device import (
+    available_memory_gb,
+    cpu_has_bfloat16,
+    cpu_has_matrix_units,
+    place_network,
+    select_device,
+    select_precision,
+)
 from pipeline.errors import RequestError
 
 
@@ -22,10 +30,42 @@ def test_devices_by_name() -> None:
             select_device(wrong)
 
 
-@pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_takes_bfloat16_only_where_the_cpu_has_it(has: bool, expected, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: has)
-    assert select_precision("auto", "cpu").dtype == expected
+@pytest.mark.parametrize(
+    ("units", "vectors", "kernels", "expected"),
+    [
+        (True, True, True, "bbbb"),
+        (True, False, True, "bbbb"),
+        (False, True, True, "bfbb"),
+        (False, True, False, "bbbb"),
+        (False, False, True, "ffff"),
+        (False, False, False, "ffff"),
+    ],
+)
+def test_auto_takes_the_format_in_which_the_cpu_is_fastest(units, vectors, kernels, expected, monkeypatch) -> None:
+    """For no network in particular, HighResNet, a HighResNet of few channels and one of two axes: b(float16) or f."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
+    monkeypatch.setattr(winograd, "kernels", lambda: object() if kernels else None)
+    networks = [None, *(HighResNet(in_channels=1, out_channels=2, **more) for more in ({}, {"width": 4}))]
+    networks.append(HighResNet(in_channels=1, out_channels=2, spatial_dims=2))
+    found = [select_precision("auto", "cpu", network).dtype for network in networks]
+    assert found == [{"b": torch.bfloat16, "f": torch.float32}[letter] for letter in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "prefers"), [({}, True), ({"channels": (8,) * 8}, False), ({"spatial_dims": 2}, False)]
+)
+def test_deepmedic_says_whether_float32_kernels_do_its_work(options, prefers, monkeypatch) -> None:
+    monkeypatch.setattr(winograd, "kernels", object)
+    assert prefers_float32(DeepMedic(in_channels=1, out_channels=2, **options)) is prefers
+    assert not prefers_float32(torch.nn.Conv3d(1, 1, 3))
+
+
+def test_a_torch_without_the_probes_has_neither(monkeypatch) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert not cpu_has_bfloat16()
+    assert not cpu_has_matrix_units()
 
 
 def test_precisions_by_name() -> None:
