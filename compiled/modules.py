@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import zlib
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,11 @@ def compiled_module(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except (ImportError, RuntimeError):
         return None
+
+
+def has_compiler() -> bool:
+    """Whether there is Numba, told without importing it."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def source_stamp(*modules: ModuleType) -> int:

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compiled import compiled_module
-from networks import winograd
+from compiled import compiled_module, has_compiler
+from networks import half_precision, winograd
 from networks.volumes import LANES
 
 _SMALL = 20480
@@ -57,7 +57,8 @@ def conv3d(
         padding: zeros at both faces, for each axis.
         dilation: for each axis.
         slope: (C',), of a PReLU that follows; without gradients it costs no pass over the memory of its own.
-        out: without gradients, what the result is written to: dense, channels last, sharing no memory with ``x``.
+        out: without gradients, what the result is written to: dense, channels last, sharing no memory with ``x`` or
+            ``add``.
         add: (B, at most C', D', H', W'), added to the first channels after all else; in one pass with it without
             gradients, where its channels are C' or a multiple of eight.
 
@@ -121,16 +122,10 @@ def _plain(
     dilation: tuple[int, int, int],
 ) -> torch.Tensor:
     """`conv3d` by PyTorch's convolution, in two slabs where that is faster."""
-    missing = 2 * padding[0] + 1 - x.shape[2]
-    if 0 < missing <= padding[0] and torch.is_grad_enabled() and _is_half_on_cpu(x):
-        # oneDNN's weight gradient with AVX512-BF16 reads memory that nobody wrote where the first axis is longer than
-        # its padding and at most twice as long (two planes of a 3³ kernel; torch 2.13): planes of zeros change nothing.
-        y = F.conv3d(F.pad(x, (0, 0, 0, 0, 0, missing)), weight, bias, padding=padding, dilation=dilation)
-        return y.narrow(2, 0, y.shape[2] - missing)
     reach = (weight.shape[2] - 1) * dilation[0]
     length = x.shape[2] + 2 * padding[0] - reach
     if length < 2 or not is_slow_alone(x, weight):
-        return F.conv3d(x, weight, bias, padding=padding, dilation=dilation)
+        return half_precision.conv3d(x, weight, bias, padding=padding, dilation=dilation)
     half = -(-length // 2)
     padded = F.pad(x, (0, 0, 0, 0, padding[0], padding[0] + 2 * half - length))
     slabs = torch.cat([padded.narrow(2, 0, half + reach), padded.narrow(2, half, half + reach)])
@@ -144,23 +139,20 @@ class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` that goes through `conv3d` where stride, groups and padding are plain."""
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        plain = self.stride == (1, 1, 1) and self.groups == 1 and self.padding_mode == "zeros"
-        if not plain or isinstance(self.padding, str):
+        plain = self.stride == (1, 1, 1) and self.groups == 1
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
+        if not plain:
+            return half_precision.conv3d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return conv3d(input, weight, bias, self.padding, self.dilation)  # type: ignore[arg-type]
-
-
-def _is_half_on_cpu(x: torch.Tensor) -> bool:
-    """Whether ``x`` is convolved in half precision on the CPU."""
-    return x.device.type == "cpu" and (x.dtype.itemsize == 2 or torch.is_autocast_enabled("cpu"))
 
 
 def prefers_float32(network: nn.Module) -> bool:
     """Whether a network on a CPU without matrix units is faster in float32 than in bfloat16, if it has both.
 
-    Networks whose convolutions go through `networks.winograd` say so (``float32_kernels``), and it must be there.
+    Networks whose convolutions go through `networks.winograd` say so (``float32_kernels``), and Numba must be there.
     """
-    return bool(getattr(network, "float32_kernels", False)) and winograd.kernels() is not None
+    return bool(getattr(network, "float32_kernels", False)) and has_compiler()
 
 
 def load_kernels() -> None:

@@ -61,6 +61,10 @@ class DeepMedic(nn.Module):
     Raises:
         ValueError: an option out of its range; an input with other channels, axes or a size that does not fit.
 
+    Attributes:
+        geometry: what input a size of output takes, and the receptive field.
+        float32_kernels: the compiled float32 kernels do most of its work on the CPU (three axes, 16 channels or more).
+
     State dict: ``full.layers.L`` and ``low.P.layers.L`` (path P, layer L, each from 0) and ``joint.J``, each with
     ``conv``, ``norm`` and ``activation``; ``classifier``, after ``last.norm`` and ``last.activation`` with
     ``preactivation``.
@@ -182,7 +186,7 @@ class DeepMedic(nn.Module):
                 at_once = at_once if lost == 0 else -(-at_once // LEAST_PLANES) * LEAST_PLANES
             for start in range(0, count, at_once):
                 yield begin + start, planes.narrow(2, start, min(at_once, count - start) + lost)
-            if lost:
+            if streams and lost:
                 kept = planes.narrow(2, max(count, 0), planes.shape[2] - max(count, 0)).clone()
 
     def _chained(self, low: list[torch.Tensor], size: Sequence[int]) -> Callable[..., torch.Tensor] | None:
@@ -223,9 +227,9 @@ class DeepMedic(nn.Module):
         """Memory that a pass in evaluation takes for each voxel of the input, at most.
 
         Where planes go through a few at a time, in float32 on the CPU, it is that of the scan, the low paths and some
-        planes. Elsewhere the full path decides: a layer's input, what comes of it before and after PReLU, and with
-        residuals the input of two layers ago; smaller tiles hold less, since the path sees only the middle of their
-        input.
+        planes, more with residuals (a third buffer of them) and most with ``wide``. Elsewhere the full path decides: a
+        layer's input, what comes of it before and after PReLU, and with residuals the input of two layers ago; smaller
+        tiles hold less, since the path sees only the middle of their input.
 
         Args:
             itemsize: bytes of a number.
@@ -233,7 +237,8 @@ class DeepMedic(nn.Module):
         """
         logits = 0 if reduced else self.out_channels
         if itemsize == 4 and self._can_stream(self.classifier.weight):
-            return itemsize * (self.in_channels + 0.75 * self._widest + logits)
+            planes = 2.0 if self._joint_size > 1 else 1.0 if self.full.residual else 0.75
+            return itemsize * (self.in_channels + planes * self._widest + logits)
         path = (3 + self.full.residual) * self._widest
         return float(itemsize * (self.in_channels + max(path, self._widest + logits)))
 

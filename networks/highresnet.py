@@ -57,6 +57,10 @@ class HighResNet(nn.Module):
     Raises:
         ValueError: an option out of its range; an input with other channels or axes.
 
+    Attributes:
+        geometry: sizes and the receptive field.
+        float32_kernels: the compiled float32 kernels do most of its work on the CPU (three axes, width 8 or more).
+
     State dict: ``stem.conv``, ``stem.norm``; ``stages.S.B`` (stage S, block B, each from 0) with ``norm1``, ``conv1``,
     ``norm2``, ``conv2``; ``features.conv``, ``features.norm``; ``classifier``. Each norm holds ``norm.weight``,
     ``norm.bias``, the running statistics of batch norm, and ``activation.weight`` with PReLU.

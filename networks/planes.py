@@ -45,8 +45,8 @@ def planes_at_once(x: torch.Tensor) -> int:
 class PlaneStream:
     """Planes pushed into the first layer come out of the last one, less two for each layer at the beginning.
 
-    What a residual layer adds, the input of the layer before without two voxels at every face, is at hand whenever its
-    own planes are: that layer was given as many planes more, just now or the last two times.
+    What a residual layer adds, the input of the layer before without two voxels at every face, is at hand: it is among
+    the planes that the layer before was given last, which are two more than it gave.
 
     Args:
         layers: valid 3³ layers.
@@ -76,6 +76,7 @@ class PlaneStream:
         """
         x = planes if self._kept[0] is None else torch.cat([self._kept[0], planes], dim=2)
         entry = whole = x
+        turns = 3 if self.residual else 2  # what is read, what is written, and the input of the layer before
         for number, layer in enumerate(self.layers, start=1):
             self._kept[number - 1] = x.narrow(2, max(x.shape[2] - KEPT, 0), min(KEPT, x.shape[2])).clone()
             count = x.shape[2] - KEPT
@@ -84,8 +85,7 @@ class PlaneStream:
             before = self._kept[number] if number < len(self.layers) else None
             first = 0 if before is None else before.shape[2]
             size = (first + count, x.shape[3] - 2, x.shape[4] - 2)
-            # Three turns: what is read, what is written, and the input of the layer before.
-            target = self._spare.take(f"planes {number % 3}", (1, self._whole[number - 1], *size))
+            target = self._spare.take(f"planes {number % turns}", (1, self._whole[number - 1], *size))
             y = target.narrow(1, 0, layer.out_channels)
             if before is not None:
                 y.narrow(2, 0, first).copy_(before)

@@ -53,7 +53,9 @@ def part(x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
     (5, 10, 70, 420)
     """
     last = x.detach().movedim(1, -1)
-    last = last if _side_by_side(last) else last.contiguous()
+    # Across its voxels, not along them, a box could end within the room of the volume's last voxel.
+    along = all(last.shape[axis] == 1 or last.stride(axis) % last.stride(3) == 0 for axis in range(3))
+    last = last if along and _side_by_side(last) else last.contiguous()
     return last, tuple(last.stride(axis) for axis in (3, 2, 1, 0))
 
 

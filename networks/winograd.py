@@ -106,7 +106,7 @@ class Around:
             as a · slope elsewhere.
         bias: (2, C'), bias and slope of the output in the same way.
         add: a volume of the output's size, or a box of that size out of one, whose channels are added to those of the
-            output from ``first`` on.
+            output from ``first`` on; it may be the very memory that is written to, and share none with it otherwise.
         first: a multiple of 8, as the number of channels of ``add`` is, unless these are all.
         extents: (B, 3), how much of each sample lies inside: the rest reads as zero and is written as zero.
     """

@@ -5,8 +5,8 @@ takes the next ones: they never leave its second-level cache. Compiled by Numba 
 importing this module without Numba raises ImportError.
 
 Every job is an array of int64 whose last place is the address of the next piece of work (`compiled.share_out`).
-Volumes are float32, (B, D, H, W, C), voxels evenly apart (`networks.volumes`). In the domain the channels are rounded
-up to eights.
+Volumes are float32, (B, D, H, W, C), voxels evenly apart (`networks.volumes`); what is added may be a box out of one.
+In the domain the channels are rounded up to eights.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _convolve(job: Any) -> None:
         for first in range(0, columns, PANEL):
             panel = filters + first // PANEL * PLACES * deep * PANEL_BYTES
             for place in range(PLACES):
-                if other_first <= first < other_last:
+                if other_first - PANEL < first < other_last:
                     _ask_ahead(place, tiles, blocks, others, other + 4 * (first - other_first))
                 a, b, c = before + place * plane, panel + place * deep * PANEL_BYTES, after + place * plane_out
                 _products(a, b, c, tiles, channels, columns - first)

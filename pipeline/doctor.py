@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from compiled import has_compiler
 from pipeline.bundle import version
 from pipeline.console import console
 from pipeline.dataset import DATASET_FILE
@@ -56,7 +57,9 @@ def cpu_bfloat16() -> Finding:
     if cpu_has_matrix_units():
         said = "in matrix units (AMX): 'auto' takes it"
     elif cpu_has_bfloat16():
-        said = "in hardware (AVX512-BF16): 'auto' takes it, but float32 for HighResNet and DeepMedic (3D), faster so"
+        said = "in hardware (AVX512-BF16): 'auto' takes it"
+        if has_compiler():
+            said += ", but float32 for HighResNet and DeepMedic (3D), which are faster so"
     else:
         said = "emulated: 'auto' takes float32 on this CPU"
     return Finding("CPU bfloat16", True, said)

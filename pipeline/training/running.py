@@ -38,6 +38,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     set_determinism(seed)
     budget = parsed(parser, "budget")
     budget.start_at(began)
+    parsed(parser, "network_def")  # which precision asks for: what is wrong with it is said of it
     precision = parsed(parser, "precision")
     console.print(
         f"{target_name(config['network_def'])} with {target_name(config['loss'])}, patches {config['patch_size']}, "

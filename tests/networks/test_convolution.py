@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import UNet
 
+from networks import half_precision
 from networks.convolution import Conv3d, conv3d, is_slow_alone, use_fast_convolutions
 
 FORMATS = (torch.contiguous_format, torch.channels_last_3d)
@@ -108,14 +111,19 @@ def test_a_slope_is_that_of_a_prelu_after_it(channels, size, grad, with_bias) ->
 
 @pytest.mark.parametrize("channels", [4, 16])
 @pytest.mark.parametrize(
-    ("kernel", "size"), [(3, (2, 5, 4)), (3, (1, 4, 4)), (5, (3, 4, 4)), (5, (4, 4, 4)), (3, (3, 4, 2))]
+    ("kernel", "stride", "size"),
+    [
+        *((3, 1, size) for size in ((2, 5, 4), (1, 4, 4), (2, 1, 2), (3, 4, 2))),
+        *((5, 1, size) for size in ((2, 4, 4), (3, 4, 4), (4, 4, 4), (5, 1, 4), (1, 1, 4), (6, 5, 5))),
+        *((3, 2, size) for size in ((4, 1, 4), (4, 4, 1), (2, 2, 2), (1, 3, 2), (4, 4, 4))),
+    ],
 )
-def test_gradients_in_bfloat16_are_numbers_on_few_planes(kernel, size, channels) -> None:
+def test_gradients_in_bfloat16_are_right_on_short_axes(kernel, stride, size, channels) -> None:
     """oneDNN with AVX512-BF16 reads memory that nobody wrote there: freed blocks full of NaN show it."""
     torch.manual_seed(0)
-    conv = Conv3d(channels, channels, kernel, padding=kernel // 2)
+    conv = Conv3d(channels, channels, kernel, stride=stride, padding=kernel // 2)
     x = torch.randn(2, channels, *size).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
-    exact = F.conv3d(x, conv.weight, conv.bias, padding=kernel // 2)
+    exact = F.conv3d(x, conv.weight, conv.bias, stride=stride, padding=kernel // 2)
     direction = torch.randn_like(exact)
     expected = torch.autograd.grad(exact, (x, conv.weight), direction)
     for _ in range(3):
@@ -126,3 +134,21 @@ def test_gradients_in_bfloat16_are_numbers_on_few_planes(kernel, size, channels)
         torch.testing.assert_close(y.float(), exact, atol=0.1, rtol=0.05)
         for ours, theirs in zip(torch.autograd.grad(y, (x, conv.weight), direction.to(y.dtype)), expected, strict=True):
             assert (ours - theirs).abs().max() <= 0.02 * theirs.abs().max()
+
+
+def test_lengthened_axes_give_what_the_plain_convolution_gives(monkeypatch) -> None:
+    monkeypatch.setattr(half_precision, "is_half_on_cpu", lambda x: True)
+    torch.manual_seed(0)
+    for size in itertools.product((1, 2, 3), repeat=3):
+        for options in (
+            {"padding": 1},
+            {"padding": (1, 0, 2)},
+            {"padding": 1, "stride": (2, 1, 2)},
+            {"padding": 1, "groups": 2},
+        ):
+            conv = torch.nn.Conv3d(4, 4, (3, 1, 3), **options)
+            x = torch.randn(2, 4, *size)
+            plain = (conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            torch.testing.assert_close(half_precision.conv3d(x, *plain), F.conv3d(x, *plain))
+    with pytest.raises(RuntimeError, match="[Kk]ernel size"):
+        half_precision.conv3d(torch.ones(1, 1, 2, 9, 9), torch.ones(1, 1, 3, 3, 3), None, (1,) * 3, (1,) * 3, (2, 1, 1))
