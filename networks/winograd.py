@@ -28,10 +28,13 @@ from networks.volumes import apart, in_eights, lanes, part, voxels
 
 TILE, PLACES = 4, 216
 PANEL, FEW, LINE = 16, 6, 64
-# Below, carrying the weights into the domain costs what the products save: forward and backward of 16 to 128 channels
-# had 0.6 to 1.4 times the speed of the plain convolution at 1024 to 2048 voxels, 1.0 to 2.9 times at 8192, when the
-# bound was measured (with slower kernels than these).
-LEAST_VOXELS = 4096
+# Below, carrying the weights into the domain costs what the products save: forward and backward of 16, 32 and 64
+# channels had 1.1 to 1.6 times the speed of the plain convolution (with AVX-512) at 1728 to 2048 voxels, and 0.6 to 1.3
+# at 512.
+LEAST_VOXELS = 1700
+# Voxels that whole tiles compute for each one that is asked for, at most: at 2.2 to 2.4 forward and backward had 1.1 to
+# 1.8 times the speed of the plain convolution with 32 and 64 channels and 0.9 to 1.0 with 16, at 3.4 and 4.1 0.7 to 0.9.
+MOST_COMPUTED, MOST_COMPUTED_OF_FEW, FEW_CHANNELS = 2.5, 2, 32
 # Input times output channels with fewer than 16 of the former: 0.6 times the time of the plain one with 2 and 30
 # channels, 0.3 with 4 and 30, but 1.6 with 2 and 16.
 LEAST_FEW = 60
@@ -56,8 +59,8 @@ def kernels() -> ModuleType | None:
 def pays(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, ...]) -> bool:
     """Whether `conv3d` is faster than the plain convolution of ``x`` (B, C, D, H, W) with ``weight`` (C', C, k, k, k).
 
-    It is in float32 on the CPU with 16 channels or more, with voxels enough, at sizes that blocks of 4³ fill by half;
-    without gradients with fewer input channels too, of a scan's own, if many come out.
+    It is in float32 on the CPU with 16 channels or more, with voxels enough, at sizes that blocks of 4³ fill by half
+    (from 32 channels on by two fifths); without gradients with fewer input channels too, of a scan's own, if many come out.
     """
     few = weight.ndim == 5 and weight.shape[1] < PANEL
     if (
@@ -76,7 +79,8 @@ def pays(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, ...]) -> boo
     if min(sizes) < 1 or x.shape[0] * math.prod(sizes) < LEAST_VOXELS:
         return False
     computed = math.prod(TILE * -(-length // TILE) for length in sizes)
-    return computed <= 2 * math.prod(sizes) and kernels() is not None
+    most = MOST_COMPUTED if min(weight.shape[:2]) >= FEW_CHANNELS else MOST_COMPUTED_OF_FEW
+    return computed <= most * math.prod(sizes) and kernels() is not None
 
 
 def conv3d(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:

@@ -236,7 +236,11 @@ def test_convolutions_take_it_where_it_pays() -> None:
         torch.testing.assert_close(few, F.conv3d(x[:, :5], weight[:, :5], padding=1), rtol=1e-3, atol=1e-3)
     assert not winograd.pays(x, weight[..., :1, :1, :1], (0, 0, 0))
     assert not winograd.pays(torch.randn(64, 16, 5, 5, 5), weight, (1, 1, 1)), "8³ computed for 5³"
-    assert not winograd.pays(x[..., :15], weight, (1, 1, 1)), "3840 voxels"
+    assert not winograd.pays(x[..., :6], weight, (1, 1, 1)), "1536 voxels"
+    wide = torch.randn(32, 32, 3, 3, 3)
+    assert winograd.pays(torch.randn(64, 32, 9, 9, 9), wide, (1, 1, 1)), "2.4 computed for one"
+    assert not winograd.pays(torch.randn(64, 16, 9, 9, 9), weight, (1, 1, 1))
+    assert not winograd.pays(torch.randn(64, 32, 5, 9, 5), wide, (1, 1, 1)), "3.4 computed for one"
     assert not winograd.pays(x.to("meta"), weight.to("meta"), (1, 1, 1))
     with torch.autocast("cpu", torch.bfloat16):
         assert not winograd.pays(x, weight, (1, 1, 1))
