@@ -33,7 +33,8 @@ PANEL, FEW, LINE = 16, 6, 64
 # at 512.
 LEAST_VOXELS = 1700
 # Voxels that whole tiles compute for each one that is asked for, at most: at 2.2 to 2.4 forward and backward had 1.1 to
-# 1.8 times the speed of the plain convolution with 32 and 64 channels and 0.9 to 1.0 with 16, at 3.4 and 4.1 0.7 to 0.9.
+# 1.8 times the speed of the plain convolution with 32 and 64 channels and 0.9 to 1.0 times with 16, at 3.4 and 4.1 0.7
+# to 1.0 times.
 MOST_COMPUTED, MOST_COMPUTED_OF_FEW, FEW_CHANNELS = 2.5, 2, 32
 # Input times output channels with fewer than 16 of the former: 0.6 times the time of the plain one with 2 and 30
 # channels, 0.3 with 4 and 30, but 1.6 with 2 and 16.
@@ -60,7 +61,8 @@ def pays(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, ...]) -> boo
     """Whether `conv3d` is faster than the plain convolution of ``x`` (B, C, D, H, W) with ``weight`` (C', C, k, k, k).
 
     It is in float32 on the CPU with 16 channels or more, with voxels enough, at sizes that blocks of 4³ fill by half
-    (from 32 channels on by two fifths); without gradients with fewer input channels too, of a scan's own, if many come out.
+    (from 32 channels on by two fifths); without gradients with fewer input channels too, of a scan's own, if many come
+    out.
     """
     few = weight.ndim == 5 and weight.shape[1] < PANEL
     if (
