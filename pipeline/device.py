@@ -87,7 +87,7 @@ def select_precision(
     On CUDA that is bfloat16 from Ampere on and float16 before; on CPUs bfloat16 with matrix units (AMX) and float32
     without hardware for it. With AVX512-BF16 alone it depends on the network: bfloat16 is twice as fast as float32,
     but the float32 kernels of HighResNet and DeepMedic (3D) do an eighth of the multiplications. There training steps
-    of these take 1.3 to 1.9 times and whole scans 1.9 to 2.7 times as long in bfloat16; on slices, and in MONAI's UNet,
+    of these take 1.2 to 1.9 times and whole scans 1.9 to 2.7 times as long in bfloat16; on slices, and in MONAI's UNet,
     0.5 to 0.9 times (two cores, Zen 4).
 
     Args:
