@@ -227,9 +227,10 @@ class DeepMedic(nn.Module):
         """Memory that a pass in evaluation takes for each voxel of the input, at most.
 
         Where planes go through a few at a time, in float32 on the CPU, it is that of the scan, the low paths and some
-        planes, more with residuals (a third buffer of them) and most with ``wide``. Elsewhere the full path decides: a
-        layer's input, what comes of it before and after PReLU, and with residuals the input of two layers ago; smaller
-        tiles hold less, since the path sees only the middle of their input.
+        planes, more with residuals (a third buffer of them) and most with ``wide``; tiles of a few million voxels and
+        less hold up to twice as much a voxel, under 1 GB in all, for the planes do not shrink with them. Elsewhere the
+        full path decides: a layer's input, what comes of it before and after PReLU, and with residuals the input of two
+        layers ago; smaller tiles hold less, since the path sees only the middle of their input.
 
         Args:
             itemsize: bytes of a number.
@@ -237,7 +238,7 @@ class DeepMedic(nn.Module):
         """
         logits = 0 if reduced else self.out_channels
         if itemsize == 4 and self._can_stream(self.classifier.weight):
-            planes = 2.0 if self._joint_size > 1 else 1.0 if self.full.residual else 0.75
+            planes = 1.0 if self._joint_size > 1 else 0.8 if self.full.residual else 0.75
             return itemsize * (self.in_channels + planes * self._widest + logits)
         path = (3 + self.full.residual) * self._widest
         return float(itemsize * (self.in_channels + max(path, self._widest + logits)))
