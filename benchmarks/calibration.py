@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.evaluation.calibration import BINS, Calibration, CaseCalibration
-from pipeline.inference.stitch import class_indices
-from pipeline.inference.watch import NativeWatch
+from rarevox.pipeline.evaluation.calibration.measure import BINS, Calibration, CaseCalibration
+from rarevox.pipeline.inference.stitch import class_indices
+from rarevox.pipeline.inference.watch import NativeWatch
 
 STRUCTURES = {"a": 1, "b": 2, "c": 3, "d": 4, "core": (2, 3), "whole": (1, 2, 3, 4)}
 VALUES = (0, 1, 2, 3, 4)

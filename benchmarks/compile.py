@@ -20,8 +20,8 @@ sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(_
 
 import torch  # noqa: E402
 
-from networks import HighResNet  # noqa: E402
-from pipeline.device import place_network, select_precision  # noqa: E402
+from rarevox.networks import HighResNet  # noqa: E402
+from rarevox.pipeline.device import place_network, select_precision  # noqa: E402
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from networks import winograd
-from networks.convolution import conv3d
+from rarevox.networks.cpu.convolution import conv3d
+from rarevox.networks.cpu.winograd import convolution as winograd
 
 # (batch, channels in, channels out, size), padding
 LAYERS = {

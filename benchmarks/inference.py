@@ -71,19 +71,19 @@ def measure(contender: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def subject(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, torch.nn.Module]:
     """The scan (1, C, *size) on the CPU and the network on its device: a trained run's, or random ones."""
-    from networks.convolution import load_kernels
-    from pipeline.device import place_network
+    from rarevox.networks.cpu.convolution import load_kernels
+    from rarevox.pipeline.device import place_network
 
     if device.type == "cpu":
         load_kernels()  # as `rarevox predict` does while it reads the first scan
     if arguments.run:
-        from pipeline.datalist import find_scans
-        from pipeline.inference.segment import Segmenter
+        from rarevox.pipeline.data.datalist import find_scans
+        from rarevox.pipeline.inference.segment import Segmenter
 
         segmenter = Segmenter(arguments.run, device=str(device))
         (item, *_) = find_scans(arguments.scan, segmenter.config["channels"])
         return segmenter.read(item)["image"].as_tensor()[None], segmenter.network
-    import networks
+    from rarevox import networks
 
     name, options = NETWORKS[arguments.network]
     network = getattr(networks, name)(in_channels=arguments.channels, out_channels=arguments.classes, **options)
@@ -93,7 +93,7 @@ def subject(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.
 
 def classes_of(network: torch.nn.Module, image: torch.Tensor) -> int:
     """Classes that a network tells apart."""
-    from networks import geometry_of
+    from rarevox.networks import geometry_of
 
     block = torch.zeros(1, image.shape[1], *geometry_of(network).minimum, device=next(network.parameters()).device)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def pass_flops(network: torch.nn.Module, shape: torch.Size) -> float:
     """Operations of the convolutions in one pass over the scan, counted from shapes alone."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from networks import geometry_of
+    from rarevox.networks import geometry_of
 
     geometry = geometry_of(network)
     size = geometry.input_size(list(shape[2:]))
@@ -126,9 +126,9 @@ def ours(
     network: torch.nn.Module, precision: str, arguments: argparse.Namespace, device: torch.device, notes: dict[str, Any]
 ) -> Run:
     """The network under DenseInferer, labels out; ``notes`` gets what the inferer decided."""
-    from networks import geometry_of
-    from pipeline.device import select_precision
-    from pipeline.inference.dense import DenseInferer
+    from rarevox.networks import geometry_of
+    from rarevox.pipeline.device import select_precision
+    from rarevox.pipeline.inference.dense import DenseInferer
 
     chosen = select_precision(precision, device, network)
     inferer = DenseInferer(

@@ -30,14 +30,14 @@ sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(_
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from losses import GeneralizedDiceCELoss  # noqa: E402
-from networks import HighResNet  # noqa: E402
-from pipeline.compose import compose  # noqa: E402
-from pipeline.device import channels_last, place_network, select_precision  # noqa: E402
-from pipeline.storage.cases import training_cases  # noqa: E402
-from pipeline.training.draws import PatchDataset, patch_loader  # noqa: E402
-from pipeline.training.train import build  # noqa: E402
-from transforms import IndexForegroundd, RandForegroundPatchd  # noqa: E402
+from rarevox.losses import GeneralizedDiceCELoss  # noqa: E402
+from rarevox.networks import HighResNet  # noqa: E402
+from rarevox.pipeline.compose import compose  # noqa: E402
+from rarevox.pipeline.device import channels_last, place_network, select_precision  # noqa: E402
+from rarevox.pipeline.storage.cases import training_cases  # noqa: E402
+from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader  # noqa: E402
+from rarevox.pipeline.training.train import build  # noqa: E402
+from rarevox.transforms import IndexForegroundd, RandForegroundPatchd  # noqa: E402
 
 
 def scan(case: dict[str, Any]) -> dict[str, Any]:

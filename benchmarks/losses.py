@@ -25,7 +25,7 @@ import monai.losses  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from losses import DiceCELoss, GeneralizedDiceCELoss, GeneralizedDiceLoss  # noqa: E402
+from rarevox.losses import DiceCELoss, GeneralizedDiceCELoss, GeneralizedDiceLoss  # noqa: E402
 
 SHAPES = [(2, 5, 96, 96, 96), (4, 10, 128, 128, 128)]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -31,8 +31,8 @@ import torch
 from monai.metrics import DiceMetric, compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
-from pipeline.evaluation.metrics import case_rows
-from pipeline.evaluation.metrics_options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import case_rows
 
 COUNTS = MetricOptions(distances=False, lesions=False)
 SURFACES = {kind: MetricOptions(lesions=False, surface=kind) for kind in ("voxels", "area")}
@@ -124,7 +124,16 @@ def score_hippocampus(references: Path) -> None:
             labels = nib.load(path)
             array = np.roll(np.asanyarray(labels.dataobj), 1, 0)
             nib.save(nib.Nifti1Image(array, labels.affine, labels.header), moved / path.name)
-        command = [sys.executable, "-m", "pipeline.cli", "score", str(moved), str(references), "--output", str(output)]
+        command = [
+            sys.executable,
+            "-m",
+            "rarevox.pipeline.cli",
+            "score",
+            str(moved),
+            str(references),
+            "--output",
+            str(output),
+        ]
         seconds, _ = timed(lambda: subprocess.run(command, check=True, capture_output=True))
         pages = (output / "report.html").stat().st_size / 1e6
     print(f"{f'rarevox score, {len(files)} hippocampi':34} {seconds:.1f} s with its report of {pages:.1f} MB")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.review.monitor_chart import ChartOptions, control_chart, limit_for
+from rarevox.pipeline.review.monitor_chart import ChartOptions, control_chart, limit_for
 
 SERIES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "Beta(8, 2)": lambda rng, n: rng.beta(8, 2, n),

@@ -37,9 +37,9 @@ from monai.data import CacheDataset, DataLoader  # noqa: E402
 from monai.transforms import Compose, FgBgToIndicesd, RandCropByPosNegLabeld, SelectItemsd  # noqa: E402
 from torch.utils.data import RandomSampler  # noqa: E402
 
-from pipeline.storage.disk_cases import DiskCases  # noqa: E402
-from pipeline.training.draws import PatchDataset, patch_loader  # noqa: E402
-from transforms import IndexForegroundd, RandForegroundPatchd  # noqa: E402
+from rarevox.pipeline.storage.disk_cases import DiskCases  # noqa: E402
+from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader  # noqa: E402
+from rarevox.transforms import IndexForegroundd, RandForegroundPatchd  # noqa: E402
 
 try:
     import torchio

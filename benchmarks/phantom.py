@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from monai.transforms import Rand3DElastic
 
-from pipeline.phantom.anatomy import Atlas, build_atlas, subject_shape
-from pipeline.phantom.cohort import PhantomSettings, make_subject, write_cohort
+from rarevox.pipeline.phantom.anatomy import Atlas, build_atlas, subject_shape
+from rarevox.pipeline.phantom.cohort import PhantomSettings, make_subject, write_cohort
 
 
 def seconds_of_monai(atlas: Atlas, spacing_mm: float, repeats: int) -> float:

@@ -19,8 +19,8 @@ sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(_
 import nibabel as nib  # noqa: E402
 import numpy as np  # noqa: E402
 
-from pipeline.preparation.prepare import prepare  # noqa: E402
-from pipeline.preparation.sources import find_cases  # noqa: E402
+from rarevox.pipeline.preparation.prepare import prepare  # noqa: E402
+from rarevox.pipeline.preparation.sources.find import find_cases  # noqa: E402
 
 
 def reading(source: Path) -> tuple[int, float]:

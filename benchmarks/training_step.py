@@ -1,9 +1,10 @@
 """One training step of HighResNet: this project's against MONAI's, on the same patches in the same run.
 
-A step is forward, loss, backward and Adam. Ours: `networks.HighResNet`, channels last, `losses.GeneralizedDiceCELoss`,
-in the precision asked for. MONAI's: `HighResNet` with `GeneralizedDiceLoss` in float32 as they come, and, where the
-device computes in half precision, the same with channels last under autocast. The contestants take turns, so that a
-slower minute of the machine meets all of them; printed are the median seconds and the ratios.
+A step is forward, loss, backward and Adam. Ours: `rarevox.networks.HighResNet`, channels last,
+`rarevox.losses.GeneralizedDiceCELoss`, in the precision asked for. MONAI's: `HighResNet` with `GeneralizedDiceLoss` in
+float32 as they come, and, where the device computes in half precision, the same with channels last under autocast. The
+contestants take turns, so that a slower minute of the machine meets all of them; printed are the median seconds and the
+ratios.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --device cuda --steps 50
@@ -32,9 +33,9 @@ from monai.losses import GeneralizedDiceLoss  # noqa: E402
 from monai.networks.nets import HighResNet as MonaiHighResNet  # noqa: E402
 from torch import nn  # noqa: E402
 
-from losses import GeneralizedDiceCELoss  # noqa: E402
-from networks import HighResNet  # noqa: E402
-from pipeline.device import cpu_has_bfloat16, keep_freed_memory, select_precision  # noqa: E402
+from rarevox.losses import GeneralizedDiceCELoss  # noqa: E402
+from rarevox.networks import HighResNet  # noqa: E402
+from rarevox.pipeline.device import cpu_has_bfloat16, keep_freed_memory, select_precision  # noqa: E402
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -3,7 +3,7 @@
 Imported by `networks` and `losses`; imports none of the project's other packages.
 """
 
-from compiled.modules import compiled_module, has_compiler, source_stamp
-from compiled.team import run_on_team, share_out
+from rarevox.compiled.modules import compiled_module, has_compiler, source_stamp, why_plain
+from rarevox.compiled.team import run_on_team, share_out
 
-__all__ = ["compiled_module", "has_compiler", "run_on_team", "share_out", "source_stamp"]
+__all__ = ["compiled_module", "has_compiler", "run_on_team", "share_out", "source_stamp", "why_plain"]

@@ -1,31 +1,67 @@
-"""Modules of kernels that Numba compiles: imported when first used, absent without Numba."""
+"""Modules of kernels that Numba compiles: imported when first used; only without Numba is there a way around them."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.util
+import warnings
 import zlib
 from pathlib import Path
 from types import ModuleType
 
+_NO_PLACE = "no locator available"
+"""What Numba's RuntimeError says where neither the package's folder nor the user's cache can be written to."""
+
 
 @functools.cache
 def compiled_module(name: str) -> ModuleType | None:
-    """The module of that name; None without Numba, or where it can keep no compiled code.
+    """The module of that name; None where `why_plain` tells a reason, and then PyTorch's own operations are taken.
 
-    >>> compiled_module("compiled.a_package_that_is_missing") is None
-    True
+    Raises:
+        ImportError: Numba is there and the module is not, or imports what is not there: a fault of this program, which
+            must not turn into a slow path that nobody notices.
+
+    >>> compiled_module("rarevox.compiled.team").__name__
+    'rarevox.compiled.team'
     """
+    if why_plain() is not None:
+        return None
     try:
         return importlib.import_module(name)
-    except (ImportError, RuntimeError):
+    except RuntimeError as error:
+        if _NO_PLACE not in str(error):
+            raise
         return None
 
 
 def has_compiler() -> bool:
     """Whether there is Numba, told without importing it."""
     return importlib.util.find_spec("numba") is not None
+
+
+@functools.cache
+def why_plain() -> str | None:
+    """Why no compiled kernel can be taken, in a few words; None where they can.
+
+    There are three reasons: no Numba; a Numba that does not import beside this NumPy or Python, which is warned about;
+    and no place to keep compiled code, without which every process would compile for minutes.
+    """
+    if not has_compiler():
+        return "Numba is not installed"
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:
+        reason = f"Numba is installed and does not import ({error})"
+        warnings.warn(f"{reason}: PyTorch's slower operations are taken", RuntimeWarning, stacklevel=2)
+        return reason
+    try:
+        importlib.import_module("rarevox.compiled.probe")
+    except RuntimeError as error:
+        if _NO_PLACE not in str(error):
+            raise
+        return "Numba finds no folder that it can keep compiled code in (set NUMBA_CACHE_DIR to one)"
+    return None
 
 
 def source_stamp(*modules: ModuleType) -> int:

@@ -60,7 +60,7 @@ def share_out(function: int, values: Iterable[int], start: int = 0) -> None:
 
     Args:
         function: the address of a ``void (*)(int64 *)``; its argument is ``values``, then the address of the number of
-            the next piece (`compiled.counter.take_next`).
+            the next piece (`rarevox.compiled.counter.take_next`).
         values: what it must know; addresses, sizes, the number of the last piece.
         start: the number of the first piece.
     """

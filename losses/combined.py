@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from losses.checks import check_fraction
-from losses.sum_table import SumTable
-from losses.table_loss import TableLoss, scalar
+from rarevox.losses.sums.checks import check_fraction
+from rarevox.losses.sums.table import SumTable
+from rarevox.losses.table_loss import TableLoss, scalar
 
 
 class CombinedLoss(TableLoss):

@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from losses.checks import check_shapes, check_values
-from losses.chunks import Extremes, Span, Volume, merge_extremes, piece_extremes, softmax_piece
-from losses.combined import CombinedLoss
-from losses.sum_table import SumTable
-from losses.table_loss import ratio, scalar
-from losses.workers import each_piece
+from rarevox.losses.combined import CombinedLoss
+from rarevox.losses.sums.checks import check_shapes, check_values
+from rarevox.losses.sums.chunks import Extremes, Span, Volume, merge_extremes, piece_extremes, softmax_piece
+from rarevox.losses.sums.table import SumTable
+from rarevox.losses.sums.workers import each_piece
+from rarevox.losses.table_loss import ratio, scalar
 
 
 class ComponentDiceCELoss(CombinedLoss):
     """2 (α DL_c + (1 − α) CE), DL_c the Dice loss inside the region of each connected component, averaged.
 
     DL_c = mean over foreground classes of the mean over regions k of 1 − 2 Σ_k p r / (Σ_k p + Σ_k r), where region k
-    holds the voxels nearest to component k (`transforms.component_regions`). A lesion of 10 voxels then pulls as
-    hard as one of 10,000.
+    holds the voxels nearest to component k (`rarevox.transforms.component_regions`). A lesion of 10 voxels then pulls
+    as hard as one of 10,000.
 
     The labels carry the regions: (B, C, *spatial), channel 0 the class indices, channel c the regions of class c, as
-    whole numbers from 0; as `transforms.ComponentRegionsd` makes them.
+    whole numbers from 0; as `rarevox.transforms.ComponentRegionsd` makes them.
 
     Empty rule: a region without reference (a class that is absent, or a lesion that the patch has cut off) costs the
     share of the region claimed, Σ_k p / N_k.
@@ -37,7 +37,7 @@ class ComponentDiceCELoss(CombinedLoss):
         ignore_index: voxels with this label in channel 0 count for nothing.
 
     Raises:
-        ValueError: from ``forward``: as :func:`losses.overlap_sums`, regions below 0 or not whole numbers, or
+        ValueError: from ``forward``: as :func:`rarevox.losses.overlap_sums`, regions below 0 or not whole numbers, or
             ``sigmoid`` with more than one logit.
 
     Source: Jaus et al., "Every component counts", 2024 (regions); Kofler et al., "blob loss", IPMI 2023.

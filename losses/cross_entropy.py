@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from losses.checks import check_fraction
-from losses.sum_table import Columns, SumTable
-from losses.table_loss import TableLoss, ratio
+from rarevox.losses.sums.checks import check_fraction
+from rarevox.losses.sums.table import Columns, SumTable
+from rarevox.losses.table_loss import TableLoss, ratio
 
 
 class CrossEntropyLoss(TableLoss):
@@ -28,7 +28,7 @@ class CrossEntropyLoss(TableLoss):
         class_weights: one number ≥ 0 a class, or None.
         label_smoothing: ε, from 0 to 1.
         batch: average over all voxels of the batch (the default, as everywhere); otherwise over each sample first.
-        sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Raises:
         ValueError: smoothing outside 0 to 1; class weights that are negative, not finite or all zero, or whose number

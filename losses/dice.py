@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from losses.sum_table import Columns, SumTable
-from losses.table_loss import TableLoss, overlap_or_claim, ratio
+from rarevox.losses.sums.table import Columns, SumTable
+from rarevox.losses.table_loss import TableLoss, overlap_or_claim, ratio
 
 
 class DiceLoss(TableLoss):
@@ -18,7 +18,7 @@ class DiceLoss(TableLoss):
 
     Args:
         squared: the denominator of Milletari et al.; it weighs confident voxels more.
-        batch, include_background, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Source: Milletari, Navab, Ahmadi, "V-Net", 3DV 2016 (squared); Drozdzal et al., DLMIA 2016 (linear).
 

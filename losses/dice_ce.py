@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from losses.combined import CombinedLoss
-from losses.cross_entropy import mean_cross_entropy
-from losses.dice import dice
-from losses.sum_table import Columns, SumTable
+from rarevox.losses.combined import CombinedLoss
+from rarevox.losses.cross_entropy import mean_cross_entropy
+from rarevox.losses.dice import dice
+from rarevox.losses.sums.table import Columns, SumTable
 
 
 class DiceCELoss(CombinedLoss):
     """2 (α DL + (1 − α) CE), by default the sum DL + CE; both terms come from one pass over the volume.
 
-    DL is :class:`losses.DiceLoss` (linear or squared denominator, its empty rule), CE the cross-entropy a voxel, of
-    all classes whether or not the background takes part in the overlap.
+    DL is :class:`rarevox.losses.DiceLoss` (linear or squared denominator, its empty rule), CE the cross-entropy a
+    voxel, of all classes whether or not the background takes part in the overlap.
 
     Args:
         alpha: the share of the Dice term; may be moved while training.
         squared: the squared denominator of the Dice term.
-        batch, include_background, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Source: Isensee et al., "nnU-Net", Nature Methods 2021.
 

@@ -6,23 +6,23 @@ import math
 
 from torch import Tensor
 
-from losses.combined import CombinedLoss
-from losses.dice import dice
-from losses.sum_table import Columns, SumTable
-from losses.table_loss import ratio
+from rarevox.losses.combined import CombinedLoss
+from rarevox.losses.dice import dice
+from rarevox.losses.sums.table import Columns, SumTable
+from rarevox.losses.table_loss import ratio
 
 
 class DiceFocalLoss(CombinedLoss):
     """2 (α DL + (1 − α) FL), FL = −Σ_n w_n (1 − p_{n, y_n})^γ log p_{n, y_n} / Σ_n w_n over the softmax.
 
-    DL is :class:`losses.DiceLoss`, whose empty rule holds; FL needs none (see :class:`losses.CrossEntropyLoss`).
-    γ = 0 gives Dice and cross-entropy.
+    DL is :class:`rarevox.losses.DiceLoss`, whose empty rule holds; FL needs none (see
+    :class:`rarevox.losses.CrossEntropyLoss`). γ = 0 gives Dice and cross-entropy.
 
     Args:
         alpha: the share of the Dice term; may be moved while training.
         gamma: γ, from 0 on: how far voxels that are already right are discounted.
         squared: the squared denominator of the Dice term.
-        batch, include_background, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Raises:
         ValueError: γ is negative or not finite.

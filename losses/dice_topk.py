@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.checks import check_shapes
-from losses.chunks import Span, Volume, softmax_piece
-from losses.dice_ce import DiceCELoss
-from losses.distributed import pool_processes
-from losses.overlap import overlap_sums
-from losses.sum_table import SumTable
-from losses.workers import each_piece
+from rarevox.losses.dice_ce import DiceCELoss
+from rarevox.losses.distributed import pool_processes
+from rarevox.losses.sums.checks import check_shapes
+from rarevox.losses.sums.chunks import Span, Volume, softmax_piece
+from rarevox.losses.sums.overlap import overlap_sums
+from rarevox.losses.sums.table import SumTable
+from rarevox.losses.sums.workers import each_piece
 
 
 class DiceTopKLoss(DiceCELoss):
@@ -20,11 +20,12 @@ class DiceTopKLoss(DiceCELoss):
     The voxels are chosen among those of positive weight, over the batch with ``batch`` (each process of a distributed
     run over its own), else in each sample; at least one is. No gradient flows through the choice.
 
-    DL is :class:`losses.DiceLoss`, whose empty rule holds; CE_k needs none (see :class:`losses.CrossEntropyLoss`).
+    DL is :class:`rarevox.losses.DiceLoss`, whose empty rule holds; CE_k needs none (see
+    :class:`rarevox.losses.CrossEntropyLoss`).
 
     Args:
         percent: k, above 0 and up to 100 (100 is Dice and cross-entropy).
-        alpha, squared, batch, include_background, sigmoid, ignore_index: see :class:`losses.DiceCELoss`.
+        alpha, squared, batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.DiceCELoss`.
 
     Raises:
         ValueError: k outside 0 to 100.

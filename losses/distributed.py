@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from losses.sum_table import SumTable
+from rarevox.losses.sums.table import SumTable
 
 _apart = False
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.sum_table import SumTable
-from losses.table_loss import TableLoss, ratio
+from rarevox.losses.sums.table import SumTable
+from rarevox.losses.table_loss import TableLoss, ratio
 
 _POWERS = {"square": 2, "simple": 1, "uniform": 0}
 
@@ -23,7 +23,7 @@ class GeneralizedDiceLoss(TableLoss):
 
     Args:
         weighting: "square" (GDL_v of the paper), "simple" (1/V) or "uniform" (1).
-        batch, include_background, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Raises:
         ValueError: an unknown weighting.

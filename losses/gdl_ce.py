@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from losses.combined import CombinedLoss
-from losses.cross_entropy import mean_cross_entropy
-from losses.gdl import GeneralizedDiceLoss
-from losses.sum_table import Columns, SumTable
+from rarevox.losses.combined import CombinedLoss
+from rarevox.losses.cross_entropy import mean_cross_entropy
+from rarevox.losses.gdl import GeneralizedDiceLoss
+from rarevox.losses.sums.table import Columns, SumTable
 
 
 class GeneralizedDiceCELoss(CombinedLoss):
@@ -15,8 +15,9 @@ class GeneralizedDiceCELoss(CombinedLoss):
 
     Args:
         alpha: the share of the generalised Dice term; may be moved while training.
-        weighting: of the generalised Dice term, see :class:`losses.GeneralizedDiceLoss`, whose empty rule holds.
-        batch, include_background, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        weighting: of the generalised Dice term, see :class:`rarevox.losses.GeneralizedDiceLoss`, whose empty rule
+            holds.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     >>> import torch
     >>> logits = torch.zeros(1, 2, 2, 2)  # p = 1/2: GDL = 1 − 2·(1 + 1)/(4 + 4) = 1/2, CE = log 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.sum_table import SumTable
+from rarevox.losses.sums.table import SumTable
 
 
 def hard_sums(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from losses.checks import check_fraction
-from losses.sum_table import Columns, SumTable
-from losses.table_loss import TableLoss, ratio
+from rarevox.losses.sums.checks import check_fraction
+from rarevox.losses.sums.table import Columns, SumTable
+from rarevox.losses.table_loss import TableLoss, ratio
 
 
 class SensitivitySpecificityLoss(TableLoss):
@@ -21,7 +21,7 @@ class SensitivitySpecificityLoss(TableLoss):
 
     Args:
         sensitivity: λ, the weight of the sensitivity term, from 0 to 1.
-        batch, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        batch, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Raises:
         ValueError: λ outside 0 to 1.

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from losses.distributed import pool_processes
-from losses.overlap import overlap_sums
-from losses.sum_table import Columns, SumTable
+from rarevox.losses.distributed import pool_processes
+from rarevox.losses.sums.overlap import overlap_sums
+from rarevox.losses.sums.table import Columns, SumTable
 
 
 class TableLoss(nn.Module, ABC):
@@ -28,12 +28,13 @@ class TableLoss(nn.Module, ABC):
         over the labels. The result is a scalar, float64 for float64 logits and float32 for all others.
 
     Raises:
-        ValueError: from ``forward``, as :func:`losses.overlap.overlap_sums` states.
+        ValueError: from ``forward``, as :func:`rarevox.losses.sums.overlap.overlap_sums` states.
         NonFiniteLogitsError: from ``forward``, when the logits hold NaN or an infinity.
     """
 
     columns = Columns(squares=False, entropy=False)
-    #: Whether the labels must carry component regions in further channels, as `transforms.ComponentRegionsd` appends.
+    # Whether the labels must carry component regions in further channels, as `rarevox.transforms.ComponentRegionsd`
+    # appends.
     needs_regions = False
 
     def __init__(

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from losses.sum_table import SumTable
-from losses.table_loss import TableLoss, overlap_or_claim, ratio
+from rarevox.losses.sums.table import SumTable
+from rarevox.losses.table_loss import TableLoss, overlap_or_claim, ratio
 
 
 class TverskyLoss(TableLoss):
@@ -16,12 +16,13 @@ class TverskyLoss(TableLoss):
 
     α = β = 1/2 is the Dice loss; β > α prefers finding a voxel to leaving a false one out.
 
-    Empty rule: as :class:`losses.DiceLoss`: a class without reference costs the share of the volume claimed for it.
+    Empty rule: as :class:`rarevox.losses.DiceLoss`: a class without reference costs the share of the volume claimed for
+        it.
 
     Args:
         alpha: the price of a false positive, above 0.
         beta: the price of a false negative, above 0.
-        batch, include_background, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Raises:
         ValueError: a price that is not a finite number above 0.

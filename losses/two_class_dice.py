@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.sum_table import SumTable
-from losses.table_loss import TableLoss, ratio
+from rarevox.losses.sums.table import SumTable
+from rarevox.losses.table_loss import TableLoss, ratio
 
 
 class TwoClassDiceLoss(TableLoss):
@@ -20,7 +20,7 @@ class TwoClassDiceLoss(TableLoss):
     would give −1/2 there.)
 
     Args:
-        batch, sigmoid, ignore_index: see :class:`losses.TableLoss`.
+        batch, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
 
     Source: Milletari et al. 2016 in the two-class form of Sudre et al. 2017.
 

@@ -4,11 +4,11 @@
 the input by twice the margin that ``network.geometry`` states.
 """
 
-from networks.deepmedic import DeepMedic
-from networks.geometry import Geometry, geometry_of
-from networks.highresnet import HighResNet
-from networks.monai_weights import from_monai
-from networks.twopathcnn import TwoPathCNN
-from networks.unet import ValidUNet
+from rarevox.networks.deepmedic import DeepMedic
+from rarevox.networks.geometry import Geometry, geometry_of
+from rarevox.networks.highresnet import HighResNet
+from rarevox.networks.monai_weights import from_monai
+from rarevox.networks.twopathcnn import TwoPathCNN
+from rarevox.networks.unet import ValidUNet
 
 __all__ = ["DeepMedic", "Geometry", "HighResNet", "TwoPathCNN", "ValidUNet", "from_monai", "geometry_of"]

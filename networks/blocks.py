@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from networks.convolution import Conv3d
-from networks.geometry import Geometry
+from rarevox.networks.cpu.convolution import Conv3d
+from rarevox.networks.geometry import Geometry
 
 CONVOLUTION = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from networks import pointwise, winograd
-from networks.blocks import (
+from rarevox.networks.blocks import (
     BATCH_NORM,
     CONVOLUTION,
     Reduction,
@@ -22,9 +21,11 @@ from networks.blocks import (
     initialise,
     unreduced,
 )
-from networks.geometry import Geometry
-from networks.planes import LEAST_PLANES, PlaneStream
-from networks.valid_path import RESIDUAL_LAYERS, ValidPath, ValidUnit
+from rarevox.networks.cpu.planes import LEAST_PLANES, PlaneStream
+from rarevox.networks.cpu.pointwise import chain as pointwise
+from rarevox.networks.cpu.winograd import convolution as winograd
+from rarevox.networks.geometry import Geometry
+from rarevox.networks.valid_path import RESIDUAL_LAYERS, ValidPath, ValidUnit
 
 # Voxels of the output that go through the joint layers together in evaluation.
 PIECE_VOXELS = 1 << 16

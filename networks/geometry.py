@@ -202,7 +202,7 @@ def geometry_of(network: Any) -> Geometry:
     Raises:
         ValueError: the network states none; the configuration must then.
 
-    >>> from networks import DeepMedic
+    >>> from rarevox.networks import DeepMedic
     >>> geometry_of(DeepMedic(in_channels=1, out_channels=2)).margin
     (24, 24, 24)
     """
@@ -212,7 +212,8 @@ def geometry_of(network: Any) -> Geometry:
         if wrapped is None:
             raise ValueError(
                 f"{type(network).__name__} states no geometry; add one to the configuration, for example "
-                "geometry: {_target_: networks.Geometry, receptive_field: [65, 65, 65], margin: 0, multiple: 16}"
+                "geometry: {_target_: rarevox.networks.Geometry, receptive_field: [65, 65, 65], margin: 0, "
+                "multiple: 16}"
             )
         inner = wrapped
     return inner.geometry

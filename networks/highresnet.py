@@ -9,18 +9,36 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from networks import pointwise, winograd
-from networks.blocks import CONVOLUTION, Reduction, check_choice, check_input, check_options, initialise, unreduced
-from networks.dilated import ConvNorm, DilatedBlock, Layout
-from networks.fused import Spare
-from networks.geometry import Geometry
-from networks.lattice import Padding, crop, from_lattices, lattice, pad_to_multiple, some_lattices, to_lattices
-from networks.norms import BATCH_NORM
-from networks.recompute import recomputed
+from rarevox.networks.blocks import (
+    CONVOLUTION,
+    Reduction,
+    check_choice,
+    check_input,
+    check_options,
+    initialise,
+    unreduced,
+)
+from rarevox.networks.cpu.ops import Spare
+from rarevox.networks.cpu.pointwise import chain as pointwise
+from rarevox.networks.cpu.winograd import convolution as winograd
+from rarevox.networks.geometry import Geometry
+from rarevox.networks.lattices.deal import (
+    Padding,
+    crop,
+    from_lattices,
+    lattice,
+    pad_to_multiple,
+    some_lattices,
+    to_lattices,
+)
+from rarevox.networks.norms import BATCH_NORM
+from rarevox.networks.recompute import recomputed
+from rarevox.networks.residual import ConvNorm, DilatedBlock, Layout
 
 DILATIONS = (1, 2, 4)
 PERIOD = 4
-# Sub-lattices of dilation 4 then have sizes divisible by 4, as the tiles of `networks.winograd` do.
+# Sub-lattices of dilation 4 then have sizes divisible by 4, as the tiles of `rarevox.networks.cpu.winograd.convolution`
+# do.
 FAST_MULTIPLE = 16
 # In evaluation the sub-lattices pass through the dilated stages in pieces of about so many voxels, and of one sub-
 # lattice at least: a tensor of 64 channels is then 64 MiB in float32, and a convolution has work enough for any device.
@@ -36,8 +54,9 @@ class HighResNet(nn.Module):
     padded half before and half after where the channels grow. No convolution has a bias, and the logits are linear. For
     one input channel and C classes the convolutions have 807,344 + 80·C weights.
 
-    The dilated stages run as plain convolutions on interleaved sub-lattices (see `networks.lattice`), with the same
-    result. In evaluation without gradients these pass one after another, so that a whole scan needs little memory.
+    The dilated stages run as plain convolutions on interleaved sub-lattices (see `rarevox.networks.lattices.deal`),
+    with the same result. In evaluation without gradients these pass one after another, so that a whole scan needs
+    little memory.
 
     Args:
         in_channels: channels of the input.

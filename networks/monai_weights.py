@@ -1,4 +1,4 @@
-"""Weights of MONAI's HighResNet for `networks.HighResNet`."""
+"""Weights of MONAI's HighResNet for `rarevox.networks.HighResNet`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from networks.highresnet import HighResNet
+from rarevox.networks.highresnet import HighResNet
 
 _RULES = (
     (r"blocks\.0\.conv\.(.*)", "stem.conv.{0}"),

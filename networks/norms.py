@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from networks.blocks import BATCH_NORM
-from networks.lattice import Padding, zero_outside_
+from rarevox.networks.blocks import BATCH_NORM
+from rarevox.networks.lattices.deal import Padding, zero_outside_
 
 MOMENTUM, EPSILON = 0.1, 1e-5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from networks.geometry import Geometry, geometry_of
+from rarevox.networks.geometry import Geometry, geometry_of
 
 
 class SliceWise(nn.Module):
@@ -25,7 +25,7 @@ class SliceWise(nn.Module):
 
     State dict: the network's own entries, each after ``network.``.
 
-    >>> from networks import ValidUNet
+    >>> from rarevox.networks import ValidUNet
     >>> network = SliceWise(ValidUNet(in_channels=1, out_channels=2, width=4))
     >>> network(torch.zeros(2, 1, 56, 64, 3)).shape
     torch.Size([2, 2, 16, 24, 3])
@@ -52,7 +52,7 @@ class SliceWise(nn.Module):
         )
 
     def peak_bytes(self, itemsize: int, reduced: bool = False) -> float | None:
-        """What the network states; see `networks.HighResNet.peak_bytes`."""
+        """What the network states; see `rarevox.networks.HighResNet.peak_bytes`."""
         stated = getattr(self.network, "peak_bytes", None)
         return None if stated is None else stated(itemsize, reduced)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from networks.blocks import CONVOLUTION, MAX_POOL, check_input, check_options, initialise
-from networks.geometry import Geometry
+from rarevox.networks.blocks import CONVOLUTION, MAX_POOL, check_input, check_options, initialise
+from rarevox.networks.geometry import Geometry
 
 
 class _Maxout(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from networks.blocks import (
+from rarevox.networks.blocks import (
     BATCH_NORM,
     CONVOLUTION,
     MAX_POOL,
@@ -16,7 +16,7 @@ from networks.blocks import (
     crop_to,
     initialise,
 )
-from networks.geometry import Geometry
+from rarevox.networks.geometry import Geometry
 
 
 class ValidUNet(nn.Module):

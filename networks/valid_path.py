@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from networks.blocks import BATCH_NORM, CONVOLUTION, crop_faces
-from networks.convolution import add_channels, conv3d
-from networks.fused import norm_of
+from rarevox.networks.blocks import BATCH_NORM, CONVOLUTION, crop_faces
+from rarevox.networks.cpu.convolution import add_channels, conv3d
+from rarevox.networks.cpu.ops import norm_of
 
 RESIDUAL_LAYERS = (4, 6, 8)
 """The layers, counted from 1, to whose output the input of the one before is added."""

@@ -8,10 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.compose import CONFIGS, derive, write_yaml
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.files import read_json, write_json, write_text
+from rarevox.pipeline.compose import CONFIGS, derive, write_yaml
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import read_json, write_json, write_text
 
 LICENCE = CONFIGS.parent / "LICENSE"
 METADATA, CARD = "configs/metadata.json", "docs/README.md"
@@ -48,14 +48,14 @@ def _for_stage(stage: str, config: Mapping[str, Any], dataset: Dataset) -> dict[
     derived = derive(stage, config)
     if not (dataset.n4 or derived["n4"]):
         return derived
-    evaluated = {"_target_": "pipeline.datalist.is_uncorrected", "dataset": "@dataset_dir"}
+    evaluated = {"_target_": "rarevox.pipeline.data.datalist.is_uncorrected", "dataset": "@dataset_dir"}
     return derived | {"n4": evaluated if stage == "evaluate" else True}
 
 
 def target_name(component: Any) -> str:
     """The class that a configuration entry builds, without its package.
 
-    >>> target_name({"_target_": "networks.HighResNet"})
+    >>> target_name({"_target_": "rarevox.networks.HighResNet"})
     'HighResNet'
     """
     target = component.get("_target_", "") if isinstance(component, Mapping) else str(component)

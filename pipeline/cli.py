@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import click
 
-from pipeline.commands import data, evaluation, review, runs, scores, system
-from pipeline.errors import RequestError
+from rarevox.pipeline.commands import data, evaluation, review, runs, scores, system
+from rarevox.pipeline.errors import RequestError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError, nearest
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError, nearest
 
 # Beside this package; not through an import, which a run's own folder of that name would answer there.
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.console import console
-from pipeline.dataset import Dataset
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.files import claim_folder
-from pipeline.inference.predict import predict
-from pipeline.phantom.cohort import write_cohort
-from pipeline.preparation.prepare import prepare
-from pipeline.training.train import train
+from rarevox.pipeline.console import console
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.files import claim_folder
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.phantom.cohort import write_cohort
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.pipeline.training.train import train
 
 STAGES = ("phantom", "dataset", "run", "predictions")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from networks.convolution import prefers_float32, use_fast_convolutions
-from pipeline.errors import RequestError
+from rarevox.networks.cpu.convolution import prefers_float32, use_fast_convolutions
+from rarevox.pipeline.errors import RequestError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -125,7 +125,7 @@ def channels_last(spatial_dims: int) -> torch.memory_format:
 def place_network(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Move a network to its device, the weights of its convolutions (of two axes or three) channels-last.
 
-    A network from elsewhere, MONAI's say, gets `networks.convolution` for its plain 3D convolutions.
+    A network from elsewhere, MONAI's say, gets `rarevox.networks.cpu.convolution` for its plain 3D convolutions.
     """
     network = use_fast_convolutions(network).to(device)
     if device.type == "cpu":

@@ -13,13 +13,19 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from compiled import has_compiler
-from pipeline.bundle import version
-from pipeline.console import console
-from pipeline.dataset import DATASET_FILE
-from pipeline.device import available_memory_gb, cpu_has_bfloat16, cpu_has_matrix_units, select_device, select_precision
-from pipeline.errors import RequestError
-from pipeline.storage.prune import describe_cache
+from rarevox.compiled import why_plain
+from rarevox.pipeline.bundle import version
+from rarevox.pipeline.console import console
+from rarevox.pipeline.data.dataset import DATASET_FILE
+from rarevox.pipeline.device import (
+    available_memory_gb,
+    cpu_has_bfloat16,
+    cpu_has_matrix_units,
+    select_device,
+    select_precision,
+)
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.storage.prune import describe_cache
 
 PACKAGES = ("rarevox", "torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "simpleitk", "nilearn")
 
@@ -58,11 +64,20 @@ def cpu_bfloat16() -> Finding:
         said = "in matrix units (AMX): 'auto' takes it"
     elif cpu_has_bfloat16():
         said = "in hardware (AVX512-BF16): 'auto' takes it"
-        if has_compiler():
+        if why_plain() is None:
             said += ", but float32 for HighResNet and DeepMedic (3D), which are faster so"
     else:
         said = "emulated: 'auto' takes float32 on this CPU"
     return Finding("CPU bfloat16", True, said)
+
+
+def cpu_kernels() -> Finding:
+    """Tells whether the compiled convolutions and losses are taken on the CPU, and why not."""
+    reason = why_plain()
+    if reason is None:
+        return Finding("CPU kernels", True, "compiled by Numba: float32 convolutions, 1³ layers, norms and losses")
+    advice = "install Numba beside rarevox (pip install numba): without it PyTorch's operations are taken, slower"
+    return Finding("CPU kernels", False, f"plain PyTorch: {reason}", advice)
 
 
 def shared_memory() -> Finding:
@@ -107,7 +122,7 @@ def convolution(device: torch.device) -> Finding:
 def examine() -> list[Finding]:
     """All findings."""
     device = select_device()
-    found = [torch_version(), cpu_bfloat16(), shared_memory(), convolution(torch.device("cpu"))]
+    found = [torch_version(), cpu_bfloat16(), cpu_kernels(), shared_memory(), convolution(torch.device("cpu"))]
     if device.type == "cuda":
         found.append(convolution(device))
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from pipeline.console import console
-from pipeline.errors import RequestError, nearest
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError, nearest
 
 SUFFIXES = (".tar", ".tar.gz", ".zip")
 

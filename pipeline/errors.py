@@ -27,9 +27,6 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? Valid names: {listed}" if close else f"valid names: {listed}"
 
 
-_OURS = ("pipeline", "transforms", "networks", "losses")
-
-
 def reason_of(error: BaseException) -> str:
     """Why something failed, in one line, however many layers wrapped the error in reports of their own.
 
@@ -45,7 +42,7 @@ def reason_of(error: BaseException) -> str:
     ...     reason_of(error)
     'the scan is empty'
     """
-    while error.__cause__ is not None and type(error).__module__.partition(".")[0] not in _OURS:
+    while error.__cause__ is not None and not type(error).__module__.startswith("rarevox."):
         error = error.__cause__
     said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() of a KeyError is quoted
     return (" ".join(str(said).split()) or type(error).__name__)[:500]

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError
 
 _writes = itertools.count()
 

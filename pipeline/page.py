@@ -8,8 +8,8 @@ from typing import Any
 
 import jinja2
 
-from pipeline.evaluation.results_table import figure
-from pipeline.files import write_text
+from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.files import write_text
 
 SHARED = Path(__file__).with_name("templates")
 """``base.html``, which each page extends, ``page.css`` and ``page.js``."""

@@ -106,7 +106,7 @@ def task_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset_dir(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic cases, prepared: two held out, three folds."""
-    from pipeline.preparation.prepare import prepare
+    from rarevox.pipeline.preparation.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "dataset"
     assert prepare(task_dir, folder, holdout=0.25, folds=3, seed=0) == 0
@@ -119,7 +119,7 @@ SMALL = ("network_def#width=4", "patch_size=[16,16,16]", "batch_size=2", "epoch_
 @pytest.fixture(scope="session")
 def run_dir(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run of a narrow HighResNet on the synthetic cases, on the CPU."""
-    from pipeline.training.train import train
+    from rarevox.pipeline.training.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     status = train(dataset_dir, folder, settings=SMALL, iterations=80, device="cpu")

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 # What a server of forks imports before its first fork; `conftest.py` says so to multiprocessing.
-LIBRARIES = ["monai.bundle", "torch.utils.tensorboard", "pipeline.cli", "pipeline.training.train"]
+LIBRARIES = ["monai.bundle", "torch.utils.tensorboard", "rarevox.pipeline.cli", "rarevox.pipeline.training.train"]
 _server = multiprocessing.get_context("forkserver")
 
 

@@ -1,7 +1,7 @@
 """What MONAI's transforms lack: reading any scan, foreground patches, normalisation by region, the way back home."""
 
-from transforms.batch_affine import BatchAffine
-from transforms.batch_transforms import (
+from rarevox.transforms.batches.affine import BatchAffine
+from rarevox.transforms.batches.intensity import (
     BatchCompose,
     BatchFlip,
     BatchGaussianNoise,
@@ -9,23 +9,24 @@ from transforms.batch_transforms import (
     BatchShiftIntensity,
     BatchTransform,
 )
-from transforms.clean import CleanLabelsd
-from transforms.component_regions import ComponentRegionsd, component_regions
-from transforms.ct_window import CTWindowd
-from transforms.foreground_index import ForegroundIndex
-from transforms.keep_foreground import KeepForegroundd
-from transforms.labels import LabelsToClassesd
-from transforms.n4 import N4Correctedd
-from transforms.native_grid import LabelsOnNativeGridd
-from transforms.normalise import ZScored
-from transforms.normaliser import Normaliser
-from transforms.nyul import NyulNormalised
-from transforms.patch_frame import PatchFrame
-from transforms.patches import IndexForegroundd, RandForegroundPatchd
-from transforms.reader import Scan, ScanError, ScanReader, read_scan
-from transforms.region import CropToContentd
-from transforms.robust import RobustZScored
-from transforms.samplers import (
+from rarevox.transforms.clean import CleanLabelsd
+from rarevox.transforms.component_regions import ComponentRegionsd, component_regions
+from rarevox.transforms.intensity.ct_window import CTWindowd
+from rarevox.transforms.intensity.n4 import N4Correctedd
+from rarevox.transforms.intensity.normalise import ZScored
+from rarevox.transforms.intensity.normaliser import Normaliser
+from rarevox.transforms.intensity.nyul import NyulNormalised
+from rarevox.transforms.intensity.robust import RobustZScored
+from rarevox.transforms.intensity.white_matter import WhiteMatterZScored
+from rarevox.transforms.keep_foreground import KeepForegroundd
+from rarevox.transforms.labels import LabelsToClassesd
+from rarevox.transforms.native_grid import LabelsOnNativeGridd
+from rarevox.transforms.reader import Scan, ScanError, ScanReader, read_scan
+from rarevox.transforms.region import CropToContentd
+from rarevox.transforms.sampling.foreground_index import ForegroundIndex
+from rarevox.transforms.sampling.patch_frame import PatchFrame
+from rarevox.transforms.sampling.patches import IndexForegroundd, RandForegroundPatchd
+from rarevox.transforms.sampling.samplers import (
     ClassBalancedSampler,
     ForegroundUniformSampler,
     GridSampler,
@@ -33,8 +34,7 @@ from transforms.samplers import (
     PatchSampler,
     UniformSampler,
 )
-from transforms.slices import SlicesLastd
-from transforms.white_matter import WhiteMatterZScored
+from rarevox.transforms.slices import SlicesLastd
 
 __all__ = [
     "BatchAffine",

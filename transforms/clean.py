@@ -83,7 +83,7 @@ class CleanLabelsd(MapTransform):
     """Apply :func:`clean_labels` to label maps on the grid of the file that the image came from.
 
     Args:
-        keys: label maps (1, X, Y, Z), as :class:`transforms.LabelsOnNativeGridd` leaves them.
+        keys: label maps (1, X, Y, Z), as :class:`rarevox.transforms.LabelsOnNativeGridd` leaves them.
         rules: structure → rules; without any, nothing changes.
         structures: structure → label value.
         image_key: the preprocessed image, whose meta holds ``original_affine``.

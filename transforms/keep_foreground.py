@@ -10,7 +10,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
-from transforms.labels import is_ignored
+from rarevox.transforms.labels import is_ignored
 
 
 class KeepForegroundd(Randomizable, MapTransform):

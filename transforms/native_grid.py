@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from transforms.labels import values_from_classes
+from rarevox.transforms.labels import values_from_classes
 
 TOLERANCE = 1e-3
 Lattice = tuple[list[int], list[int], list[int]]

@@ -16,7 +16,7 @@ from monai.data import ImageReader
 from monai.utils.enums import MetaKeys, SpaceKeys
 from numpy.typing import DTypeLike
 
-from transforms.dicom import SeriesError, read_series
+from rarevox.transforms.dicom import SeriesError, read_series
 
 AFFINE_TOLERANCE = 1e-3
 """Two affines whose entries differ by no more than this (mm) describe the same grid."""
@@ -268,7 +268,7 @@ def _from_itk(image: Any, path: Path) -> Scan:
 
 
 class ScanReader(ImageReader):
-    """:func:`read_scan` for MONAI: ``LoadImaged(keys, reader="transforms.reader.ScanReader")``.
+    """:func:`read_scan` for MONAI: ``LoadImaged(keys, reader="rarevox.transforms.reader.ScanReader")``.
 
     The array comes as (C, X, Y, Z) and the metadata say so (``original_channel_dim`` 0), so that
     ``ensure_channel_first=True`` and ``EnsureChannelFirstd`` work as ever. The metadata hold the same few keys for

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import losses
-from transforms import component_regions
+from rarevox import losses
+from rarevox.transforms import component_regions
 
 PAGE = Path(__file__).with_name("cases.md")
 SIDE = 24

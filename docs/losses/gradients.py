@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from pipeline.training.run_log import read_rows
+from rarevox.pipeline.training.record.run_log import read_rows
 
 PAGE = Path(__file__).with_name("gradients.md")
 BEGIN, END = "<!-- table: written by gradients.py -->", "<!-- end of table -->"
@@ -130,7 +130,7 @@ def figure(runs: Sequence[Run], path: Path) -> None:
     """Cosine and ratio of norms over the iterations: a column for each dataset, a line for each run."""
     from matplotlib.figure import Figure
 
-    from pipeline.evaluation.figures import OKABE_ITO
+    from rarevox.pipeline.figures import OKABE_ITO
 
     datasets, names = (list(dict.fromkeys(values)) for values in zip(*((r.dataset, r.name) for r in runs), strict=True))
     drawing = Figure(figsize=(4.6 * len(datasets) + 0.6, 5.6), layout="constrained")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import FOLDER, named_structures, pairs
+from rarevox.pipeline.commands.options import FOLDER, named_structures, pairs
 
 
 @click.command()
@@ -18,7 +18,7 @@ from pipeline.commands.options import FOLDER, named_structures, pairs
 @click.option("--md5", help="What the archive's MD5 must be.  [default: as MONAI knows it]")
 def download(task: str, to: Path, url: str | None, md5: str | None) -> int:
     """Download TASK of the Medical Segmentation Decathlon, such as Task04_Hippocampus."""
-    from pipeline.download import download as run
+    from rarevox.pipeline.download import download as run
 
     return run(task, to, url=url, md5=md5)
 
@@ -58,6 +58,6 @@ def download(task: str, to: Path, url: str | None, md5: str | None) -> int:
 @click.option("--skip-faulty", is_flag=True, help="Leave faulty cases out instead of stopping.")
 def prepare(source: Path, output: Path, channels: Sequence[str], structures: Sequence[str], **options: Any) -> int:
     """Check the cases of SOURCE and write the dataset that training reads."""
-    from pipeline.preparation.prepare import prepare as run
+    from rarevox.pipeline.preparation.prepare import prepare as run
 
     return run(source, output, channels=pairs(channels, "--channel") or None, **named_structures(structures), **options)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import FOLDER, device_option, others_option, settings_option
+from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option
 
 
 @click.command()
@@ -20,7 +20,7 @@ from pipeline.commands.options import FOLDER, device_option, others_option, sett
 @settings_option
 def evaluate(**options: Any) -> int:
     """Score RUN on whole volumes of DATASET: metrics.json, cases.csv, report.html."""
-    from pipeline.evaluation.evaluate import evaluate as run
+    from rarevox.pipeline.evaluation.evaluate import evaluate as run
 
     return run(options.pop("run"), options.pop("dataset"), **options)
 
@@ -31,7 +31,7 @@ def evaluate(**options: Any) -> int:
 @device_option
 def tune_post_processing(run: Path, dataset: Path, device: str) -> int:
     """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse."""
-    from pipeline.evaluation.tune import tune_post_processing as tune
+    from rarevox.pipeline.evaluation.tune import tune_post_processing as tune
 
     return tune(run, dataset, device=device)
 
@@ -42,6 +42,6 @@ def tune_post_processing(run: Path, dataset: Path, device: str) -> int:
 @device_option
 def calibrate(run: Path, dataset: Path, device: str) -> int:
     """Fit the temperature of RUN's probabilities on the validation cases of DATASET; labels do not change."""
-    from pipeline.evaluation.calibrate import calibrate as fit
+    from rarevox.pipeline.evaluation.calibrate import calibrate as fit
 
     return fit(run, dataset, device=device)

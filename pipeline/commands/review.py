@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import FOLDER
-from pipeline.errors import RequestError
+from rarevox.pipeline.commands.options import FOLDER
+from rarevox.pipeline.errors import RequestError
 
 
 @click.command()
@@ -42,9 +42,9 @@ def agreement(
     **options: Any,
 ) -> int:
     """Compare annotators (FOLDERS, one each, or one that holds theirs) and a model: Dice, STAPLE consensus."""
-    from pipeline.evaluation.metrics_options import MetricOptions
-    from pipeline.evaluation.score_pairs import parse_structures
-    from pipeline.review.agreement import agreement as run
+    from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+    from rarevox.pipeline.evaluation.score_pairs import parse_structures
+    from rarevox.pipeline.review.agreement import agreement as run
 
     try:
         conventions = MetricOptions(empty=empty, tolerances_mm=tuple(tolerances) or (1.0,), lesions=False)
@@ -76,8 +76,8 @@ def agreement(
 @click.option("--output", type=FOLDER, help="Folder for monitor.json and monitor.html.")
 def monitor(history: Path, baseline_cases: int, false_alarm_every: float, **options: Any) -> int:
     """Keep the Dice of reviewed cases in DB (SQLite) and look for a sustained drop; status 1 on an alarm."""
-    from pipeline.review.monitor import monitor as run
-    from pipeline.review.monitor_chart import ChartOptions
+    from rarevox.pipeline.review.monitor import monitor as run
+    from rarevox.pipeline.review.monitor_chart import ChartOptions
 
     try:
         design = ChartOptions(baseline=baseline_cases, run_length=false_alarm_every)

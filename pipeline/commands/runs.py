@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import FOLDER, device_option, others_option, settings_option
+from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option
 
 
 @click.command()
@@ -31,7 +31,7 @@ from pipeline.commands.options import FOLDER, device_option, others_option, sett
 @click.option("--from", "start_from", metavar="RUN", type=FOLDER, help="Start from RUN's weights, where layers match.")
 def train(**options: Any) -> int:
     """Train a network on DATASET (made by `rarevox prepare`)."""
-    from pipeline.training.train import train as run
+    from rarevox.pipeline.training.train import train as run
 
     return run(options.pop("dataset"), options.pop("output"), **options)
 
@@ -58,7 +58,7 @@ def train(**options: Any) -> int:
 )
 def predict(keep: bool, **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
-    from pipeline.inference.predict import predict as run
+    from rarevox.pipeline.inference.predict import predict as run
 
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
 
@@ -71,6 +71,6 @@ def predict(keep: bool, **options: Any) -> int:
 @device_option
 def demo(output: Path, minutes: float, subjects: int, lesion_share: float, device: str) -> int:
     """The whole pipeline on a phantom cohort with white-matter lesions."""
-    from pipeline.demo import demo as run
+    from rarevox.pipeline.demo import demo as run
 
     return run(output, minutes=minutes, subjects=subjects, lesion_share=lesion_share, device=device)

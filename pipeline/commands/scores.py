@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import FOLDER, pairs
+from rarevox.pipeline.commands.options import FOLDER, pairs
 
 
 @click.command()
@@ -68,9 +68,9 @@ def score(
     **options: Any,
 ) -> int:
     """Score label maps in PREDICTIONS against those in REFERENCES; no model is needed."""
-    from pipeline.evaluation.metrics_options import read_options
-    from pipeline.evaluation.score import score as run
-    from pipeline.evaluation.score_pairs import parse_structures
+    from rarevox.pipeline.evaluation.metrics.options import read_options
+    from rarevox.pipeline.evaluation.score import score as run
+    from rarevox.pipeline.evaluation.score_pairs import parse_structures
 
     conventions = read_options(pairs(settings, "--set"), empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
     given = parse_structures(structures) or None
@@ -84,6 +84,6 @@ def score(
 @click.option("--name", "names", multiple=True, help="What each evaluation is called, in their order. Repeatable.")
 def compare(folders: Sequence[Path], output: Path | None, metric: str, names: Sequence[str]) -> int:
     """Compare evaluations (FOLDERS of `evaluate` or `score`) case by case: intervals, tests, a leaderboard."""
-    from pipeline.evaluation.compare import compare as run
+    from rarevox.pipeline.evaluation.compare import compare as run
 
     return run(folders, output, metric=metric, names=names)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import FOLDER
+from rarevox.pipeline.commands.options import FOLDER
 
 
 @click.command()
 @click.argument("datasets", type=FOLDER, nargs=-1)
 def doctor(datasets: tuple[Path, ...]) -> int:
     """Versions, devices and known-bad combinations; of DATASETS (or cache folders) the size of the prepared cases."""
-    from pipeline.doctor import doctor as run
+    from rarevox.pipeline.doctor import doctor as run
 
     return run(datasets)

@@ -8,17 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.bundle import require_run
-from pipeline.compose import read_yaml, write_yaml
-from pipeline.console import console, progress_bar
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.calibration import NEAR_MM, read_reference
-from pipeline.evaluation.evaluate import as_items, same_structures, tell_correction
-from pipeline.evaluation.metrics_options import MetricOptions, foreground
-from pipeline.evaluation.results_table import figure
-from pipeline.evaluation.temperature import (
+from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.compose import read_yaml, write_yaml
+from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.calibration.measure import NEAR_MM, read_reference
+from rarevox.pipeline.evaluation.calibration.temperature import (
     BOUNDS,
     VOXELS,
     Sample,
@@ -28,8 +24,12 @@ from pipeline.evaluation.temperature import (
     negative_log_likelihood,
     sample_calibration,
 )
-from pipeline.files import write_json, write_text
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.evaluation.evaluate import as_items, same_structures, tell_correction
+from rarevox.pipeline.evaluation.metrics.aggregate import versions
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions, foreground
+from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.inference.segment import Segmenter
 
 RESULT_FILE = "calibration.json"
 STAGES = ("train", "evaluate", "inference")
@@ -46,7 +46,7 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
         run: the run folder.
         dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
         device: auto, cpu, cuda or cuda:i.
-        voxels: drawn from each case; see :class:`pipeline.evaluation.temperature.VoxelSample`.
+        voxels: drawn from each case; see :class:`rarevox.pipeline.evaluation.calibration.temperature.VoxelSample`.
 
     Returns:
         0, or 1 where some validation cases could not be used; they are listed, and the rest decides.
@@ -61,7 +61,7 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
     tell_correction(segmenter, data)
     if not hasattr(segmenter.inferer, "temperature"):
         raise RequestError(
-            f"the inferer of {run} knows no temperature; calibrate runs with pipeline.inference.DenseInferer"
+            f"the inferer of {run} knows no temperature; calibrate runs with rarevox.pipeline.inference.DenseInferer"
         )
     segmenter.inferer.temperature = 1.0
     fold = int(segmenter.config["fold"])

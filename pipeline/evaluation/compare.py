@@ -9,11 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.console import console
-from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.compare_load import Evaluation, Paired, load, pair
-from pipeline.evaluation.compare_stats import better, compare_values
-from pipeline.evaluation.compare_tables import (
+from rarevox.pipeline.console import console
+from rarevox.pipeline.evaluation.comparison.load import Evaluation, Paired, load, pair
+from rarevox.pipeline.evaluation.comparison.stats import better, compare_values
+from rarevox.pipeline.evaluation.comparison.tables import (
     TEXT_WIDTH,
     differences_csv,
     latex,
@@ -21,8 +20,9 @@ from pipeline.evaluation.compare_tables import (
     print_comparison,
     text,
 )
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.files import claim_folder, write_json, write_text
+from rarevox.pipeline.evaluation.metrics.aggregate import versions
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.files import claim_folder, write_json, write_text
 
 FILES = ("compare.json", "compare.html", "leaderboard.txt", "leaderboard.csv", "leaderboard.tex", "differences.csv")
 LISTED = 20
@@ -50,7 +50,7 @@ def compare(
 
     Raises:
         RequestError: the folders are not results, or cannot be compared
-            (:mod:`pipeline.evaluation.compare_load` says why).
+            (:mod:`rarevox.pipeline.evaluation.comparison.load` says why).
     """
     evaluations = load(folders, metric, names)
     paired = pair(evaluations, metric)
@@ -112,7 +112,7 @@ def comparison(
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:
-    from pipeline.evaluation.compare_report import write_comparison
+    from rarevox.pipeline.evaluation.comparison.report import write_comparison
 
     write_json(folder / "compare.json", result)
     write_text(folder / "leaderboard.txt", text(result))

@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
-from pipeline.console import console, progress_bar
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError, reason_of
-from pipeline.evaluation.aggregate import write_results
-from pipeline.evaluation.calibration import Calibration
-from pipeline.evaluation.calibration_chart import calibration_lines
-from pipeline.evaluation.gates import failed_gates, read_gates
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.evaluation.report_run import write_run_report
-from pipeline.evaluation.results_table import print_results
-from pipeline.evaluation.scorer import CaseScorer
-from pipeline.evaluation.track import track_evaluation
-from pipeline.files import claim_folder, read_json, write_json
-from pipeline.inference.ensemble import members_of, segmenter_of
-from pipeline.inference.saving import save_labels
-from pipeline.inference.segment import Segmentation, Segmenter, corrects
-from pipeline.training.train import build
+from rarevox.pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
+from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.calibration.measure import Calibration
+from rarevox.pipeline.evaluation.metrics.aggregate import write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.report.calibration_chart import calibration_lines
+from rarevox.pipeline.evaluation.report.results_table import print_results
+from rarevox.pipeline.evaluation.report.run import write_run_report
+from rarevox.pipeline.evaluation.scorer import CaseScorer
+from rarevox.pipeline.evaluation.track import track_evaluation
+from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.gates import failed_gates, read_gates
+from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
+from rarevox.pipeline.inference.saving import save_labels
+from rarevox.pipeline.inference.segment import Segmentation, Segmenter, corrects
+from rarevox.pipeline.training.train import build
 
 
 def evaluate(
@@ -49,8 +49,8 @@ def evaluate(
             ``RUN/evaluation/SECTION``, of an ensemble ``RUN/evaluation/SECTION_ensemble``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
-        others: further runs, which form an ensemble with ``run``; see :mod:`pipeline.inference.ensemble`. The fold,
-            the conventions, gates and post-processing are ``run``'s.
+        others: further runs, which form an ensemble with ``run``; see :mod:`rarevox.pipeline.inference.ensemble`. The
+            fold, the conventions, gates and post-processing are ``run``'s.
 
     Returns:
         Exit status: 0, or 1 where some cases failed (they count as failures in every mean) or a gate was not passed.
@@ -185,7 +185,7 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
 
 def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
     """Write the held-out scores into the bundle's metadata and model card, which tell of the run's own dataset."""
-    from pipeline.compose import read_yaml
+    from rarevox.pipeline.compose import read_yaml
 
     source = read_json(run / "configs" / "metadata.json").get("data_source", "")
     if data.fingerprint not in source:

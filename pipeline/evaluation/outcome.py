@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import console
-from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import Row, aggregate
-from pipeline.evaluation.gates import check_gates
-from pipeline.evaluation.metrics_options import MetricOptions, Structures
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.aggregate import Row, aggregate
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures
+from rarevox.pipeline.gates import check_gates
 
 _RAW = ("mean_dice", "mean_dice_ci95", "structures")
 
@@ -31,7 +31,7 @@ def outcome(
         options: the conventions.
         raw_rows: the rows without post-processing, whose figures go to ``without_post_processing``; None where there is
             no post-processing.
-        gates: of :func:`pipeline.evaluation.gates.read_gates`.
+        gates: of :func:`rarevox.pipeline.gates.read_gates`.
     """
     result = aggregate(rows, structures, options=options)
     if raw_rows is not None:
@@ -48,7 +48,7 @@ def read_declared(file: str | Path | None, key: str) -> Any:
     """
     if file is None:
         return {}
-    from pipeline.compose import read_yaml
+    from rarevox.pipeline.compose import read_yaml
 
     content = read_yaml(file)
     if key not in content and "_target_" in str(content):

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
-from pipeline.console import progress_bar
-from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import write_results
-from pipeline.evaluation.gates import failed_gates, read_gates
-from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground
-from pipeline.evaluation.outcome import outcome, read_declared
-from pipeline.evaluation.results_table import print_results
-from pipeline.evaluation.score_pairs import (
+from rarevox.pipeline.console import progress_bar
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.aggregate import write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures, foreground
+from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
+from rarevox.pipeline.evaluation.outcome import outcome, read_declared
+from rarevox.pipeline.evaluation.report.results_table import print_results
+from rarevox.pipeline.evaluation.score_pairs import (
     MATCHING,
     Pairs,
     dataset_beside,
@@ -30,12 +29,13 @@ from pipeline.evaluation.score_pairs import (
     declared_structures,
     find_pairs,
 )
-from pipeline.files import claim_folder
-from transforms.clean import clean_labels, read_rules
-from transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
+from rarevox.pipeline.files import claim_folder
+from rarevox.pipeline.gates import failed_gates, read_gates
+from rarevox.transforms.clean import clean_labels, read_rules
+from rarevox.transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.report import CaseImages
+    from rarevox.pipeline.evaluation.report.page import CaseImages
 
 Row = dict[str, Any]
 Rules = Mapping[int, Mapping[str, Any]]
@@ -77,9 +77,9 @@ def score(
         options: the conventions.
         resample: bring predictions on another grid onto the reference's by nearest neighbour instead of failing them.
         ignore_unknown: take label values that no structure has as background instead of failing the case.
-        gates: a YAML file with the least Dice of structures; see :func:`pipeline.evaluation.gates.read_gates`.
+        gates: a YAML file with the least Dice of structures; see :func:`rarevox.pipeline.gates.read_gates`.
         post_processing: a YAML file with rules by structure, applied to the predictions; the figures without it are
-            given too. See :func:`transforms.clean.read_rules`.
+            given too. See :func:`rarevox.transforms.clean.read_rules`.
         report: write ``report.html`` too.
         workers: cases in flight at once.
 
@@ -302,7 +302,7 @@ def _grid(labels: LabelMap) -> str:
 
 def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, rules: Rules) -> None:
     """The report, with the best, median, worst and failing cases drawn from the label maps alone."""
-    from pipeline.evaluation.report import shown_cases, write_report
+    from rarevox.pipeline.evaluation.report.page import shown_cases, write_report
 
     shown = (_case_images(case, pairs.matched[case], rules) for case in shown_cases(result))
     write_report(output / "report.html", result, title="Score", cases_images=(one for one in shown if one is not None))
@@ -310,7 +310,7 @@ def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, rules: 
 
 def _case_images(case: str, pair: tuple[Path | None, Path], rules: Rules) -> CaseImages | None:
     """The label maps of a case, without an image; None without a readable reference, which is in the failures."""
-    from pipeline.evaluation.report import CaseImages
+    from rarevox.pipeline.evaluation.report.page import CaseImages
 
     prediction_path, reference_path = pair
     try:

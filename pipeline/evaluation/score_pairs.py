@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.composites import read_composites
-from pipeline.errors import RequestError
-from pipeline.files import read_json
+from rarevox.pipeline.data.composites import read_composites
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import read_json
 
 FORMATS = (".nii.gz", ".nii", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _SUFFIX = re.compile(r"[_-](seg|segmentation|pred|prediction|label|labels|mask|gt|0000)$", re.IGNORECASE)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
-from pipeline.evaluation.aggregate import write_results
-from pipeline.evaluation.gates import read_gates
-from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.metrics_options import MetricOptions, Structures
-from pipeline.evaluation.outcome import outcome
-from transforms.reader import ScanError, read_scan
+from rarevox.pipeline.evaluation.metrics.aggregate import write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures
+from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
+from rarevox.pipeline.evaluation.outcome import outcome
+from rarevox.pipeline.gates import read_gates
+from rarevox.transforms.reader import ScanError, read_scan
 
 
 class CaseScorer:
@@ -27,7 +27,7 @@ class CaseScorer:
         structures: name → label value, or the values whose union it is.
         output: the folder of the results.
         options: the metrics' conventions.
-        gates: the least Dice of structures, see :func:`pipeline.evaluation.gates.read_gates`; the results say what was
+        gates: the least Dice of structures, see :func:`rarevox.pipeline.gates.read_gates`; the results say what was
             reached.
         reference_key: entry of the data that holds the reference's file name.
     """

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.compose import read_yaml
-from pipeline.console import console
-from pipeline.errors import RequestError, reason_of
-from pipeline.files import read_json
-from pipeline.training.run_log import read_rows
+from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.files import read_json
+from rarevox.pipeline.training.record.run_log import read_rows
 
 COLUMNS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "lesion_f1")
 MLFLOW_FILE = "mlflow.json"

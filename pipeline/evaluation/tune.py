@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from pipeline.bundle import require_run
-from pipeline.compose import read_yaml, write_yaml
-from pipeline.console import console, progress_bar
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError, reason_of
-from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.evaluate import same_structures, tell_correction, with_ignored
-from pipeline.evaluation.metrics import case_rows
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.evaluation.results_table import figure
-from pipeline.files import write_json, write_text
-from pipeline.inference.segment import Segmenter
-from pipeline.training.train import build
-from transforms.clean import clean_labels, read_rules
-from transforms.reader import read_scan
+from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.compose import read_yaml, write_yaml
+from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.evaluate import same_structures, tell_correction, with_ignored
+from rarevox.pipeline.evaluation.metrics.aggregate import versions
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import case_rows
+from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.training.train import build
+from rarevox.transforms.clean import clean_labels, read_rules
+from rarevox.transforms.reader import read_scan
 
 Rule = dict[str, Any]
 SMALL_ML = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

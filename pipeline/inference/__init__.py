@@ -1,5 +1,5 @@
 """From a network and a scan to a label map: tiles, dense inference, files written."""
 
-from pipeline.inference.dense import DenseInferer
+from rarevox.pipeline.inference.dense import DenseInferer
 
 __all__ = ["DenseInferer"]

@@ -12,15 +12,15 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 
-from networks import Geometry
-from networks.blocks import unreduced
-from pipeline.device import Precision, channels_last, keep_freed_memory
-from pipeline.errors import RequestError
-from pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
-from pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
-from pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
-from pipeline.inference.watch import TileWatch
-from pipeline.inference.windows import window_slabs
+from rarevox.networks import Geometry
+from rarevox.networks.blocks import unreduced
+from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
+from rarevox.pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
+from rarevox.pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
+from rarevox.pipeline.inference.watch import TileWatch
+from rarevox.pipeline.inference.windows import window_slabs
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
@@ -65,7 +65,7 @@ class DenseInferer(Inferer):
         notes: what the last call decided (``tiles`` or ``windows``; ``out_of_memory``, the steps down), for the result
             row.
         watch: None, or who is shown the class scores of each tile where they are reduced to labels; see
-            :class:`pipeline.inference.watch.TileWatch`.
+            :class:`rarevox.pipeline.inference.watch.TileWatch`.
 
     Example:
         >>> network = torch.nn.Conv3d(1, 2, 1)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import RequestError
-from pipeline.inference.region import bounding_box, model_box, native_grid, shifted
-from pipeline.inference.segment import Segmenter
-from pipeline.inference.slabs import slabs
-from pipeline.inference.tiles import Box
-from pipeline.inference.watch import Watch, chunks
-from transforms.labels import values_from_classes
-from transforms.native_grid import labels_on_grid
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.region import bounding_box, model_box, native_grid, shifted
+from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.inference.slabs import slabs
+from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.watch import Watch, chunks
+from rarevox.transforms.labels import values_from_classes
+from rarevox.transforms.native_grid import labels_on_grid
 
 SHARED = ("structures", "label_values", "channels")
 """What the runs of an ensemble must have in common; everything else may differ."""
@@ -35,7 +35,7 @@ class EnsembleSegmenter(Segmenter):
     alike. The label is the class of the largest mean. Post-processing and gates are the first run's.
 
     Memory: the scan is cut into as few slabs as keep the class scores of one slab under ``score_gb``, whatever the
-    number of classes (:func:`pipeline.inference.slabs.slabs`); a slab costs the context of its faces again.
+    number of classes (:func:`rarevox.pipeline.inference.slabs.slabs`); a slab costs the context of its faces again.
 
     Args:
         runs: the run folders.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.volumes import write_shares
-from transforms.reader import Scan
+from rarevox.pipeline.data.volumes import write_shares
+from rarevox.transforms.reader import Scan
 
 
 class EntropyMap:

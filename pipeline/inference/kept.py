@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RequestError
-from pipeline.files import read_json
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import read_json
 
 RESULT_FILE = "predictions.json"
 _MODEL = ("configs/inference.yaml", "models/model.pt")

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
-from pipeline.inference.watch import Watch
-from transforms.reader import Scan
+from rarevox.pipeline.inference.watch import Watch
+from rarevox.transforms.reader import Scan
 
 
 class Map(Watch, Protocol):

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from pipeline.device import Precision, available_memory_gb
-from pipeline.inference.tiles import Tile
+from rarevox.pipeline.device import Precision, available_memory_gb
+from rarevox.pipeline.inference.tiles import Tile
 
 
 def activation_bytes(network: Any, itemsize: int, reduced: bool = False) -> float:
     """Peak memory of a forward pass without gradients, bytes for each input voxel.
 
-    A network may state it itself (``peak_bytes(itemsize, reduced)``, see `networks.HighResNet`), for logits or where
-    they are reduced a piece at a time (``reduced``). For the others it is estimated from the widest layer: a layer
-    holds its input, its output and one temporary of either (normalisation, activation, padding), a residual connection
-    one more, and full-resolution layers decide.
+    A network may state it itself (``peak_bytes(itemsize, reduced)``, see `rarevox.networks.HighResNet`), for logits or
+    where they are reduced a piece at a time (``reduced``). For the others it is estimated from the widest layer: a
+    layer holds its input, its output and one temporary of either (normalisation, activation, padding), a residual
+    connection one more, and full-resolution layers decide.
     """
     stated = network.peak_bytes(itemsize, reduced) if hasattr(network, "peak_bytes") else None
     if stated is not None:

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import require_run, version
-from pipeline.compose import read_yaml
-from pipeline.console import console, progress_bar
-from pipeline.datalist import find_scans, with_masks
-from pipeline.errors import RequestError, reason_of
-from pipeline.files import claim_folder, clear_parts, read_json, write_json
-from pipeline.inference.ensemble import members_of, segmenter_of
-from pipeline.inference.entropy import EntropyMap
-from pipeline.inference.kept import RESULT_FILE, kept_rows, map_names, origin, source
-from pipeline.inference.maps import Map, Maps
-from pipeline.inference.probabilities import ProbabilityMaps
-from pipeline.inference.saving import save_labels
-from pipeline.inference.segment import Segmentation
+from rarevox.pipeline.bundle import require_run, version
+from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.data.datalist import find_scans, with_masks
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.files import claim_folder, clear_parts, read_json, write_json
+from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
+from rarevox.pipeline.inference.entropy import EntropyMap
+from rarevox.pipeline.inference.kept import RESULT_FILE, kept_rows, map_names, origin, source
+from rarevox.pipeline.inference.maps import Map, Maps
+from rarevox.pipeline.inference.probabilities import ProbabilityMaps
+from rarevox.pipeline.inference.saving import save_labels
+from rarevox.pipeline.inference.segment import Segmentation
 
 _WRITTEN = re.compile(r"_(seg|entropy|prob_[^/]+)\.nii\.gz$|^\.")
 
@@ -44,19 +44,20 @@ def predict(
 
     Args:
         run: the run folder.
-        scans: files or folders; see :func:`pipeline.datalist.find_scans`.
+        scans: files or folders; see :func:`rarevox.pipeline.data.datalist.find_scans`.
         output: gets ``CASE_seg.nii.gz`` for each scan, on its grid, and ``predictions.json``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
         overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call with the same
-            runs and settings; see :func:`pipeline.inference.kept.kept_rows`.
-        masks: folder of masks for a run that normalises inside one; see :func:`pipeline.datalist.find_scans`.
+            runs and settings; see :func:`rarevox.pipeline.inference.kept.kept_rows`.
+        masks: folder of masks for a run that normalises inside one; see
+            :func:`rarevox.pipeline.data.datalist.find_scans`.
         roi: folder of masks that say what is to be segmented, or one mask for all scans; nothing is computed outside a
             mask's bounding box but the context that it needs, and outside the mask everything is background.
-        others: further runs, which form an ensemble with ``run``; see :mod:`pipeline.inference.ensemble`.
-        entropy: write ``CASE_entropy.nii.gz`` too, see :class:`pipeline.inference.entropy.EntropyMap`.
+        others: further runs, which form an ensemble with ``run``; see :mod:`rarevox.pipeline.inference.ensemble`.
+        entropy: write ``CASE_entropy.nii.gz`` too, see :class:`rarevox.pipeline.inference.entropy.EntropyMap`.
         probabilities: ``uint8`` or ``uint16`` writes ``CASE_prob_STRUCTURE.nii.gz`` too, see
-            :class:`pipeline.inference.probabilities.ProbabilityMaps`.
+            :class:`rarevox.pipeline.inference.probabilities.ProbabilityMaps`.
 
     Returns:
         Exit status: 0, or 1 where some scans failed.

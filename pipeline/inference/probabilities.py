@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.volumes import write_shares
-from transforms.reader import Scan
+from rarevox.pipeline.data.volumes import write_shares
+from rarevox.transforms.reader import Scan
 
 DTYPES = ("uint8", "uint16")
 
 
 class ProbabilityMaps:
-    """Gather the probability of each structure on the scan's grid; a :class:`pipeline.inference.watch.Watch`.
+    """Gather the probability of each structure on the scan's grid; a :class:`rarevox.pipeline.inference.watch.Watch`.
 
     Probabilities are kept as whole numbers, round(255 · p) or round(65535 · p), in memory-mapped files in ``scratch``:
     on disk, X·Y·Z bytes (or twice that) for each structure while the scan is computed; in memory, a block. The

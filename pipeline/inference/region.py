@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from pipeline.inference.saving import grid_of
-from pipeline.inference.tiles import Box
-from pipeline.inference.watch import CERTAIN, Watch
-from transforms.native_grid import TOLERANCE, find_lattice
-from transforms.reader import read_scan, same_affine, size_text
+from rarevox.pipeline.inference.saving import grid_of
+from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.watch import CERTAIN, Watch
+from rarevox.transforms.native_grid import TOLERANCE, find_lattice
+from rarevox.transforms.reader import read_scan, same_affine, size_text
 
 
 def native_grid(image: MetaTensor) -> tuple[tuple[int, int, int], np.ndarray]:

@@ -11,9 +11,9 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from pipeline.datalist import stem
-from pipeline.volumes import write_labels
-from transforms.reader import Scan, read_scan
+from rarevox.pipeline.data.datalist import stem
+from rarevox.pipeline.data.volumes import write_labels
+from rarevox.transforms.reader import Scan, read_scan
 
 
 def grid_of(image: str | Path) -> Scan:

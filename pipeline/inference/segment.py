@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from networks.convolution import load_kernels
-from pipeline.bundle import require_run
-from pipeline.compose import parse_setting, put, read_yaml
-from pipeline.errors import RequestError, reason_of
-from pipeline.inference.region import (
+from rarevox.networks.cpu.convolution import load_kernels
+from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.compose import parse_setting, put, read_yaml
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.inference.region import (
     RegionWatch,
     bounding_box,
     check_mask_grid,
@@ -27,13 +27,13 @@ from pipeline.inference.region import (
     read_region,
     shifted,
 )
-from pipeline.inference.slabs import slabs
-from pipeline.inference.tiles import Box
-from pipeline.inference.watch import NativeWatch, Watch
-from pipeline.training.train import build
-from transforms.clean import CleanLabelsd
-from transforms.labels import values_from_classes
-from transforms.native_grid import find_lattice, labels_on_grid
+from rarevox.pipeline.inference.slabs import slabs
+from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.watch import NativeWatch, Watch
+from rarevox.pipeline.training.train import build
+from rarevox.transforms.clean import CleanLabelsd
+from rarevox.transforms.labels import values_from_classes
+from rarevox.transforms.native_grid import find_lattice, labels_on_grid
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Segmenter:
         self.config = absent | read_yaml(self.run / "configs" / f"{stage}.yaml")
         self.config["bundle_root"] = str(self.run)
         precision = self.config.get("precision")
-        if isinstance(precision, dict) and precision.get("_target_") == "pipeline.device.select_precision":
+        if isinstance(precision, dict) and precision.get("_target_") == "rarevox.pipeline.device.select_precision":
             precision.setdefault("network", "@network_def")
         put(self.config, "device#name", device)
         if stage == "evaluate" and corrects(self.run):
@@ -108,7 +108,7 @@ class Segmenter:
             put(self.config, *parse_setting(text))
         parts = ("load_weights", "preprocessing", "inferer", "network", "device")
         wanted = {key: f"@{key}" for key in parts}
-        native = {"_target_": "transforms.LabelsOnNativeGridd", "keys": "pred", "values": "@label_values"}
+        native = {"_target_": "rarevox.transforms.LabelsOnNativeGridd", "keys": "pred", "values": "@label_values"}
         built = build(self.config | {"_segmenter": wanted | {"native": native}}, "_segmenter")
         structures = dict(zip(self.config["structures"], self.config["label_values"][1:], strict=True))
         try:

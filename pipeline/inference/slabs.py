@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from pipeline.device import available_memory_gb
-from pipeline.inference.tiles import Box
+from rarevox.pipeline.device import available_memory_gb
+from rarevox.pipeline.inference.tiles import Box
 
 
 def slabs(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from pipeline.inference.tiles import Tile
-from transforms.patches import crop_padded
+from rarevox.pipeline.inference.tiles import Tile
+from rarevox.transforms.sampling.patches import crop_padded
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -28,7 +28,7 @@ def stitch(
 
     Args:
         image: (C_in, *spatial), on any device.
-        tiles: a plan; see :func:`pipeline.inference.tiles.plan`.
+        tiles: a plan; see :func:`rarevox.pipeline.inference.tiles.plan`.
         size: of the volume or box that the plan fills.
         forward: (B, C_in, *block) on ``device`` to scores (B, C, *output).
         device: where the network runs.

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from transforms.native_grid import Lattice, native_block
+from rarevox.transforms.native_grid import Lattice, native_block
 
 CHUNK_VOXELS = 1 << 20
 CERTAIN = -1e4

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from monai.data.utils import compute_importance_map
 
-from pipeline.inference.stitch import Forward, on_device_blocks
-from transforms.patches import crop_padded
+from rarevox.pipeline.inference.stitch import Forward, on_device_blocks
+from rarevox.transforms.sampling.patches import crop_padded
 
 Start = tuple[int, ...]
 

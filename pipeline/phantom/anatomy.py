@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from pipeline.errors import RequestError
-from pipeline.phantom.fields import Array, displacement
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.phantom.fields import Array, displacement
 
 #: Channels of :class:`Atlas`: three tissue shares and the ventricles' share (0 to 1, ventricles ⊂ csf), brain or not,
 #: what the T1 template shows beyond its tissue shares, and where lesions sit: near the ventricles, deep in the white.

@@ -13,12 +13,12 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.console import progress_bar
-from pipeline.errors import RequestError
-from pipeline.files import atomic, claim_folder, read_json, write_json
-from pipeline.phantom.anatomy import Atlas, build_atlas, subject_shape, template_positions, warp_atlas
-from pipeline.phantom.contrast import render
-from pipeline.phantom.lesions import lesion_target, place_lesions
+from rarevox.pipeline.console import progress_bar
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import atomic, claim_folder, read_json, write_json
+from rarevox.pipeline.phantom.anatomy import Atlas, build_atlas, subject_shape, template_positions, warp_atlas
+from rarevox.pipeline.phantom.contrast import render
+from rarevox.pipeline.phantom.lesions import lesion_target, place_lesions
 
 LESION, VENTRICLES = 1, 2
 _LABELS = {"0": "background", "1": "lesion", "2": "ventricles"}
@@ -92,7 +92,7 @@ def make_subject(index: int, settings: PhantomSettings, atlas: Atlas) -> Phantom
     Args:
         index: number of the subject, 0 or more; with the seed it fixes every random draw.
         settings: what the cohort looks like.
-        atlas: :func:`pipeline.phantom.anatomy.build_atlas` of the settings' spacing.
+        atlas: :func:`rarevox.pipeline.phantom.anatomy.build_atlas` of the settings' spacing.
     """
     anatomy, disease, scanner = (np.random.default_rng([settings.seed, index, part]) for part in range(3))
     shape = subject_shape(settings.spacing_mm)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.phantom.fields import Array, random_field
-from pipeline.phantom.lesions import Blob, place_lookalikes
+from rarevox.pipeline.phantom.fields import Array, random_field
+from rarevox.pipeline.phantom.lesions import Blob, place_lookalikes
 
 #: Mean brightness of white matter in the stored int16 images; the gain of each subject and channel varies about it.
 WHITE_LEVEL = 1000.0
@@ -48,7 +48,7 @@ def render(
 
     Args:
         generator: the source of randomness.
-        maps: the subject's tissue maps (:data:`pipeline.phantom.anatomy.CHANNELS`).
+        maps: the subject's tissue maps (:data:`rarevox.pipeline.phantom.anatomy.CHANNELS`).
         lesions: where the lesions are.
         spacing_mm: edge of a voxel in mm.
         contrast: lesion brightness above grey matter on FLAIR, as a share of it: drawn between the two per lesion.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.special import ndtri
 
-from pipeline.phantom.fields import Array
+from rarevox.pipeline.phantom.fields import Array
 
 Mask = npt.NDArray[np.bool_]
 

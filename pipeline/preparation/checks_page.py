@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.page import write_page
-from pipeline.preparation.catalogue import CATALOGUE
-from pipeline.preparation.examine import Examination
-from pipeline.preparation.fingerprint import CaseFacts
-from pipeline.preparation.thumbnail import COLOURS
+from rarevox.pipeline.page import write_page
+from rarevox.pipeline.preparation.checks.catalogue import CATALOGUE
+from rarevox.pipeline.preparation.checks.thumbnail import COLOURS
+from rarevox.pipeline.preparation.examine import Examination
+from rarevox.pipeline.preparation.fingerprint import CaseFacts
 
 TEMPLATE = Path(__file__).with_name("templates") / "checks.html"
 PICTURES_BYTES = 6_500_000
@@ -36,7 +36,7 @@ def write_checks_page(
         path: the file, written atomically.
         name: of the data.
         total: how many cases there are, readable or not.
-        found: what :func:`pipeline.preparation.examine.examine` gave.
+        found: what :func:`rarevox.pipeline.preparation.examine.examine` gave.
         root: the source's folder, left out of file names in messages.
         structures: name to value, for the legend; None leaves it out.
     """

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.cases import Case, Fault, Source
-from pipeline.console import progress_bar
-from pipeline.preparation.checks import check_case, load_case
-from pipeline.preparation.checks_cohort import (
+from rarevox.pipeline.console import progress_bar
+from rarevox.pipeline.data.cases import Case, Fault, Source
+from rarevox.pipeline.preparation.checks.case import check_case, load_case
+from rarevox.pipeline.preparation.checks.corrections import Fix, correct
+from rarevox.pipeline.preparation.checks.n4_copies import n4_case
+from rarevox.pipeline.preparation.checks.thumbnail import thumbnail
+from rarevox.pipeline.preparation.cohort import (
     channel_count,
     duplicate_content,
     duplicate_names,
@@ -24,11 +27,8 @@ from pipeline.preparation.checks_cohort import (
     rare_labels,
     spacing_outliers,
 )
-from pipeline.preparation.corrections import Fix, correct
-from pipeline.preparation.fingerprint import CaseFacts, measure
-from pipeline.preparation.n4_copies import n4_case
-from pipeline.preparation.stated_split import split_leaks
-from pipeline.preparation.thumbnail import thumbnail
+from rarevox.pipeline.preparation.fingerprint import CaseFacts, measure
+from rarevox.pipeline.preparation.stated_split import split_leaks
 
 
 @dataclass(frozen=True)

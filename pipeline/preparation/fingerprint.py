@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from pipeline.preparation.checks import Loaded, ignored_voxels
-from pipeline.preparation.signature import signature
+from rarevox.pipeline.preparation.checks.case import Loaded, ignored_voxels
+from rarevox.pipeline.preparation.checks.signature import signature
 
 _SAMPLES = 2000  # foreground voxels a case lends to the cohort's percentiles: enough for 0.5 %, and equal shares
 _PERCENTILES = {"p00_5": 0.5, "p05": 5.0, "p50": 50.0, "p95": 95.0, "p99_5": 99.5}
@@ -35,7 +35,7 @@ class CaseFacts:
         sha256: hash of voxel values, labels, size and affine (rounded to 1e-3); storage types do not matter.
         image_sha256: hash of the image's voxel values alone, to find copies.
         samples: per channel up to 2000 foreground intensities, evenly picked.
-        signature: of the first channel, see :mod:`pipeline.preparation.signature`.
+        signature: of the first channel, see :mod:`rarevox.pipeline.preparation.checks.signature`.
         ignored_voxels: voxels that nobody annotated.
     """
 

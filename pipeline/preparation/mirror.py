@@ -13,9 +13,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pipeline.dataset import Dataset
-from pipeline.files import read_json
-from pipeline.preparation.fingerprint import along_ras
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.files import read_json
+from rarevox.pipeline.preparation.fingerprint import along_ras
 
 SIDED_SHARE = 0.85
 SIGNIFICANCE = 0.05

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from losses.distributed import apart
-from networks import Geometry
-from pipeline.dataset import Dataset
-from pipeline.device import Precision, channels_last, place_network
-from pipeline.files import read_json
-from pipeline.preparation.fingerprint import along_ras
-from transforms.slices import slice_order
+from rarevox.losses.distributed import apart
+from rarevox.networks import Geometry
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.device import Precision, channels_last, place_network
+from rarevox.pipeline.files import read_json
+from rarevox.pipeline.preparation.fingerprint import along_ras
+from rarevox.transforms.slices import slice_order
 
 
 def median_size(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: str | None = None) -> list[int] | None:
     """Median size of the dataset's volumes along R, A, S in voxels of the training grid; None where it is not known.
 
-    With ``slice_axis`` (see :func:`transforms.slices.slice_order`) the axis across the slices is last.
+    With ``slice_axis`` (see :func:`rarevox.transforms.slices.slice_order`) the axis across the slices is last.
     """
     path = dataset.path.parent / "fingerprint.json"
     if not path.is_file():

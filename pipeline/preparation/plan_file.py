@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from networks import HighResNet
-from pipeline.compose import CONFIGS, PLAN_FILE, read_yaml
-from pipeline.dataset import Dataset
-from pipeline.files import write_text
-from pipeline.preparation.fingerprint import along_ras
-from pipeline.preparation.mirror import sided_cohort
-from pipeline.preparation.plan import plan_patch
+from rarevox.networks import HighResNet
+from rarevox.pipeline.compose import CONFIGS, PLAN_FILE, read_yaml
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.files import write_text
+from rarevox.pipeline.preparation.fingerprint import along_ras
+from rarevox.pipeline.preparation.mirror import sided_cohort
+from rarevox.pipeline.preparation.plan import plan_patch
 
 EDITED_FILE = "plan.edited.yaml"
 SAME_SPACING = 1.1
@@ -110,7 +110,7 @@ def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool
     reason = f"The intensities have no absolute unit: each channel is z-scored over {where}; {100 * zero:.0f} % are 0."
     if masks:
         reason += " There are masks: region: mask would take the voxels inside, and predict then needs --masks."
-    value = {"_target_": "transforms.ZScored", "keys": "image", "region": region}
+    value = {"_target_": "rarevox.transforms.ZScored", "keys": "image", "region": region}
     return Choice("normalisation", value, reason)
 
 
@@ -118,7 +118,11 @@ def _window(channels: Mapping[str, Mapping[str, Any]], why: str) -> Choice:
     inside = [channel["foreground_pooled"] for channel in channels.values() if channel["foreground_pooled"]]
     low = min((10 * math.floor(row["p00_5"] / 10) for row in inside), default=-160)
     high = max((10 * math.ceil(row["p99_5"] / 10) for row in inside), default=240)
-    value = {"_target_": "transforms.CTWindowd", "keys": "image", "windows": [float(low), float(max(high, low + 10))]}
+    value = {
+        "_target_": "rarevox.transforms.CTWindowd",
+        "keys": "image",
+        "windows": [float(low), float(max(high, low + 10))],
+    }
     reason = f"{why}; the window holds 99 % of the foreground's intensities (0.5th to 99.5th percentile)."
     return Choice("normalisation", value, reason)
 
@@ -137,10 +141,10 @@ def _plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
     if many:
         several = "have" if len(many) > 1 else "has"
         reason += (
-            f" {', '.join(many)} {several} 5 components a case or more: transforms.LesionBalancedSampler would draw "
+            f" {', '.join(many)} {several} 5 components a case or more: rarevox.transforms.LesionBalancedSampler would "
+            "draw small ones as often as large ones."
         )
-        reason += "small ones as often as large ones."
-    return Choice("sampler", {"_target_": "transforms.ClassBalancedSampler"}, reason)
+    return Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
 
 
 def _plan_mirror(dataset: Dataset) -> Choice:

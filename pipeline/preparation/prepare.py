@@ -9,20 +9,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cases import Case, Source
-from pipeline.composites import Composites, read_composites
-from pipeline.console import console
-from pipeline.dataset import DATASET_FILE, Dataset
-from pipeline.errors import RequestError
-from pipeline.files import claim_folder, read_json, write_json
-from pipeline.preparation.checks_page import write_checks_page
-from pipeline.preparation.examine import Examination, Treatment, examine
-from pipeline.preparation.fingerprint import CaseFacts, summarise
-from pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, Choice, make_plan, write_plan
-from pipeline.preparation.prepare_report import show_faults, show_fixes, show_plan, show_summary
-from pipeline.preparation.sources import find_cases
-from pipeline.preparation.split import Split, SplitItem, joined_subjects, require_split_options, split_cases
-from pipeline.preparation.stated_split import follow_split, is_stated, with_split
+from rarevox.pipeline.console import console
+from rarevox.pipeline.data.cases import Case, Source
+from rarevox.pipeline.data.composites import Composites, read_composites
+from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.preparation.checks_page import write_checks_page
+from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
+from rarevox.pipeline.preparation.fingerprint import CaseFacts, summarise
+from rarevox.pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, Choice, make_plan, write_plan
+from rarevox.pipeline.preparation.prepare_report import show_faults, show_fixes, show_plan, show_summary
+from rarevox.pipeline.preparation.sources.find import find_cases
+from rarevox.pipeline.preparation.split import (
+    Split,
+    SplitItem,
+    joined_subjects,
+    require_split_options,
+    split_cases,
+)
+from rarevox.pipeline.preparation.stated_split import follow_split, is_stated, with_split
 
 FINGERPRINT_FILE = "fingerprint.json"
 REJECTED_FILE = "rejected.json"
@@ -69,7 +75,8 @@ def prepare(
     """Check every case of ``source`` and write the dataset: lists, figures, faults and the page of the checks.
 
     Args:
-        source: the folder or list of scans; see :func:`pipeline.preparation.sources.find_cases` for the layouts.
+        source: the folder or list of scans; see :func:`rarevox.pipeline.preparation.sources.find.find_cases` for the
+            layouts.
         output: the folder to write; a new one, an empty one, or one that an earlier prepare wrote.
         channels: channel name to file pattern, for a folder per subject.
         label: the label's file pattern, for a folder per subject.
@@ -86,9 +93,10 @@ def prepare(
         holdout: the share of subjects held out as the test section.
         folds: into how many folds the others are dealt.
         seed: of the split.
-        split: a file with a split to follow instead of making one; see :mod:`pipeline.preparation.stated_split`.
+        split: a file with a split to follow instead of making one; see
+            :mod:`rarevox.pipeline.preparation.stated_split`.
         fix: write corrected copies into ``output/fixed`` where the correction is certain; see
-            :mod:`pipeline.preparation.corrections`.
+            :mod:`rarevox.pipeline.preparation.checks.corrections`.
         n4: write images with the bias field divided out into ``output/n4`` and use those.
         skip_faulty: leave cases with errors out instead of stopping.
         workers: how many cases are checked at a time; the number of processors by default, at most 4, since each

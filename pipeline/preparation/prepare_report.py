@@ -10,10 +10,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cases import Fault
-from pipeline.console import console
-from pipeline.preparation.corrections import Fix
-from pipeline.preparation.plan_file import Choice
+from rarevox.pipeline.console import console
+from rarevox.pipeline.data.cases import Fault
+from rarevox.pipeline.preparation.checks.corrections import Fix
+from rarevox.pipeline.preparation.plan_file import Choice
 
 _MANY = 10
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError
 
 
 @dataclass(frozen=True)

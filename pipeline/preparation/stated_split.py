@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cases import Case, Fault, Source
-from pipeline.errors import RequestError
-from pipeline.files import read_json
-from pipeline.preparation.catalogue import fault
-from pipeline.preparation.split import Split, SplitItem, split_cases
+from rarevox.pipeline.data.cases import Case, Fault, Source
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import read_json
+from rarevox.pipeline.preparation.checks.catalogue import fault
+from rarevox.pipeline.preparation.split import Split, SplitItem, split_cases
 
 TEST, TRAINING = "test", "training"
 

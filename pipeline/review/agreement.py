@@ -11,24 +11,24 @@ from typing import Any
 
 from rich.markup import escape
 
-from pipeline.console import console
-from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import versions
-from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground, mean_structures
-from pipeline.evaluation.score import found_structures, in_parallel, known_values
-from pipeline.evaluation.score_pairs import MATCHING, Pairs, by_case, declared_structures, label_maps
-from pipeline.files import claim_folder, finite, write_json, write_text
-from pipeline.review.agreement_report import LISTED, print_agreement, write_agreement
-from pipeline.review.agreement_rows import RELATIONS, CaseAgreement, agree_case
-from pipeline.review.agreement_summary import (
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.aggregate import versions
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures, foreground, mean_structures
+from rarevox.pipeline.evaluation.score import found_structures, in_parallel, known_values
+from rarevox.pipeline.evaluation.score_pairs import MATCHING, Pairs, by_case, declared_structures, label_maps
+from rarevox.pipeline.files import claim_folder, finite, write_json, write_text
+from rarevox.pipeline.review.agreement_report import LISTED, print_agreement, write_agreement
+from rarevox.pipeline.review.agreement_rows import RELATIONS, CaseAgreement, agree_case
+from rarevox.pipeline.review.agreement_summary import (
     annotator_summary,
     flagged,
     matrix,
     model_summary,
     pair_summary,
 )
-from pipeline.review.annotators import find_annotators, find_cases
-from pipeline.review.consensus import MARGIN
+from rarevox.pipeline.review.annotators import find_annotators, find_cases
+from rarevox.pipeline.review.consensus import MARGIN
 
 FLAG_BELOW = 0.75
 FILES = ("agreement.json", "agreement.csv", "agreement.html", "consensus")

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.evaluation.figures import OKABE_ITO
-from pipeline.evaluation.results_table import figure, interval_text
-from pipeline.review.page import svg, write_review
+from rarevox.pipeline.evaluation.report.results_table import figure, interval_text
+from rarevox.pipeline.figures import OKABE_ITO
+from rarevox.pipeline.review.page import svg, write_review
 
 LISTED = 20
 """Flagged cases that are named on the screen; the files name all of them."""
@@ -100,7 +100,7 @@ def difference(one: Mapping[str, Any]) -> str:
     >>> difference({"difference": 0.0123, "ci95": [-0.01, 0.034]})
     '+0.012 (-0.010 to +0.034)'
     """
-    from pipeline.evaluation.compare_tables import difference_text
+    from rarevox.pipeline.evaluation.comparison.tables import difference_text
 
     return difference_text(one["difference"], one["ci95"])
 

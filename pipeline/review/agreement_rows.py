@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.metrics_options import MetricOptions, Structures, foreground, overlap_columns
-from pipeline.review.annotators import CaseMaps, read_case
-from pipeline.review.consensus import consensus
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures, foreground, overlap_columns
+from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
+from rarevox.pipeline.review.annotators import CaseMaps, read_case
+from rarevox.pipeline.review.consensus import consensus
 
 MODEL, CONSENSUS = "model", "consensus"
 RELATIONS = {
@@ -33,8 +33,8 @@ class CaseAgreement:
 
     Attributes:
         case: its name.
-        rows: those of :func:`pipeline.evaluation.metrics.case_rows`, with ``relation`` (see ``RELATIONS``), ``first``
-            (the prediction) and ``second`` (the reference).
+        rows: those of :func:`rarevox.pipeline.evaluation.metrics.rows.case_rows`, with ``relation`` (see
+            ``RELATIONS``), ``first`` (the prediction) and ``second`` (the reference).
         performance: ``{"case", "value", "annotator", "sensitivity", "specificity"}`` by STAPLE of all annotators.
         missing: annotator → why there is no map.
         model_reason: why there is no map of the model.
@@ -128,7 +128,7 @@ class _Rows:
 
 
 def _write(path: Path, labels: np.ndarray, like: Path) -> None:
-    from pipeline.inference.saving import grid_of
-    from pipeline.volumes import write_labels
+    from rarevox.pipeline.data.volumes import write_labels
+    from rarevox.pipeline.inference.saving import grid_of
 
     write_labels(path, labels, grid_of(like))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.aggregate import aggregate, bootstrap_means, interval
-from pipeline.evaluation.metrics_options import (
+from rarevox.pipeline.evaluation.metrics.aggregate import aggregate, bootstrap_means, interval
+from rarevox.pipeline.evaluation.metrics.options import (
     MetricOptions,
     Structures,
     distance_columns,

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import RequestError
-from pipeline.evaluation.compare_load import short_names
-from pipeline.evaluation.score import LabelMap, on_grid, read_label_map
-from pipeline.evaluation.score_pairs import FORMATS, MATCHING, by_case, label_maps
-from transforms.reader import ScanError, same_affine
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.comparison.load import short_names
+from rarevox.pipeline.evaluation.score import LabelMap, on_grid, read_label_map
+from rarevox.pipeline.evaluation.score_pairs import FORMATS, MATCHING, by_case, label_maps
+from rarevox.transforms.reader import ScanError, same_affine
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find_annotators(folders: Sequence[str | Path]) -> dict[str, Path]:
 
 
 def find_cases(annotators: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
-    """Case → annotator → file, by the rule of :data:`pipeline.evaluation.score_pairs.MATCHING`, sorted.
+    """Case → annotator → file, by the rule of :data:`rarevox.pipeline.evaluation.score_pairs.MATCHING`, sorted.
 
     Raises:
         RequestError: a folder without label maps or with two of one case, or no case that two annotators have.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.metrics import bounding_box
+from rarevox.pipeline.evaluation.metrics.rows import bounding_box
 
 MARGIN = 1
 """Voxels around the box of all annotators' masks that STAPLE sees.

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from rich.markup import escape
 
-from pipeline.console import console
-from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import versions
-from pipeline.files import claim_folder, write_json
-from pipeline.review.monitor_chart import LEAST_BASELINE, Alarm, ChartOptions, control_chart
-from pipeline.review.monitor_read import iso_date, read_reviewed
-from pipeline.review.monitor_report import alarm_text, print_monitor, write_monitor
-from pipeline.review.monitor_store import Figure, add_cases, content_digest, read_history
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.aggregate import versions
+from rarevox.pipeline.files import claim_folder, write_json
+from rarevox.pipeline.review.monitor_chart import LEAST_BASELINE, Alarm, ChartOptions, control_chart
+from rarevox.pipeline.review.monitor_read import iso_date, read_reviewed
+from rarevox.pipeline.review.monitor_report import alarm_text, print_monitor, write_monitor
+from rarevox.pipeline.review.monitor_store import Figure, add_cases, content_digest, read_history
 
 ALL = "all"
 GROUPS = ("site", "scanner")

@@ -10,9 +10,9 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RequestError
-from pipeline.evaluation.metrics_options import EMPTY_RULES
-from pipeline.files import read_json
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.options import EMPTY_RULES
+from rarevox.pipeline.files import read_json
 
 _CONTENT = ("structure", "status", "dice", "tp", "fp", "fn", "reference_ml")
 """The columns that make a reviewed case the same as another of its name."""

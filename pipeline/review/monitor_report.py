@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.evaluation.figures import OKABE_ITO
-from pipeline.evaluation.results_table import figure
-from pipeline.review.page import svg, write_review
+from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.figures import OKABE_ITO
+from rarevox.pipeline.review.page import svg, write_review
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

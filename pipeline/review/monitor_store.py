@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RequestError
-from pipeline.review.monitor_read import Reviewed
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.review.monitor_read import Reviewed
 
 APPLICATION = 0x52564D4E
 """Stands in the header of the file (``PRAGMA application_id``) and tells a history from any other SQLite database."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.evaluation.results_table import interval_text
-from pipeline.page import write_page
+from rarevox.pipeline.evaluation.report.results_table import interval_text
+from rarevox.pipeline.page import write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_review(path: str | Path, template: str, *, title: str, **content: Any) -> Path:
-    """Fill a template of this package and write it; see :func:`pipeline.page.write_page`."""
+    """Fill a template of this package and write it; see :func:`rarevox.pipeline.page.write_page`."""
     shared: dict[str, Any] = {"style": ("review.css",), "filters": {"mean": _mean}, "interval": interval_text}
     return write_page(path, TEMPLATES / template, title=title, **shared, **content)
 

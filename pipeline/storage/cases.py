@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from pipeline.console import console
-from pipeline.device import available_memory_gb
-from pipeline.errors import RequestError
-from pipeline.storage.disk_cases import DiskCases
-from pipeline.storage.prepare_case import case_bytes, compact, index_case
+from rarevox.pipeline.console import console
+from rarevox.pipeline.device import available_memory_gb
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.storage.disk_cases import DiskCases
+from rarevox.pipeline.storage.prepare_case import case_bytes, compact, index_case
 
 PLACES = ("auto", "memory", "disk", "device")
 IMAGE_TYPES = {"float32": torch.float32, "float16": torch.float16}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.files import finite
+from rarevox.pipeline.files import finite
 
 LIST = "entry.json"
 BLOCKS, BLOCK_BYTES = 16, 1 << 16

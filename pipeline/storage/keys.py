@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.files import write_json
+from rarevox.pipeline.files import write_json
 
 FORMAT = 1
 """Raised when the stored form changes."""
@@ -107,9 +107,9 @@ def _origin(module: str) -> str:
         return "python " + ".".join(map(str, sys.version_info[:2]))
     if top in PACKAGES:
         return f"{top} {_version(top)}"
-    if top == "transforms":
-        folder = Path(inspect.getfile(sys.modules[top])).parent
-        return _files_digest(tuple(sorted(folder.glob("*.py"))))
+    if module.startswith("rarevox.transforms"):
+        folder = Path(inspect.getfile(sys.modules["rarevox.transforms"])).parent
+        return _files_digest(tuple(sorted(folder.rglob("*.py"))))
     file = getattr(sys.modules.get(module), "__file__", None)
     return _files_digest((Path(file),)) if file and Path(file).is_file() else module
 

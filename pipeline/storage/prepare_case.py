@@ -12,8 +12,8 @@ def compact(case: Mapping[Any, Any], image_type: torch.dtype = torch.float32) ->
     """The tensors of a prepared case without MetaTensor bookkeeping, in the smallest type that loses nothing.
 
     Floating-point volumes become ``image_type``, but for masks of whole numbers under 256, which become uint8; label
-    maps keep the type of :class:`transforms.LabelsToClassesd` (uint8 to 255 classes). The affine of the first volume
-    that has one comes along as ``affine`` (4×4, float64).
+    maps keep the type of :class:`rarevox.transforms.LabelsToClassesd` (uint8 to 255 classes). The affine of the first
+    volume that has one comes along as ``affine`` (4×4, float64).
 
     >>> compact({"image": torch.ones(1, 2, dtype=torch.float64), "case": "a"})["image"].dtype
     torch.float32

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.storage.entry import LIST
+from rarevox.pipeline.storage.entry import LIST
 
 DAY = 86400.0
 PREFIXES = ("case-", "index-")

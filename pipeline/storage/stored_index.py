@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from transforms.foreground_index import ForegroundIndex
-from transforms.valid_starts import ValidStarts
+from rarevox.transforms.sampling.foreground_index import ForegroundIndex
+from rarevox.transforms.sampling.valid_starts import ValidStarts
 
 KINDS = {"ForegroundIndex": ForegroundIndex, "ValidStarts": ValidStarts}
 

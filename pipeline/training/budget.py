@@ -7,8 +7,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from pipeline.errors import RequestError
-from pipeline.training import processes
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training import processes
 
 
 class Budget:

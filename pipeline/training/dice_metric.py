@@ -6,7 +6,7 @@ import torch
 from ignite.metrics import Metric
 from monai.utils.enums import CommonKeys as Keys
 
-from losses.hard import hard_sums
+from rarevox.losses.hard import hard_sums
 
 
 class HardDice(Metric):  # type: ignore[misc]

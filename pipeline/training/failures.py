@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import target_name
-from pipeline.compose import arguments
-from pipeline.errors import RequestError, reason_of
-from pipeline.inference.memory import is_out_of_memory
-from pipeline.training.run_checkpoint import has_checkpoint
+from rarevox.pipeline.bundle import target_name
+from rarevox.pipeline.compose import arguments
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.inference.memory import is_out_of_memory
+from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 
 WORDED = (RequestError, FloatingPointError, OSError)
 """Errors that the command line tells in a line as they are."""

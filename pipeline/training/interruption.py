@@ -9,10 +9,10 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from pipeline.console import console
-from pipeline.training import processes
-from pipeline.training.loader_workers import end_workers
-from pipeline.training.validation import Validation
+from rarevox.pipeline.console import console
+from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.draws.workers import end_workers
+from rarevox.pipeline.training.validation import Validation
 
 SAME = 2.0
 """Seconds within which a second signal is the first once more: ``torchrun`` hands on what the terminal sent to all."""

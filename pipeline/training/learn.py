@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from pipeline.compose import locate
-from pipeline.console import console
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
+from rarevox.pipeline.compose import locate
+from rarevox.pipeline.console import console
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
 
 CASES = 50
 """Landmarks of more cases than this hardly move; they are picked evenly from the training cases."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pipeline.compose import CONFIGS, read_yaml
-from pipeline.errors import RequestError
+from rarevox.pipeline.compose import CONFIGS, read_yaml
+from rarevox.pipeline.errors import RequestError
 
 
 class Kind(NamedTuple):

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from pipeline.console import console
-from pipeline.errors import RequestError
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)

@@ -8,10 +8,10 @@ from typing import Any
 from ignite.engine import Engine, Events
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipeline.console import console
-from pipeline.training.budget import Budget
-from pipeline.training.interruption import Interruption as Interruption  # runs of earlier versions name it here
-from pipeline.training.validation import Validation
+from rarevox.pipeline.console import console
+from rarevox.pipeline.training.budget import Budget
+from rarevox.pipeline.training.interruption import Interruption as Interruption  # runs of earlier versions name it here
+from rarevox.pipeline.training.validation import Validation
 
 
 def clock(seconds: float) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import target_name
-from pipeline.console import console
-from pipeline.errors import RequestError, reason_of
-from pipeline.training import processes
-from pipeline.training.failures import explained
+from rarevox.pipeline.bundle import target_name
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.failures import explained
 
 
 def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
@@ -22,7 +22,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         began: when the command began, of ``time.monotonic``; minutes count from there.
 
     Returns:
-        Exit status, as :func:`pipeline.training.train.train` says.
+        Exit status, as :func:`rarevox.pipeline.training.train.train` says.
 
     Raises:
         RequestError: something cannot be built or read, memory ran out, a loader worker was killed, or already the

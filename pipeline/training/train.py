@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import require_run, target_name, write_bundle
-from pipeline.compose import compose, dataset_facts, plan_of, put, read_yaml, user_config
-from pipeline.console import console
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.evaluation.gates import read_gates
-from pipeline.files import claim_folder, read_json
-from pipeline.preparation.mirror import sided_cohort
-from pipeline.preparation.plan import (
+from rarevox.pipeline.bundle import require_run, target_name, write_bundle
+from rarevox.pipeline.compose import compose, dataset_facts, plan_of, put, read_yaml, user_config
+from rarevox.pipeline.console import console
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import claim_folder, read_json
+from rarevox.pipeline.gates import read_gates
+from rarevox.pipeline.preparation.mirror import sided_cohort
+from rarevox.pipeline.preparation.plan import (
     ENOUGH_STEPS,
     fit_batch,
     plan_patch,
@@ -23,15 +23,15 @@ from pipeline.preparation.plan import (
     shrink_patch,
     slice_orders,
 )
-from pipeline.storage.cases import check_cache
-from pipeline.training import processes
-from pipeline.training.failures import one_sentence
-from pipeline.training.initial_weights import match, weights_of
-from pipeline.training.learn import learn_normalisation
-from pipeline.training.plain_values import check_values
-from pipeline.training.run_checkpoint import has_checkpoint
-from pipeline.training.running import parsed, run_training
-from transforms.slices import slice_order
+from rarevox.pipeline.storage.cases import check_cache
+from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.failures import one_sentence
+from rarevox.pipeline.training.kept.initial_weights import match, weights_of
+from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
+from rarevox.pipeline.training.learn import learn_normalisation
+from rarevox.pipeline.training.plain_values import check_values
+from rarevox.pipeline.training.running import parsed, run_training
+from rarevox.transforms.slices import slice_order
 
 
 def train(
@@ -291,7 +291,8 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     if geometry.spatial_dims != 3:
         raise RequestError(
             f"{target_name(config['network_def'])} works on {geometry.spatial_dims} axes and scans have 3; networks on "
-            "slices are wrapped in networks.slices.SliceWise, as in --network highresnet2d, deepmedic2d or unet2d"
+            "slices are wrapped in rarevox.networks.slices.SliceWise, as in --network highresnet2d, deepmedic2d or "
+            "unet2d"
         )
     try:
         geometry.check(patch, "patch_size")

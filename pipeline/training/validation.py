@@ -13,14 +13,14 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
-from pipeline.bundle import forget_scores
-from pipeline.console import console
-from pipeline.errors import RequestError
-from pipeline.training import processes
-from pipeline.training.budget import Budget
-from pipeline.training.checkpoint import save_weights
-from pipeline.training.dice_metric import HardDice
-from pipeline.training.run_log import RunLog
+from rarevox.pipeline.bundle import forget_scores
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.budget import Budget
+from rarevox.pipeline.training.dice_metric import HardDice
+from rarevox.pipeline.training.kept.checkpoint import save_weights
+from rarevox.pipeline.training.record.run_log import RunLog
 
 
 def no_worse(last: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> bool:

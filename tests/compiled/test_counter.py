@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 
 from numba import njit
 
-from compiled.counter import take_next
+from rarevox.compiled.counter import take_next
 
 COUNT = 20000
 

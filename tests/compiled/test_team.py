@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from compiled import run_on_team, share_out, team
+from rarevox.compiled import run_on_team, share_out, team
 
 SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_int64))
 

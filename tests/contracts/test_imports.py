@@ -47,6 +47,7 @@ def test_losses_need_torch_alone() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, pipeline.cli; print([m for m in ('torch', 'monai', 'numpy', 'nibabel') if m in sys.modules])"
+    heavy = "('torch', 'monai', 'numpy', 'nibabel')"
+    code = f"import sys, rarevox.pipeline.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

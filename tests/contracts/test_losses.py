@@ -14,15 +14,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-import losses
-from transforms import component_regions
+from rarevox import losses
+from rarevox.transforms import component_regions
 
 CONFIGS = Path(losses.__file__).parents[1] / "configs" / "losses"
 
 
 def public_losses() -> list[type[nn.Module]]:
     found = {}
-    for info in pkgutil.iter_modules(losses.__path__, "losses."):
+    for info in pkgutil.iter_modules(losses.__path__, "rarevox.losses."):
         for name, value in vars(importlib.import_module(info.name)).items():
             is_loss = inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == info.name
             if is_loss and not name.startswith("_") and not inspect.isabstract(value):
@@ -319,7 +319,7 @@ def test_a_loss_can_be_copied_and_printed(loss_class):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_overlay_makes_a_loss(path):
     definition = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["loss"])
-    package, name = definition.pop("_target_").split(".")
+    package, name = definition.pop("_target_").rsplit(".", 1)
     assert definition.pop("ignore_index") == "@ignore_index"  # what `rarevox prepare` found, else None
     loss = getattr(importlib.import_module(package), name)(**definition)
     logits, labels, weight = example(loss)
@@ -329,4 +329,4 @@ def test_every_overlay_makes_a_loss(path):
 
 def test_every_loss_has_an_overlay():
     named = {yaml.safe_load(path.read_text(encoding="utf-8"))["loss"]["_target_"] for path in CONFIGS.glob("*.yaml")}
-    assert named == {f"losses.{loss.__name__}" for loss in LOSSES}
+    assert named == {f"rarevox.losses.{loss.__name__}" for loss in LOSSES}

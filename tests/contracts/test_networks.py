@@ -10,8 +10,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-import networks
-from networks import Geometry, geometry_of
+from rarevox import networks
+from rarevox.networks import Geometry, geometry_of
 
 CLASSES = [
     item
@@ -264,7 +264,7 @@ def _reach(network: nn.Module, length: int, period: int) -> int:
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
 def test_overlays_state_the_receptive_field_of_networks_from_elsewhere(path: Path) -> None:
     parser = ConfigParser(ConfigParser.load_config_file(path))
-    if parser["network_def"]["_target_"].startswith("networks."):
+    if parser["network_def"]["_target_"].startswith("rarevox."):
         return  # states its own, and is tested above
     field, multiple = parser["geometry"]["receptive_field"][0], parser["geometry"]["multiple"]
     parser.update({"in_channels": 1, "out_channels": 2, "network_def::spatial_dims": 2})
@@ -274,6 +274,6 @@ def test_overlays_state_the_receptive_field_of_networks_from_elsewhere(path: Pat
 
 
 def test_configurations_can_state_a_geometry() -> None:
-    content = {"_target_": "networks.Geometry", "receptive_field": [65, 65, 65], "margin": 0, "multiple": 16}
+    content = {"_target_": "rarevox.networks.Geometry", "receptive_field": [65, 65, 65], "margin": 0, "multiple": 16}
     geometry = ConfigParser({"geometry": content}).get_parsed_content("geometry")
     assert geometry.nearest_sizes((20, 32, 5)) == ((16, 32), (32,), (16,))

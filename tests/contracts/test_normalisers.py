@@ -7,8 +7,8 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-import transforms
-from transforms import Normaliser, NyulNormalised
+from rarevox import transforms
+from rarevox.transforms import Normaliser, NyulNormalised
 
 FOUND = sorted(
     (c for c in vars(transforms).values() if isinstance(c, type) and issubclass(c, Normaliser) and c is not Normaliser),

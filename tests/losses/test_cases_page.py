@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import losses
+from rarevox import losses
 
 SCRIPT = Path(losses.__file__).parents[1] / "docs" / "losses" / "cases.py"
 

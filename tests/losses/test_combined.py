@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from losses import (
+from rarevox.losses import (
     CrossEntropyLoss,
     DiceCELoss,
     DiceFocalLoss,
@@ -15,7 +15,7 @@ from losses import (
     GeneralizedDiceCELoss,
     GeneralizedDiceLoss,
 )
-from losses.dice_topk import hardest_weight
+from rarevox.losses.dice_topk import hardest_weight
 
 
 @pytest.mark.parametrize("options", [{}, {"include_background": False}, {"squared": True, "batch": True}])

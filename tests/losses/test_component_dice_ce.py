@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from losses import ComponentDiceCELoss
-from transforms import component_regions
+from rarevox.losses import ComponentDiceCELoss
+from rarevox.transforms import component_regions
 
 
 def two_lesions():
@@ -40,7 +40,7 @@ def test_false_voxels_count_against_the_lesion_beside_them(printed):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_sums_against_full_size_tensors(printed, monkeypatch, weighted):
-    monkeypatch.setattr("losses.chunks.CPU_CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr("rarevox.losses.sums.chunks.CPU_CHUNK_ELEMENTS", 50)
     logits, labels, weight = printed.example()
     weight = weight if weighted else torch.ones_like(weight)
     regions = torch.randint(0, 4, (2, 2, 4, 5, 6), generator=torch.Generator().manual_seed(3))
@@ -64,7 +64,7 @@ def test_sums_against_full_size_tensors(printed, monkeypatch, weighted):
 
 
 def test_one_region_is_the_dice_loss(printed):
-    from losses import DiceCELoss
+    from rarevox.losses import DiceCELoss
 
     logits, labels, weight = printed.example()
     both = torch.cat((labels, torch.ones(2, 2, 4, 5, 6, dtype=torch.int64)), 1)

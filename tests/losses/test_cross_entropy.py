@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from losses import CrossEntropyLoss
+from rarevox.losses import CrossEntropyLoss
 
 
 @pytest.mark.parametrize(

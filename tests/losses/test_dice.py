@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses import DiceLoss, hard_sums
+from rarevox.losses import DiceLoss, hard_sums
 
 
 @pytest.mark.parametrize("squared", [False, True])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-import losses
+from rarevox import losses
 
 
 def batch():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses import GeneralizedDiceLoss, SumTable
+from rarevox.losses import GeneralizedDiceLoss, SumTable
 
 
 def printed_gdl(table, weights):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses import confusion, hard_sums
+from rarevox.losses import confusion, hard_sums
 
 
 @pytest.fixture

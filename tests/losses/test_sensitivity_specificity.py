@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses import SensitivitySpecificityLoss
+from rarevox.losses import SensitivitySpecificityLoss
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-import losses
+from rarevox import losses
 
 SCRIPT = """
 import torch
-from losses import Columns, overlap_sums
-from losses.triton_overlap import fused_gradient, fused_sums
+from rarevox.losses import Columns, overlap_sums
+from rarevox.losses.sums.triton.overlap import fused_gradient, fused_sums
 
 torch.manual_seed(0)
 for classes, dtype, weighted, ignore, squares in (

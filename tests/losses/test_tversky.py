@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses import DiceLoss, FocalTverskyLoss, TverskyLoss
+from rarevox.losses import DiceLoss, FocalTverskyLoss, TverskyLoss
 
 
 def test_printed_formula_and_monai(printed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses import TwoClassDiceLoss
+from rarevox.losses import TwoClassDiceLoss
 
 
 def printed_dl2(p, r):

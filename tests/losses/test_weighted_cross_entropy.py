@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from losses import WeightedCrossEntropyLoss
+from rarevox.losses import WeightedCrossEntropyLoss
 
 
 def test_printed_formula_and_no_gradient_through_the_weight(printed):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks.blocks import check_choice, check_options, crop_faces, crop_to, initialise, make_activation
+from rarevox.networks.blocks import check_choice, check_options, crop_faces, crop_to, initialise, make_activation
 
 
 def test_crop_faces_keeps_the_middle() -> None:

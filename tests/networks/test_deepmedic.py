@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import DeepMedic, deepmedic
+from rarevox.networks import DeepMedic, deepmedic
 
 
 def _small(**options: object) -> DeepMedic:

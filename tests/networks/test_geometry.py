@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from networks import DeepMedic, Geometry, HighResNet, geometry_of
+from rarevox.networks import DeepMedic, Geometry, HighResNet, geometry_of
 
 
 @st.composite

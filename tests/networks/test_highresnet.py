@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-import networks.highresnet as module
-from networks import HighResNet
-from networks.dilated import DilatedBlock, Layout
+import rarevox.networks.highresnet as module
+from rarevox.networks import HighResNet
+from rarevox.networks.residual import DilatedBlock, Layout
 
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 

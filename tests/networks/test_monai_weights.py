@@ -7,7 +7,7 @@ import torch
 from monai.networks.nets import HighResNet as MonaiHighResNet
 from torch import nn
 
-from networks import from_monai
+from rarevox.networks import from_monai
 
 LAYERS_NARROW = (
     {"name": "conv_0", "n_features": 4, "kernel_size": 3},

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from networks.lattice import Padding, from_lattices, pad_to_multiple, to_lattices
-from networks.norms import SampleNorm, SteadyStatistics, make_norm, masked_batch_norm, zero_outside
+from rarevox.networks.lattices.deal import Padding, from_lattices, pad_to_multiple, to_lattices
+from rarevox.networks.norms import SampleNorm, SteadyStatistics, make_norm, masked_batch_norm, zero_outside
 
 
 def _with_random_affine(norm: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from networks.recompute import recomputed
+from rarevox.networks.recompute import recomputed
 
 
 def test_outputs_gradients_and_running_statistics_are_those_of_one_pass() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from networks import DeepMedic, Geometry, HighResNet, TwoPathCNN, ValidUNet
-from networks.slices import SliceWise
+from rarevox.networks import DeepMedic, Geometry, HighResNet, TwoPathCNN, ValidUNet
+from rarevox.networks.slices import SliceWise
 
 
 def small(kind: type[nn.Module]) -> SliceWise:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from networks import TwoPathCNN
-from networks.twopathcnn import _Maxout
+from rarevox.networks import TwoPathCNN
+from rarevox.networks.twopathcnn import _Maxout
 
 
 @pytest.mark.parametrize(("size", "expected"), [(51, 19), (63, 31), (85, 53)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import ValidUNet
+from rarevox.networks import ValidUNet
 
 
 @pytest.mark.parametrize(("size", "expected"), [(56, 16), (64, 24), (88, 48)])

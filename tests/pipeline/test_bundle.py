@@ -12,15 +12,15 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from pipeline.bundle import write_bundle
-from pipeline.compose import CONFIGS, compose
-from pipeline.dataset import Dataset
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.training import validation
-from pipeline.training.run_log import read_rows
-from pipeline.training.train import train
+from rarevox.pipeline.bundle import write_bundle
+from rarevox.pipeline.compose import CONFIGS, compose
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.training import validation
+from rarevox.pipeline.training.record.run_log import read_rows
+from rarevox.pipeline.training.train import train
+from rarevox.transforms.intensity.n4 import N4Correctedd
 from tests import forked
-from transforms.n4 import N4Correctedd
 
 TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 REQUIRED = (

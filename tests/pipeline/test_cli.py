@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import cli, main
+from rarevox.pipeline.cli import cli, main
 from tests import forked
 
 COMMANDS = (
@@ -75,7 +75,7 @@ def test_usage_errors_have_status_2(arguments: list[str]) -> None:
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    code = "from pipeline.cli import main; main()"
+    code = "from rarevox.pipeline.cli import main; main()"
     done = forked.run(["-c", code, "--debug", "evaluate", str(tmp_path), str(tmp_path)])
     assert "Traceback" in done.stderr
     assert "RequestError" in done.stderr
@@ -90,7 +90,7 @@ def test_an_output_that_cannot_be_written_is_told(
 
 
 def test_doctor_says_what_it_computes_with() -> None:
-    done = forked.run(["-c", "from pipeline.cli import main; main(['doctor'])"])
+    done = forked.run(["-c", "from rarevox.pipeline.cli import main; main(['doctor'])"])
     assert done.returncode in (0, 1)
     for word in ("torch", "monai", "CPU bfloat16", "3D convolution"):
         assert word in done.stderr

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.compose import CONFIGS, compose, derive, merge, parse_setting, put, read_yaml, write_yaml
-from pipeline.errors import RequestError
-from pipeline.training.train import build
+from rarevox.pipeline.compose import CONFIGS, compose, derive, merge, parse_setting, put, read_yaml, write_yaml
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training.train import build
 
 NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.yaml"))
 LOSSES = sorted(path.stem for path in (CONFIGS / "losses").glob("*.yaml"))
@@ -95,7 +95,7 @@ def test_derived_stages_share_what_training_set() -> None:
     trained = compose("train", network="deepmedic", settings=["spacing=[1,1,2]", "inferer#flips=[0]"])
     for stage in ("inference", "evaluate"):
         config = derive(stage, trained)
-        assert config["network_def"]["_target_"] == "networks.DeepMedic"
+        assert config["network_def"]["_target_"] == "rarevox.networks.DeepMedic"
         assert config["spacing"] == [1, 1, 2]
         assert config["inferer"]["flips"] == [0]
         assert "augmentation" not in config

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.demo import demo
-from pipeline.errors import RequestError
+from rarevox.pipeline.demo import demo
+from rarevox.pipeline.errors import RequestError
 
 
 @pytest.mark.usefixtures("processor_clock")

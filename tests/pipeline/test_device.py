@@ -9,9 +9,10 @@ import sys
 import pytest
 import torch
 
-from networks import DeepMedic, HighResNet, convolution
-from networks.convolution import prefers_float32
-from pipeline.device import (
+from rarevox.networks import DeepMedic, HighResNet
+from rarevox.networks.cpu import convolution
+from rarevox.networks.cpu.convolution import prefers_float32
+from rarevox.pipeline.device import (
     available_memory_gb,
     cpu_has_bfloat16,
     cpu_has_matrix_units,
@@ -19,7 +20,7 @@ from pipeline.device import (
     select_device,
     select_precision,
 )
-from pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError
 
 
 def test_devices_by_name() -> None:
@@ -93,7 +94,7 @@ def test_freed_memory_is_kept_for_the_next_tensor(options: str, megabytes: int) 
     """A tensor freed and made again: page faults for the first few, not for all ten."""
     program = (
         "import resource, torch\n"
-        "from pipeline.device import keep_freed_memory\n"
+        "from rarevox.pipeline.device import keep_freed_memory\n"
         f"assert keep_freed_memory({options})\n"
         f"torch.ones({megabytes} * 2**18)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

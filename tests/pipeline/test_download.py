@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from monai.apps.datasets import DecathlonDataset
 
-from pipeline.cli import main
-from pipeline.download import download
-from pipeline.errors import RequestError
-from pipeline.preparation.prepare import prepare
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.download import download
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.prepare import prepare
 from tests.conftest import write_task
 
 TASK = "Task04_Hippocampus"

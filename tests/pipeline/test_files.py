@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.files import atomic
+from rarevox.pipeline.files import atomic
 
 
 def test_two_writes_of_one_file_at_once_are_both_whole(tmp_path: Path) -> None:

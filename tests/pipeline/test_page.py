@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import pipeline
-from pipeline.page import SHARED, write_page
+from rarevox import pipeline
+from rarevox.pipeline.page import SHARED, write_page
 
 RESULT = {"conventions": {"empty_rule": "both <empty>"}, "versions": {"torch": "2"}}
 

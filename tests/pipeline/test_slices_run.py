@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.errors import RequestError
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.inference.predict import predict
-from pipeline.training.train import train
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.training.train import train
 from tests import forked
 
 QUICK = ["epoch_length=5", "batch_size=4", "validation_cases=1"]

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from numpy.testing import assert_array_equal
 
-from transforms.clean import CleanLabelsd, clean_labels, read_rules
+from rarevox.transforms.clean import CleanLabelsd, clean_labels, read_rules
 
 STRUCTURES = {"a": 1, "b": 2}
 

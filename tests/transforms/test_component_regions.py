@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from transforms import ComponentRegionsd, component_regions
+from rarevox.transforms import ComponentRegionsd, component_regions
 
 
 def two_lesions():

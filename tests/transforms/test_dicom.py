@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from transforms.reader import ScanError, read_scan
+from rarevox.transforms.reader import ScanError, read_scan
 
 TURN = np.radians(30.0)
 # Rows and columns of a slice turned by 30° about the patient's left-right axis (LPS).

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.transforms import Compose, Lambdad, RandAffined
 
-from transforms import KeepForegroundd
+from rarevox.transforms import KeepForegroundd
 
 
 def patch(seed: int = 0) -> dict[str, torch.Tensor]:

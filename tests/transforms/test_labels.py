@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms import LabelsToClassesd
-from transforms.labels import IGNORED, classes_from_values, values_from_classes
+from rarevox.transforms import LabelsToClassesd
+from rarevox.transforms.labels import IGNORED, classes_from_values, values_from_classes
 
 
 @given(values=st.lists(st.integers(1, 400), min_size=1, max_size=6, unique=True), seed=st.integers(0, 99))

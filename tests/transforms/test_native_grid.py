@@ -9,8 +9,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd, Spacingd
 
-from transforms import CropToContentd, LabelsOnNativeGridd
-from transforms.native_grid import labels_on_grid
+from rarevox.transforms import CropToContentd, LabelsOnNativeGridd
+from rarevox.transforms.native_grid import labels_on_grid
 
 
 def affine_of(order: tuple[int, ...], signs: tuple[int, ...], spacing: float = 1.0) -> np.ndarray:

@@ -12,7 +12,7 @@ import SimpleITK
 from monai.data import NibabelReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 
-from transforms.reader import ScanError, ScanReader, read_scan, same_affine
+from rarevox.transforms.reader import ScanError, ScanReader, read_scan, same_affine
 
 # A quarter turn about z with unequal spacings: voxel (i, j, k) lies at RAS (10 − 2j, 20 + 1.5i, −5 + 3k).
 AFFINE = np.array([[0.0, -2.0, 0.0, 10.0], [1.5, 0.0, 0.0, 20.0], [0.0, 0.0, 3.0, -5.0], [0.0, 0.0, 0.0, 1.0]])
@@ -222,7 +222,7 @@ def test_a_singular_affine_is_refused(tmp_path: Path, voxels: np.ndarray) -> Non
 def test_monai_loads_the_same_as_with_its_own_reader(tmp_path: Path) -> None:
     array = np.random.default_rng(3).random((5, 4, 3, 2)).astype(np.float32)
     path = save(tmp_path / "a.nii.gz", array)
-    ours = LoadImage(reader="transforms.reader.ScanReader", ensure_channel_first=True)(path)
+    ours = LoadImage(reader="rarevox.transforms.reader.ScanReader", ensure_channel_first=True)(path)
     theirs = LoadImage(reader=NibabelReader, ensure_channel_first=True)(path)
     np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     np.testing.assert_allclose(ours.affine, theirs.affine)
@@ -240,7 +240,7 @@ def test_monai_stacks_a_list_of_files(tmp_path: Path, voxels: np.ndarray) -> Non
 
 
 def test_the_reason_reaches_monais_caller(tmp_path: Path) -> None:
-    load = LoadImaged(["image"], reader="transforms.reader.ScanReader", ensure_channel_first=True)
+    load = LoadImaged(["image"], reader="rarevox.transforms.reader.ScanReader", ensure_channel_first=True)
     with pytest.raises(ScanError, match="does not exist"):
         load({"image": str(tmp_path / "none.nii.gz")})
     with pytest.raises(RuntimeError) as caught:

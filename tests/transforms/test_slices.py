@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd
 
-from transforms import LabelsOnNativeGridd, SlicesLastd
+from rarevox.transforms import LabelsOnNativeGridd, SlicesLastd
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

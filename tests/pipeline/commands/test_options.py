@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.commands.options import named_structures, pairs
-from pipeline.errors import RequestError
+from rarevox.pipeline.commands.options import named_structures, pairs
+from rarevox.pipeline.errors import RequestError
 
 
 def test_pairs_are_a_mapping() -> None:

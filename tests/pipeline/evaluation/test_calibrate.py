@@ -16,14 +16,14 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from pipeline.cli import cli
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.evaluation.calibrate import RESULT_FILE, calibrate
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.tune import tune_post_processing
-from pipeline.inference.predict import predict
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.cli import cli
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.calibrate import RESULT_FILE, calibrate
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.tune import tune_post_processing
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.inference.segment import Segmenter
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import aggregate, write_results
-from pipeline.evaluation.compare import FILES, compare
-from pipeline.evaluation.compare_load import short_names
-from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.metrics_options import MetricOptions
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.compare import FILES, compare
+from rarevox.pipeline.evaluation.comparison.load import short_names
+from rarevox.pipeline.evaluation.metrics.aggregate import aggregate, write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
 
 STRUCTURES = {"core": 1, "edge": 2}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.dataset import Dataset
-from pipeline.evaluation.evaluate import tell_correction
-from pipeline.inference.ensemble import segmenter_of
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.evaluation.evaluate import tell_correction
+from rarevox.pipeline.inference.ensemble import segmenter_of
 
 
 @pytest.fixture

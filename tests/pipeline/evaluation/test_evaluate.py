@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.inference.segment import Segmenter
 
 
 def test_evaluation_writes_what_the_contract_says(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:

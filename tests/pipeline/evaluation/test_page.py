@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evaluation.aggregate import aggregate, write_results
-from pipeline.evaluation.compare import compare
-from pipeline.evaluation.metrics import case_rows, failed_rows
-from pipeline.evaluation.report import CaseImages, shown_cases, write_report
+from rarevox.pipeline.evaluation.compare import compare
+from rarevox.pipeline.evaluation.metrics.aggregate import aggregate, write_results
+from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
+from rarevox.pipeline.evaluation.report.page import CaseImages, shown_cases, write_report
 from tests.browser import Browser, find_browser
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on the PATH")

@@ -17,9 +17,9 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 from scipy.spatial.distance import directed_hausdorff
 
-from pipeline.evaluation.metrics import case_rows
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.evaluation.metrics_surface import border
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import case_rows
+from rarevox.pipeline.evaluation.metrics.surface import border
 
 SPACING = (0.8, 1.5, 3.0)
 STRUCTURES = {"s": 1, "t": 2}

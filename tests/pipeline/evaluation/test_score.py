@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pipeline.cli import main
-from pipeline.errors import RequestError
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.evaluation.score import LabelMap, label_values, on_grid, score
-from pipeline.evaluation.score_pairs import declared_structures, find_pairs, parse_structures
-from transforms.reader import ScanError
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.score import LabelMap, label_values, on_grid, score
+from rarevox.pipeline.evaluation.score_pairs import declared_structures, find_pairs, parse_structures
+from rarevox.transforms.reader import ScanError
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 STRUCTURES = {"core": 1, "edge": 2}

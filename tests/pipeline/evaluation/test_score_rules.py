@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import cli
-from pipeline.errors import RequestError
-from pipeline.evaluation.outcome import read_declared
-from pipeline.evaluation.score import score
+from rarevox.pipeline.cli import cli
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.outcome import read_declared
+from rarevox.pipeline.evaluation.score import score
 
 STRUCTURES = {"organ": 1, "spot": 2, "both": (1, 2)}
 
@@ -101,7 +101,7 @@ def _text(value: int | tuple[int, ...]) -> str:
         ("gates", "orgna: {mean: 0.7}", "did you mean 'organ'"),
         ("gates", "[1, 2]", "must be a mapping"),
         ("gates", "{", "not valid YAML"),
-        ("gates", "network: {_target_: networks.HighResNet}", "configuration without 'gates'"),
+        ("gates", "network: {_target_: rarevox.networks.HighResNet}", "configuration without 'gates'"),
         ("post_processing", "organ: {smallest: true}", "no rule 'smallest'"),
         ("post_processing", "both: {largest: true}", "no structure is called 'both'"),
     ],

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.track import kept_iteration, scalars
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.track import kept_iteration, scalars
 
 
 @pytest.fixture

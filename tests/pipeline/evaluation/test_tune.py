@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.cli import main
-from pipeline.errors import RequestError
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.evaluation.scorer import CaseScorer
-from pipeline.evaluation.tune import RESULT_FILE, ValidationCase, choose, mean_dice
-from pipeline.inference.segment import Segmenter
-from pipeline.training.train import build
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.scorer import CaseScorer
+from rarevox.pipeline.evaluation.tune import RESULT_FILE, ValidationCase, choose, mean_dice
+from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.training.train import build
 
 OPTIONS = MetricOptions(distances=False, lesions=False)
 STRUCTURES = {"organ": 1, "spots": 2}
@@ -158,7 +158,7 @@ def test_the_bundle_cleans_and_scores_both_alike(run_dir: Path, task_dir: Path, 
 
 
 def test_wrong_requests(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    from pipeline.evaluation.tune import tune_post_processing
+    from rarevox.pipeline.evaluation.tune import tune_post_processing
 
     with pytest.raises(RequestError, match="did you mean 'ball'"):
         Segmenter(run_dir, device="cpu", settings=["post_processing#bal#largest=true"])

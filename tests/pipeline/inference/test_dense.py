@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from networks import DeepMedic, Geometry, HighResNet
-from pipeline.device import Precision
-from pipeline.errors import RequestError
-from pipeline.inference.dense import DenseInferer
-from pipeline.inference.memory import activation_bytes
-from pipeline.inference.stitch import all_class_indices
+from rarevox.networks import DeepMedic, Geometry, HighResNet
+from rarevox.pipeline.device import Precision
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.dense import DenseInferer
+from rarevox.pipeline.inference.memory import activation_bytes
+from rarevox.pipeline.inference.stitch import all_class_indices
 
 
 def deepmedic() -> DeepMedic:
@@ -270,8 +270,9 @@ def test_flips_along_what_is_no_axis_are_refused(flips: tuple[int, ...]) -> None
 )
 def test_labels_are_reduced_within_the_network_a_piece_at_a_time(network, monkeypatch) -> None:
     """The same labels as from the logits of the whole scan, of which no more than pieces are ever held."""
-    from networks import deepmedic, highresnet, planes
-    from pipeline.inference import dense
+    from rarevox.networks import deepmedic, highresnet
+    from rarevox.networks.cpu import planes
+    from rarevox.pipeline.inference import dense
 
     torch.manual_seed(0)
     network = network.eval()

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from pipeline.errors import RequestError
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.inference.ensemble import EnsembleSegmenter
-from pipeline.inference.entropy import EntropyMap
-from pipeline.inference.predict import predict
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.inference.ensemble import EnsembleSegmenter
+from rarevox.pipeline.inference.entropy import EntropyMap
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.inference.segment import Segmenter
 
 Variant = Callable[..., Path]
 

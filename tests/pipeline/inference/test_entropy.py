@@ -12,9 +12,9 @@ import torch
 from click.testing import CliRunner
 from scipy.stats import entropy as scipy_entropy
 
-from pipeline.cli import cli
-from pipeline.inference.entropy import EntropyMap
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.cli import cli
+from rarevox.pipeline.inference.entropy import EntropyMap
+from rarevox.pipeline.inference.segment import Segmenter
 
 
 def test_entropy_agrees_with_scipy() -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from networks import DeepMedic, Geometry, HighResNet, TwoPathCNN, ValidUNet
-from networks.slices import SliceWise
-from pipeline.inference.dense import DenseInferer
-from pipeline.inference.memory import activation_bytes
+from rarevox.networks import DeepMedic, Geometry, HighResNet, TwoPathCNN, ValidUNet
+from rarevox.networks.slices import SliceWise
+from rarevox.pipeline.inference.dense import DenseInferer
+from rarevox.pipeline.inference.memory import activation_bytes
 
 RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 

@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.inference.predict import predict
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.predict import predict
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.inference.memory import Effort, activation_bytes, is_out_of_memory, voxels_in_memory
-from pipeline.inference.tiles import AxisRule, plan
+from rarevox.pipeline.inference.memory import Effort, activation_bytes, is_out_of_memory, voxels_in_memory
+from rarevox.pipeline.inference.tiles import AxisRule, plan
 
 
 def test_effort_steps_down_in_the_stated_order_and_ends() -> None:

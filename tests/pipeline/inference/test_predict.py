@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from pipeline.errors import RequestError
-from pipeline.inference.predict import predict
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.inference.segment import Segmenter
 from tests import forked
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.inference.predict import predict
-from pipeline.inference.probabilities import ProbabilityMaps
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.inference.probabilities import ProbabilityMaps
+from rarevox.pipeline.inference.segment import Segmenter
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("uint8", 1 / 255), ("uint16", 1 / 65535)])

@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy.ndimage import binary_erosion
 
-from pipeline.errors import RequestError
-from pipeline.inference.entropy import EntropyMap
-from pipeline.inference.predict import predict
-from pipeline.inference.region import model_box, require_grid
-from pipeline.inference.segment import Segmenter
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.entropy import EntropyMap
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.inference.region import model_box, require_grid
+from rarevox.pipeline.inference.segment import Segmenter
 
 
 @pytest.fixture(scope="module")

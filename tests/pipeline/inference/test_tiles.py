@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inference.tiles import AxisRule, axis_tiles, computed_voxels, fewest_tiles, largest_input, plan
+from rarevox.pipeline.inference.tiles import (
+    AxisRule,
+    axis_tiles,
+    computed_voxels,
+    fewest_tiles,
+    largest_input,
+    plan,
+)
 
 RULES = st.one_of(
     st.builds(AxisRule, context=st.integers(0, 50), multiple=st.sampled_from([1, 2, 4, 8])),

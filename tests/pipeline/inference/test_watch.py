@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from networks import Geometry
-from pipeline.errors import RequestError
-from pipeline.inference.dense import DenseInferer
-from pipeline.inference.segment import Segmenter
-from pipeline.inference.watch import NativeWatch, chunks
-from transforms.native_grid import labels_on_grid, native_block
+from rarevox.networks import Geometry
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.dense import DenseInferer
+from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.inference.watch import NativeWatch, chunks
+from rarevox.transforms.native_grid import labels_on_grid, native_block
 
 POINT = Geometry(receptive_field=(1, 1, 1))
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
 
-from networks import Geometry
-from pipeline.inference.dense import DenseInferer
-from pipeline.inference.windows import first_voxels, window_slabs
+from rarevox.networks import Geometry
+from rarevox.pipeline.inference.dense import DenseInferer
+from rarevox.pipeline.inference.windows import first_voxels, window_slabs
 
 CPU = torch.device("cpu")
 
@@ -55,7 +55,7 @@ def test_no_more_than_a_window_s_length_of_class_scores_is_held() -> None:
 
 def test_results_that_do_not_fit_the_device_gather_on_the_cpu(monkeypatch) -> None:
     """A device that never takes the sums: after single windows they gather on the CPU, and the result is the same."""
-    from pipeline.inference import dense
+    from rarevox.pipeline.inference import dense
 
     whole, image = window_slabs, torch.randn(1, 1, 9, 9, 9)
     asked = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.phantom.anatomy import Atlas, build_atlas, load_template, template_maps
+from rarevox.pipeline.phantom.anatomy import Atlas, build_atlas, load_template, template_maps
 
 SPACING_MM = 3.0
 

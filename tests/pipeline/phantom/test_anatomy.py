@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline.errors import RequestError
-from pipeline.phantom import anatomy
-from pipeline.phantom.anatomy import Atlas
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.phantom import anatomy
+from rarevox.pipeline.phantom.anatomy import Atlas
 
 from .test_fields import jacobian_determinant
 

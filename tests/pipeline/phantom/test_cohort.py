@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 
-from pipeline.errors import RequestError
-from pipeline.phantom import cohort as phantom
-from pipeline.phantom.anatomy import Atlas
-from pipeline.phantom.cohort import LESION, VENTRICLES, write_cohort
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.phantom import cohort as phantom
+from rarevox.pipeline.phantom.anatomy import Atlas
+from rarevox.pipeline.phantom.cohort import LESION, VENTRICLES, write_cohort
 
 from .conftest import SPACING_MM
 

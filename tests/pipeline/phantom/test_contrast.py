@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.phantom.anatomy import CHANNELS, Atlas, template_positions, warp_atlas
-from pipeline.phantom.contrast import Tissue, _blend, _mix, _scan, render
-from pipeline.phantom.lesions import Blob
+from rarevox.pipeline.phantom.anatomy import CHANNELS, Atlas, template_positions, warp_atlas
+from rarevox.pipeline.phantom.contrast import Tissue, _blend, _mix, _scan, render
+from rarevox.pipeline.phantom.lesions import Blob
 
 from .conftest import SPACING_MM
 

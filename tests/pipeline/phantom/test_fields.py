@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import BSpline
 
-from pipeline.phantom.fields import displacement, spline_field, spline_weights
+from rarevox.pipeline.phantom.fields import displacement, spline_field, spline_weights
 
 
 def test_spline_weights_agree_with_scipy() -> None:

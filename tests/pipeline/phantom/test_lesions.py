@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline.phantom.anatomy import CHANNELS, Atlas, template_positions, warp_atlas
-from pipeline.phantom.cohort import LESION, PhantomSettings, make_subject
-from pipeline.phantom.lesions import grow_blob, lesion_target, place_lesions
+from rarevox.pipeline.phantom.anatomy import CHANNELS, Atlas, template_positions, warp_atlas
+from rarevox.pipeline.phantom.cohort import LESION, PhantomSettings, make_subject
+from rarevox.pipeline.phantom.lesions import grow_blob, lesion_target, place_lesions
 
 from .conftest import SPACING_MM
 

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cases import Case
-from pipeline.preparation import checks_page
-from pipeline.preparation.checks import load_case
-from pipeline.preparation.prepare import prepare
-from pipeline.preparation.thumbnail import COLOURS, HEIGHT, thumbnail
-
-from .test_prepare import decathlon, plant
+from rarevox.pipeline.data.cases import Case
+from rarevox.pipeline.preparation import checks_page
+from rarevox.pipeline.preparation.checks.case import load_case
+from rarevox.pipeline.preparation.checks.thumbnail import COLOURS, HEIGHT, thumbnail
+from rarevox.pipeline.preparation.prepare import prepare
+from tests.pipeline.preparation.test_prepare import decathlon, plant
 
 
 def pictures(html: str) -> dict[str, bytes]:

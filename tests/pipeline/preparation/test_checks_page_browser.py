@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.preparation.prepare import prepare
+from rarevox.pipeline.preparation.prepare import prepare
 from tests.browser import Browser, find_browser
-
-from .test_prepare import decathlon, plant
+from tests.pipeline.preparation.test_prepare import decathlon, plant
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="needs Chromium or Chrome on the PATH")
 SHOWN = "[...document.querySelectorAll('.card:not([hidden])')].map(card => card.dataset.name)"

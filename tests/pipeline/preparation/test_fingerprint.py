@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cases import Case
-from pipeline.preparation.checks import load_case
-from pipeline.preparation.checks_cohort import (
+from rarevox.pipeline.data.cases import Case
+from rarevox.pipeline.preparation.checks.case import load_case
+from rarevox.pipeline.preparation.cohort import (
     channel_count,
     duplicate_content,
     duplicate_names,
@@ -18,7 +18,7 @@ from pipeline.preparation.checks_cohort import (
     rare_labels,
     spacing_outliers,
 )
-from pipeline.preparation.fingerprint import CaseFacts, data_sha256, measure, structures, summarise
+from rarevox.pipeline.preparation.fingerprint import CaseFacts, data_sha256, measure, structures, summarise
 
 
 def facts_of(

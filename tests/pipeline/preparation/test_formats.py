@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from pipeline.errors import RequestError
-from pipeline.preparation.prepare import prepare
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.transforms.reader import read_scan
+from tests.pipeline.preparation.test_prepare import written
 from tests.transforms.test_dicom import COLUMN, NORMAL, write_series
-from transforms.reader import read_scan
-
-from .test_prepare import written
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compose import compose
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.evaluation.calibrate import calibrate
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.score import score
-from pipeline.evaluation.tune import tune_post_processing
-from pipeline.preparation.prepare import prepare
-from pipeline.storage.prepare_case import compact
-from pipeline.training.train import build, train
+from rarevox.pipeline.compose import compose
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.calibrate import calibrate
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.score import score
+from rarevox.pipeline.evaluation.tune import tune_post_processing
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.pipeline.storage.prepare_case import compact
+from rarevox.pipeline.training.train import build, train
 from tests.conftest import SMALL, write_task
 
 LABELS = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
@@ -151,7 +151,7 @@ def test_the_loss_of_a_configuration_leaves_the_ignored_part_out(half: Path, los
 
 def test_a_loss_that_would_learn_from_the_ignored_part_is_refused(half: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
-    own.write_text("loss: { _target_: losses.DiceCELoss }\n")
+    own.write_text("loss: { _target_: rarevox.losses.DiceCELoss }\n")
     with pytest.raises(RequestError, match=r"DiceCELoss would learn from voxels that nobody annotated \(label 3\)"):
         train(half, tmp_path / "run", config_files=[own], settings=SMALL, iterations=2, device="cpu")
 

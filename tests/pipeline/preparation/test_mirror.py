@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.preparation.mirror import _agreement, sided
+from rarevox.pipeline.preparation.mirror import _agreement, sided
 
 
 def test_structures_named_by_side_are_sided() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.preparation.checks_cohort import intensity_outliers, near_duplicates, outlying, spacing_outliers
-from pipeline.preparation.fingerprint import CaseFacts
+from rarevox.pipeline.preparation.cohort import intensity_outliers, near_duplicates, outlying, spacing_outliers
+from rarevox.pipeline.preparation.fingerprint import CaseFacts
 
 
 def facts(name: str, **more: Any) -> CaseFacts:

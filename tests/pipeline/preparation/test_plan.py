@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from losses import ComponentDiceCELoss, GeneralizedDiceCELoss
-from networks import DeepMedic, Geometry, HighResNet
-from pipeline.dataset import Dataset
-from pipeline.device import Precision
-from pipeline.preparation.plan import fit_batch, median_size, plan_patch, seconds_per_patch, shrink_patch, slice_orders
+from rarevox.losses import ComponentDiceCELoss, GeneralizedDiceCELoss
+from rarevox.networks import DeepMedic, Geometry, HighResNet
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.device import Precision
+from rarevox.pipeline.preparation.plan import (
+    fit_batch,
+    median_size,
+    plan_patch,
+    seconds_per_patch,
+    shrink_patch,
+    slice_orders,
+)
 
 KEEPS = Geometry(receptive_field=(87, 87, 87), preferred_multiple=4)
 

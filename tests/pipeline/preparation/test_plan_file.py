@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.compose import compose
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.preparation.plan_file import (
+from rarevox.pipeline.compose import compose
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.plan_file import (
     Choice,
     is_edited,
     make_plan,
@@ -21,7 +21,7 @@ from pipeline.preparation.plan_file import (
     plan_text,
     write_plan,
 )
-from pipeline.training.train import train
+from rarevox.pipeline.training.train import train
 
 SETTINGS = ("network_def#width=2", "epoch_length=1", "validation_cases=1")
 
@@ -52,15 +52,15 @@ class TestNormalisation:
     @pytest.mark.parametrize("name", ["CT", "ct_portal", "Low-dose CT"])
     def test_ct_by_name_takes_the_window_of_the_foreground(self, name: str) -> None:
         value = plan_normalisation({name: channel()}).value
-        assert (value["_target_"], value["windows"]) == ("transforms.CTWindowd", [-50.0, 180.0])
+        assert (value["_target_"], value["windows"]) == ("rarevox.transforms.CTWindowd", [-50.0, 180.0])
 
     def test_ct_by_its_intensities(self) -> None:
         value = plan_normalisation({"image": channel(p00_5=-1000.0, p99_5=900.0)}).value
-        assert value["_target_"] == "transforms.CTWindowd"
+        assert value["_target_"] == "rarevox.transforms.CTWindowd"
 
     @pytest.mark.parametrize("names", [("PET", "CT"), ("T1ct",), ("Direct",)])
     def test_not_everything_with_these_letters_is_ct(self, names: tuple[str, ...]) -> None:
-        assert plan_normalisation({name: channel() for name in names}).value["_target_"] == "transforms.ZScored"
+        assert plan_normalisation({name: channel() for name in names}).value["_target_"] == "rarevox.transforms.ZScored"
 
     @pytest.mark.parametrize(("share", "region"), [(0.0, "image"), (0.2, "image"), (0.7, "nonzero")])
     def test_an_empty_surround_is_left_out(self, share: float, region: str) -> None:

@@ -11,13 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.preparation.checks_cohort import intensity_outliers, orientation_outliers, spacing_outliers
-from pipeline.preparation.examine import examine
-from pipeline.preparation.prepare import prepare
-from pipeline.preparation.sources import find_cases
-
-from .planted import ALSO, PLANTS, Task
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.cohort import intensity_outliers, orientation_outliers, spacing_outliers
+from rarevox.pipeline.preparation.examine import examine
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.pipeline.preparation.sources.find import find_cases
+from tests.pipeline.preparation.planted import ALSO, PLANTS, Task
 
 
 @pytest.mark.data

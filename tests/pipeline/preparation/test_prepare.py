@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.preparation.prepare import prepare
-from transforms.reader import read_scan
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.transforms.reader import read_scan
 
 SHAPE = (10, 9, 8)
 
@@ -296,7 +296,7 @@ def test_no_space_left_for_the_result(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     task = decathlon(tmp_path / "task", 2)
-    monkeypatch.setattr("pipeline.preparation.prepare.write_json", full)
+    monkeypatch.setattr("rarevox.pipeline.preparation.prepare.write_json", full)
     with pytest.raises(RequestError, match=r"cannot write .*rejected\.json: No space left on device; free some space"):
         prepare(task, tmp_path / "out")
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import RequestError
-from pipeline.preparation.split import SplitItem, joined_subjects, split_cases
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.split import SplitItem, joined_subjects, split_cases
 
 
 def items(count: int, per_subject: int = 1) -> list[SplitItem]:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cases import Case, Source
-from pipeline.errors import RequestError
-from pipeline.preparation.prepare import prepare
-from pipeline.preparation.split import SplitItem
-from pipeline.preparation.stated_split import TRAINING, follow_split, read_split, split_leaks, with_split
-
-from .test_prepare import decathlon, written
+from rarevox.pipeline.data.cases import Case, Source
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.pipeline.preparation.split import SplitItem
+from rarevox.pipeline.preparation.stated_split import TRAINING, follow_split, read_split, split_leaks, with_split
+from tests.pipeline.preparation.test_prepare import decathlon, written
 
 
 def case(name: str, part: str, subject: str = "") -> Case:

@@ -14,11 +14,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from pipeline.errors import RequestError
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.evaluation.score import score
-from pipeline.review.agreement import FILES, agreement
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.score import score
+from rarevox.pipeline.review.agreement import FILES, agreement
 
 STRUCTURES = {"core": 1, "edge": 2, "whole": (1, 2)}
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])

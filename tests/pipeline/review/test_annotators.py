@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.review.annotators import find_annotators, find_cases, read_case
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.review.annotators import find_annotators, find_cases, read_case
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 MOVED = AFFINE + np.array([[0, 0, 0, 1.0], [0] * 4, [0] * 4, [0] * 4])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pipeline.review.consensus import MARGIN, consensus, staple
+from rarevox.pipeline.review.consensus import MARGIN, consensus, staple
 
 
 def _ball(radius: float, shift: int = 0) -> np.ndarray:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from pipeline.errors import RequestError
-from pipeline.evaluation.aggregate import aggregate, write_results
-from pipeline.evaluation.metrics import failed_rows
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.review.monitor import charts, monitor
-from pipeline.review.monitor_chart import ChartOptions
-from pipeline.review.monitor_read import iso_date, read_reviewed
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.aggregate import aggregate, write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import failed_rows
+from rarevox.pipeline.review.monitor import charts, monitor
+from rarevox.pipeline.review.monitor_chart import ChartOptions
+from rarevox.pipeline.review.monitor_read import iso_date, read_reviewed
 
 STRUCTURES = {"core": 1, "edge": 2}
 PLAIN = MetricOptions(distances=False, lesions=False)
@@ -98,7 +98,7 @@ def test_by_site_each_has_its_own_chart(history: Path, tmp_path: Path) -> None:
 
 
 def test_the_rate_of_false_alarms_is_shared_by_all_charts(history: Path) -> None:
-    from pipeline.review.monitor_chart import limit_for
+    from rarevox.pipeline.review.monitor_chart import limit_for
 
     for by, n in ((None, 2), ("site", 4)):
         result = charts(history, by=by, options=ChartOptions(baseline=20, run_length=500))

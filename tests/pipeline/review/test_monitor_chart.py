@@ -9,7 +9,7 @@ from statistics import NormalDist, pstdev
 import numpy as np
 import pytest
 
-from pipeline.review.monitor_chart import CAP, ChartOptions, control_chart, limit_for, score
+from rarevox.pipeline.review.monitor_chart import CAP, ChartOptions, control_chart, limit_for, score
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.review import monitor_store
-from pipeline.review.monitor_read import Reviewed
-from pipeline.review.monitor_store import add_cases, content_digest, read_history
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.review import monitor_store
+from rarevox.pipeline.review.monitor_read import Reviewed
+from rarevox.pipeline.review.monitor_store import add_cases, content_digest, read_history
 
 
 def _case(name: str, dice: float | None = 0.8, date: str = "2026-01-01", site: str = "", **other: Any) -> Reviewed:

@@ -9,12 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.evaluation.aggregate import aggregate, write_results
-from pipeline.evaluation.metrics import case_rows
-from pipeline.evaluation.metrics_options import MetricOptions
-from pipeline.review.agreement import agreement
-from pipeline.review.monitor import monitor
-from pipeline.review.monitor_chart import ChartOptions
+from rarevox.pipeline.evaluation.metrics.aggregate import aggregate, write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import case_rows
+from rarevox.pipeline.review.agreement import agreement
+from rarevox.pipeline.review.monitor import monitor
+from rarevox.pipeline.review.monitor_chart import ChartOptions
 from tests.browser import Browser, find_browser
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on the PATH")

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.errors import RequestError
-from pipeline.preparation.prepare import prepare
-from pipeline.storage import cases as module
-from pipeline.storage.cases import on_device, training_cases
-from pipeline.storage.disk_cases import DiskCases
-from pipeline.storage.prepare_case import case_bytes, compact
-from pipeline.training.run_log import read_rows
-from pipeline.training.train import train
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.pipeline.storage import cases as module
+from rarevox.pipeline.storage.cases import on_device, training_cases
+from rarevox.pipeline.storage.disk_cases import DiskCases
+from rarevox.pipeline.storage.prepare_case import case_bytes, compact
+from rarevox.pipeline.training.record.run_log import read_rows
+from rarevox.pipeline.training.train import train
+from rarevox.transforms import ForegroundIndex, IndexForegroundd
 from tests.conftest import SMALL
-from transforms import ForegroundIndex, IndexForegroundd
 
 
 def plain_case(number: int) -> dict[str, Any]:

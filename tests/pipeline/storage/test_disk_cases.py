@@ -15,10 +15,10 @@ import pytest
 import torch
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandCropByPosNegLabeld
 
-from pipeline.storage import disk_cases, entry
-from pipeline.storage.disk_cases import DiskCases
-from pipeline.training.draws import PatchDataset, patch_loader
-from transforms import ForegroundUniformSampler, IndexForegroundd, LabelsToClassesd, RandForegroundPatchd
+from rarevox.pipeline.storage import disk_cases, entry
+from rarevox.pipeline.storage.disk_cases import DiskCases
+from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader
+from rarevox.transforms import ForegroundUniformSampler, IndexForegroundd, LabelsToClassesd, RandForegroundPatchd
 
 FORK = multiprocessing.get_context("fork")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.storage.entry import LIST, TornEntryError, map_array, open_entry, write_entry
+from rarevox.pipeline.storage.entry import LIST, TornEntryError, map_array, open_entry, write_entry
 
 ARRAYS = {
     "image": torch.randn(2, 40, 50, 60),

@@ -11,9 +11,16 @@ import numpy as np
 import torch
 from monai.transforms import Compose, Lambdad, LoadImaged, Orientationd, ScaleIntensityd, Spacingd
 
-from pipeline.storage import keys
-from pipeline.storage.keys import ContentHashes, configuration_key, describe
-from transforms import CTWindowd, ForegroundUniformSampler, IndexForegroundd, NyulNormalised, ScanReader, ZScored
+from rarevox.pipeline.storage import keys
+from rarevox.pipeline.storage.keys import ContentHashes, configuration_key, describe
+from rarevox.transforms import (
+    CTWindowd,
+    ForegroundUniformSampler,
+    IndexForegroundd,
+    NyulNormalised,
+    ScanReader,
+    ZScored,
+)
 
 
 def preprocessing(spacing: float = 1.0, region: str = "image") -> Compose:
@@ -39,7 +46,7 @@ def test_equal_configurations_have_equal_keys_whatever_was_drawn_before() -> Non
 def test_keys_are_the_same_in_another_process() -> None:
     code = (
         "from tests.pipeline.storage.test_keys import preprocessing\n"
-        "from pipeline.storage.keys import configuration_key\n"
+        "from rarevox.pipeline.storage.keys import configuration_key\n"
         "print(configuration_key(preprocessing()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from pipeline.storage.disk_cases import DiskCases
-from pipeline.storage.entry import write_entry
-from pipeline.storage.prune import DAY, Stored, describe_cache, prune, stored_in, superfluous
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.storage.disk_cases import DiskCases
+from rarevox.pipeline.storage.entry import write_entry
+from rarevox.pipeline.storage.prune import DAY, Stored, describe_cache, prune, stored_in, superfluous
 from tests.pipeline.storage.test_disk_cases import make, prepared, scans
 
 __all__ = ["scans"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.storage.entry import open_entry, write_entry
-from pipeline.storage.stored_index import can_store, index_arrays, index_from
-from transforms import (
+from rarevox.pipeline.storage.entry import open_entry, write_entry
+from rarevox.pipeline.storage.stored_index import can_store, index_arrays, index_from
+from rarevox.transforms import (
     ClassBalancedSampler,
     ForegroundUniformSampler,
     GridSampler,

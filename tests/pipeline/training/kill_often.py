@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.utils.tensorboard
 
-from pipeline.training.train import train
+from rarevox.pipeline.training.train import train
 
 KILLS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.errors import RequestError
-from pipeline.training.budget import Budget, PolynomialDecay, decay_factor
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training.budget import Budget, PolynomialDecay, decay_factor
 
 
 def test_progress_by_iterations() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from networks import HighResNet
-from pipeline.cli import main
-from pipeline.errors import RequestError
-from pipeline.training.checkpoint import load_tensors
-from pipeline.training.failures import explained
-from pipeline.training.train import train
+from rarevox.networks import HighResNet
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training.failures import explained
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
 
 ERRORS = {
@@ -85,13 +85,16 @@ def test_memory_that_runs_out_in_a_validation_is_told_apart(dataset_dir: Path, t
 
 def test_what_the_network_offers_against_it_is_named(tmp_path: Path) -> None:
     """Recomputing, unless it is on or the network knows none; batch 1 cannot be made smaller."""
-    config = {"batch_size": 1, "patch_size": [8], "network_def": {"_target_": "networks.HighResNet"}}
+    config = {"batch_size": 1, "patch_size": [8], "network_def": {"_target_": "rarevox.networks.HighResNet"}}
     options = {"step": 9, "began_at": 0, "validating": False}
     words = str(explained(MemoryError(), tmp_path, config, **options))
     assert "train with a smaller patch_size or --set network_def#checkpointing=true" in words
     assert "batch_size=" not in words
     assert "nothing was trained yet" in words
-    for network in ({"_target_": "networks.HighResNet", "checkpointing": True}, {"_target_": "networks.DeepMedic"}):
+    for network in (
+        {"_target_": "rarevox.networks.HighResNet", "checkpointing": True},
+        {"_target_": "rarevox.networks.DeepMedic"},
+    ):
         assert "checkpointing" not in str(
             explained(MemoryError(), tmp_path, config | {"network_def": network}, **options)
         )

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-import pipeline.training.train
-
-SCRIPT = Path(pipeline.training.train.__file__).parents[2] / "docs" / "losses" / "gradients.py"
+SCRIPT = Path(__file__).parents[3] / "docs" / "losses" / "gradients.py"
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compose import compose, read_yaml
-from pipeline.dataset import Dataset
-from pipeline.errors import RequestError
-from pipeline.inference.predict import predict
-from pipeline.training.learn import learn_normalisation
-from pipeline.training.train import build, train
+from rarevox.pipeline.compose import compose, read_yaml
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.training.learn import learn_normalisation
+from rarevox.pipeline.training.train import build, train
+from rarevox.transforms.intensity.nyul import learn_landmarks
+from rarevox.transforms.reader import read_scan
 from tests.conftest import SMALL
-from transforms.nyul import learn_landmarks
-from transforms.reader import read_scan
 
 
 def config_of(dataset_dir: Path, *settings: str) -> dict:
@@ -50,7 +50,7 @@ def test_nothing_is_read_where_nothing_is_to_be_learnt(dataset_dir: Path) -> Non
 def test_a_step_after_others_learns_from_what_they_leave(dataset_dir: Path, tmp_path: Path) -> None:
     """After a multiplication by −1 the landmarks are those of the negated images, not their own."""
     data = Dataset.load(dataset_dir)
-    nyul = {"_target_": "transforms.NyulNormalised", "keys": "image", "region": "image", "landmarks": None}
+    nyul = {"_target_": "rarevox.transforms.NyulNormalised", "keys": "image", "region": "image", "landmarks": None}
     negate = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: -x"}
     config = compose("train", dataset=data, settings=SMALL)
     config["normalisation"] = {"_target_": "Compose", "transforms": [negate, nyul]}
@@ -69,7 +69,7 @@ def test_a_preprocessing_without_the_normalisation_is_refused(dataset_dir: Path)
 def test_a_run_holds_its_landmarks_in_every_configuration(dataset_dir: Path, tmp_path: Path) -> None:
     """Training writes them; prediction works with them."""
     run = tmp_path / "run"
-    settings = [*SMALL, "sampler={_target_: transforms.ForegroundUniformSampler, min_foreground: 5}"]
+    settings = [*SMALL, "sampler={_target_: rarevox.transforms.ForegroundUniformSampler, min_foreground: 5}"]
     assert train(dataset_dir, run, config_files=["nyul"], settings=settings, iterations=3, device="cpu") == 0
     configs = [read_yaml(run / "configs" / f"{stage}.yaml") for stage in ("train", "evaluate", "inference")]
     landmarks = [config["normalisation"]["landmarks"] for config in configs]

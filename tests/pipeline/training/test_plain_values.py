@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compose import CONFIGS, merge, read_yaml
-from pipeline.errors import RequestError
-from pipeline.training.plain_values import check_values
-from pipeline.training.train import train
+from rarevox.pipeline.compose import CONFIGS, merge, read_yaml
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training.plain_values import check_values
+from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_such_number_is_refused_by_name(key: str, value: object) -> N
         ("seed", "@mine"),
         ("mine", "anything"),
         ("batch_augmentation", None),
-        ("loss", {"_target_": "losses.DiceLoss"}),
+        ("loss", {"_target_": "rarevox.losses.DiceLoss"}),
         ("geometry", "@mine"),
         ("inferer", "$@mine[0]"),
         ("iterations", None),
@@ -118,10 +118,10 @@ def test_no_key_takes_a_value_of_any_kind(key: str) -> None:
 
 READ_BY_OTHERS = {
     "dataset_dir": "filled in from the dataset",
-    "cache": "pipeline.storage.cases.check_cache",
-    "cache_type": "pipeline.storage.cases.check_cache",
-    "gates": "pipeline.evaluation.gates.read_gates",
-    "post_processing": "transforms.clean.read_rules",
+    "cache": "rarevox.pipeline.storage.cases.check_cache",
+    "cache_type": "rarevox.pipeline.storage.cases.check_cache",
+    "gates": "rarevox.pipeline.gates.read_gates",
+    "post_processing": "rarevox.transforms.clean.read_rules",
 }
 
 

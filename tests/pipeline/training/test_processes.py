@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from pipeline.errors import RequestError
-from pipeline.training import processes
-from pipeline.training.checkpoint import load_tensors
-from pipeline.training.run_log import read_rows
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.training.record.run_log import read_rows
 from tests import forked
 
 STEPS = 8

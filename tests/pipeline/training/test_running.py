@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from pipeline.errors import RequestError
-from pipeline.training.running import parsed
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training.running import parsed
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.training.checkpoint import load_tensors
-from pipeline.training.run_log import read_rows
-from pipeline.training.train import train
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.training.record.run_log import read_rows
+from rarevox.pipeline.training.train import train
 from tests import forked
 from tests.conftest import SMALL
 
@@ -82,7 +82,7 @@ def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(
 
 
 def command(dataset: Path, run: Path, *settings: str) -> list[str]:
-    code = "from pipeline.cli import main; import sys; main(sys.argv[1:])"
+    code = "from rarevox.pipeline.cli import main; import sys; main(sys.argv[1:])"
     texts = [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
     return ["-c", code, "train", str(dataset), "--output", str(run), "--iterations", "100000", *texts]
 
@@ -115,8 +115,8 @@ def test_a_signal_leaves_a_run_that_can_be_used_and_resumed(
 
 AT_STEP = """
 import multiprocessing, os, resource, signal, sys
-from pipeline.cli import main
-from pipeline.training.run_checkpoint import RunCheckpoint
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
 def act(self, engine):
     if engine.state.iteration == 3:
         self.save(engine)

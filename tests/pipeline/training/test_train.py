@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from pipeline.bundle import require_run
-from pipeline.errors import RequestError
-from pipeline.training.run_log import read_rows
-from pipeline.training.train import build, train
+from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training.record.run_log import read_rows
+from rarevox.pipeline.training.train import build, train
 from tests import forked
 from tests.conftest import SMALL
 
@@ -95,8 +95,8 @@ def test_resuming_goes_on_exactly_as_if_nothing_had_happened(dataset_dir: Path, 
     assert train(dataset_dir, whole, settings=SMALL, iterations=12, device="cpu") == 0
     stop = f"""
 import os, signal
-from pipeline.training.run_checkpoint import RunCheckpoint
-from pipeline.training.train import train
+from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
+from rarevox.pipeline.training.train import train
 def die(self, engine):
     if engine.state.iteration == 6:
         self.save(engine)

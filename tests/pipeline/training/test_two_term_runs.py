@@ -10,12 +10,12 @@ import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
-from pipeline.errors import RequestError
-from pipeline.files import read_json
-from pipeline.training.checkpoint import load_tensors
-from pipeline.training.run_checkpoint import RunCheckpoint
-from pipeline.training.run_log import read_rows
-from pipeline.training.train import train
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import read_json
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
+from rarevox.pipeline.training.record.run_log import read_rows
+from rarevox.pipeline.training.train import train
 
 TINY = ("network_def#width=2", "patch_size=[16,16,16]", "batch_size=1", "epoch_length=2", "validation_cases=1")
 WAYS: dict[str, dict[str, Any]] = {

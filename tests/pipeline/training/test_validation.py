@@ -10,9 +10,9 @@ import torch
 from ignite.engine import Engine
 from monai.data import CacheDataset
 
-from pipeline.errors import RequestError
-from pipeline.training import validation as module
-from pipeline.training.validation import Validation
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training import validation as module
+from rarevox.pipeline.training.validation import Validation
 
 
 class Clock:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.training import validation as module
-from pipeline.training.checkpoint import load_tensors
-from pipeline.training.run_checkpoint import RunCheckpoint
-from pipeline.training.run_log import RunLog, read_rows
-from pipeline.training.train import train
-from pipeline.training.validation import Validation
+from rarevox.pipeline.training import validation as module
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
+from rarevox.pipeline.training.record.run_log import RunLog, read_rows
+from rarevox.pipeline.training.train import train
+from rarevox.pipeline.training.validation import Validation
 from tests.pipeline.training.test_survival import equal
 
 SETTINGS = (

@@ -10,9 +10,9 @@ import signal
 import sys
 from typing import Any
 
-from pipeline.cli import main
-from pipeline.training import processes
-from pipeline.training.run_checkpoint import RunCheckpoint
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
 
 if __name__ == "__main__":
     step = int(sys.argv[1])

@@ -1,0 +1,165 @@
+"""Batch norm, activation and a 3³ convolution as one step of training, in float32 on the CPU.
+
+Norm and activation happen on the convolution's way into its domain (`rarevox.networks.cpu.winograd.convolution`), so
+that their result is neither written nor kept for the backward pass: a layer keeps its input alone, and half of a
+training step's memory and passes over it are saved. Statistics, gradients and running statistics are those of the
+separate layers, to rounding.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from rarevox.compiled import compiled_module, share_out
+from rarevox.networks.cpu.volumes import LANES
+from rarevox.networks.cpu.winograd import convolution as winograd
+from rarevox.networks.cpu.winograd.convolution import Around
+from rarevox.networks.lattices.deal import Padding, zero_outside_
+from rarevox.networks.norms import update_running_statistics
+
+
+def _kernels() -> ModuleType | None:
+    """The compiled part; None without Numba, or where it can keep no compiled code."""
+    return compiled_module("rarevox.networks.cpu.norm.kernels")
+
+
+def normed_convolution(
+    x: torch.Tensor,
+    norm: nn.Module,
+    activation: nn.Module,
+    weight: torch.Tensor,
+    identity: torch.Tensor | None = None,
+    padding: Padding | None = None,
+) -> torch.Tensor | None:
+    """``conv3d(activation(norm(x)), weight, padding=1) + identity`` in training; None where this is not for it.
+
+    Args:
+        x: (B, C, D, H, W).
+        norm: a BatchNorm3d in training; its running statistics are updated.
+        activation: ReLU, or PReLU with a slope for all channels or for each.
+        weight: (C', C, 3, 3, 3).
+        identity: (B, C", D, H, W), added to the C" channels in the middle of the C'.
+        padding: what of ``x``, zero there, lies outside the volumes; it stays out of the statistics, and the result and
+            all gradients are zero there.
+    """
+    if type(norm) is not nn.BatchNorm3d or not (norm.training and norm.affine):
+        return None
+    if not isinstance(activation, (nn.ReLU, nn.PReLU)):
+        return None
+    if not torch.is_grad_enabled() or not winograd.pays(x, weight, (1, 1, 1)) or x.shape[1] % LANES:
+        return None
+    if _kernels() is None:
+        return None
+    # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    slope = activation.weight if isinstance(activation, nn.PReLU) else None
+    first = 0
+    if identity is not None and identity.shape[1] != weight.shape[0]:
+        first = (weight.shape[0] - identity.shape[1]) // 2
+        if first % LANES or identity.shape[1] % LANES:
+            return None
+    y, mean, variance = _NormedConvolution.apply(
+        x, norm.weight, norm.bias, slope, weight, identity, first, padding, norm.eps
+    )
+    voxels = _inside(x, padding)
+    update_running_statistics(norm, mean, variance * (voxels / max(voxels - 1, 1)))
+    return y
+
+
+class _NormedConvolution(torch.autograd.Function):
+    """With x̂ = (x − mean) / √(var + ε), a = γ·x̂ + β, s = a where a > 0 and slope · a elsewhere: y = conv(s) + identity.
+
+    Backward, g being what reaches s and g' = g where a > 0, slope · g elsewhere: dβ = Σg', dγ = Σg'·x̂,
+    dx = γ/√(var + ε) · (g' − (dβ + x̂·dγ) / V) over V voxels; the slope gets Σ g·a over a ≤ 0.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        gamma: torch.Tensor,
+        beta: torch.Tensor,
+        slope: torch.Tensor | None,
+        weight: torch.Tensor,
+        identity: torch.Tensor | None,
+        first: int,
+        padding: Padding | None,
+        epsilon: float,
+    ) -> Any:
+        mean, variance = _statistics(x, padding)
+        inverse = (variance + epsilon).rsqrt()
+        scale = gamma.double() * inverse
+        slopes = torch.zeros_like(scale) if slope is None else slope.double().expand_as(scale)
+        norm = torch.stack([scale, beta.double() - mean * scale, slopes]).float()
+        extents = None if padding is None else padding.extents
+        y = winograd.convolve(x, weight, 1, Around(norm=norm, add=identity, first=first, extents=extents))
+        ctx.save_for_backward(x, gamma, weight, norm, mean, inverse)
+        ctx.slopes = None if slope is None else slope.numel()
+        ctx.middle = None if identity is None else (first, identity.shape[1])
+        ctx.padding, ctx.extents = padding, extents
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        x, gamma, weight, norm, mean, inverse = ctx.saved_tensors
+        incoming = gradients[0].contiguous(memory_format=torch.channels_last_3d)
+        needs = ctx.needs_input_grad
+        if ctx.padding is not None:
+            incoming = zero_outside_(incoming.clone(memory_format=torch.preserve_format), ctx.padding)
+        d_weight = winograd.weight_gradient(x, incoming, 1, norm, ctx.extents) if needs[4] else None
+        d_identity = incoming.narrow(1, *ctx.middle) if needs[5] else None
+        dx = d_gamma = d_beta = d_slope = None
+        if any(needs[:4]):
+            dx = winograd.convolve(incoming, weight, 1, Around(extents=ctx.extents), transposed=True)
+            voxels = _inside(x, ctx.padding)
+            total = _run("gradient_sums", x, dx, torch.cat([norm.double(), mean[None]]), 3)
+            d_beta, d_gamma = total[0], total[1] * inverse
+            if ctx.slopes is not None:
+                d_slope = (total[2] if ctx.slopes > 1 else total[2].sum()[None]).float()
+            scale = gamma.double() * inverse
+            a = -scale * inverse * d_gamma / voxels
+            b = -scale * d_beta / voxels - a * mean
+            _run("gradient_values", x, dx, torch.cat([norm.double(), a[None], b[None]]), 0)
+            if ctx.padding is not None:
+                zero_outside_(dx, ctx.padding)
+            d_beta, d_gamma = d_beta.float(), d_gamma.float()
+        return dx, d_gamma, d_beta, d_slope, d_weight, d_identity, None, None, None
+
+
+def _inside(x: torch.Tensor, padding: Padding | None) -> int:
+    """The number of voxels inside the volumes."""
+    return x.numel() // x.shape[1] if padding is None else padding.inside
+
+
+def _statistics(x: torch.Tensor, padding: Padding | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance of each channel inside the volumes, in float64; ``x`` is zero outside.
+
+    Sums of the distance to a voxel's own values, for the square of a mean far from zero would swallow the variance.
+    """
+    pivot = x.detach()[0, :, 0, 0, 0].double()
+    first, second = _run("moments", x, x, pivot[None], 2)
+    inside = _inside(x, padding)
+    outside = x.numel() // x.shape[1] - inside
+    distance = (first + outside * pivot) / inside
+    square = (second - outside * pivot.square()) / inside
+    return pivot + distance, (square - distance.square()).clamp_min(0)
+
+
+def _run(task: str, x: torch.Tensor, g: torch.Tensor, parameters: torch.Tensor, sums: int) -> torch.Tensor:
+    """A task of `norm.kernels` with parameters (n, C) on volumes (B, C, D, H, W); sums (``sums``, C)."""
+    kernels = _kernels()
+    assert kernels is not None
+    channels = x.shape[1]
+    voxels, eights = x.numel() // channels, channels // LANES
+    table = parameters.float().unflatten(1, (eights, LANES)).transpose(0, 1).contiguous()
+    out = torch.zeros((-(-voxels // kernels.ROWS), eights, sums, LANES))
+    values = (x.data_ptr(), g.data_ptr(), table.data_ptr(), out.data_ptr(), voxels, channels)
+    share_out(getattr(kernels, task).address, values)
+    return out.sum(0, dtype=torch.float64).transpose(0, 1).flatten(1)

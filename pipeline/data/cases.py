@@ -1,0 +1,118 @@
+"""What a data source is made of: cases with their files, and the faults found in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rarevox.transforms.dicom import is_dicom_folder
+
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with one case.
+
+    Attributes:
+        case: the case's name.
+        check: the name of the check that found it, as listed in ``docs/prepare.md``.
+        severity: ``error`` (the case cannot be used) or ``warning`` (it can, but look at it).
+        message: one sentence for the reader: the value found and the value expected.
+        file: the file it was found in; empty where no single file is to blame.
+    """
+
+    case: str
+    check: str
+    severity: str
+    message: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan with its reference: ``image`` lists the files of the channels in order (one file may hold several).
+
+    ``part`` is where a stated split puts it: ``test``, ``training`` (any fold), a fold's number, or empty.
+    """
+
+    case: str
+    image: tuple[Path, ...]
+    label: Path
+    mask: Path | None = None
+    subject: str = ""
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was found at a source, before a voxel is read.
+
+    Attributes:
+        name: what the data is called.
+        root: the folder that its files are named from.
+        channels: the channels' names, or None where only the files can tell how many there are.
+        labels: name to value without the background, or None where only the files can tell.
+        cases: the cases whose files were all found.
+        faults: what is wrong with the others.
+        kind: the layout it was recognised as, for the summary.
+        composites: unions of labels that the source names, name to values.
+        ignored: the value of voxels that nobody annotated (nnU-Net's label ``ignore``), which is no structure.
+    """
+
+    name: str
+    root: Path
+    channels: tuple[str, ...] | None
+    labels: dict[str, int] | None
+    cases: tuple[Case, ...]
+    faults: tuple[Fault, ...] = field(default=())
+    kind: str = ""
+    composites: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    ignored: int | None = None
+
+
+def stem(path: Path) -> str:
+    """A volume's name without its suffixes.
+
+    >>> stem(Path("a/case.01.nii.gz")), stem(Path("b/case_2.mha")), stem(Path("series_3"))
+    ('case.01', 'case_2', 'series_3')
+    """
+    for suffix in VOLUME_SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the name says that this is a volume file (hidden files, such as macOS's ``._`` twins, are not)."""
+    return path.name.lower().endswith(VOLUME_SUFFIXES) and not path.name.startswith(".")
+
+
+def volumes_in(folder: Path, *, deep: bool = False) -> Iterator[Path]:
+    """The volume files and DICOM series folders in ``folder``, sorted; with ``deep`` also those further down."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if is_dicom_folder(path):
+                yield path
+            elif deep:
+                yield from volumes_in(path, deep=True)
+        elif is_volume(path):
+            yield path
+
+
+def named_subject(case: str, pattern: str | None = None) -> str:
+    """The subject that a case belongs to: what ``pattern`` matches in its name (its first group, where it has one).
+
+    Without a pattern, a BIDS name gives its ``sub-`` part and any other name stands for itself.
+
+    >>> named_subject("sub-07_ses-2"), named_subject("P12_followup", r"^(P\\d+)_"), named_subject("case_3")
+    ('sub-07', 'P12', 'case_3')
+    """
+    found = re.search(pattern if pattern else r"^(sub-[^_]+)", case)
+    if not found:
+        return case
+    return found.group(1) if found.re.groups else found.group(0)

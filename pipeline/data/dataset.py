@@ -1,0 +1,163 @@
+"""A prepared dataset as the later stages see it: ``dataset.json``, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rarevox.pipeline.data.composites import Composites, read_composites
+from rarevox.pipeline.errors import RequestError, nearest
+from rarevox.pipeline.files import read_json
+
+DATASET_FILE = "dataset.json"
+SECTIONS = ("training", "train", "validation", "test")
+_FILE_KEYS = ("image", "label", "mask")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What ``rarevox prepare`` wrote: which files are which case, which channel and which fold.
+
+    Attributes:
+        name: what the data is called in reports.
+        root: the folder that the file names in the list are relative to.
+        channels: the channels' names, in the order in which they are read.
+        labels: name to value, the background (0) first, in order of value.
+        training: the cases to train and validate on, each with its ``fold``.
+        test: the held-out cases.
+        folds: how many folds the training cases are dealt into.
+        seed: the seed of the split.
+        holdout: the share that was held out.
+        fingerprint: the SHA-256 over the content of all cases, written into every result file.
+        composites: structures that are unions of labels, name to values; they are scored and not learnt.
+        ignored: the label value of voxels that nobody annotated, which is no structure; None for none.
+        n4: whether the images are copies corrected for their bias field, as ``prepare --n4`` makes them.
+        path: the ``dataset.json`` itself.
+    """
+
+    name: str
+    root: Path
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    training: tuple[dict[str, Any], ...]
+    test: tuple[dict[str, Any], ...]
+    folds: int
+    seed: int
+    holdout: float
+    fingerprint: str
+    composites: Composites = field(default_factory=dict)
+    ignored: int | None = None
+    n4: bool = False
+    path: Path = field(default=Path(DATASET_FILE))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Dataset:
+        """Read a dataset from the folder that prepare wrote, or from the ``dataset.json`` in it.
+
+        Raises:
+            RequestError: nothing there, not written by prepare, a case without its files' names, a label value used
+                twice, a composite of what is no label, or a root folder that has gone.
+        """
+        path = Path(path)
+        file = path / DATASET_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise RequestError(f"{path} is not a prepared dataset (no {DATASET_FILE}); make one with: rarevox prepare")
+        content = read_json(file)
+        missing = {"root", "channels", "labels", "training", "test", "folds"} - set(content)
+        if missing or not isinstance(content["labels"], dict):
+            lacks = f" (it lacks {', '.join(sorted(missing))})" if missing else ""
+            raise RequestError(f"{file} was not written by rarevox prepare{lacks}; run: rarevox prepare {path}")
+        root = (file.parent / content["root"]).resolve()
+        if not root.is_dir():
+            raise RequestError(f'the data of {file} has moved: {root} does not exist; correct "root" in that file')
+        labels = _checked_labels(content["labels"], file)
+        return cls(
+            name=str(content.get("name", root.name)),
+            root=root,
+            channels=tuple(content["channels"]),
+            labels=labels,
+            training=_checked_cases(content["training"], "training", file),
+            test=_checked_cases(content["test"], "test", file),
+            folds=int(content["folds"]),
+            seed=int(content.get("seed", 0)),
+            holdout=float(content.get("holdout", 0.0)),
+            fingerprint=str(content.get("fingerprint", "")),
+            composites=read_composites(content.get("composites"), labels, f'"composites" in {file}'),
+            ignored=_checked_ignored(content.get("ignored"), labels, file),
+            n4=bool(content.get("n4", False)),
+            path=file,
+        )
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The labels' names without the background, in order of value."""
+        return tuple(name for name, value in self.labels.items() if value != 0)
+
+    @property
+    def scored(self) -> dict[str, int | tuple[int, ...]]:
+        """What evaluation gives figures for: the structures with their value, then the composites with theirs."""
+        return {name: value for name, value in self.labels.items() if value != 0} | self.composites
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """The values as they stand in the label files, the background's 0 first, ascending."""
+        return tuple(self.labels.values())
+
+    def section(self, name: str, *, fold: int = 0) -> list[dict[str, Any]]:
+        """The cases of a section, with absolute file names, ready for MONAI's dictionary transforms.
+
+        Args:
+            name: ``training`` (every case that is not held out), ``train`` (those outside ``fold``), ``validation``
+                (those in ``fold``) or ``test`` (held out).
+            fold: which fold validates, from 0; used by ``train`` and ``validation`` only.
+
+        Returns:
+            A dictionary for each case: ``case``, ``image`` (a string, or a list of them, one per channel file),
+            ``label``, perhaps ``mask``, and for training cases ``fold``.
+
+        Raises:
+            RequestError: no such section or fold.
+        """
+        if name not in SECTIONS:
+            raise RequestError(f"no section {name!r} in {self.path}: {nearest(name, SECTIONS)}")
+        if name in ("train", "validation") and not 0 <= fold < self.folds:
+            raise RequestError(f"fold {fold} does not exist; {self.path} has folds 0 to {self.folds - 1}")
+        cases = self.test if name == "test" else self.training
+        if name == "train":
+            # With a single fold nothing can be set aside: the same cases train and validate.
+            cases = tuple(case for case in cases if case["fold"] != fold) if self.folds > 1 else cases
+        elif name == "validation":
+            cases = tuple(case for case in cases if case["fold"] == fold)
+        return [self._absolute(case) for case in cases]
+
+    def _absolute(self, case: dict[str, Any]) -> dict[str, Any]:
+        def place(files: Any) -> Any:
+            return [place(file) for file in files] if isinstance(files, list) else str(self.root / files)
+
+        return {key: place(value) if key in _FILE_KEYS else value for key, value in case.items()}
+
+
+def _checked_labels(labels: dict[str, Any], file: Path) -> dict[str, int]:
+    try:
+        values = {str(name): int(value) for name, value in labels.items()}
+    except (TypeError, ValueError) as error:
+        raise RequestError(f'"labels" in {file} must give each name a whole number: {error}') from error
+    if len(set(values.values())) != len(values) or values.get("background") != 0:
+        raise RequestError(f'"labels" in {file} must hold "background": 0 and every value once; it holds {values}')
+    return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def _checked_ignored(value: Any, labels: dict[str, int], file: Path) -> int | None:
+    if value is not None and (type(value) is not int or value in labels.values()):
+        raise RequestError(f'"ignored" in {file} is {value!r}; expected a label value that is no structure, or null')
+    return value
+
+
+def _checked_cases(cases: list[dict[str, Any]], section: str, file: Path) -> tuple[dict[str, Any], ...]:
+    needed = {"case", "image", "label"} | ({"fold"} if section == "training" else set())
+    for number, case in enumerate(cases):
+        if needed - set(case):
+            lacks = ", ".join(sorted(needed - set(case)))
+            raise RequestError(f'"{section}"[{number}] in {file} lacks {lacks}; run rarevox prepare again')
+    return tuple(cases)

@@ -1,0 +1,120 @@
+"""The figures of a result as a table in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rarevox.pipeline.console import console
+from rarevox.pipeline.gates import failed_gates
+
+_UNBOUNDED = 10_000
+COLUMNS = {"dice": "Dice", "iou": "IoU", "hd95_mm": "HD95 mm", "assd_mm": "ASSD mm", "lesion_f1": "lesion F1"}
+
+
+def print_results(result: Mapping[str, Any]) -> None:
+    """Print the table of a result of `rarevox.pipeline.evaluation.metrics.aggregate` to standard output.
+
+    Failed cases, predictions without a reference and gates that are not passed go to standard error, one line each.
+    """
+    out, table = Console(highlight=False), results_table(result)
+    needed = Console(width=_UNBOUNDED).measure(table).maximum
+    if not out.is_terminal:
+        out = Console(highlight=False, width=max(out.width, needed))  # a file or a pipe has room for every column
+    out.print(table if needed <= out.width else results_table(result, narrow=True))
+    out.print(
+        f"mean Dice {interval_text(result['mean_dice'], result['mean_dice_ci95'])} over {result['n_cases']} cases"
+    )
+    for sentence in empty_references(result):
+        out.print(escape(sentence), soft_wrap=True)
+    if "without_post_processing" in result:
+        before = result["without_post_processing"]
+        out.print(
+            f"raw, without post-processing: mean Dice {interval_text(before['mean_dice'], before['mean_dice_ci95'])}"
+        )
+    out.print(f"[dim]{escape(result['conventions']['empty_rule'])}; intervals are 95 %[/dim]", soft_wrap=True)
+    for failure in result["failed"]:
+        console.print(f"[red]failed[/red] {escape(failure['case'])}: {escape(failure['reason'])}")
+    for name in result.get("unmatched_predictions", []):
+        console.print(f"[yellow]not scored[/yellow] {escape(name)}: there is no reference for it")
+    if result.get("gates"):
+        passed = sum(row["passed"] for row in result["gates"])
+        out.print(f"{passed} of {len(result['gates'])} gates passed")
+    for sentence in failed_gates(result):
+        console.print(f"[red]gate not passed[/red] {escape(sentence)}")
+
+
+def results_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
+    """A row for each structure: the means of the main columns that were measured, Dice with its interval.
+
+    ``narrow`` leaves out what a terminal of 80 columns has no room for.
+    """
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    measured = {column for summary in result["structures"].values() for column in summary}
+    surface = [column for column in sorted(measured) if column.startswith("surface_dice")][:1]
+    wanted = {c: COLUMNS[c] for c in ("dice", "hd95_mm")} if narrow else COLUMNS
+    surface = [] if narrow else surface
+    shown = {c: heading for c, heading in wanted.items() if c in measured} | {c: _surface(c) for c in surface}
+    table.add_column("structure", no_wrap=True)
+    raw = result.get("without_post_processing", {}).get("structures", {})
+    before = ["Dice raw"] if raw else []
+    for heading in ("n", "Dice", *before, "95 % CI", "median", *list(shown.values())[1:], "empty", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, summary in result["structures"].items():
+        dice = summary["dice"]
+        low, high = dice["ci95"]
+        cells = [str(summary["n_cases"]), figure(dice["mean"])]
+        cells += [figure(raw[name]["dice"]["mean"])] if raw else []
+        cells += ["–" if figure(low) == figure(None) else f"{figure(low)}–{figure(high)}", figure(dice["median"])]
+        cells += [figure(summary[column]["mean"]) for column in list(shown)[1:]]
+        table.add_row(escape(name), *cells, str(summary["n_empty"]), str(summary["n_failed"]))
+    return table
+
+
+def empty_references(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each structure with cases whose reference is empty and whose prediction is not, by volume.
+
+    >>> empty = {"empty_reference_false_positive_ml": {"n": 4, "mean": 0.25}}
+    >>> empty_references({"structures": {"lesion": empty}})
+    ['lesion: the reference is empty in 4 cases, with 0.250 ml of false positives on average']
+    """
+    said = []
+    for name, summary in result["structures"].items():
+        volume = summary.get("empty_reference_false_positive_ml") or {"n": 0, "mean": None}
+        if volume["mean"] is not None and volume["mean"] > 0:  # nor NaN, where none is empty
+            cases = f"{volume['n']} case{'s' if volume['n'] > 1 else ''}"
+            mean = figure(volume["mean"])
+            said.append(f"{name}: the reference is empty in {cases}, with {mean} ml of false positives on average")
+    return said
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A figure as text; a dash where there is none.
+
+    >>> figure(0.8915), figure(float("nan")), figure(None)
+    ('0.891', '–', '–')
+    """
+    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "–"
+
+
+def interval_text(mean: float | None, interval: tuple[float, float] | list[float]) -> str:
+    """A mean and its interval.
+
+    >>> interval_text(0.5, (0.4, 0.6))
+    '0.500 (0.400 to 0.600)'
+    """
+    low, high = interval
+    if low is None or not math.isfinite(low):
+        return figure(mean)
+    return f"{figure(mean)} ({figure(low)} to {figure(high)})"
+
+
+def _surface(column: str) -> str:
+    """``surface_dice_1mm`` as a short heading."""
+    return "NSD " + column.removeprefix("surface_dice_").replace("mm", " mm")

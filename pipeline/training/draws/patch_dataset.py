@@ -1,0 +1,160 @@
+"""Training patches as a pure function of (seed, number of the draw).
+
+Draw number i takes its case and every random choice of its transforms from the pair (seed, i) alone. So the order of
+patches does not depend on the number of worker processes, and a resumed run goes on with exactly the patches that the
+uninterrupted one would have seen: the sampler's position is the iteration number.
+
+A patch is copied once: from the case's volume, in memory, memory-mapped or on the device, to its place in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset, default_collate
+
+from rarevox.pipeline.training.draws.seeds import seeded
+from rarevox.pipeline.training.draws.shared_batches import Allocate, allocate
+from rarevox.transforms.sampling.patches import RandForegroundPatchd, crop_into
+
+Batch = dict[str, torch.Tensor]
+BatchTransform = Callable[[Batch, list[np.random.Generator]], Batch]
+"""Changes a batch in one go; gets a generator for each patch, so that a draw does not depend on its batch."""
+
+
+class PatchDataset(Dataset[Batch]):
+    """Item i is the i-th draw of a run: a random case, a patch of it, then the random transforms on it.
+
+    Cases come in shuffled rounds: each round visits every case once before any comes again.
+
+    Args:
+        data: indexed, deterministic cases (a sequence of dictionaries), whose volumes are tensors.
+        transform: random transforms of one patch, seeded afresh for every draw; None leaves patches as they are.
+        patch: cuts the patch; its keys are what a batch holds. None leaves the cutting to ``transform``.
+        batch_transform: what is done to whole batches, where the volumes are (on the device where they are held there).
+        seed: the run's seed.
+
+    Raises:
+        ValueError: there are no cases.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any],
+        transform: Callable[[Any], Any] | None = None,
+        *,
+        patch: RandForegroundPatchd | None = None,
+        batch_transform: BatchTransform | None = None,
+        seed: int = 0,
+    ) -> None:
+        if len(data) == 0:
+            raise ValueError("there are no training cases; check the fold and the dataset's sections")
+        self.data = data
+        self.transform = None if getattr(transform, "transforms", None) in ((), []) else transform
+        self.patch = patch
+        self.batch_transform = batch_transform
+        self.seed = seed
+        self._random = np.random.RandomState(0)
+        self._round: tuple[int, list[int]] = (-1, [])
+
+    def case_of(self, draw: int) -> int:
+        """The position in ``data`` of the case of draw number ``draw``."""
+        turn, place = divmod(draw, len(self.data))
+        if self._round[0] != turn:
+            order = np.random.default_rng((self.seed, 1, turn)).permutation(len(self.data))
+            self._round = (turn, order.tolist())
+        return self._round[1][place]
+
+    def __getitem__(self, draw: int) -> Batch:
+        """The tensors of draw number ``draw``, and as ``case_number`` the position of its case in ``data``."""
+        return {key: value[0] for key, value in self.__getitems__([draw]).items()}
+
+    def __getitems__(self, draws: Sequence[int]) -> Batch:
+        """The batch of these draws."""
+        return self.batch(draws)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the volumes are held on a device, where worker processes cannot cut them."""
+        return self.patch is not None and self.data[0][self.patch.keys[0]].device.type != "cpu"
+
+    def batch_bytes(self, size: int) -> int:
+        """What the volumes' patches of a batch of ``size`` take, and a little more; 0 where a transform cuts them."""
+        if self.patch is None:
+            return 0
+        kinds = [(self.data[0][key].shape[0], _batch_type(self.data[0][key])) for key in self.patch.keys]
+        voxels = math.prod(self.patch.frame.size)
+        return sum(size * channels * voxels * kind.itemsize for channels, kind in kinds) + 256 * (size + 16)
+
+    def batch(self, draws: Sequence[int], allocate: Allocate = allocate) -> Batch:
+        """The batch of these draws, in memory from ``allocate``."""
+        cases = [self.case_of(draw) for draw in draws]
+        seeds = [np.random.SeedSequence((self.seed, 2, draw)).generate_state(2).tolist() for draw in draws]
+        if self.patch is None:
+            pairs = zip(cases, seeds, strict=True)
+            batch = collate([self._transformed(self.data[case], seed) for case, (seed, _) in pairs])
+        else:
+            batch = self._cut([self.data[case] for case in cases], seeds, allocate)
+        if self.batch_transform is not None:
+            batch = self.batch_transform(batch, [np.random.default_rng((self.seed, 3, draw)) for draw in draws])
+        return {**batch, "case_number": torch.tensor(cases)}
+
+    def _cut(self, cases: list[Any], seeds: list[list[int]], allocate: Allocate) -> Batch:
+        """A batch with a patch of each case."""
+        assert self.patch is not None
+        starts = []
+        for case, (first, _) in zip(cases, seeds, strict=True):
+            self._random.seed(first)  # 6 µs; a new generator takes 115
+            starts.append(self.patch.place(case[self.patch.index_key], self._random))
+        batch = {str(key): self._blocks(str(key), cases, starts, allocate) for key in self.patch.keys}
+        if self.transform is not None:
+            rows = [{key: block[row] for key, block in batch.items()} for row in range(len(cases))]
+            changed = [self._transformed(row, seed) for row, (_, seed) in zip(rows, seeds, strict=True)]
+            batch = collate(changed)
+        sizes = [case[self.patch.index_key].shape for case in cases]
+        return {**batch, "patch_start": torch.tensor(starts), "volume_size": torch.tensor(sizes)}
+
+    def _blocks(self, key: str, cases: list[Any], starts: list[tuple[int, ...]], allocate: Allocate) -> torch.Tensor:
+        """One patch from each case's volume, float16 as float32."""
+        assert self.patch is not None
+        volumes = [plain(case[key]) for case in cases]
+        first = volumes[0]
+        shape = (len(cases), first.shape[0], *self.patch.frame.size)
+        out = allocate(shape, _batch_type(first), first.device)
+        for block, volume, start in zip(out, volumes, starts, strict=True):
+            crop_into(block, volume, start)
+        return out
+
+    def _transformed(self, data: Any, seed: int) -> dict[str, Any]:
+        """One item after the random transforms, the tensors of it."""
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=seed)
+        with seeded(seed):
+            changed = data if self.transform is None else self.transform(data)
+        if isinstance(changed, list):  # MONAI's cropping transforms give a list, of num_samples patches
+            if len(changed) != 1:
+                raise ValueError(f"a transform gave {len(changed)} patches of a case; expected 1 (num_samples: 1)")
+            changed = changed[0]
+        return {key: value for key, value in changed.items() if isinstance(value, torch.Tensor)}
+
+
+def _batch_type(volume: torch.Tensor) -> torch.dtype:
+    """The type in which patches of a volume come: its own, and float32 for half precision."""
+    return torch.float32 if volume.dtype == torch.float16 else volume.dtype
+
+
+def plain(value: Any) -> Any:
+    """A tensor without MetaTensor bookkeeping."""
+    return value.as_tensor() if hasattr(value, "as_tensor") else value
+
+
+def collate(items: Any) -> Any:
+    """Stack plain tensors; MetaTensor bookkeeping, which costs more than the copy, is dropped. A batch stays itself."""
+    if not isinstance(items, list):
+        return items
+    return default_collate([{key: plain(value) for key, value in item.items()} for item in items])

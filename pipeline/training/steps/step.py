@@ -1,0 +1,179 @@
+"""One training step: forward in the chosen precision, loss on the effective region, clipped update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+
+from rarevox.networks.norms import SteadyStatistics
+from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
+from rarevox.pipeline.training import processes
+
+
+def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
+    """A view of (B, C, *spatial) without ``margin`` voxels at both faces of each axis.
+
+    >>> crop_faces(torch.arange(5).reshape(1, 1, 5), [1]).tolist()
+    [[[1, 2, 3]]]
+    """
+    for axis, lost in enumerate(margin, start=2):
+        if lost:
+            volume = volume.narrow(axis, lost, volume.shape[axis] - 2 * lost)
+    return volume
+
+
+def finite_everywhere(logits: torch.Tensor) -> bool:
+    """Whether the logits of all processes are finite; alone, the loss looks for itself and this is True.
+
+    A loss that sums over the processes waits for all of them, so all must know before it is called.
+    """
+    if processes.count() == 1:
+        return True
+    return not processes.agree(not bool(torch.isfinite(logits.detach()).all()))
+
+
+class Objective(NamedTuple):
+    """What a step minimises: the loss as it is logged, and its terms by name where the step tells them apart."""
+
+    loss: torch.Tensor
+    terms: dict[str, torch.Tensor]
+
+
+class TrainingStep:
+    """MONAI's ``iteration_update`` for SupervisedTrainer.
+
+    While the step lasts, ``engine.state.output`` holds the logits (``pred``) and labels that the loss sees, as MONAI's
+    own trainer does, so that handlers of ``IterationEvents`` find them. A step of another kind says what is minimised
+    (``_objective``), how its gradients come about (``_backward``) and which optimiser takes them (``_optimizer``).
+
+    A step whose loss or gradients are not finite is skipped and counted (``skipped``); ``patience`` of them in a row
+    end the run with a clear error, since the weights no longer learn.
+
+    Args:
+        precision: number format of the forward pass; float16 brings a gradient scaler.
+        margin: voxels from each face of the patch that the network loses.
+        loss_margin: voxels from each face of the network's output that the loss does not see.
+        clip_norm: the gradients' norm is clipped to it; None leaves them.
+        patience: skipped steps in a row that end the run.
+        statistics_patches: patches that the running statistics of batch norms span at least
+            (`rarevox.networks.norms.SteadyStatistics`).
+    """
+
+    def __init__(
+        self,
+        precision: Precision,
+        *,
+        margin: Sequence[int] = (0, 0, 0),
+        loss_margin: int | Sequence[int] = 0,
+        clip_norm: float | None = 12.0,
+        patience: int = 20,
+        statistics_patches: int = 50,
+    ) -> None:
+        self.precision = precision
+        self.statistics_patches = statistics_patches
+        self._statistics: SteadyStatistics | None = None
+        self.margin = tuple(margin)
+        self.loss_margin = (loss_margin,) * len(self.margin) if isinstance(loss_margin, int) else tuple(loss_margin)
+        self.clip_norm = clip_norm
+        self.patience = patience
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaling)
+        if precision.device.type == "cpu":
+            keep_freed_memory(large=True)
+
+    def __call__(self, engine: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Take the step; the returned dictionary holds the loss as a number (NaN for a skipped step)."""
+        device = engine.state.device
+        images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
+        labels = batch[Keys.LABEL].to(device, non_blocking=True)
+        engine.network.train()
+        self._steady_statistics(engine, len(images))
+        engine.optimizer.zero_grad(set_to_none=True)
+        with self.precision.autocast():
+            logits = engine.inferer(images, engine.network)
+        seen = tuple(m + n for m, n in zip(self.margin, self.loss_margin, strict=True))
+        logits, labels = crop_faces(logits, self.loss_margin), crop_faces(labels, seen)
+        engine.state.output = {Keys.IMAGE: images, Keys.LABEL: labels, Keys.PRED: logits}
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        objective = self._finite_objective(engine, logits, labels)
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        value = math.nan if objective is None else self._update(engine, objective)
+        self._count(engine, value)
+        engine.state.output = {Keys.LOSS: value}
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _steady_statistics(self, engine: Any, patches: int) -> None:
+        """The momentum of the batch norms for this step; on CUDA they see the patches of all processes."""
+        if self._statistics is None:
+            self._statistics = SteadyStatistics(engine.network, self.statistics_patches)
+        if self.precision.device.type == "cuda":
+            patches *= processes.count()
+        self._statistics(step=max(1, engine.state.iteration), batch=patches)
+
+    def _finite_objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective | None:
+        """The objective, or None where the logits are not finite, in any of the processes."""
+        if not finite_everywhere(logits):
+            return None
+        try:
+            return self._objective(engine, logits, labels)
+        except ValueError as error:
+            if type(error).__name__ == "NonFiniteLogitsError":
+                return None
+            raise
+
+    def _objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective:
+        """What is minimised: the trainer's loss."""
+        return Objective(engine.loss_function(logits, labels), {})
+
+    def _backward(self, engine: Any, objective: Objective) -> None:
+        """Leave the gradients, at the scaler's scale, in the parameters' ``grad``."""
+        self.scaler.scale(objective.loss).backward()
+
+    def _optimizer(self, engine: Any) -> torch.optim.Optimizer:
+        """Who takes this step: the trainer's optimiser."""
+        return engine.optimizer  # type: ignore[no-any-return]
+
+    def _update(self, engine: Any, objective: Objective) -> float:
+        """Backward and optimiser step; NaN where loss or gradients are not finite."""
+        self._backward(engine, objective)
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        optimizer = self._optimizer(engine)
+        self.scaler.unscale_(optimizer)
+        limit = math.inf if self.clip_norm is None else self.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), limit)
+        value = processes.mean(float(objective.loss.detach()))
+        finite = math.isfinite(value) and bool(torch.isfinite(norm))
+        if finite:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        return value if finite or self.precision.needs_scaling else math.nan
+
+    def _count(self, engine: Any, value: float) -> None:
+        """Keep count of skipped steps and end a run that only skips."""
+        if math.isfinite(value):
+            self.skipped_in_a_row = 0
+            return
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= self.patience:
+            raise FloatingPointError(
+                f"loss or gradients were not finite in {self.patience} steps in a row (to {engine.state.iteration}); "
+                "lower the learning rate (--set optimizer#lr=…) or train in float32 (--set precision#name=float32)"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"scaler": self.scaler.state_dict(), "skipped": self.skipped, "in_a_row": self.skipped_in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where the saved run was."""
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped = int(state["skipped"])
+        self.skipped_in_a_row = int(state.get("in_a_row", 0))

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rarevox.networks import HighResNet
+from rarevox.networks import residual as dilated
+from rarevox.networks.cpu.norm.convolution import normed_convolution
+from rarevox.networks.cpu.winograd import convolution as winograd
+from rarevox.networks.lattices.deal import Padding, pad_to_multiple
+
+pytestmark = pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
+SIZE = (16, 20, 16)
+
+
+def norm_and_activation(channels: int, activation: str, momentum: float | None = 0.1) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(1)
+    norm = nn.BatchNorm3d(channels, momentum=momentum)
+    nn.init.normal_(norm.weight, 1, 0.3)
+    nn.init.normal_(norm.bias, 0, 0.5)
+    slopes = {"relu": None, "prelu": channels, "one slope": 1}[activation]
+    return norm, nn.ReLU() if slopes is None else nn.PReLU(slopes)
+
+
+def assert_close(ours: torch.Tensor | None, exact: torch.Tensor, tolerance: float = 1e-4) -> None:
+    assert ours is not None
+    assert ours.shape == exact.shape
+    assert (ours - exact).abs().max() <= tolerance * exact.abs().max()
+
+
+@pytest.mark.parametrize("activation", ["relu", "prelu", "one slope"])
+@pytest.mark.parametrize(("channels", "added"), [((16, 16), None), ((16, 16), 16), ((24, 40), 24), ((16, 17), None)])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_values_gradients_and_statistics_are_those_of_the_separate_layers(activation, channels, added, momentum):
+    norm, act = norm_and_activation(channels[0], activation, momentum)
+    # A mean far from zero must not swallow the variance.
+    x = (torch.randn(2, channels[0], *SIZE) * 0.5 + 30).requires_grad_()
+    weight = torch.randn(channels[1], channels[0], 3, 3, 3, requires_grad=True)
+    identity = None if added is None else torch.randn(2, added, *SIZE, requires_grad=True)
+    exact_norm, exact_act = norm_and_activation(channels[0], activation, momentum)
+    exact_norm, exact_act = exact_norm.double(), exact_act.double()
+    leaves = [x, weight, *norm.parameters(), *act.parameters(), *([] if identity is None else [identity])]
+    y = normed_convolution(x, norm, act, weight, identity)
+    exact_leaves = [leaf.detach().double().requires_grad_() for leaf in (x, weight)]
+    z = F.conv3d(exact_act(exact_norm(exact_leaves[0])), exact_leaves[1], padding=1)
+    exact_leaves += [*exact_norm.parameters(), *exact_act.parameters()]
+    if identity is not None:
+        exact_leaves.append(identity.detach().double().requires_grad_())
+        before = (channels[1] - added) // 2
+        z = z + F.pad(exact_leaves[-1], [0] * 6 + [before, channels[1] - added - before])
+    assert_close(y, z)
+    direction = torch.randn(z.shape)
+    gradients = torch.autograd.grad(y, leaves, direction)
+    exact = torch.autograd.grad(z, exact_leaves, direction.double())
+    for one, other in zip(gradients, exact, strict=True):
+        assert_close(one, other, 1e-3)
+    for one, other in zip(norm.buffers(), exact_norm.buffers(), strict=True):
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_lies_outside_stays_out() -> None:
+    norm, act = norm_and_activation(16, "prelu")
+    exact_norm, exact_act = norm_and_activation(16, "prelu")
+    inside = torch.randn(2, 16, 15, 18, 13) + 3
+    padding = Padding.of(inside, 4)
+    x = pad_to_multiple(inside, 4).requires_grad_()
+    leaf = inside.clone().requires_grad_()
+    weight = torch.randn(16, 16, 3, 3, 3, requires_grad=True)
+    y = normed_convolution(x, norm, act, weight, x, padding)
+    z = F.conv3d(exact_act(exact_norm(leaf)), weight, padding=1) + leaf
+    places = tuple(slice(length) for length in (2, 16, 15, 18, 13))
+    assert_close(y[places], z)
+    assert y.detach().abs().sum() == pytest.approx(float(y.detach()[places].abs().sum()), rel=1e-6)
+    direction = torch.randn(y.shape)
+    ours = torch.autograd.grad(y, [x, weight, *norm.parameters(), *act.parameters()], direction)
+    exact = torch.autograd.grad(z, [leaf, weight, *exact_norm.parameters(), *exact_act.parameters()], direction[places])
+    assert_close(ours[0][places], exact[0], 1e-3)
+    for one, other in zip(ours[1:], exact[1:], strict=True):
+        assert_close(one, other, 1e-3)
+    assert ours[0].abs().sum() == pytest.approx(float(ours[0][places].abs().sum()), rel=1e-6)
+    torch.testing.assert_close(norm.running_var, exact_norm.running_var)
+
+
+def test_frozen_parameters_get_no_gradient() -> None:
+    norm, act = norm_and_activation(16, "relu")
+    x, weight = torch.randn(1, 16, *SIZE, requires_grad=True), torch.randn(16, 16, 3, 3, 3)
+    norm.requires_grad_(False)
+    normed_convolution(x, norm, act, weight).sum().backward()
+    assert x.grad is not None
+    assert weight.grad is None
+    assert norm.weight.grad is None
+    y = normed_convolution(x.detach(), norm, act, weight.requires_grad_())
+    y.sum().backward()
+    assert weight.grad is not None
+
+
+def test_elsewhere_the_separate_layers_are_taken() -> None:
+    norm, act = norm_and_activation(16, "relu")
+    x, weight = torch.randn(1, 16, *SIZE), torch.randn(16, 16, 3, 3, 3, requires_grad=True)
+    assert normed_convolution(x, norm, act, weight) is not None
+    assert normed_convolution(x, nn.BatchNorm3d(16).eval(), act, weight) is None
+    assert normed_convolution(x, nn.BatchNorm3d(16, affine=False), act, weight) is None
+    assert normed_convolution(x, nn.InstanceNorm3d(16), act, weight) is None
+    assert normed_convolution(x, nn.SyncBatchNorm(16), act, weight) is None
+    assert normed_convolution(x, norm, nn.ELU(), weight) is None
+    assert normed_convolution(x.double(), norm, act, weight.double()) is None
+    assert normed_convolution(x, norm, act, torch.randn(20, 16, 3, 3, 3), torch.randn(1, 10, *SIZE)) is None
+    with torch.no_grad():
+        assert normed_convolution(x, norm, act, weight) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert normed_convolution(x, norm, act, weight) is None
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("size", [(16, 32, 16), (32, 30, 31)])
+def test_a_network_trains_as_with_separate_layers(checkpointing, size, monkeypatch) -> None:
+    def trained() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        network = HighResNet(in_channels=1, out_channels=3, activation="prelu", checkpointing=checkpointing)
+        x, direction = torch.randn(2, 1, *size), torch.randn(2, 3, *size)
+        logits = network(x)
+        return [logits, *torch.autograd.grad(logits, list(network.parameters()), direction), *network.buffers()]
+
+    original, taken = dilated.normed_convolution, []
+
+    def watched(*arguments):
+        result = original(*arguments)
+        taken.append(result is not None)
+        return result
+
+    monkeypatch.setattr(dilated, "normed_convolution", watched)
+    ours = trained()
+    assert taken == [True] * (27 if checkpointing else 18), "what nothing waits for is not computed again"
+    monkeypatch.setattr(dilated, "normed_convolution", lambda *_: None)
+    for one, other in zip(ours, trained(), strict=True):
+        assert F.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0) > 0.999

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from rarevox.networks import HighResNet, highresnet
+from rarevox.networks.cpu.ops import Spare, norm_of, residual_block
+from rarevox.networks.cpu.volumes import apart
+from rarevox.networks.cpu.winograd import convolution as winograd
+
+
+def settled(**options: object) -> HighResNet:
+    """A network in evaluation whose norms are not those of the first day."""
+    torch.manual_seed(0)
+    network = HighResNet(in_channels=2, out_channels=3, **options)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.weight, 1, 0.2)
+            nn.init.normal_(module.bias, 0, 0.3)
+        if isinstance(module, nn.PReLU):
+            nn.init.uniform_(module.weight, -0.5, 1)
+    return network.eval()
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Lets every volume go through in pieces; says for each block whether it was fused."""
+    taken: list[bool] = []
+    original = residual_block
+
+    def watched(*arguments: object) -> torch.Tensor | None:
+        result = original(*arguments)  # type: ignore[arg-type]
+        taken.append(result is not None)
+        return result
+
+    monkeypatch.setattr("rarevox.networks.residual.residual_block", watched)
+    monkeypatch.setattr(highresnet, "PIECE_VOXELS", 1)
+    monkeypatch.setattr(winograd, "LEAST_VOXELS", 1)
+    return taken
+
+
+@pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
+@pytest.mark.parametrize("size", [(16, 16, 16), (17, 19, 30), (32, 13, 15)])
+@pytest.mark.parametrize("activation", ["relu", "prelu"])
+def test_fused_blocks_give_the_logits_of_the_plain_network(size, activation, fused) -> None:
+    network = settled(activation=activation)
+    plain = copy.deepcopy(network).double()
+    x = torch.randn(2, 2, *size)
+    before = x.clone()
+    with torch.no_grad():
+        logits, again, exact = network(x), network(x), plain(x.double())
+    assert any(fused)
+    assert torch.equal(x, before)
+    assert torch.equal(logits, again)
+    assert (logits - exact).abs().max() < 1e-4 * exact.square().mean().sqrt()
+
+
+@pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
+def test_every_block_of_a_large_scan_is_fused(fused) -> None:
+    with torch.no_grad():
+        settled()(torch.randn(1, 2, 32, 32, 32))
+    # 3 at full resolution, 3 on each of 8 sub-lattices, 3 on each of their 8.
+    assert fused == [True] * (3 + 8 * 3 + 64 * 3)
+
+
+@pytest.mark.parametrize("options", [{"width": 8}, {"norm": "instance"}])
+def test_other_networks_are_left_as_they_are(options, fused) -> None:
+    network = settled(**options)
+    x = torch.randn(1, 2, 16, 12, 16)
+    with torch.no_grad():
+        logits = network(x)
+        exact = copy.deepcopy(network).double()(x.double())
+    torch.testing.assert_close(logits.double(), exact, rtol=1e-3, atol=1e-3)
+
+
+def test_a_norm_that_still_learns_is_not_folded() -> None:
+    assert norm_of(nn.BatchNorm3d(4).train(), nn.ReLU()) is None
+    assert norm_of(nn.BatchNorm3d(4, track_running_stats=False).eval(), nn.ReLU()) is None
+    assert norm_of(nn.InstanceNorm3d(4).eval(), nn.ReLU()) is None
+    assert norm_of(nn.BatchNorm3d(4).eval(), nn.GELU()) is None
+    assert norm_of(nn.BatchNorm3d(4).eval(), nn.PReLU()).shape == (3, 4)
+
+
+def test_spare_memory_grows_where_it_must() -> None:
+    spare = Spare()
+    small = spare.take("y", (1, 2, 3, 3, 3))
+    large = spare.take("y", (2, 4, 3, 3, 3))
+    assert small.data_ptr() != large.data_ptr()
+    assert apart(large.movedim(1, -1)) == 8
+    assert apart(spare.take("wide", (1, 30, 3, 3, 3)).movedim(1, -1)) == 32
+    assert spare.take("z", (1, 2, 3, 3, 3)).data_ptr() not in (small.data_ptr(), large.data_ptr())

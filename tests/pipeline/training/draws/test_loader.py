@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd, RandGaussianNoised
+
+from rarevox.pipeline.storage.cases import on_device
+from rarevox.pipeline.training.draws.loader import DrawSampler, PatchDataset, patch_loader
+from rarevox.transforms import IndexForegroundd, RandForegroundPatchd
+from rarevox.transforms.sampling.patches import crop_padded
+
+
+def dataset(cases: int = 5, seed: int = 0) -> PatchDataset:
+    index = IndexForegroundd("label")
+    data = []
+    for number in range(cases):
+        label = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
+        label[0, number, 2, 3] = 1
+        data.append(index({"image": torch.full((1, 8, 8, 8), float(number)), "label": label, "case": str(number)}))
+    patch = RandForegroundPatchd(["image", "label"], (4, 4, 4))
+    steps = [RandFlipd(["image", "label"], prob=0.5, spatial_axis=0), RandGaussianNoised("image", prob=0.5, std=0.1)]
+    return PatchDataset(data, Compose(steps), patch=patch, seed=seed)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_draw_depends_on_its_number_and_the_seed_alone() -> None:
+    forward, backward = dataset(), dataset()
+    ahead = {n: forward[n] for n in range(12)}
+    assert all(same(ahead[n], backward[n]) for n in reversed(range(12)))
+    assert not all(same(ahead[n], dataset(seed=1)[n]) for n in range(12))
+
+
+def test_every_case_comes_once_a_round_in_changing_order() -> None:
+    draws = dataset()
+    rounds = [[draws.case_of(turn * 5 + place) for place in range(5)] for turn in range(6)]
+    assert all(sorted(order) == list(range(5)) for order in rounds)
+    assert len({tuple(order) for order in rounds}) > 1
+
+
+def test_workers_do_not_change_the_batches() -> None:
+    plain, parallel = (patch_loader(dataset(), 3, workers=workers) for workers in (0, 2))
+    for a, b in itertools.islice(zip(plain, parallel, strict=False), 4):
+        assert same(a, b)
+        assert a["image"].shape == (3, 1, 4, 4, 4)
+
+
+@pytest.mark.gpu
+def test_cases_on_the_device_give_the_batches_of_those_in_memory() -> None:
+    memory, device = dataset(), dataset()
+    memory.transform = device.transform = None
+    device.data = on_device(device.data, torch.device("cuda"))
+    loader = patch_loader(device, 3, workers=2, device="cuda")
+    assert loader.num_workers == 0
+    batch, expected = next(iter(loader)), memory.__getitems__([0, 1, 2])
+    assert batch["image"].device.type == batch["label"].device.type == "cuda"
+    assert same({key: value.cpu() for key, value in batch.items()}, expected)
+
+
+@pytest.mark.gpu
+def test_batches_for_a_device_are_pinned() -> None:
+    for workers in (0, 1):
+        batch = next(iter(patch_loader(dataset(), 2, workers=workers, device="cuda")))
+        assert batch["image"].is_pinned()
+        assert same(batch, dataset().__getitems__([0, 1]))
+
+
+def test_batches_that_are_kept_stay_as_they_were() -> None:
+    """More of them than there are buffers to write them in."""
+    loader = patch_loader(dataset(), 2, workers=1)
+    kept = list(itertools.islice(loader, 12))
+    draws = dataset()
+    for step, batch in enumerate(kept):
+        assert same(batch, draws.__getitems__([2 * step, 2 * step + 1]))
+
+
+def test_the_sampler_goes_on_where_a_run_stopped() -> None:
+    sampler = DrawSampler()
+    sampler.start = 42
+    assert list(itertools.islice(sampler, 3)) == [42, 43, 44]
+
+
+def test_a_batch_is_its_draws_whatever_is_drawn_with_them() -> None:
+    draws = dataset()
+    batch = draws.__getitems__([7, 3, 11])
+    for row, number in enumerate((7, 3, 11)):
+        assert same(draws[number], {key: value[row] for key, value in batch.items()})
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_together_draw_what_one_draws_with_the_batch_of_all(world_size: int) -> None:
+    single = patch_loader(dataset(), 2 * world_size)
+    ranks = [patch_loader(dataset(), 2, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for whole, *parts in itertools.islice(zip(single, *ranks, strict=False), 3):
+        for rank, part in enumerate(parts):
+            assert same(part, {key: value[rank::world_size] for key, value in whole.items()})
+
+
+def test_a_resumed_rank_goes_on_with_its_own_draws() -> None:
+    """Rank 1 of 2 has made 4 draws (1, 3, 5, 7); the next are 9 and 11."""
+    loader = patch_loader(dataset(), 2, rank=1, world_size=2)
+    loader.sampler.start = 4
+    expected = dataset().__getitems__([9, 11])
+    assert same(next(iter(loader)), expected)
+    with pytest.raises(ValueError, match="rank is 2 of 2 processes; expected 0 to 1"):
+        DrawSampler(rank=2, world_size=2)
+
+
+def test_the_patch_is_the_block_at_its_start_and_cases_may_be_cut_by_a_transform() -> None:
+    """Without augmentation, a batch holds the volume's voxels, zeros outside; half precision comes as float32."""
+    draws = dataset()
+    plain = PatchDataset(draws.data, patch=draws.patch)
+    batch = plain.__getitems__(list(range(8)))
+    columns = (batch[key] for key in ("case_number", "patch_start", "image", "label"))
+    for case, start, image, label in zip(*columns, strict=True):
+        volume = draws.data[int(case)]
+        assert torch.equal(image, crop_padded(volume["image"], start.tolist(), (4, 4, 4)))
+        assert torch.equal(label, crop_padded(volume["label"], start.tolist(), (4, 4, 4)))
+        assert bool(label.any())
+    whole = PatchDataset(draws.data, RandForegroundPatchd(["image", "label"], (4, 4, 4)))
+    assert whole.__getitems__([0, 1])["image"].shape == (2, 1, 4, 4, 4)
+    monai = RandCropByPosNegLabeld(["image", "label"], "label", (4, 4, 4), pos=1, neg=0)
+    assert PatchDataset(draws.data, monai).__getitems__([0, 1, 2])["label"].flatten(1).any(1).tolist() == [True] * 3
+    monai.cropper.num_samples = 2
+    with pytest.raises(ValueError, match="gave 2 patches of a case"):
+        PatchDataset(draws.data, monai)[0]
+    half = [{**case, "image": case["image"].half()} for case in draws.data]
+    assert same(PatchDataset(half, patch=draws.patch)[5], plain[5])
+
+
+def test_batches_hold_plain_tensors() -> None:
+    batch = next(iter(patch_loader(dataset(), 2)))
+    assert {type(value) for value in batch.values()} == {torch.Tensor}
+    assert set(batch) == {"image", "label", "case_number", "patch_start", "volume_size"}
