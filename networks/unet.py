@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from rarevox.networks.blocks import (
-    BATCH_NORM,
     CONVOLUTION,
     MAX_POOL,
     TRANSPOSED,
@@ -17,6 +16,7 @@ from rarevox.networks.blocks import (
     initialise,
 )
 from rarevox.networks.geometry import Geometry
+from rarevox.networks.norms import BATCH_NORM
 
 
 class ValidUNet(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rarevox.networks.cpu.convolution import prefers_float32, use_fast_convolutions
+from rarevox.networks.cpu.ops import prefers_float32, use_fast_convolutions
 from rarevox.pipeline.errors import RequestError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

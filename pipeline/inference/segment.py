@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rarevox.networks.cpu.convolution import load_kernels
+from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import parse_setting, put, read_yaml
 from rarevox.pipeline.errors import RequestError, reason_of

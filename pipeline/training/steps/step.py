@@ -10,9 +10,9 @@ import torch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from rarevox.networks.norms import SteadyStatistics
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
 
 
 def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
@@ -61,7 +61,7 @@ class TrainingStep:
         clip_norm: the gradients' norm is clipped to it; None leaves them.
         patience: skipped steps in a row that end the run.
         statistics_patches: patches that the running statistics of batch norms span at least
-            (`rarevox.networks.norms.SteadyStatistics`).
+            (`rarevox.pipeline.training.steps.steady_statistics`).
     """
 
     def __init__(
