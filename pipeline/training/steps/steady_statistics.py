@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -36,11 +37,33 @@ class SteadyStatistics:
     """
 
     def __init__(self, network: nn.Module, patches: int = 50) -> None:
-        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        self.norms = [(norm, norm.momentum) for norm in norms if norm.momentum is not None]
+        self._all = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self.norms = [(norm, norm.momentum) for norm in self._all if norm.momentum is not None]
         self.patches = patches
+        self._kept = [buffer.clone() for buffer in self._buffers()]
 
     def __call__(self, *, step: int, batch: int) -> None:
         """Set the momentum for a step, counted from 1, of a number of patches."""
         for norm, momentum in self.norms:
             norm.momentum = max(1 / step, min(momentum, max(10 / step, batch / self.patches)))
+
+    def keep(self) -> None:
+        """Remember the statistics as they are before the forward pass of a step, which moves them."""
+        self._copy(self._buffers(), self._kept)
+
+    def restore(self) -> None:
+        """Take back what a step did to the statistics: one that is skipped, whose logits may be no numbers.
+
+        A single infinity would stay in a running mean for ever.
+        """
+        self._copy(self._kept, self._buffers())
+
+    def _buffers(self) -> list[torch.Tensor]:
+        """Of all norms, as they are now."""
+        return [buffer for norm in self._all for buffer in norm.buffers()]
+
+    @staticmethod
+    def _copy(source: list[torch.Tensor], target: list[torch.Tensor]) -> None:
+        with torch.no_grad():
+            for one, other in zip(source, target, strict=True):
+                other.copy_(one)

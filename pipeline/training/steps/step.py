@@ -51,8 +51,8 @@ class TrainingStep:
     own trainer does, so that handlers of ``IterationEvents`` find them. A step of another kind says what is minimised
     (``_objective``), how its gradients come about (``_backward``) and which optimiser takes them (``_optimizer``).
 
-    A step whose loss or gradients are not finite is skipped and counted (``skipped``); ``patience`` of them in a row
-    end the run with a clear error, since the weights no longer learn.
+    A step whose loss or gradients are not finite is skipped and counted (``skipped``), and leaves weights and running
+    statistics as they were; ``patience`` of them in a row end the run with a clear error.
 
     Args:
         precision: number format of the forward pass; float16 brings a gradient scaler.
@@ -93,7 +93,7 @@ class TrainingStep:
         images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
         labels = batch[Keys.LABEL].to(device, non_blocking=True)
         engine.network.train()
-        self._steady_statistics(engine, len(images))
+        statistics = self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
             logits = engine.inferer(images, engine.network)
@@ -103,19 +103,25 @@ class TrainingStep:
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         objective = self._finite_objective(engine, logits, labels)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        value = math.nan if objective is None else self._update(engine, objective)
+        value = math.nan
+        if objective is None:
+            statistics.restore()
+        else:
+            value = self._update(engine, objective, statistics)
         self._count(engine, value)
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _steady_statistics(self, engine: Any, patches: int) -> None:
-        """The momentum of the batch norms for this step; on CUDA they see the patches of all processes."""
+    def _steady_statistics(self, engine: Any, patches: int) -> SteadyStatistics:
+        """Batch norms with the momentum of this step, and kept; on CUDA they see the patches of all processes."""
         if self._statistics is None:
             self._statistics = SteadyStatistics(engine.network, self.statistics_patches)
         if self.precision.device.type == "cuda":
             patches *= processes.count()
         self._statistics(step=max(1, engine.state.iteration), batch=patches)
+        self._statistics.keep()
+        return self._statistics
 
     def _finite_objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective | None:
         """The objective, or None where the logits are not finite, in any of the processes."""
@@ -140,8 +146,8 @@ class TrainingStep:
         """Who takes this step: the trainer's optimiser."""
         return engine.optimizer  # type: ignore[no-any-return]
 
-    def _update(self, engine: Any, objective: Objective) -> float:
-        """Backward and optimiser step; NaN where loss or gradients are not finite."""
+    def _update(self, engine: Any, objective: Objective, statistics: SteadyStatistics) -> float:
+        """Backward and optimiser step; NaN, and the running statistics as before, where not all is finite."""
         self._backward(engine, objective)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         optimizer = self._optimizer(engine)
@@ -152,6 +158,8 @@ class TrainingStep:
         finite = math.isfinite(value) and bool(torch.isfinite(norm))
         if finite:
             self.scaler.step(optimizer)
+        else:
+            statistics.restore()
         self.scaler.update()
         return value if finite or self.precision.needs_scaling else math.nan
 
