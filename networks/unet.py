@@ -1,4 +1,7 @@
-"""The valid U-Net with two poolings of the GDL paper (Ronneberger et al. 2015, made shallower)."""
+"""The valid U-Net with two poolings of the GDL paper (Ronneberger et al. 2015, made shallower).
+
+Shapes: B samples; C channels; *spatial two or three axes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What DeepMedic's paths and joint layers are made of: valid convolutions with batch norm and PReLU."""
+"""What DeepMedic's paths and joint layers are made of: valid convolutions with batch norm and PReLU.
+
+Shapes: B samples; C channels; *spatial two or three axes.
+"""
 
 from __future__ import annotations
 
