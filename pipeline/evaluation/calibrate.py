@@ -27,7 +27,7 @@ from rarevox.pipeline.evaluation.calibration.temperature import (
 from rarevox.pipeline.evaluation.evaluate import as_items, same_structures, tell_correction
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, foreground
-from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
 

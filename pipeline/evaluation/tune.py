@@ -21,7 +21,7 @@ from rarevox.pipeline.evaluation.evaluate import same_structures, tell_correctio
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
-from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.training.train import build

@@ -1,8 +1,9 @@
 """Reads the imports of the house and its orders in CONTRIBUTING.md, and says what contradicts them.
 
-A *room* is a package (a folder); its *children* are its files and the rooms in it. An *arrow* is an import of one module
-by another, at any depth of the code: in functions, for type checkers alone, and by a text that is a module's name, which
-is how compiled kernels are imported. An *order* is a fenced block of CONTRIBUTING.md, floors from top to bottom::
+A *room* is a package (a folder); its *children* are its files and the rooms in it. An *arrow* is an import of one
+module by another, at any depth of the code: in functions, for type checkers alone, and by a text that is a module's
+name, which is how compiled kernels are imported. An *order* is a fenced block of CONTRIBUTING.md, floors from top to
+bottom::
 
     ```order rarevox.pipeline
     cli
@@ -115,7 +116,7 @@ def places(
     wrong += [f"{room}: the order names {name}, which is not there" for name in set(named) - {*spelled.values(), "*"}]
     found = {name: named[spelled[name]] for name in children if spelled[name] in named}
     if "*" in named:
-        return {name: named["*"] for name in children} | found, wrong
+        return dict.fromkeys(children, named["*"]) | found, wrong
     return found, wrong + [f"{room}: {spelled[name]} has no floor" for name in sorted(children - set(found))]
 
 

@@ -1,4 +1,4 @@
-"""Imports run as CONTRIBUTING.md draws it: from floor to lower floor, never in a circle, ours always as ``rarevox.…``."""
+"""Imports run as CONTRIBUTING.md draws it: from floor to lower floor, never in a circle, ours as ``rarevox.…``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ KNOWN = {
     ("pipeline.evaluation.tune", "pipeline.training.train"),
     ("pipeline.inference.segment", "pipeline.training.train"),
     ("pipeline.training.failures", "pipeline.inference.memory"),
-    ("pipeline.page", "pipeline.evaluation.report.results_table"),
-    ("pipeline.training.kept.checkpoint", "pipeline.training.kept.run_checkpoint"),
 }
 """Imports that are still to be turned round."""
 ARROWS = [a for a in arrows(FILES) if (a.source.partition(".")[2], a.target.partition(".")[2]) not in KNOWN]
