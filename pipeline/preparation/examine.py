@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rarevox.pipeline.console import progress_bar
-from rarevox.pipeline.data.cases import Case, Fault, Source
+from rarevox.pipeline.preparation.cases import Case, Fault, Source
 from rarevox.pipeline.preparation.checks.case import check_case, load_case
 from rarevox.pipeline.preparation.checks.corrections import Fix, correct
 from rarevox.pipeline.preparation.checks.n4_copies import n4_case

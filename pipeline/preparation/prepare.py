@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.console import console
-from rarevox.pipeline.data.cases import Case, Source
 from rarevox.pipeline.data.composites import Composites, read_composites
 from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.preparation.cases import Case, Source
 from rarevox.pipeline.preparation.checks_page import write_checks_page
 from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, summarise

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rarevox.pipeline.console import console
-from rarevox.pipeline.data.cases import Fault
+from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.checks.corrections import Fix
 from rarevox.pipeline.preparation.plan_file import Choice
 

@@ -27,8 +27,6 @@ ORDERS = read_orders((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
 KNOWN = {
     ("networks.cpu.norm.convolution", "networks.lattices.deal"),
     ("networks.cpu.norm.convolution", "networks.norms"),
-    ("pipeline.evaluation.calibrate", "pipeline.evaluation.evaluate"),
-    ("pipeline.evaluation.tune", "pipeline.evaluation.evaluate"),
     ("pipeline.evaluation.evaluate", "pipeline.training.train"),
     ("pipeline.evaluation.tune", "pipeline.training.train"),
     ("pipeline.inference.segment", "pipeline.training.train"),

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rarevox.pipeline.data.cases import Case
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.cases import Case
 from rarevox.pipeline.preparation.checks.case import check_case, load_case
 from rarevox.pipeline.preparation.checks.corrections import correct
 from rarevox.pipeline.preparation.prepare import prepare
