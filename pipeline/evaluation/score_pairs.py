@@ -157,27 +157,6 @@ def read_labels(labels: Mapping[str, Any], source: str) -> dict[str, Any]:
         ) from error
 
 
-def parse_structures(entries: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` or ``NAME=VALUE+VALUE`` (a union) from the command line.
-
-    Raises:
-        RequestError: an entry of another form, or a name twice.
-
-    >>> parse_structures(["core=1", "whole=1+2"])
-    {'core': 1, 'whole': (1, 2)}
-    """
-    structures: dict[str, Any] = {}
-    for entry in entries:
-        name, _, values = entry.rpartition("=")
-        if not name or not re.fullmatch(r"\d+(\+\d+)*", values):
-            raise RequestError(f"--structure {entry!r} was not understood; write NAME=VALUE, or NAME=1+2 for a union")
-        if name in structures:
-            raise RequestError(f"--structure names {name!r} twice; give each structure once (NAME=1+2 is a union)")
-        numbers = tuple(int(value) for value in values.split("+"))
-        structures[name] = numbers if len(numbers) > 1 else numbers[0]
-    return structures
-
-
 def label_maps(folder: Path) -> list[Path]:
     """The label maps of a folder, sorted; hidden files are none, nor are the maps of probabilities and entropy that
     `rarevox predict` writes beside ``CASE_seg``.
