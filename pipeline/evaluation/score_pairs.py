@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.data.composites import read_composites
+from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 
-FORMATS = (".nii.gz", ".nii", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _SUFFIX = re.compile(r"[_-](seg|segmentation|pred|prediction|label|labels|mask|gt|0000)$", re.IGNORECASE)
 MATCHING = (
     "by file name without its format; endings such as _seg, _pred, _label, _mask, _gt and _0000 do not count "
@@ -31,19 +31,6 @@ class Pairs:
 
     matched: dict[str, tuple[Path | None, Path]]
     extra: list[Path]
-
-
-def stem(path: Path) -> str:
-    """The file name without its image format.
-
-    >>> stem(Path("x/case_1.nii.gz"))
-    'case_1'
-    """
-    name = path.name
-    for suffix in FORMATS:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem
 
 
 def case_name(path: Path) -> str:
@@ -164,11 +151,11 @@ def label_maps(folder: Path) -> list[Path]:
     Raises:
         RequestError: there are none.
     """
-    maps = sorted(p for p in folder.iterdir() if p.name.lower().endswith(FORMATS) and not p.name.startswith("."))
+    maps = sorted(path for path in folder.iterdir() if is_volume(path))
     names = {stem(path) for path in maps}
     maps = [path for path in maps if not _goes_with_labels(stem(path), names)]
     if not maps:
-        raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(FORMATS)}")
+        raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(SUFFIXES)}")
     return maps
 
 
