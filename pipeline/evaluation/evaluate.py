@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
@@ -31,7 +32,6 @@ from rarevox.pipeline.gates import failed_gates, read_gates
 from rarevox.pipeline.inference.ensemble import segmenter_of
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
-from rarevox.pipeline.training.train import build
 
 
 def evaluate(

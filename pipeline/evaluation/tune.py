@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import console, progress_bar
@@ -24,7 +25,6 @@ from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_co
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.training.train import build
 from rarevox.transforms.clean import clean_labels, read_rules
 from rarevox.transforms.reader import read_scan
 

@@ -14,9 +14,9 @@ from monai.inferers import Inferer
 
 from rarevox.networks import Geometry
 from rarevox.networks.blocks import unreduced
-from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
+from rarevox.pipeline.device import Precision, channels_last, is_out_of_memory, keep_freed_memory
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
+from rarevox.pipeline.inference.memory import Effort, voxels_in_memory
 from rarevox.pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
 from rarevox.pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
 from rarevox.pipeline.inference.watch import TileWatch

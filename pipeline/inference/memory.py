@@ -54,17 +54,6 @@ def tile_voxels(tiles: Sequence[Tile]) -> int:
     return max(torch.Size(tile.size).numel() for tile in tiles)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was exhausted, on a device or on the CPU.
-
-    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(RuntimeError("a bad shape"))
-    (True, False)
-    """
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
 @dataclass(frozen=True)
 class Effort:
     """How much is asked of the memory at once.

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from rarevox.networks.cpu.convolution import load_kernels
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import parse_setting, put, read_yaml
 from rarevox.pipeline.errors import RequestError, reason_of
@@ -30,7 +31,6 @@ from rarevox.pipeline.inference.region import (
 from rarevox.pipeline.inference.slabs import slabs
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import NativeWatch, Watch
-from rarevox.pipeline.training.train import build
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid

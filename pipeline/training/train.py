@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run, target_name, write_bundle
 from rarevox.pipeline.compose import compose, dataset_facts, plan_of, put, read_yaml, user_config
 from rarevox.pipeline.console import console
@@ -30,7 +31,7 @@ from rarevox.pipeline.training.kept.initial_weights import match, weights_of
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.learn import learn_normalisation
 from rarevox.pipeline.training.plain_values import check_values
-from rarevox.pipeline.training.running import parsed, run_training
+from rarevox.pipeline.training.running import run_training
 from rarevox.transforms.slices import slice_order
 
 
@@ -129,7 +130,7 @@ def _composed(
     _mirror_slices(config, data)
     check(config, data)
     _fit_time(config, config_files, settings)
-    return learn_normalisation(config, data, build)
+    return learn_normalisation(config, data)
 
 
 def _abandoned(folder: Path) -> bool:
@@ -267,17 +268,6 @@ def _fit_time(config: dict[str, Any], files: Sequence[str | Path], settings: Seq
             f"instead of {batch}, so that {config['minutes']:g} minutes hold enough steps "
             "(--set batch_size and patch_size keep them)"
         )
-
-
-def build(config: Mapping[str, Any], key: str) -> Any:
-    """Build one entry of a configuration, and only what it refers to.
-
-    Raises:
-        RequestError: it cannot be built; the message says which entry and why.
-    """
-    from monai.bundle import ConfigParser
-
-    return parsed(ConfigParser(dict(config)), key)
 
 
 def check(config: Mapping[str, Any], data: Dataset) -> None:

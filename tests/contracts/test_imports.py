@@ -27,10 +27,6 @@ ORDERS = read_orders((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
 KNOWN = {
     ("networks.cpu.norm.convolution", "networks.lattices.deal"),
     ("networks.cpu.norm.convolution", "networks.norms"),
-    ("pipeline.evaluation.evaluate", "pipeline.training.train"),
-    ("pipeline.evaluation.tune", "pipeline.training.train"),
-    ("pipeline.inference.segment", "pipeline.training.train"),
-    ("pipeline.training.failures", "pipeline.inference.memory"),
 }
 """Imports that are still to be turned round."""
 ARROWS = [a for a in arrows(FILES) if (a.source.partition(".")[2], a.target.partition(".")[2]) not in KNOWN]

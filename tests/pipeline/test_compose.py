@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.compose import CONFIGS, compose, derive, merge, parse_setting, put, read_yaml, write_yaml
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.training.train import build
 
 NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.yaml"))
 LOSSES = sorted(path.stem for path in (CONFIGS / "losses").glob("*.yaml"))

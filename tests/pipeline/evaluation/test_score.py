@@ -16,7 +16,7 @@ from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.score import score
-from rarevox.pipeline.evaluation.score_pairs import declared_structures, find_pairs, parse_structures
+from rarevox.pipeline.evaluation.score_pairs import declared_structures, find_pairs
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 STRUCTURES = {"core": 1, "edge": 2}
@@ -242,17 +242,6 @@ def test_exact_names_win_and_channel_endings_do_not_count(tmp_path: Path) -> Non
         "y": "y.nrrd",
     }
     assert pairs.extra == []
-
-
-@pytest.mark.parametrize("entry", ["core", "core=", "core=x", "=1", "core=1,2"])
-def test_structure_entries_that_are_not_understood(entry: str) -> None:
-    with pytest.raises(RequestError, match="NAME=VALUE"):
-        parse_structures([entry])
-
-
-def test_structure_twice() -> None:
-    with pytest.raises(RequestError, match="twice"):
-        parse_structures(["a=1", "a=2"])
 
 
 def test_labels_of_a_dataset_that_are_not_understood(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
@@ -19,7 +20,6 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.tune import RESULT_FILE, ValidationCase, choose, mean_dice
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.training.train import build
 
 OPTIONS = MetricOptions(distances=False, lesions=False)
 STRUCTURES = {"organ": 1, "spots": 2}

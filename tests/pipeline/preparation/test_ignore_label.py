@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.compose import compose
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
@@ -19,7 +20,7 @@ from rarevox.pipeline.evaluation.score import score
 from rarevox.pipeline.evaluation.tune import tune_post_processing
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.storage.prepare_case import compact
-from rarevox.pipeline.training.train import build, train
+from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL, write_task
 
 LABELS = {"background": 0, "ball": 1, "box": 2, "ignore": 3}

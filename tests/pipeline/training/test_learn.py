@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.compose import compose, read_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.training import learn
 from rarevox.pipeline.training.learn import learn_normalisation
-from rarevox.pipeline.training.train import build, train
+from rarevox.pipeline.training.train import train
 from rarevox.transforms.intensity.nyul import learn_landmarks
 from rarevox.transforms.reader import read_scan
 from tests.conftest import SMALL
@@ -27,7 +29,7 @@ def test_landmarks_are_those_of_the_fold_s_training_cases(dataset_dir: Path) -> 
     data = Dataset.load(dataset_dir)
     config = config_of(dataset_dir, "normalisation#region=image", "fold=1")
     before = deepcopy(config)
-    learnt = learn_normalisation(config, data, build)["normalisation"]["landmarks"]
+    learnt = learn_normalisation(config, data)["normalisation"]["landmarks"]
     assert config == before
     images = [read_scan(case["image"]).array for case in data.section("train", fold=1)]
     values = [np.percentile(image, [1, *range(10, 100, 10), 99]) for image in images]
@@ -36,15 +38,16 @@ def test_landmarks_are_those_of_the_fold_s_training_cases(dataset_dir: Path) -> 
     assert all(type(value) is float for value in learnt[0])
 
 
-def test_nothing_is_read_where_nothing_is_to_be_learnt(dataset_dir: Path) -> None:
+def test_nothing_is_read_where_nothing_is_to_be_learnt(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Dataset.load(dataset_dir)
 
-    def never(config, key):
+    def never(config: object, key: str) -> None:
         raise AssertionError(key)
 
+    monkeypatch.setattr(learn, "build", never)
     known = config_of(dataset_dir, f"normalisation#landmarks={[list(range(11))]}")
     for config in (known, compose("train", dataset=data), compose("train", dataset=data, config_files=["ct"])):
-        assert learn_normalisation(config, data, never) == config
+        assert learn_normalisation(config, data) == config
 
 
 def test_a_step_after_others_learns_from_what_they_leave(dataset_dir: Path, tmp_path: Path) -> None:
@@ -54,7 +57,7 @@ def test_a_step_after_others_learns_from_what_they_leave(dataset_dir: Path, tmp_
     negate = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: -x"}
     config = compose("train", dataset=data, settings=SMALL)
     config["normalisation"] = {"_target_": "Compose", "transforms": [negate, nyul]}
-    learnt = learn_normalisation(config, data, build)["normalisation"]["transforms"][1]["landmarks"]
+    learnt = learn_normalisation(config, data)["normalisation"]["transforms"][1]["landmarks"]
     images = [-torch.from_numpy(read_scan(case["image"]).array) for case in data.section("train", fold=0)]
     assert np.allclose(learnt, learn_landmarks([(image, None) for image in images]), atol=1e-4)
 
@@ -63,7 +66,7 @@ def test_a_preprocessing_without_the_normalisation_is_refused(dataset_dir: Path)
     config = config_of(dataset_dir)
     config["preprocessing"]["transforms"].remove("@normalisation")
     with pytest.raises(RequestError, match="does not list"):
-        learn_normalisation(config, Dataset.load(dataset_dir), build)
+        learn_normalisation(config, Dataset.load(dataset_dir))
 
 
 def test_a_run_holds_its_landmarks_in_every_configuration(dataset_dir: Path, tmp_path: Path) -> None:
