@@ -96,7 +96,7 @@ def prepare(
         split: a file with a split to follow instead of making one; see
             :mod:`rarevox.pipeline.preparation.stated_split`.
         fix: write corrected copies into ``output/fixed`` where the correction is certain; see
-            :mod:`rarevox.pipeline.preparation.checks.corrections`.
+            :mod:`rarevox.pipeline.preparation.corrected.corrections`.
         n4: write images with the bias field divided out into ``output/n4`` and use those.
         skip_faulty: leave cases with errors out instead of stopping.
         workers: how many cases are checked at a time; the number of processors by default, at most 4, since each

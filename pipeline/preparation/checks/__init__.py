@@ -1,1 +1,1 @@
-"""What is looked at in each case, what is found wrong, and the copies that are written in its place."""
+"""What is looked at in each case: its files, what is wrong with them, a small picture to know it by and one to see."""
