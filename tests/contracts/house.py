@@ -5,7 +5,8 @@ module by another, at any depth of the code: in functions, for type checkers alo
 name, which is how compiled kernels are imported. An *order* is a fenced block of CONTRIBUTING.md, floors from top to
 bottom::
 
-    ```order rarevox.pipeline
+    ```text
+    order of rarevox.pipeline
     cli
     demo | doctor
     data/ page
@@ -83,7 +84,7 @@ def misspelt(files: Mapping[str, Path], packages: Iterable[str]) -> list[str]:
 
 def read_orders(page: str) -> dict[str, list[list[list[str]]]]:
     """The orders of a page: room → floors from top to bottom → groups that do not import one another → children."""
-    blocks = re.findall(r"^```order (\S+)\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```text\norder of (\S+)\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     return {
         room: [[group.split() for group in line.split("|")] for line in text.splitlines() if line.strip()]
         for room, text in blocks

@@ -73,8 +73,9 @@ def test_targets_are_found_however_they_are_written() -> None:
 
 @pytest.mark.parametrize(("file", "found"), NAMED.items(), ids=NAMED)
 def test_targets_name_faces_alone(file: str, found: set[str]) -> None:
-    """So a file that moves changes no configuration."""
-    assert found <= {f"{face}.{name}" for face, name in NAMES}, file
+    """So a file that moves changes no configuration; pages call what a reader adds ``MyLoss``."""
+    own = {name for name in found if name.rpartition(".")[2].startswith("My")}
+    assert found - own <= {f"{face}.{name}" for face, name in NAMES}, file
 
 
 def test_every_room_says_what_it_holds() -> None:

@@ -22,7 +22,8 @@ from tests.contracts.house import (
 PAGE = """
 The order.
 
-```order rarevox.shop
+```text
+order of rarevox.shop
 till
 goods/ | price
 *
