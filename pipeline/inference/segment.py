@@ -20,12 +20,12 @@ from rarevox.pipeline.compose import parse_setting, put, read_yaml
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.region import (
     RegionWatch,
-    bounding_box,
     check_mask_grid,
     model_box,
     native_grid,
     placed_at,
     read_region,
+    region_box,
     shifted,
 )
 from rarevox.pipeline.inference.slabs import slabs
@@ -161,7 +161,7 @@ class Segmenter:
         image, (shape, affine) = data["image"], native_grid(data["image"])
         dense = hasattr(self.inferer, "inside")
         if "region" in data and dense:
-            wanted = bounding_box(data["region"])
+            wanted: Box | None = region_box(data["region"])
         else:
             wanted = [(0, n) for n in shape]
         self._slabs = 0
