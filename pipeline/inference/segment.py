@@ -16,7 +16,8 @@ import torch
 from rarevox.networks.cpu.convolution import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
-from rarevox.pipeline.compose import parse_setting, put, read_yaml
+from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.region import (
     RegionWatch,

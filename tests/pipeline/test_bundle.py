@@ -129,7 +129,7 @@ def test_the_bundle_evaluates_raw_scans_corrected_and_corrected_ones_as_they_are
         (tmp_path / name / "dataset.json").write_text(json.dumps(content))
     for name in ("raw", "corrected"):
         data = Dataset.load(tmp_path / name)
-        write_bundle(tmp_path / "run", compose("train", dataset=data), data)
+        write_bundle(tmp_path / "run", compose("train", dataset=data).config, data)
         parser = ConfigParser(yaml.safe_load((tmp_path / "run" / "configs" / "evaluate.yaml").read_text()))
         done = {}
         for evaluated in ("raw", "corrected"):
