@@ -36,7 +36,8 @@ from rarevox.pipeline.build import build  # noqa: E402
 from rarevox.pipeline.compose import compose  # noqa: E402
 from rarevox.pipeline.device import channels_last, place_network, select_precision  # noqa: E402
 from rarevox.pipeline.storage.cases import training_cases  # noqa: E402
-from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader  # noqa: E402
+from rarevox.pipeline.training.draws.loader import patch_loader  # noqa: E402
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset  # noqa: E402
 from rarevox.transforms import IndexForegroundd, RandForegroundPatchd  # noqa: E402
 
 

@@ -48,7 +48,7 @@ def _for_stage(stage: str, config: Mapping[str, Any], dataset: Dataset) -> dict[
     derived = derive(stage, config)
     if not (dataset.n4 or derived["n4"]):
         return derived
-    evaluated = {"_target_": "rarevox.pipeline.data.datalist.is_uncorrected", "dataset": "@dataset_dir"}
+    evaluated = {"_target_": "rarevox.pipeline.data.is_uncorrected", "dataset": "@dataset_dir"}
     return derived | {"n4": evaluated if stage == "evaluate" else True}
 
 

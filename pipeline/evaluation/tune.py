@@ -18,11 +18,11 @@ from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
-from rarevox.pipeline.evaluation.evaluate import same_structures, tell_correction, with_ignored
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
-from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction, with_ignored
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.transforms.clean import clean_labels, read_rules

@@ -95,13 +95,8 @@ class Segmenter:
         uncorrected: bool = False,
     ) -> None:
         self.run = require_run(run, stage)
-        # What runs of an earlier version lack.
-        absent: dict[str, Any] = {"gates": {}, "post_processing": {}, "calibration": True}
-        self.config = absent | read_yaml(self.run / "configs" / f"{stage}.yaml")
+        self.config = read_yaml(self.run / "configs" / f"{stage}.yaml")
         self.config["bundle_root"] = str(self.run)
-        precision = self.config.get("precision")
-        if isinstance(precision, dict) and precision.get("_target_") == "rarevox.pipeline.device.select_precision":
-            precision.setdefault("network", "@network_def")
         put(self.config, "device#name", device)
         if stage == "evaluate" and corrects(self.run):
             put(self.config, "n4", uncorrected)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rarevox.pipeline.data.formats import is_volume
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.comparison.load import short_names
-from rarevox.pipeline.evaluation.score import LabelMap, on_grid, read_label_map
+from rarevox.pipeline.evaluation.label_maps import LabelMap, on_grid, read_label_map
 from rarevox.pipeline.evaluation.score_pairs import MATCHING, by_case, label_maps
 from rarevox.transforms.reader import ScanError, same_affine
 

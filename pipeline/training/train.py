@@ -181,7 +181,7 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     if geometry.spatial_dims != 3:
         raise RequestError(
             f"{target_name(config['network_def'])} works on {geometry.spatial_dims} axes and scans have 3; networks on "
-            "slices are wrapped in rarevox.networks.slices.SliceWise, as in --network highresnet2d, deepmedic2d or "
+            "slices are wrapped in rarevox.networks.SliceWise, as in --network highresnet2d, deepmedic2d or "
             "unet2d"
         )
     try:

@@ -65,6 +65,6 @@ def test_a_run_corrects_what_it_predicts_and_nothing_twice(tmp_path: Path, n4: b
         stage: yaml.safe_load((tmp_path / "run" / "configs" / f"{stage}.yaml").read_text())["n4"]
         for stage in ("train", "evaluate", "inference")
     }
-    uncorrected = {"_target_": "rarevox.pipeline.data.datalist.is_uncorrected", "dataset": "@dataset_dir"}
+    uncorrected = {"_target_": "rarevox.pipeline.data.is_uncorrected", "dataset": "@dataset_dir"}
     assert stages == {"train": False, "evaluate": uncorrected if n4 else False, "inference": n4}
     assert is_uncorrected(tmp_path / "out") is not n4
