@@ -162,7 +162,7 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
         return
     stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
-    other = any(config.get(key, value) != value for key, value in facts.items())
+    other = any(config[key] != value for key, value in facts.items())
     if other or not data.fingerprint or data.fingerprint not in stated:
         raise RequestError(
             f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"
@@ -197,14 +197,12 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
         )
     if not data.section("train", fold=config["fold"]):
         raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
-    read_gates(config.get("gates"), [*config["structures"], *config.get("composites", {})])
-    if "cache" in config:
-        check_cache(config["cache"], config["cache_type"])
+    read_gates(config["gates"], [*config["structures"], *config["composites"]])
+    check_cache(config["cache"], config["cache_type"])
     _require_ignoring(config, data)
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
-        if key in config:  # a run of an earlier version that is resumed may lack the later ones
-            build(config, key)
-    if config.get("initial_weights") is not None and not config["resume"]:
+        build(config, key)
+    if config["initial_weights"] is not None and not config["resume"]:
         match(build(config, "network_def"), config["initial_weights"])
 
 
