@@ -83,10 +83,10 @@ def contestants(args: argparse.Namespace, folder: str) -> dict[str, Iterator[dic
         data, scan, IndexForegroundd("label"), cache=args.cache, folder=folder, device=torch.device(args.device)
     )
     patch = RandForegroundPatchd(["image", "label"], (args.patch,) * 3)
-    config = compose("train", config_files=["device"], settings=["mirror_axes=[0]"])
+    config = compose("train", config_files=["device"], settings=["mirror_axes=[0]"]).config
     augmentations = {
         "drawn, no augmentation": {},
-        "drawn, the default augmentation": {"transform": build(compose("train"), "augmentation")},
+        "drawn, the default augmentation": {"transform": build(compose("train").config, "augmentation")},
         "drawn, the same in batches": {"batch_transform": build(config, "batch_augmentation")},
     }
     loaders = {}

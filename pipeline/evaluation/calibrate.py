@@ -139,7 +139,7 @@ def _draw(
 
 
 def _store(run: Path, temperature: float) -> None:
-    """The temperature in every configuration of the run, and in the inferer of runs of an earlier version."""
+    """The temperature in every configuration of the run, also where its inferer has had one of its own."""
     for stage in STAGES:
         path = run / "configs" / f"{stage}.yaml"
         config = read_yaml(path)

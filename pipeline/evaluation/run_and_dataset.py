@@ -34,7 +34,7 @@ def with_ignored(options: MetricOptions, data: Dataset) -> MetricOptions:
 def tell_correction(segmenter: Segmenter, data: Dataset) -> None:
     """Say where the bias field of scans is not as a run learnt it, and where correcting it (N4) takes its time."""
     for member in members_of(segmenter):
-        learnt, here = corrects(member.run), bool(member.config.get("n4"))
+        learnt, here = corrects(member.run), bool(member.config["n4"])
         if learnt and not (data.n4 or here):
             console.print(f"[yellow]no N4[/yellow]: {member.run} learnt from corrected scans, and n4 is off here")
         elif data.n4 and not learnt:

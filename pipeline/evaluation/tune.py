@@ -64,12 +64,10 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
         0, or 1 where some validation cases could not be segmented; they are listed, and the rest decides.
 
     Raises:
-        RequestError: no run or one of an earlier version, no dataset, other structures, no usable validation case.
+        RequestError: no run, no dataset, other structures, no usable validation case.
     """
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
     configurations = [run / "configs" / f"{stage}.yaml" for stage in ("train", "evaluate", "inference")]
-    if any("cleaner" not in read_yaml(path) for path in configurations):
-        raise RequestError(f"{run} was trained before post-processing could be declared; train it anew")
     segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
     tell_correction(segmenter, data)

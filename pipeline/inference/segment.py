@@ -16,16 +16,17 @@ import torch
 from rarevox.networks.cpu.convolution import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
-from rarevox.pipeline.compose import parse_setting, put, read_yaml
+from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.region import (
     RegionWatch,
-    bounding_box,
     check_mask_grid,
     model_box,
     native_grid,
     placed_at,
     read_region,
+    region_box,
     shifted,
 )
 from rarevox.pipeline.inference.slabs import slabs
@@ -66,7 +67,7 @@ class Segmentation:
 
 def corrects(run: Path) -> bool:
     """Whether a run learnt from scans with the bias field divided out (N4)."""
-    return bool(read_yaml(run / "configs" / "inference.yaml").get("n4"))
+    return bool(read_yaml(run / "configs" / "inference.yaml")["n4"])
 
 
 class Segmenter:
@@ -156,7 +157,7 @@ class Segmenter:
         image, (shape, affine) = data["image"], native_grid(data["image"])
         dense = hasattr(self.inferer, "inside")
         if "region" in data and dense:
-            wanted = bounding_box(data["region"])
+            wanted: Box | None = region_box(data["region"])
         else:
             wanted = [(0, n) for n in shape]
         self._slabs = 0

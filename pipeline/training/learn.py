@@ -7,9 +7,9 @@ from copy import deepcopy
 from typing import Any
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.compose import locate
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.entries import locate
 from rarevox.pipeline.errors import RequestError
 
 CASES = 50

@@ -193,7 +193,7 @@ def test_a_bundle_and_predict_know_the_composites(
     from rarevox.pipeline.training.train import check
 
     data = Dataset.load(with_both)
-    trained = compose("train", dataset=data, settings=["gates#both#mean=0.5", "patch_size=[16,16,16]"])
+    trained = compose("train", dataset=data, settings=["gates#both#mean=0.5", "patch_size=[16,16,16]"]).config
     check(trained, data)
     assert trained["structures"] == ["ball", "box"]
     scorer = build(derive("evaluate", trained) | {"output_dir": str(tmp_path)}, "scorer")
