@@ -69,25 +69,25 @@ def map_names(written: Any) -> list[str]:
 
 
 def _same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse maps that were made otherwise; what an earlier version did not write is not compared."""
+    """Refuse maps that were made otherwise."""
     remedy = "give another --output, or leave --keep out to write them anew"
     if [made.get(key) for key in ("run", "ensemble")] != [now.get(key) for key in ("run", "ensemble")]:
         said = " and ".join(made.get("ensemble") or [str(made.get("run"))])
         raise RequestError(f"--keep: the label maps in {folder} are of {said}; {remedy}")
-    if made.get("models", now["models"]) != now["models"]:
+    if made.get("models") != now["models"]:
         said = " or ".join(_MODEL)
         raise RequestError(
             f"--keep: {said} of the run has changed since the label maps in {folder} were made; {remedy}"
         )
-    if made.get("settings", now["settings"]) != now["settings"]:
-        then, today = (" ".join(one["settings"]) or "none" for one in (made, now))
+    if made.get("settings") != now["settings"]:
+        then, today = (" ".join(one.get("settings", [])) or "none" for one in (made, now))
         raise RequestError(f"--keep: the label maps in {folder} were made with --set {then}, now {today}; {remedy}")
 
 
 def _same_source(row: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a row is of the same files with the same content; of rows without ``state``, of the same names."""
-    names = all(_places(row.get(key)) == _places(now.get(key)) for key in ("image", "roi"))
-    return names and ("state" not in row or (row["state"] == now["state"] and row.get("mask") == now.get("mask")))
+    """Whether a row is of the same files with the same content."""
+    names = all(_places(row.get(key)) == _places(now.get(key)) for key in ("image", "mask", "roi"))
+    return names and row.get("state") == now["state"]
 
 
 def _places(files: Any) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from rarevox.pipeline.data.datalist import stem
+from rarevox.pipeline.data.formats import stem, suffix_of
 from rarevox.pipeline.data.volumes import write_labels
 from rarevox.transforms.reader import Scan, read_scan
 
@@ -19,7 +19,7 @@ from rarevox.transforms.reader import Scan, read_scan
 def grid_of(image: str | Path) -> Scan:
     """Where a scan lies in space, without reading the voxels of a NIfTI file: its array is an empty view."""
     path = Path(image)
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if suffix_of(path) not in (".nii", ".nii.gz"):
         return read_scan(path)
     header = nib.load(path)
     shape = (*header.shape[:3], 1, 1)[:3]

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training.budget import Budget
-from rarevox.pipeline.training.interruption import Interruption as Interruption  # runs of earlier versions name it here
 from rarevox.pipeline.training.validation import Validation
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rarevox.pipeline.data.cases import Fault
+from rarevox.pipeline.preparation.cases import Fault
 
 
 class Entry(NamedTuple):

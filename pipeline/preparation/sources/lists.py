@@ -6,10 +6,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.data.cases import Case, Fault, Source, named_subject, stem
 from rarevox.pipeline.data.composites import Composites, labels_and_unions
+from rarevox.pipeline.data.formats import stem
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.sources.pairs import pair_folders
 from rarevox.pipeline.preparation.stated_split import read_part

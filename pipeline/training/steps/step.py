@@ -184,4 +184,4 @@ class TrainingStep:
         """Take up where the saved run was."""
         self.scaler.load_state_dict(state["scaler"])
         self.skipped = int(state["skipped"])
-        self.skipped_in_a_row = int(state.get("in_a_row", 0))
+        self.skipped_in_a_row = int(state["in_a_row"])
