@@ -19,7 +19,7 @@ from torch import nn
 
 from rarevox.compiled import compiled_module, has_compiler
 from rarevox.networks.cpu import half_precision
-from rarevox.networks.cpu.volumes import LANES
+from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.winograd import convolution as winograd
 
 _SMALL = 20480

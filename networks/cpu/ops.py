@@ -25,14 +25,14 @@ from rarevox.networks.cpu.convolution import (
     use_fast_convolutions,
 )
 from rarevox.networks.cpu.fold import fold
+from rarevox.networks.cpu.instructions.sizes import LANES
+from rarevox.networks.cpu.instructions.sizes import PANEL as FAST_CHANNELS
 from rarevox.networks.cpu.joint import beside, joint_layers
 from rarevox.networks.cpu.norm import convolution as training
 from rarevox.networks.cpu.planes import can_stream, in_planes
 from rarevox.networks.cpu.pointwise import chain as pointwise
 from rarevox.networks.cpu.spare import Spare
-from rarevox.networks.cpu.volumes import LANES
 from rarevox.networks.cpu.winograd import convolution as winograd
-from rarevox.networks.cpu.winograd.convolution import PANEL as FAST_CHANNELS
 from rarevox.networks.lattices.padding import WHOLE, Layout, update_running_statistics, zero_outside_
 from rarevox.networks.norms import norm_act
 from rarevox.networks.protocols import NormAct

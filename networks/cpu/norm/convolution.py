@@ -17,7 +17,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from rarevox.compiled import compiled_module, share_out
-from rarevox.networks.cpu.volumes import LANES
+from rarevox.networks.cpu.instructions.sizes import LANES
+from rarevox.networks.cpu.norm.job import ROWS, Pass
 from rarevox.networks.cpu.winograd import convolution as winograd
 from rarevox.networks.cpu.winograd.convolution import Around
 from rarevox.networks.protocols import NormAct
@@ -91,7 +92,8 @@ def norm_act_conv(
 
 
 class _NormedConvolution(torch.autograd.Function):
-    """With x̂ = (x − mean) / √(var + ε), a = γ·x̂ + β, s = a where a > 0 and slope · a elsewhere: y = conv(s) + identity.
+    """With x̂ = (x − mean) / √(var + ε), a = γ·x̂ + β, s = a where a > 0 and slope · a elsewhere: y = conv(s) +
+    identity.
 
     Backward, g being what reaches s and g' = g where a > 0, slope · g elsewhere: dβ = Σg', dγ = Σg'·x̂,
     dx = γ/√(var + ε) · (g' − (dβ + x̂·dγ) / V) over V voxels; the slope gets Σ g·a over a ≤ 0.
@@ -172,13 +174,21 @@ def _statistics(x: torch.Tensor, outside: Outside | None) -> tuple[torch.Tensor,
 
 
 def _run(task: str, x: torch.Tensor, g: torch.Tensor, parameters: torch.Tensor, sums: int) -> torch.Tensor:
-    """A task of `norm.kernels` with parameters (n, C) on volumes (B, C, D, H, W); sums (``sums``, C)."""
+    """A task of `rarevox.networks.cpu.norm.kernels` with parameters (n, C) on volumes (B, C, D, H, W); sums (``sums``,
+    C)."""
     kernels = _kernels()
     assert kernels is not None
     channels = x.shape[1]
     voxels, eights = x.numel() // channels, channels // LANES
     table = parameters.float().unflatten(1, (eights, LANES)).transpose(0, 1).contiguous()
-    out = torch.zeros((-(-voxels // kernels.ROWS), eights, sums, LANES))
-    values = (x.data_ptr(), g.data_ptr(), table.data_ptr(), out.data_ptr(), voxels, channels)
-    share_out(getattr(kernels, task).address, values)
+    out = torch.zeros((-(-voxels // ROWS), eights, sums, LANES))
+    job = Pass(
+        x=x.data_ptr(),
+        gradient=g.data_ptr(),
+        parameters=table.data_ptr(),
+        sums=out.data_ptr(),
+        voxels=voxels,
+        channels=channels,
+    )
+    share_out(getattr(kernels, task).address, job)
     return out.sum(0, dtype=torch.float64).transpose(0, 1).flatten(1)
