@@ -170,7 +170,12 @@ class DenseInferer(Inferer):
             )
 
     def _inside(
-        self, image: torch.Tensor, network: Any, box: Box | None, labels: bool, call: Callable[..., torch.Tensor]
+        self,
+        image: torch.Tensor,
+        network: Callable[..., torch.Tensor],
+        box: Box | None,
+        labels: bool,
+        call: Callable[..., torch.Tensor],
     ) -> torch.Tensor:
         device = _device_of(network, image)
         # Who watches, or averages mirror images, needs all scores of a tile; else the network may hold a few at a time.
@@ -278,13 +283,13 @@ class DenseInferer(Inferer):
         return take
 
 
-def _takes_reduction(network: Any) -> bool:
+def _takes_reduction(network: object) -> bool:
     """Whether ``forward`` itself takes ``reduce``; that of a subclass may not."""
     forward = getattr(network, "forward", None)
     return forward is not None and "reduce" in inspect.signature(forward).parameters
 
 
-def _device_of(network: Any, image: torch.Tensor) -> torch.device:
+def _device_of(network: object, image: torch.Tensor) -> torch.device:
     """Where the network runs; where the image is if the network has no parameters."""
     parameters = network.parameters() if hasattr(network, "parameters") else iter(())
     return next((parameter.device for parameter in parameters), image.device)

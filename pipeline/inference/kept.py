@@ -50,7 +50,7 @@ def kept_rows(
     _same_origin(folder, made, made_now)
     now = {str(item["case"]): source(item) for item in items}
 
-    def has(written: Any) -> bool:
+    def has(written: object) -> bool:
         return all((folder / name).is_file() for name in map_names(written) or [str(written)])
 
     return {
@@ -62,7 +62,7 @@ def kept_rows(
     }
 
 
-def map_names(written: Any) -> list[str]:
+def map_names(written: object) -> list[str]:
     """The file names in an entry of a row."""
     found = written.values() if isinstance(written, Mapping) else [written]
     return [str(name) for name in found if name]
@@ -94,7 +94,7 @@ def _places(files: Any) -> list[Path]:
     return [Path(file).resolve() for file in (files if isinstance(files, list) else [files]) if file]
 
 
-def _state(files: Any) -> list[list[int]]:
+def _state(files: object) -> list[list[int]]:
     """Bytes and time of change (ns) of each file; of a folder the sum and the latest. Empty where one has gone."""
     found = []
     for path in _places(files):

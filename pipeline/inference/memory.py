@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -14,7 +14,7 @@ from rarevox.pipeline.inference.tiles import Tile
 Result = TypeVar("Result")
 
 
-def activation_bytes(network: Any, itemsize: int, reduced: bool = False) -> float:
+def activation_bytes(network: object, itemsize: int, reduced: bool = False) -> float:
     """Peak memory of a forward pass without gradients, bytes for each input voxel.
 
     A network may state it itself (``peak_bytes(itemsize, reduced)``, see `rarevox.networks.HighResNet`), for logits or
@@ -34,7 +34,7 @@ def activation_bytes(network: Any, itemsize: int, reduced: bool = False) -> floa
 
 
 def voxels_in_memory(
-    network: Any,
+    network: object,
     device: torch.device,
     precision: Precision | None,
     memory_gb: float | None,

@@ -85,7 +85,7 @@ def predict(
         console.print(f"[yellow]--masks changes nothing[/yellow]: {run} normalises whole scans")
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
 
-    def maps(_: Any) -> Maps:
+    def maps(_: object) -> Maps:
         wanted: list[Map] = [EntropyMap()] if entropy else []
         return Maps([*wanted, ProbabilityMaps(list(structures), probabilities, folder)] if probabilities else wanted)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from numpy.typing import ArrayLike
 
 from rarevox.pipeline.inference.saving import grid_of
 from rarevox.pipeline.inference.tiles import Box
@@ -121,7 +122,7 @@ def model_box(shape: Sequence[int], affine: np.ndarray, native_affine: np.ndarra
     return found
 
 
-def shifted(affine: Any, box: Box) -> np.ndarray:
+def shifted(affine: ArrayLike, box: Box) -> np.ndarray:
     """The affine of a box of a grid, whose first voxel becomes voxel 0."""
     begin = np.eye(4)
     begin[:3, 3] = [first for first, _ in box]

@@ -26,7 +26,7 @@ def grid_of(image: str | Path) -> Scan:
     return Scan(np.broadcast_to(np.uint8(0), (1, *shape)), header.affine, (path,), header.header)
 
 
-def save_labels(labels: np.ndarray, image: Any, case: str, output: str | Path) -> tuple[Path, Scan]:
+def save_labels(labels: np.ndarray, image: str | Path, case: str, output: str | Path) -> tuple[Path, Scan]:
     """Write ``OUTPUT/CASE_seg.nii.gz`` on the grid of the scan; returns the path and the scan's grid (no voxels)."""
     grid = grid_of(image)
     return write_labels(Path(output) / f"{case}_seg.nii.gz", labels, grid), grid

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 
 from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.build import build
@@ -175,7 +176,7 @@ class Segmenter:
             prediction = self.inferer.inside(image.as_tensor(), self.network, box)
             return self.to_native({"image": placed_at(image, box), "pred": prediction})["pred"]
 
-    def _by_slabs(self, image: Any, wanted: Box, shown: NativeWatch | None) -> torch.Tensor:
+    def _by_slabs(self, image: MetaTensor, wanted: Box, shown: NativeWatch | None) -> torch.Tensor:
         """Label values where class scores are interpolated: slab by slab, so that their memory is bounded."""
         (shape, affine), values = native_grid(image), self.config["label_values"]
         out = torch.zeros(shape, dtype=torch.uint8 if len(values) <= 256 else torch.int16)
@@ -201,7 +202,7 @@ class Segmenter:
         return dict(getattr(self.inferer, "notes", {})) | several
 
     @contextmanager
-    def _shown_to(self, watch: Watch | None, image: Any) -> Iterator[NativeWatch | None]:
+    def _shown_to(self, watch: Watch | None, image: MetaTensor) -> Iterator[NativeWatch | None]:
         """Show the class probabilities to ``watch``: tile by tile, or on the way back where the scan was resampled."""
         if watch is None:
             yield None

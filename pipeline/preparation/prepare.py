@@ -288,6 +288,6 @@ def _telling(path: Path) -> Iterator[None]:
         raise RequestError(f"cannot write {path}: {reason}; free some space or choose another --output") from error
 
 
-def _write(path: Path, content: Any) -> None:
+def _write(path: Path, content: object) -> None:
     with _telling(path):
         write_json(path, content)

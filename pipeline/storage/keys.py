@@ -38,7 +38,7 @@ FRESH_SECONDS = 2.0
 """A file changed so shortly ago may change again within the resolution of its time stamp: its hash is not noted."""
 
 
-def digest(content: Any) -> str:
+def digest(content: object) -> str:
     """The SHA-256 of plain content, written as JSON.
 
     >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}), digest([1]) == digest([2])
@@ -47,7 +47,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def describe(value: Any, inside: tuple[int, ...] = ()) -> Any:
+def describe(value: object, inside: tuple[int, ...] = ()) -> Any:
     """What decides the behaviour of a transform, as plain content: its class, its source or version, its options.
 
     Random states are left out; arrays and tensors count with every value. Two objects of one class with the same
@@ -125,7 +125,7 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def configuration_key(transform: Any, **options: Any) -> str:
+def configuration_key(transform: object, **options: object) -> str:
     """The hash of the transforms, further options and the versions of the packages."""
     return digest([FORMAT, describe(transform), options, {name: _version(name) for name in PACKAGES}])
 

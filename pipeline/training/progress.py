@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from ignite.engine import Engine, Events
 from rich.progress import BarColumn, Progress, TextColumn
@@ -84,7 +83,7 @@ class ProgressLine:
             self._bar.stop()
         console.print(self.describe(engine.state.iteration))
 
-    def _failed(self, *_: Any) -> None:
+    def _failed(self, *_: object) -> None:
         """Give the terminal back; the error takes its way (:class:`Interruption` comes last and raises it)."""
         if self._bar is not None:
             self._bar.stop()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
 from rarevox.pipeline.bundle import forget_scores
@@ -82,7 +83,7 @@ class Validation:
 
     def __init__(
         self,
-        validator: Any,
+        validator: SupervisedEvaluator,
         *,
         metric: HardDice,
         budget: Budget,

@@ -215,5 +215,5 @@ def _example(cases: set[str]) -> str:
     return min(cases, default="no case")
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan

@@ -171,7 +171,7 @@ def write_report(
     )
 
 
-def _words(value: Any) -> Any:
+def _words(value: object) -> Any:
     """Rules by structure as a line to read; anything else as it is."""
     if not isinstance(value, Mapping):
         return value

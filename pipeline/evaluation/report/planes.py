@@ -80,7 +80,7 @@ def focus(
     return tuple(box), tuple(centre)
 
 
-def label_mask(labels: np.ndarray, values: Any) -> np.ndarray:
+def label_mask(labels: np.ndarray, values: int | Sequence[int]) -> np.ndarray:
     """Where ``labels`` is the value, or one of the values.
 
     >>> label_mask(np.array([0, 1, 2]), (1, 2)).tolist()

@@ -109,9 +109,3 @@ def fault(case: str, check: str, message: str, file: object = "") -> Fault:
         KeyError: the catalogue lists no such check.
     """
     return Fault(case, check, CATALOGUE[check].severity, message, str(file))
-
-
-def as_markdown() -> str:
-    """The catalogue as the table of ``docs/prepare.md``."""
-    rows = [f"| `{entry.name}` | {entry.severity} | {entry.what} | {entry.fixed} |" for entry in CATALOGUE.values()]
-    return "\n".join(["| check | severity | what is wrong | `--fix` |", "|---|---|---|---|", *rows])

@@ -14,7 +14,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import atomic
 
 
-def save_tensors(content: Any, path: str | Path, *, keep: str | Path | None = None) -> None:
+def save_tensors(content: object, path: str | Path, *, keep: str | Path | None = None) -> None:
     """``torch.save`` that is atomic and synced.
 
     Args:

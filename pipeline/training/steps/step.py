@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
@@ -87,7 +88,7 @@ class TrainingStep:
         if precision.device.type == "cpu":
             keep_freed_memory(large=True)
 
-    def __call__(self, engine: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def __call__(self, engine: SupervisedTrainer, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Take the step; the returned dictionary holds the loss as a number (NaN for a skipped step)."""
         device = engine.state.device
         images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
@@ -113,7 +114,7 @@ class TrainingStep:
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _steady_statistics(self, engine: Any, patches: int) -> SteadyStatistics:
+    def _steady_statistics(self, engine: SupervisedTrainer, patches: int) -> SteadyStatistics:
         """Batch norms with the momentum of this step, and kept; on CUDA they see the patches of all processes."""
         if self._statistics is None:
             self._statistics = SteadyStatistics(engine.network, self.statistics_patches)
@@ -123,7 +124,9 @@ class TrainingStep:
         self._statistics.keep()
         return self._statistics
 
-    def _finite_objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective | None:
+    def _finite_objective(
+        self, engine: SupervisedTrainer, logits: torch.Tensor, labels: torch.Tensor
+    ) -> Objective | None:
         """The objective, or None where the logits are not finite, in any of the processes."""
         if not finite_everywhere(logits):
             return None
@@ -134,19 +137,19 @@ class TrainingStep:
                 return None
             raise
 
-    def _objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective:
+    def _objective(self, engine: SupervisedTrainer, logits: torch.Tensor, labels: torch.Tensor) -> Objective:
         """What is minimised: the trainer's loss."""
         return Objective(engine.loss_function(logits, labels), {})
 
-    def _backward(self, engine: Any, objective: Objective) -> None:
+    def _backward(self, engine: SupervisedTrainer, objective: Objective) -> None:
         """Leave the gradients, at the scaler's scale, in the parameters' ``grad``."""
         self.scaler.scale(objective.loss).backward()
 
-    def _optimizer(self, engine: Any) -> torch.optim.Optimizer:
+    def _optimizer(self, engine: SupervisedTrainer) -> torch.optim.Optimizer:
         """Who takes this step: the trainer's optimiser."""
         return engine.optimizer  # type: ignore[no-any-return]
 
-    def _update(self, engine: Any, objective: Objective, statistics: SteadyStatistics) -> float:
+    def _update(self, engine: SupervisedTrainer, objective: Objective, statistics: SteadyStatistics) -> float:
         """Backward and optimiser step; NaN, and the running statistics as before, where not all is finite."""
         self._backward(engine, objective)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -163,7 +166,7 @@ class TrainingStep:
         self.scaler.update()
         return value if finite or self.precision.needs_scaling else math.nan
 
-    def _count(self, engine: Any, value: float) -> None:
+    def _count(self, engine: SupervisedTrainer, value: float) -> None:
         """Keep count of skipped steps and end a run that only skips."""
         if math.isfinite(value):
             self.skipped_in_a_row = 0
