@@ -47,6 +47,7 @@ def forgotten() -> Iterator[None]:
         function.cache_clear()
 
 
+@NEEDS_NUMBA
 def test_a_module_that_is_there() -> None:
     assert compiled_module("rarevox.compiled.team") is sys.modules["rarevox.compiled.team"]
 
