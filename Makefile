@@ -1,13 +1,16 @@
 # Two commands do everything on a machine with Python 3.10+ and make:
 #   make demo   environment, installation, the phantom cohort through the whole pipeline; the report's path comes last
 #   make test   the same environment with the test extras: linters, type check, tests
+# Two more, for those who publish:
+#   make docs         the pages and the API reference as a site that opens from disk: site/index.html
+#   make wheel-test   the wheel, installed away from this checkout: prepare, train, predict, the bundle
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUTPUT ?= demo/$(shell date +%Y%m%d-%H%M%S)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install clean docs wheel-test
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo.done
@@ -20,6 +23,13 @@ lint: $(VENV)/test.done $(VENV)/names/rarevox
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/docs.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo site/index.html
+
+wheel-test: $(VENV)/test.done
+	$(BIN)/python -m pytest tests/test_wheel.py tests/installed_wheel.py
 
 install: $(VENV)/demo.done
 
@@ -38,7 +48,11 @@ $(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/activate
 
 $(VENV)/test.done: pyproject.toml constraints.txt | $(BIN)/activate
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,test]'
-	touch $(VENV)/demo.done $@
+	touch $(VENV)/demo.done $(VENV)/docs.done $@
+
+$(VENV)/docs.done: pyproject.toml constraints.txt | $(BIN)/activate
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
