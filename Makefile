@@ -19,7 +19,7 @@ demo: $(VENV)/demo.done
 test: lint
 	$(BIN)/python -m pytest --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/test.done $(VENV)/names/rarevox
+lint: $(VENV)/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,24 +33,28 @@ wheel-test: $(VENV)/test.done
 
 install: $(VENV)/demo.done
 
-# `rarevox` is no folder: its sub-packages are the top-level ones, and mypy finds them through this link.
-$(VENV)/names/rarevox: | $(BIN)/activate
-	mkdir -p $(@D)
-	ln -sfn ../.. $@
+# `rarevox` is no folder: its sub-packages are the top-level ones. mypy finds them through this link, and so does Python:
+# the hook of an editable installation is asked last, after a folder named `rarevox` in the working directory (results,
+# say); of two folders on the path, the one that holds packages is taken.
+$(VENV)/names.done: | $(BIN)/activate
+	mkdir -p $(VENV)/names
+	ln -sfn $(CURDIR) $(VENV)/names/rarevox
+	$(BIN)/python -c 'import pathlib as p, sysconfig as s; p.Path(s.get_path("purelib"), "rarevox_names.pth").write_text(str(p.Path("$(VENV)/names").resolve()) + "\n")'
+	touch $@
 
 $(BIN)/activate:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/activate
+$(VENV)/demo.done: pyproject.toml constraints.txt | $(VENV)/names.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
-$(VENV)/test.done: pyproject.toml constraints.txt | $(BIN)/activate
+$(VENV)/test.done: pyproject.toml constraints.txt | $(VENV)/names.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,test]'
 	touch $(VENV)/demo.done $(VENV)/docs.done $@
 
-$(VENV)/docs.done: pyproject.toml constraints.txt | $(BIN)/activate
+$(VENV)/docs.done: pyproject.toml constraints.txt | $(VENV)/names.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 

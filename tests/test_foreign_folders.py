@@ -52,8 +52,9 @@ def test_foreign_packages_and_an_output_folder_of_our_name(foreign: Path, datase
         "cpu",
     )
     start(*train, *settings, cwd=foreign)
-    (foreign / "rarevox" / "losses").mkdir()  # and somebody's notes
-    (foreign / "rarevox" / "losses" / "curve.csv").write_text("0,1\n")
+    for name in PACKAGES:  # and somebody's notes
+        (foreign / "rarevox" / name).mkdir(exist_ok=True)
+        (foreign / "rarevox" / name / "notes.txt").write_text("better than last week\n")
 
     scans = Dataset.load(dataset_dir).root / "imagesTr"
     start("rarevox.pipeline.cli", "predict", "rarevox", scans, "--output", "predicted", cwd=foreign)

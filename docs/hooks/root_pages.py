@@ -22,9 +22,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def target(link: str) -> str:
-    """A link of a page at the root as it is from within docs/.
-
-    >>> target("docs/losses/README.md"), target("CONTRIBUTING.md"), target("https://monai.io")
-    ('losses/README.md', 'contributing.md', 'https://monai.io')
-    """
+    """A link of a page at the root as it is from within docs/: `docs/losses/README.md` is `losses/README.md` there."""
     return PAGES.get(link, link.removeprefix("docs/"))
