@@ -39,9 +39,8 @@ def train(loss: TableLoss, image: Tensor, labels: Tensor) -> float:
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        loss(
-            network(image), labels
-        ).backward()  # logits (B, C, *spatial), labels (B, 1, *spatial): no one-hot, no softmax
+        # Logits (B, C, *spatial) and labels (B, 1, *spatial): no softmax before, no one-hot.
+        loss(network(image), labels).backward()
         optimizer.step()
     table = hard_sums(network(image).argmax(1, keepdim=True), labels, num_classes=2)
     return float(2 * table.intersection[0, 1] / (table.probability + table.reference)[0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -28,8 +29,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_starts_with_the_readme_and_shows_every_page(site: Path) -> None:
     assert "Two commands" in (site / "index.html").read_text(encoding="utf-8")
     for page in (ROOT / "docs").rglob("*.md"):
-        html = page.relative_to(ROOT / "docs").with_suffix(".html")
-        assert (site / (html.with_name("index.html") if html.stem == "README" else html)).exists()
+        place = page.relative_to(ROOT / "docs").with_suffix(".html")
+        assert (site / (place.with_name("index.html") if place.stem == "README" else place)).exists()
+
+
+def test_the_examples_are_shown_whole(site: Path) -> None:
+    page = re.sub("<[^>]*>", "", (site / "examples.html").read_text(encoding="utf-8"))
+    for script in (ROOT / "examples").glob("*.py"):
+        for line in script.read_text(encoding="utf-8").splitlines():
+            assert html.escape(line, quote=False) in page, f"{script.name}: {line}"
 
 
 def test_the_reference_shows_what_the_packages_export(site: Path) -> None:

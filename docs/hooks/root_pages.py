@@ -22,5 +22,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def target(link: str) -> str:
-    """A link of a page at the root as it is from within docs/: `docs/losses/README.md` is `losses/README.md` there."""
+    """A link of a page at the root as it is from within docs/: `docs/losses/README.md` is `losses/README.md`."""
+    if link.startswith("examples/"):
+        return "examples.md"
     return PAGES.get(link, link.removeprefix("docs/"))
