@@ -183,7 +183,7 @@ def _require_one_at_a_place(slices: Sequence[Slice], along: np.ndarray, folder: 
     """Refuse slices at one position: one that is there twice, or several acquisitions."""
     apart = along[along > 1e-6]
     least = 0.01 * float(np.median(apart)) if apart.size else 1e-6
-    pairs = [(slices[i], slices[i + 1]) for i in np.flatnonzero(along < max(least, 1e-6))]
+    pairs = [(slices[i], slices[i + 1]) for i in np.flatnonzero(along < max(least, 1e-6)).tolist()]
     if not pairs:
         return
     names = ", ".join(f"{a.path.name} and {b.path.name}" for a, b in pairs[:3]) + (", …" if len(pairs) > 3 else "")

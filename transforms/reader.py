@@ -26,25 +26,24 @@ from rarevox.transforms.reading.geometry import (
     size_text,
 )
 from rarevox.transforms.reading.itk import from_itk, read_itk
-from rarevox.transforms.reading.nifti import header_path, read_nifti
+from rarevox.transforms.reading.nifti import forms_mm, header_path, read_nifti
 from rarevox.transforms.reading.scan import Scan, channels_first
 from rarevox.transforms.reading.slices import image_of
+from rarevox.transforms.told import WARNINGS
 
 __all__ = [
     "AFFINE_TOLERANCE",
-    "WARNINGS",
     "Scan",
     "ScanError",
     "ScanReader",
     "channels_first",
+    "forms_mm",
+    "odd_spacing",
     "read_grid",
     "read_scan",
     "same_affine",
     "size_text",
 ]
-
-WARNINGS = "warnings"
-"""The key of the metadata under which a scan's warnings stand, a sentence a line; empty where there are none."""
 
 
 def read_scan(paths: str | Path | Sequence[str | Path], dtype: DTypeLike | None = np.float32) -> Scan:
@@ -65,7 +64,7 @@ def read_scan(paths: str | Path | Sequence[str | Path], dtype: DTypeLike | None 
             with several series, damaged, missing or repeated slices or gantry tilt, or files whose shapes or affines
             (beyond ``AFFINE_TOLERANCE``) differ.
 
-    >>> import tempfile
+    >>> import nibabel as nib, tempfile
     >>> path = Path(tempfile.mkdtemp()) / "scan.nii.gz"
     >>> ramp = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
     >>> nib.save(nib.Nifti1Image(ramp, np.diag([1.0, 2.0, 3.0, 1.0])), path)

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from rarevox.pipeline.inference.saving import grid_of
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import CERTAIN, Watch
 from rarevox.transforms.native_grid import TOLERANCE, find_lattice
-from rarevox.transforms.reader import read_scan, same_affine, size_text
+from rarevox.transforms.reader import ScanError, read_grid, read_scan, same_affine, size_text
 
 
 def native_grid(image: MetaTensor) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -47,8 +46,8 @@ def check_mask_grid(item: Mapping[str, Any]) -> None:
     """
     image = item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"]
     try:
-        scan, mask = grid_of(image), grid_of(item["mask"])
-    except Exception:  # a file that cannot be read: the reader, which comes next, says what is wrong with it
+        scan, mask = read_grid(image), read_grid(item["mask"])
+    except ScanError:  # a file that cannot be read: the reader, which comes next, says what is wrong with it
         return
     require_grid(item["mask"], mask.shape, mask.affine, scan.shape, scan.affine)
 

@@ -211,9 +211,7 @@ def _inside(path: Path, names: Iterable[str]) -> tuple[Path, ...]:
             raise _malformed(path, "it names a file without a name")
         file = given if given.is_absolute() else folder / given
         if ".." in given.parts or (given.is_absolute() and not given.is_relative_to(folder.resolve())):
-            raise ScanError(
-                f"{path} names {name.strip()[:100]}, which lies outside its folder; put that file beside it"
-            )
+            raise ScanError(f"{path} names {name.strip()[:100]}, outside its folder; put that file beside it")
         files.append(file)
         if len(files) > MOST_FILES:
             raise _malformed(path, f"it names over {MOST_FILES} files")

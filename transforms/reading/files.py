@@ -86,11 +86,7 @@ def require_declared(path: Path, declared: int, present: int, what: str, *, comp
         ScanError: the file is truncated or its header wrong.
     """
     if declared > present * (MOST_INFLATED if compressed else 1):
-        room = (
-            f"which {present} bytes of compressed data cannot hold"
-            if compressed
-            else f"of which the file has only {present}"
-        )
+        room = f"which {present} bytes of compressed data cannot hold" if compressed else f"of {present} in the file"
         raise ScanError(f"{path} is truncated or its header is wrong: it declares {what}, {declared} bytes, {room}")
 
 

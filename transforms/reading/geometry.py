@@ -47,7 +47,7 @@ def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
 def voxel_ml(affine: np.ndarray) -> float:
     """The volume of one voxel in millilitres (also right for a sheared grid).
 
-    >>> voxel_ml(np.diag([1.0, 2.0, 5.0, 1.0]))
+    >>> round(voxel_ml(np.diag([1.0, 2.0, 5.0, 1.0])), 6)
     0.01
     """
     return float(abs(np.linalg.det(np.asarray(affine)[:3, :3])) / 1000.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike
 
 from rarevox.transforms.reading.content import Content
@@ -117,7 +118,7 @@ def _require_sound(header: Any, path: Path) -> tuple[int, ...]:
     empty_view(shape, path)  # refuses what is neither a volume nor channels of one
     try:
         dtype = np.dtype(header.get_data_dtype())
-    except (KeyError, nib.spatialimages.HeaderDataError):
+    except (KeyError, HeaderDataError):
         raise ScanError(f"{path} declares a type of voxels that is not known; its header is damaged") from None
     if dtype.kind not in "biuf":
         raise ScanError(f"{path} holds {dtype} voxels; expected whole or real numbers")

@@ -127,6 +127,9 @@ def read_slice(path: Path) -> Slice:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
+        lengths = _UNCOMPRESSED.get(_meta(head).get(0x0010, ""))
+        if lengths is not None and _pixel_bytes(path, lengths)[1]:
+            raise ScanError(f"{path} is truncated: its pixels are cut off") from error
         raise ScanError(f"{path} is damaged or truncated ({path.stat().st_size} bytes)") from error
     keys = set(reader.GetMetaDataKeys())
     tags = {name: reader.GetMetaData(tag).strip(" \x00") for name, tag in _TAGS.items() if tag in keys}
@@ -163,7 +166,7 @@ def _require_pixels(path: Path, head: bytes, tags: Mapping[str, str]) -> None:
     if lengths is None or min(rows, columns, bits, samples, frames) < 1:
         return
     frame = rows * columns * samples * ((bits + 7) // 8) if bits != 1 else (rows * columns * samples + 7) // 8
-    held = _pixel_bytes(path, lengths)
+    held, _ = _pixel_bytes(path, lengths)
     if held is not None and not frame * frames <= held < frame * (frames + 1):
         raise ScanError(
             f"{path} is damaged: its header tells of {frames} × {rows} × {columns} pixels, {frame * frames} bytes, and "
@@ -171,10 +174,14 @@ def _require_pixels(path: Path, head: bytes, tags: Mapping[str, str]) -> None:
         )
 
 
-def _pixel_bytes(path: Path, lengths: str) -> int | None:
-    """The length of the longest element of pixel data (7FE0,0010): an icon may come before; None where there is none."""
+def _pixel_bytes(path: Path, lengths: str) -> tuple[int | None, bool]:
+    """The length of the longest element of pixel data (7FE0,0010), for an icon may come before, and whether one is cut.
+
+    Without such an element, None.
+    """
     tag = struct.pack("<HH" if lengths == "<I" else ">HH", 0x7FE0, 0x0010)
     longest: int | None = None
+    cut = False
     with open_regular(path) as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
         at, size = content.find(tag), len(content)
         while at >= 0 and at + 12 <= size:
@@ -183,10 +190,10 @@ def _pixel_bytes(path: Path, lengths: str) -> int | None:
             length = struct.unpack_from(lengths, content, begin - 4)[0]
             if begin + length <= size:
                 longest = max(length, longest or 0)
-                at = content.find(tag, begin + length)
             else:
-                at = content.find(tag, at + 4)
-    return longest
+                cut = longest is None
+            at = content.find(tag, max(min(begin + length, size), at + 4))
+    return longest, cut
 
 
 def reads_pixels(path: Path) -> bool:

@@ -13,7 +13,16 @@ import numpy as np
 
 from rarevox.pipeline.data.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
-from rarevox.transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
+from rarevox.transforms.reader import (
+    AFFINE_TOLERANCE,
+    Scan,
+    ScanError,
+    forms_mm,
+    odd_spacing,
+    read_scan,
+    same_affine,
+    size_text,
+)
 
 MAX_LABEL_VALUES = 128
 """A label with more values than this, none of them declared, is taken for an image."""
@@ -259,15 +268,14 @@ def form_gap_mm(scan: Scan) -> float:
     if header is None or not (header["sform_code"] > 0 and header["qform_code"] > 0):
         return 0.0
     corners = np.array([[(i >> axis & 1) * (scan.shape[axis] - 1) for axis in range(3)] + [1] for i in range(8)])
-    return float(np.linalg.norm((corners @ (header.get_sform() - header.get_qform()).T)[:, :3], axis=1).max())
+    sform, qform = forms_mm(header)
+    return float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max())
 
 
 def implausible_spacing(loaded: Loaded) -> Iterator[Finding]:
     """Voxels are between 0.01 and 30 mm long; others hint at wrong units."""
-    spacing = loaded.image.spacing_mm
-    if min(spacing) < 0.01 or max(spacing) > 30:
-        listed = " × ".join(f"{length:.4g}" for length in spacing)
-        yield f"voxels are {listed} mm; are the units right?", loaded.case.image[0]
+    if text := odd_spacing(loaded.image.affine):
+        yield text, loaded.case.image[0]
 
 
 CHECKS = (
