@@ -81,7 +81,10 @@ def declared_by(path: Path, kind: str) -> Declared:
     """
     text = first_bytes(path, HEADER_BYTES)
     found = _nrrd(path, text) if kind == "nrrd" else _meta_image(path, text)
-    sizes = [require_regular(file).st_size for file in found.files]
+    try:
+        sizes = [require_regular(file).st_size for file in found.files]
+    except ScanError as error:
+        raise ScanError(f"{path} names a file of voxels that cannot be used: {error}", check=error.check) from error
     present = sum(sizes) if found.files else require_regular(path).st_size - found.header_bytes
     what = f"{size_text(found.shape)} voxels of {found.item_bytes} bytes"
     if found.encoding == "text":  # a digit and a space at the least

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,7 +108,7 @@ def require_memory(path: Path, needed: float, what: str) -> None:
         )
 
 
-def product(sizes: tuple[int, ...]) -> int:
+def product(sizes: Iterable[int]) -> int:
     """The product of whole numbers of any size (NumPy's wraps around).
 
     >>> product((2**40, 2**40)) == 2**80

@@ -16,8 +16,8 @@ from rarevox.transforms.reading.content import Content
 from rarevox.transforms.reading.errors import ScanError
 from rarevox.transforms.reading.files import SLACK_BYTES, product
 from rarevox.transforms.reading.geometry import size_text
-from rarevox.transforms.reading.scan import Scan, channels_first, empty_view, voxels_text
-from rarevox.transforms.reading.streams import small_stream, volume_stream
+from rarevox.transforms.reading.scan import Scan, channels_first, empty_view, shape_with_channels, voxels_text
+from rarevox.transforms.reading.streams import require_volume, small_stream, volume_stream
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres of the spatial units' codes (the three low bits of ``xyzt_units``): metre, millimetre, micrometre."""
@@ -65,6 +65,7 @@ def read_nifti(path: Path, content: Content, dtype: DTypeLike | None, *, voxels:
     else:
         checked = _header(kind, content.head, path, check=True)
         affine = np.array(checked.get_best_affine() if nifti else checked.get_affine(), np.float64)
+        require_volume(_voxels_path(path, content.kind), _end(header, path), _what(header))
         array = empty_view(shape, path)
     if nifti:
         affine[:3] *= mm_per_unit(header)
@@ -115,7 +116,7 @@ def _require_sound(header: Any, path: Path) -> tuple[int, ...]:
         raise ScanError(f"{path} declares the size {size_text(shape)}; expected positive numbers")
     if 0 in shape:
         raise ScanError(f"{path} holds no voxels (its size is {size_text(shape)})")
-    empty_view(shape, path)  # refuses what is neither a volume nor channels of one
+    shape_with_channels(shape, path)  # refuses what is neither a volume nor channels of one
     try:
         dtype = np.dtype(header.get_data_dtype())
     except (KeyError, HeaderDataError):
@@ -152,15 +153,12 @@ def _read_voxels(
     kind: Any, header: Any, path: Path, content: str, dtype: DTypeLike | None
 ) -> tuple[Any, np.ndarray, list[str]]:
     """nibabel's image, its voxels (C, X, Y, Z), and a warning where the file goes on far behind them."""
-    voxels_path = _beside(path, ".hdr", ".img") if content in _PAIRS else path
-    shape = tuple(int(size) for size in header.get_data_shape())
-    stored = np.dtype(header.get_data_dtype())
-    end = _offset(header, path) + product(shape) * stored.itemsize
     # nibabel scales integers in the wanted precision, with half the memory of going through float64.
     real = dtype is not None and np.dtype(dtype).kind == "f"
-    held = product(shape) * (stored if dtype is None else np.dtype(dtype)).itemsize
+    held = product(header.get_data_shape()) * np.dtype(dtype or header.get_data_dtype()).itemsize
+    volume_path = _voxels_path(path, content)
     with ExitStack() as stack:
-        volume, goes_on = stack.enter_context(volume_stream(voxels_path, end, voxels_text(shape, stored), held))
+        volume, goes_on = stack.enter_context(volume_stream(volume_path, _end(header, path), _what(header), held))
         streams = {"image": volume}
         if content in _PAIRS:
             streams["header"] = stack.enter_context(small_stream(path))
@@ -173,6 +171,21 @@ def _read_voxels(
             array = array.astype(array.dtype.newbyteorder("="))
     more = f"over {SLACK_BYTES >> 20} MiB follow its volume and were not read; is its header right?"
     return image, array, [more] if goes_on else []
+
+
+def _voxels_path(path: Path, content: str) -> Path:
+    return _beside(path, ".hdr", ".img") if content in _PAIRS else path
+
+
+def _what(header: Any) -> str:
+    """What a header declares, in words."""
+    return voxels_text(tuple(header.get_data_shape()), np.dtype(header.get_data_dtype()))
+
+
+def _end(header: Any, path: Path) -> int:
+    """The byte at which the voxels end."""
+    size = product(header.get_data_shape()) * np.dtype(header.get_data_dtype()).itemsize
+    return _offset(header, path) + size
 
 
 def _offset(header: Any, path: Path) -> int:

@@ -55,14 +55,26 @@ def channels_first(array: np.ndarray, path: Path) -> np.ndarray:
     >>> channels_first(np.zeros((4, 3)), Path("a")).shape, channels_first(np.zeros((4, 3, 2, 1, 5)), Path("a")).shape
     ((1, 4, 3, 1), (5, 4, 3, 2))
     """
-    shape = array.shape + (1,) * (3 - array.ndim)
-    if array.ndim < 2:
-        raise ScanError(f"{path} has {array.ndim} dimension(s); expected a volume of 3, or 4 with channels last")
-    further = [size for size in shape[3:] if size != 1]
-    if len(further) > 1:
+    channels, *shape = shape_with_channels(array.shape, path)
+    return np.moveaxis(array.reshape(*shape, channels, order="F"), -1, 0)
+
+
+def shape_with_channels(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]:
+    """The size (C, X, Y, Z) of a file's axes, as :func:`channels_first` has it.
+
+    Raises:
+        ScanError: one axis, or several behind the third that are longer than one.
+
+    >>> shape_with_channels((4, 3, 2, 1, 5), Path("a"))
+    (5, 4, 3, 2)
+    """
+    if len(shape) < 2:
+        raise ScanError(f"{path} has {len(shape)} dimension(s); expected a volume of 3, or 4 with channels last")
+    x, y, z, *further = *shape, *(1,) * (3 - len(shape))
+    channels = [size for size in further if size != 1]
+    if len(channels) > 1:
         raise ScanError(f"{path} has the size {size_text(shape)}; expected a volume of 3, or 4 with channels last")
-    channels = further[0] if further else 1
-    return np.moveaxis(array.reshape(*shape[:3], channels, order="F"), -1, 0)
+    return (channels[0] if channels else 1), x, y, z
 
 
 def empty_view(shape: tuple[int, ...], path: Path) -> np.ndarray:

@@ -38,9 +38,7 @@ def volume_stream(path: Path, end: int, what: str, held: int) -> Iterator[tuple[
     Raises:
         ScanError: the file is shorter, or the memory too small.
     """
-    present = require_regular(path).st_size
-    compressed = first_bytes(path, 2) == GZIP
-    require_declared(path, end, present, what, compressed=compressed)
+    present, compressed = require_volume(path, end, what)
     require_memory(path, held + (end if compressed else 0), what)
     with open_regular(path) as handle:
         if not compressed:
@@ -51,6 +49,17 @@ def volume_stream(path: Path, end: int, what: str, held: int) -> Iterator[tuple[
         if size < end:
             raise ScanError(f"{path} is truncated: it inflates to {size} bytes of the {end} that {what} take")
         yield content, goes_on
+
+
+def require_volume(path: Path, end: int, what: str) -> tuple[int, bool]:
+    """The size of a file that can hold a volume, and whether it is compressed; the arguments are `volume_stream`'s.
+
+    Raises:
+        ScanError: it cannot.
+    """
+    present, compressed = require_regular(path).st_size, first_bytes(path, 2) == GZIP
+    require_declared(path, end, present, what, compressed=compressed)
+    return present, compressed
 
 
 @contextmanager
