@@ -24,6 +24,7 @@ from rarevox.transforms.reading.geometry import (
     require_affine,
     same_affine,
     size_text,
+    spacing_mm,
 )
 from rarevox.transforms.reading.itk import from_itk, read_itk
 from rarevox.transforms.reading.nifti import forms_mm, header_path, read_nifti
@@ -43,6 +44,7 @@ __all__ = [
     "read_scan",
     "same_affine",
     "size_text",
+    "spacing_mm",
 ]
 
 

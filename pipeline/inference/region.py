@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import CERTAIN, Watch
 from rarevox.transforms.native_grid import TOLERANCE, find_lattice
-from rarevox.transforms.reader import ScanError, read_grid, read_scan, same_affine, size_text
+from rarevox.transforms.reader import ScanError, read_grid, read_scan, same_affine, size_text, spacing_mm
 
 
 def native_grid(image: MetaTensor) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -75,9 +75,8 @@ def require_grid(
 
 
 def _described(shape: Sequence[int], affine: np.ndarray) -> str:
-    spacing = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
     origin = ", ".join(f"{round(float(x), 3) + 0.0:g}" for x in np.asarray(affine, float)[:3, 3])
-    return f"{size_text(shape)} voxels of {'×'.join(f'{s:.4g}' for s in spacing)} mm from ({origin})"
+    return f"{size_text(shape)} voxels of {'×'.join(f'{s:.4g}' for s in spacing_mm(affine))} mm from ({origin})"
 
 
 def bounding_box(region: np.ndarray) -> list[tuple[int, int]] | None:

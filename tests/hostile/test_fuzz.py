@@ -108,6 +108,13 @@ def require_told(told: Told, path: Path) -> None:
     assert told.facts["home"]
 
 
+def fitted(value: Any, dtype: np.dtype) -> Any:
+    """A value as a field of a header takes it: NIfTI-2 has whole numbers where NIfTI-1 has floats."""
+    if dtype.kind != "i":
+        return value
+    return np.clip(np.nan_to_num(np.asarray(value, float)), -(2.0 ** (8 * dtype.itemsize - 1)), 2.0**15).astype(dtype)
+
+
 def broken(content: bytes, flips: list[tuple[int, int]], end: int | None) -> bytes:
     changed = bytearray(content)
     for place, value in flips:
@@ -133,7 +140,7 @@ def test_any_nifti_header(
     header = kind.header_class(content[:size], check=False)
     for name, value in fields.items():
         if name != "magic" or version == 1:
-            header[name] = np.nan_to_num(value) if version == 2 and header[name].dtype.kind == "i" else value
+            header[name] = fitted(value, header[name].dtype)
     content = broken(header.binaryblock + content[size:], flips, end)
     path = tmp_path / ("scan.nii.gz" if packed else "scan.nii")
     path.write_bytes(gzip.compress(content, 1) if packed else content)

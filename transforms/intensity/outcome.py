@@ -59,16 +59,32 @@ def said_of(normalised: torch.Tensor, channel: int) -> str:
     low, high = (float(value) for value in torch.aminmax(normalised))
     if low == high:
         return f"channel {channel + 1} is the same everywhere after normalisation: it carries nothing"
-    if max(-low, high) <= EXTREME:
+    count = outweighing(normalised) if max(-low, high) > EXTREME else 0
+    if not count:
         return ""
-    few = max(1, int(FEW * normalised.numel()))
-    values = normalised.reshape(-1).double()
-    size = (values - values.mean()).abs()
-    rest = values[size <= torch.topk(size, few + 1).values[-1]] if few + 1 <= size.numel() else values
-    if float(rest.std(correction=0)) >= ALIKE * float(values.std(correction=0)):
-        return ""
-    count = int((size > size.max() / 2).sum())
     return (
         f"channel {channel + 1}: {count} voxel(s) of extreme intensity outweigh all others, which normalisation makes "
         "alike"
     )
+
+
+def outweighing(values: torch.Tensor) -> int:
+    """How many voxels of extreme intensity make up nearly all of a channel's variance; 0 where none do.
+
+    Args:
+        values: finite, of one channel, (X, …); in any units.
+
+    >>> outweighing(torch.cat([torch.arange(2000.0), torch.tensor([1e30])])), outweighing(torch.arange(2000.0))
+    (1, 0)
+    """
+    mean = values.mean(dtype=torch.float64)
+    squares = sum(float((plane.double() - mean).square().sum()) for plane in values)  # 1e30² is none in float32
+    spread = (squares / values.numel()) ** 0.5
+    size = (values.reshape(-1) - mean).abs()
+    few = max(1, int(FEW * values.numel()))
+    if float(size.max()) <= EXTREME * spread or few >= size.numel():
+        return 0
+    rest = values.reshape(-1)[size <= torch.topk(size, few + 1).values[-1]]
+    if float(rest.double().std(correction=0)) >= ALIKE * spread:
+        return 0
+    return int((size > size.max() / 2).sum())

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from rarevox.pipeline.data.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
+from rarevox.transforms.intensity.outcome import outweighing
 from rarevox.transforms.reader import (
     AFFINE_TOLERANCE,
     Scan,
@@ -158,6 +160,15 @@ def constant_channel(loaded: Loaded) -> Iterator[Finding]:
             yield f"every voxel is {channel.flat[0]:g}; the channel carries nothing", file
 
 
+def extreme_voxels(loaded: Loaded) -> Iterator[Finding]:
+    """No few voxels make up nearly all of a channel's variance."""
+    for channel, file in _channels(loaded):
+        values = torch.from_numpy(channel)
+        if bool(torch.isfinite(values.sum(dtype=torch.float64))) and (count := outweighing(values)):
+            most = channel.flat[np.abs(channel).argmax()]
+            yield f"{count} voxel(s) as extreme as {most:g} outweigh all others, which a z-score makes alike", file
+
+
 def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
     """Label values are whole numbers, however they are stored."""
     if loaded.label_counts is None:
@@ -287,6 +298,7 @@ CHECKS = (
     Check("empty-mask", mask_empty),
     Check("not-finite", not_finite),
     Check("constant-channel", constant_channel),
+    Check("extreme-voxels", extreme_voxels),
     Check("label-not-whole", label_not_whole),
     Check("label-ignored", label_ignored),
     Check("nothing-annotated", nothing_annotated),

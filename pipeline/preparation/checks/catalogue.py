@@ -79,6 +79,7 @@ CATALOGUE = {
             "nor scores",
         ),
         Entry("empty-label", "warning", "no foreground; the case is kept and counted in `cases_without_foreground`"),
+        Entry("extreme-voxels", "warning", "a few voxels make up nearly all of a channel's variance"),
         Entry("label-outside", "warning", "over a tenth of the foreground lies in the empty surround of the image"),
         Entry("sheared-affine", "warning", "axes more than 0.6° off the right angle"),
         Entry(

@@ -173,13 +173,14 @@ def test_interpolated_scores_are_the_same_slab_by_slab(run_dir: Path, task_dir: 
 def test_a_mask_in_another_unit_lies_where_its_scan_lies(
     code: int, unit: float, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path
 ) -> None:
-    """The scan is in millimetres; masks in metres and micrometres are on its grid, and one that says mm is not."""
+    """The scan is in millimetres; masks in metres and micrometres are on its grid, and one in another unit is not."""
     image = str(task_dir / "imagesTr" / "case_01.nii.gz")
     mask = nib.Nifti1Image(np.ones(scan.shape, np.uint8), np.diag([unit, unit, unit, 1.0]) @ scan.affine)
     mask.header["xyzt_units"] = code
     mask.to_filename(tmp_path / "mask.nii.gz")
     check_mask_grid({"image": image, "mask": tmp_path / "mask.nii.gz"})
-    mask.header["xyzt_units"] = 2
+    mask = nib.Nifti1Image(np.ones(scan.shape, np.uint8), scan.affine)  # whose millimetres are called micrometres
+    mask.header["xyzt_units"] = 3
     mask.to_filename(tmp_path / "other.nii.gz")
     with pytest.raises(ValueError, match="on another grid than the scan"):
         check_mask_grid({"image": image, "mask": tmp_path / "other.nii.gz"})
