@@ -1,4 +1,12 @@
-"""Volumes as the compiled kernels take them: voxels evenly apart in memory, the channels of each side by side."""
+"""Volumes as the compiled kernels take them: voxels evenly strided in memory, the channels of each side by side.
+
+A volume is a tensor of PyTorch like any other; these functions tell how it lies, or make one that lies well. Between
+the channels of one voxel and those of the next there may be room, numbers that mean nothing: the kernels then read and
+write whole vectors also of the last channels, and every voxel has cache lines of its own::
+
+    5 channels, stride 8    | c0 c1 c2 c3 c4 -- -- -- | c0 c1 c2 c3 c4 -- -- -- | …
+                            voxel (z, y, x)           voxel (z, y, x + 1)
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-LANES, LINE = 8, 16
+from rarevox.networks.cpu.instructions.sizes import LANES, LINE_FLOATS
 
 
 def in_eights(channels: int) -> int:
@@ -16,38 +24,39 @@ def in_eights(channels: int) -> int:
 
 
 def apart(x: torch.Tensor) -> int | None:
-    """How many numbers the voxels of ``x`` (B, D, H, W, C) lie apart; None if they do not do so evenly.
+    """From one voxel of ``x`` (B, D, H, W, C) to the next, in numbers; None if they do not lie evenly.
 
     Where that is more than C, there is room for whole vectors after the channels of each, also of the last one.
 
     >>> apart(torch.empty(1, 2, 3, 4, 8)), apart(torch.empty(1, 2, 3, 4, 8)[..., :5])
     (8, 8)
-    >>> apart(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)) is None, apart(torch.empty(1, 2, 3, 4, 8)[..., 3:]) is None
-    (True, True)
+    >>> apart(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)), apart(torch.empty(1, 2, 3, 4, 8)[..., 3:])
+    (None, None)
     """
     if not _side_by_side(x):
         return None
-    step = expected = x.stride(3)
+    stride = expected = x.stride(3)
     for axis in (3, 2, 1, 0):
         if x.shape[axis] > 1 and x.stride(axis) != expected:
             return None
         expected *= x.shape[axis]
-    return step
+    return stride
 
 
 def _side_by_side(x: torch.Tensor) -> bool:
     """Whether the channels of every voxel of ``x`` (B, D, H, W, C) are, with nothing of another voxel in their room."""
-    step, channels = x.stride(3), x.shape[4]
-    if (channels > 1 and x.stride(4) != 1) or step < channels:
+    stride, channels = x.stride(3), x.shape[4]
+    if (channels > 1 and x.stride(4) != 1) or stride < channels:
         return False
-    return step == channels or x.storage_offset() % step + in_eights(channels) <= step
+    # Some channels out of more: what follows them may be room, or the channels of the next voxel, which are no room.
+    return stride == channels or x.storage_offset() % stride + in_eights(channels) <= stride
 
 
 def part(x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
     """``x`` (B, C, D, H, W), also a box out of a volume, as (B, D, H, W, C); copied only if need be.
 
     Returns:
-        It, and how many numbers one voxel, line, plane and sample lie after another.
+        It, and its strides from voxel to voxel, row to row, plane to plane and sample to sample, in numbers.
 
     >>> part(torch.zeros(1, 5, 6, 7, 8)[..., 1:3].contiguous(memory_format=torch.channels_last_3d)[..., 1:])[1]
     (5, 10, 70, 420)
@@ -60,20 +69,20 @@ def part(x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
 
 
 def voxels(x: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """``x`` (B, C, D, H, W) as (B, D, H, W, C) and how far `apart` the voxels lie; copied only if need be."""
+    """``x`` (B, C, D, H, W) as (B, D, H, W, C) and its `apart`; copied only if need be."""
     last = x.detach().movedim(1, -1)
-    step = apart(last)
-    return (last.contiguous(), x.shape[1]) if step is None else (last, step)
+    stride = apart(last)
+    return (last.contiguous(), x.shape[1]) if stride is None else (last, stride)
 
 
 def numbers(shape: tuple[int, ...]) -> int:
     """How many numbers `channels_last` of a ``shape`` (B, C, D, H, W) lies in."""
-    return math.prod((shape[0], _step(shape[1]), *shape[2:]))
+    return math.prod((shape[0], _roomy_stride(shape[1]), *shape[2:]))
 
 
-def _step(channels: int) -> int:
-    """How far apart voxels of so many channels are put: whole lines of the cache, for few channels whole vectors."""
-    return in_eights(channels) if channels <= LANES else -(-channels // LINE) * LINE
+def _roomy_stride(channels: int) -> int:
+    """The stride of voxels of so many channels: whole lines of the cache, for few channels whole vectors."""
+    return in_eights(channels) if channels <= LANES else -(-channels // LINE_FLOATS) * LINE_FLOATS
 
 
 def channels_last(shape: tuple[int, ...], memory: torch.Tensor) -> torch.Tensor:
@@ -84,7 +93,8 @@ def channels_last(shape: tuple[int, ...], memory: torch.Tensor) -> torch.Tensor:
     >>> channels_last((1, 5, 2, 3, 4), torch.empty(200)).stride()
     (192, 1, 96, 32, 8)
     """
-    whole = memory[: numbers(shape)].view(shape[0], *shape[2:], _step(shape[1]))
+    # Non-temporal stores of a result need whole lines: `rarevox.networks.cpu.winograd.convolution.STREAM_BYTES`.
+    whole = memory[: numbers(shape)].view(shape[0], *shape[2:], _roomy_stride(shape[1]))
     return whole[..., : shape[1]].movedim(-1, 1)
 
 

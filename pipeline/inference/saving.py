@@ -10,12 +10,12 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from rarevox.pipeline.data.datalist import stem
+from rarevox.pipeline.data.formats import stem
 from rarevox.pipeline.data.volumes import write_labels
 from rarevox.transforms.reader import Scan, read_grid
 
 
-def save_labels(labels: np.ndarray, image: Any, case: str, output: str | Path) -> tuple[Path, Scan]:
+def save_labels(labels: np.ndarray, image: str | Path, case: str, output: str | Path) -> tuple[Path, Scan]:
     """Write ``OUTPUT/CASE_seg.nii.gz`` on the grid of the scan; returns the path and the scan's grid (no voxels)."""
     grid = read_grid(image)
     return write_labels(Path(output) / f"{case}_seg.nii.gz", labels, grid), grid

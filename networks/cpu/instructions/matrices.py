@@ -1,5 +1,9 @@
 """Products with matrices: small constant ones as straight code, and blocks of larger ones with the sums in registers.
 
+- `linear_map` and `square_map` carry vectors through a constant matrix, one and two axes of Winograd's transforms: the
+  factors stand in the instructions, zeros and ones cost nothing, and rows of opposite signs share their sums.
+- `product` is the microkernel of a matrix product: a register block of some rows by some vectors, over the whole depth.
+
 Compiled by Numba; importing this module without Numba raises ImportError.
 """
 
@@ -10,11 +14,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from rarevox.networks.cpu.instructions.sizes import LANES, VECTOR_BYTES
 from rarevox.networks.cpu.instructions.vectors import (
-    BYTES,
     FLOAT,
     INTEGER,
-    LANES,
     MASK,
     VECTOR,
     activated,
@@ -30,7 +33,7 @@ from rarevox.networks.cpu.instructions.vectors import (
     vectors_at,
 )
 
-_POINTERS_APART = 3
+_ROWS_OF_A_POINTER = 3
 
 
 def _sum(builder: Any, factors: np.ndarray, vectors: list[Any]) -> Any:
@@ -45,12 +48,18 @@ def _sum(builder: Any, factors: np.ndarray, vectors: list[Any]) -> Any:
 
 
 def _twin(lines: np.ndarray, i: int) -> int | None:
-    """The first line after ``i`` that differs from it in signs alone."""
+    """The first line after ``i`` that differs from it in signs alone.
+
+    Points of evaluation come in pairs ± p, so the matrices of `rarevox.networks.cpu.winograd.toom_cook` are full of
+    them.
+    """
     return next((j for j in range(i + 1, len(lines)) if np.array_equal(np.abs(lines[i]), np.abs(lines[j]))), None)
 
 
 def _applied(builder: Any, matrix: np.ndarray, vectors: list[Any]) -> list[Any]:
     """``matrix`` · vectors. Rows or columns that differ in signs alone share their sums and differences."""
+    # Two columns a, ±a meet v and w as a · (v ± w), each sum or difference formed once: those are vectors of their own
+    # from here on, until no such columns are left.
     for i in range(matrix.shape[1]):
         j = _twin(matrix.T, i)
         if j is not None:
@@ -69,7 +78,8 @@ def _applied(builder: Any, matrix: np.ndarray, vectors: list[Any]) -> list[Any]:
         if j is None:
             results[i] = _sum(builder, row, vectors)
             continue
-        # Both rows are even ± factor · odd, one instruction each.
+        # Rows for p and −p are alike at even powers and opposite at odd ones: even ± factor · odd, where ``even`` and
+        # ``odd`` are formed once and each row is one fused multiply-add more.
         same = row == matrix[j]
         factor = row[np.flatnonzero(~same)[-1]]
         even, odd = _sum(builder, row * same, vectors), _sum(builder, row * ~same / factor, vectors)
@@ -126,9 +136,11 @@ def square_map(matrix: np.ndarray) -> Any:
     """A function (source, step, other step, target): matrix · X · matrixᵀ for the n × n vectors X at source.
 
     A row of X lies along the other step; the results lie row after row. Two rows of matrix · X at a time, those that
-    share their sums, stay in registers until they are through the second product.
+    share their sums, stay in registers until they are through the second product: all n² vectors would be 36 for
+    Winograd's 6, more than the 16 registers of AVX2, or the 32 of AVX-512.
     """
     size = len(matrix)
+    # Rows that share their sums go together, what is left over by twos.
     pairs, left = [], list(range(size))
     while left:
         i = left.pop(0)
@@ -140,7 +152,7 @@ def square_map(matrix: np.ndarray) -> Any:
 
     def code(builder: Any, source: Any, step: Any, other: Any, target: Any) -> None:
         for pair in pairs:
-            used = np.flatnonzero(matrix[pair].any(axis=0))
+            used = np.flatnonzero(matrix[pair].any(axis=0))  # columns of zeros are not even loaded
             columns = []
             for k in range(size):
                 place = stepped(builder, source, other, k)
@@ -148,7 +160,7 @@ def square_map(matrix: np.ndarray) -> Any:
                 columns.append(_applied(builder, matrix[pair][:, used], vectors))
             for number, row in enumerate(pair):
                 for k, result in enumerate(_applied(builder, matrix, [column[number] for column in columns])):
-                    store_at(builder, result, builder.add(target, target.type((row * size + k) * BYTES)))
+                    store_at(builder, result, builder.add(target, target.type((row * size + k) * VECTOR_BYTES)))
 
     return function(code)
 
@@ -157,8 +169,15 @@ def product(rows: int, vectors: int, *, add: bool = False, biased: bool = False)
     """A function (a, a row, a step, b, b step, c, c row, depth, …): c = Σ a b, or with ``add`` c += Σ a b.
 
     ``rows`` rows and ``vectors`` · 8 columns of c; the sums stay in registers over the whole depth, for each step of
-    which one number of every row of a meets the vectors of b. With ``biased`` an address more, of a bias and a slope
-    for each vector: the bias is added to c and the activation taken.
+    which one number of every row of a meets the vectors of b::
+
+                          b, step k:  [ vector 0 | vector 1 ]
+        a, step k:  row 0  [ • ]  →   [  c 0,0   |  c 0,1   ]   c += broadcast(•) · vector, one fused multiply-add each;
+                    row 1  [ • ]  →   [  c 1,0   |  c 1,1   ]   a load from b serves all rows, one from a all vectors
+                    …
+
+    With ``biased`` an address more, of a bias and a slope for each vector: the bias is added to c and the activation
+    taken, while the sums are still in registers.
     """
     undefined = ir.Constant(VECTOR, ir.Undefined)
     first_lane = ir.Constant(MASK, [0] * LANES)
@@ -168,19 +187,22 @@ def product(rows: int, vectors: int, *, add: bool = False, biased: bool = False)
         builder: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any, depth: Any, *more: Any
     ) -> None:
         before = builder.block
-        outs = [builder.add(stepped(builder, c, c_row, row), c.type(BYTES * v)) for row, v in places]
+        outs = [builder.add(stepped(builder, c, c_row, row), c.type(VECTOR_BYTES * v)) for row, v in places]
         starts = [load_at(builder, out) if add else constant(0.0) for out in outs]
-        # A pointer for each row would be more than there are registers.
-        bases = [stepped(builder, a, a_row, row) for row in range(0, rows, _POINTERS_APART)]
+        # A pointer for each row would be more than there are registers for addresses (16): every third row has one, and
+        # the two after it are reached from there, since an instruction adds one or two times a register to an address.
+        bases = [stepped(builder, a, a_row, row) for row in range(0, rows, _ROWS_OF_A_POINTER)]
         loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
         builder.branch(loop)
         builder.position_at_end(loop)
+        # Counter, pointers and sums are phi nodes: they come from before the loop at first and from its end afterwards.
         step, right, lefts = builder.phi(depth.type), builder.phi(b.type), [builder.phi(a.type) for _ in bases]
         sums = [builder.phi(VECTOR) for _ in places]
-        columns = [load_at(builder, builder.add(right, b.type(BYTES * v))) for v in range(vectors)]
+        columns = [load_at(builder, builder.add(right, b.type(VECTOR_BYTES * v))) for v in range(vectors)]
         results: list[Any] = []
         for row in range(rows):
-            place = stepped(builder, lefts[row // _POINTERS_APART], a_row, row % _POINTERS_APART)
+            place = stepped(builder, lefts[row // _ROWS_OF_A_POINTER], a_row, row % _ROWS_OF_A_POINTER)
+            # LLVM knows a number in lane 0 that is shuffled to all lanes as one broadcast from memory.
             lane = builder.insert_element(undefined, load_at(builder, place, FLOAT), INTEGER(0))
             spread = builder.shuffle_vector(lane, undefined, first_lane)
             for column in columns:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rarevox.networks.cpu.instructions.sizes import VECTOR_BYTES
 from rarevox.networks.cpu.instructions.vectors import (
-    BYTES,
     VECTOR,
     added,
     constant,
@@ -30,10 +30,13 @@ def over_voxels(code: Callable[..., list[Any]], parameters: int, sums: int, *, u
         code: ``code(builder, parameter vectors, address in x, address in g)`` gives the terms of the sums.
         parameters: vectors at the parameter address.
         sums: vectors that are added up over all voxels and added to those at ``out``.
-        unroll: voxels for each turn of the loop, of which ``count`` is a multiple.
+        unroll: voxels for each turn of the loop, of which ``count`` is a multiple. Each has sums of its own: a sum
+            waits for the one before it, and with several the processor has others to go on with meanwhile.
     """
 
     def loop_over(builder: Any, x: Any, g: Any, step: Any, count: Any, table: Any, out: Any) -> None:
+        # The loop is written as LLVM wants it: the counters and all sums are phi nodes, whose values come from before
+        # the loop at first and from its own end then. So the sums stay in registers.
         constants = vectors_at(builder, table, parameters)
         before = builder.block
         loop, after = builder.append_basic_block("voxels"), builder.append_basic_block("after")
@@ -58,7 +61,7 @@ def over_voxels(code: Callable[..., list[Any]], parameters: int, sums: int, *, u
         builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
         builder.position_at_end(after)
         for k in range(sums):
-            place = builder.add(out, out.type(BYTES * k))
+            place = builder.add(out, out.type(VECTOR_BYTES * k))
             value = load_at(builder, place)
             for result in results:
                 value = added(builder, value, result[k])
@@ -68,7 +71,7 @@ def over_voxels(code: Callable[..., list[Any]], parameters: int, sums: int, *, u
 
 
 def moments(builder: Any, constants: list[Any], x: Any, g: Any) -> list[Any]:
-    """v = x − pivot: v, v²."""
+    """v = x − pivot: v, v². With a pivot near the values the square of their mean does not swallow the variance."""
     v = subtracted(builder, load_at(builder, x), constants[0])
     return [v, multiplied(builder, v, v)]
 
@@ -79,6 +82,7 @@ def _through_activation(builder: Any, constants: list[Any], x: Any, g: Any) -> t
     value, incoming = load_at(builder, x), load_at(builder, g)
     a = added(builder, multiplied(builder, value, scale), shift)
     positive = builder.fcmp_ordered(">", a, constant(0.0))
+    # Lanes cannot branch one by one: both sides are computed, and each lane selects its own.
     before = builder.select(positive, incoming, multiplied(builder, incoming, slope))
     lost = builder.select(positive, constant(0.0), multiplied(builder, incoming, a))
     return value, before, lost

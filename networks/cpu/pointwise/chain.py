@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rarevox.compiled import compiled_module, share_out
 from rarevox.networks.cpu import volumes
-from rarevox.networks.cpu.ops import norm_of
-from rarevox.networks.cpu.volumes import LANES
-
-PANEL = 16
+from rarevox.networks.cpu.fold import fold
+from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, PANEL
+from rarevox.networks.cpu.pointwise.job import ROWS, Chain, LayerWeights
+from rarevox.networks.protocols import NormAct
 
 
 class Layer(NamedTuple):
@@ -56,13 +57,12 @@ def applies(x: torch.Tensor) -> bool:
     )
 
 
-def layer_of(conv: torch.nn.Module, norm: torch.nn.Module, activation: torch.nn.Module) -> Layer | None:
+def layer_of(conv: nn.Module, layer: NormAct) -> Layer | None:
     """A 1³ convolution with the batch norm in evaluation and the ReLU or PReLU after it; None for others."""
-    folded, weight = norm_of(norm, activation), conv.get_parameter("weight")
+    folded, weight = fold(layer), conv.get_parameter("weight")
     if folded is None or conv.bias is not None or weight[0, 0].numel() != 1:
         return None
-    scale, shift, slope = folded
-    return Layer(weight.flatten(1) * scale[:, None], shift, slope)
+    return Layer(weight.flatten(1) * folded.scale[:, None], folded.shift, folded.slope)
 
 
 def plain(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Layer:
@@ -105,26 +105,53 @@ def chain(
     >>> y is None or torch.allclose(y, torch.einsum("oc,bczyx->bozyx", weight, x), atol=1e-5)
     True
     """
-    source, step = volumes.voxels(x)
+    source, stride = volumes.voxels(x)
     batch, depth, height, width, channels = source.shape
-    columns = volumes.in_eights(layers[-1].weight.shape[0]) if in_eights else layers[-1].weight.shape[0]
-    target = torch.empty((batch, depth, height, width, columns))
-    panels = [_panels(layer.weight) for layer in layers]
-    pairs = [volumes.lanes(torch.stack([layer.bias, layer.slope])) for layer in layers]
-    row = 4 * max(volumes.in_eights(n) for n in (channels, *(layer.weight.shape[0] for layer in layers)))
-    compiled = kernels()
-    assert compiled is not None
-    buffers = torch.zeros(2 * compiled.ROWS * row * torch.get_num_threads(), dtype=torch.uint8)
+    columns = layers[-1].weight.shape[0]
+    out_channels = volumes.in_eights(columns) if in_eights else columns
+    target = torch.empty((batch, depth, height, width, out_channels))
+    row_floats = max(volumes.in_eights(n) for n in (channels, *(layer.weight.shape[0] for layer in layers)))
+    buffers = torch.zeros(2 * ROWS * row_floats * torch.get_num_threads())
     threads = torch.zeros(1, dtype=torch.int64)
     beside = None if coarse is None else _whole_eights(coarse)
-    place = (0, 1, 0, depth, height, width, 0, 0, 0)
-    if beside is not None:
-        place = (beside.data_ptr(), factor, before, depth, height, width, *beside.shape[1:4])
-    values = [source.data_ptr(), target.data_ptr(), batch * depth * height * width, channels]
-    values += [buffers.data_ptr(), threads.data_ptr(), row, *place, columns, 4 * step, len(layers)]
-    for layer, panel, pair in zip(layers, panels, pairs, strict=True):
-        values += [panel.data_ptr(), pair.data_ptr(), layer.weight.shape[1], layer.weight.shape[0]]
-    share_out(compiled.chain.address, values)
+    coarse_depth, coarse_height, coarse_width = (0, 0, 0) if beside is None else beside.shape[1:4]
+    panels = [_panels(layer.weight) for layer in layers]
+    biases = [volumes.lanes(torch.stack([layer.bias, layer.slope])) for layer in layers]
+    table = [
+        LayerWeights(
+            panels=panel.data_ptr(),
+            bias=bias.data_ptr(),
+            in_channels=layer.weight.shape[1],
+            out_channels=layer.weight.shape[0],
+        )
+        for layer, panel, bias in zip(layers, panels, biases, strict=True)
+    ]
+    weights = torch.tensor(table, dtype=torch.int64)
+    job = Chain(
+        source=source.data_ptr(),
+        source_stride_bytes=FLOAT_BYTES * stride,
+        in_channels=channels,
+        target=target.data_ptr(),
+        out_channels=out_channels,
+        voxels=batch * depth * height * width,
+        depth=depth,
+        height=height,
+        width=width,
+        buffers=buffers.data_ptr(),
+        row_bytes=FLOAT_BYTES * row_floats,
+        threads=threads.data_ptr(),
+        layers=weights.data_ptr(),
+        layer_count=len(layers),
+        coarse=0 if beside is None else beside.data_ptr(),
+        coarse_depth=coarse_depth,
+        coarse_height=coarse_height,
+        coarse_width=coarse_width,
+        factor=factor,
+        planes_before=before,
+    )
+    compiled = kernels()
+    assert compiled is not None
+    share_out(compiled.chain.address, job)
     return target.movedim(-1, 1)
 
 

@@ -7,15 +7,15 @@ transposed algorithm, in the same domain. The result differs from the plain sum 
 the plain sum (see `rarevox.networks.cpu.winograd.toom_cook`).
 
 A thread takes a few tiles of all channels at a time, so that they stay in its own cache on the way through the domain;
-what comes before and after a convolution, norm, activation, bias and sum, is done on that way. The extra memory is one
-to two megabytes a thread. Needs Numba; without it, or where it does not pay, `rarevox.networks.cpu.convolution` takes
-PyTorch's convolution.
+what comes before and after a convolution, norm, activation, bias and sum, is fused into that way. The extra memory is
+one to two megabytes a thread. Needs Numba; without it, or where it does not pay, `rarevox.networks.cpu.convolution`
+takes PyTorch's convolution.
 """
 
 from __future__ import annotations
 
 import math
-import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -24,10 +24,12 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from rarevox.compiled import compiled_module, share_out
+from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LINE_BYTES, LINE_FLOATS, PANEL
 from rarevox.networks.cpu.volumes import apart, in_eights, lanes, part, voxels
+from rarevox.networks.cpu.winograd import job
+from rarevox.networks.cpu.winograd.plan import Plan, memory
+from rarevox.networks.cpu.winograd.toom_cook import PLACES, TAPS, TILE
 
-TILE, PLACES = 4, 216
-PANEL, FEW, LINE = 16, 6, 64
 # Below, carrying the weights into the domain costs what the products save: forward and backward of 16, 32 and 64
 # channels had 1.1 to 1.6 times the speed of the plain convolution (with AVX-512) at 1728 to 2048 voxels, and 0.6 to 1.3
 # at 512.
@@ -47,9 +49,8 @@ NEAR_BYTES = 1000 * 2**10
 STREAM_BYTES = 2**21
 # The same for the gradient of the weights, where more tiles save more sums than the further cache costs.
 NEAR_BYTES_OF_SUMS = 2 * 2**20
-# What the threads' own sums of that gradient may take together; beyond, fewer threads share the work.
+# What the threads' own sums of that gradient should take together; beyond, fewer threads, two at least, share the work.
 MOST_BYTES_OF_SUMS = 2**28
-_memory = threading.local()
 
 
 def kernels() -> ModuleType | None:
@@ -105,7 +106,7 @@ def conv3d(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Around:
-    """What is done to the voxels on their way into a convolution and out of it, in evaluation.
+    """What is fused into a convolution: its prologue, on the voxels' way in, and its epilogue, on their way out.
 
     Args:
         norm: (3, C), scale, shift and slope of the input: v enters as a = v · scale + shift where that is positive, and
@@ -149,14 +150,27 @@ def _filters(weight: torch.Tensor, transposed: bool) -> torch.Tensor:
     ``transposed`` takes the filters of the gradient: channels changed about, every axis reversed.
     """
     weight = weight.detach()
-    address, strides = weight.data_ptr(), [4 * step for step in weight.stride()]
-    columns, channels = weight.shape[:2]
+    address, strides = weight.data_ptr(), [FLOAT_BYTES * stride for stride in weight.stride()]
+    out_channels, in_channels = weight.shape[:2]
     if transposed:
-        columns, channels = channels, columns
-        address += 2 * sum(strides[2:])
-        strides = [strides[1], strides[0], *(-step for step in strides[2:])]
-    filters = torch.empty((-(-columns // PANEL), PLACES, in_eights(channels), PANEL))
-    _run("carry_filters", (address, filters.data_ptr(), columns, channels, *strides))
+        # No copy is turned about: the kernel begins at the last tap and goes backwards.
+        out_channels, in_channels = in_channels, out_channels
+        address += (TAPS - 1) * sum(strides[2:])
+        strides = [strides[1], strides[0], *(-stride for stride in strides[2:])]
+    filters = torch.empty((-(-out_channels // PANEL), PLACES, in_eights(in_channels), PANEL))
+    out_stride, in_stride, depth_stride, height_stride, width_stride = strides
+    carry = job.CarryFilters(
+        weight=address,
+        filters=filters.data_ptr(),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        out_stride_bytes=out_stride,
+        in_stride_bytes=in_stride,
+        depth_stride_bytes=depth_stride,
+        height_stride_bytes=height_stride,
+        width_stride_bytes=width_stride,
+    )
+    _run("carry_filters", carry)
     return filters
 
 
@@ -178,43 +192,54 @@ def convolve(
         around: done on the way.
         transposed: convolve with the weights of the gradient, (C, C', 3, 3, 3) for such a ``weight``.
         out: the memory to write to, of the result's shape, channels last; it must share none with ``x``. The voxels
-            may lie further apart than they have channels (`rarevox.networks.cpu.volumes`): what is between is
+            may have a larger stride than their channels (`rarevox.networks.cpu.volumes`): what is between is
             overwritten.
 
     Returns:
         (B, C', D + 2·padding − 2, …), channels last in memory.
     """
-    (source, step), filters = voxels(x), _filters(weight, transposed)
-    columns = weight.shape[1 if transposed else 0]
+    (source, in_stride), filters = voxels(x), _filters(weight, transposed)
+    out_channels, in_channels = weight.shape[1 if transposed else 0], source.shape[-1]
     size = [length + 2 * padding - 2 for length in x.shape[2:]]
     if out is None:
-        out = torch.empty((x.shape[0], columns, *size), memory_format=torch.channels_last_3d)
+        out = torch.empty((x.shape[0], out_channels, *size), memory_format=torch.channels_last_3d)
     target = out.movedim(1, -1)
-    step_out = apart(target)
-    assert step_out is not None, "out must be channels last"
-    deep = in_eights(source.shape[-1])
-    plan = _Plan(target, NEAR_BYTES // (4 * PLACES * deep))
-    scratch, slot_bytes = plan.memory("tiles", 4 * deep, 4 * PANEL)
-    slots = torch.zeros(1, dtype=torch.int64)
+    out_stride = apart(target)
+    assert out_stride is not None, "out must be channels last"
+    tile_bytes = FLOAT_BYTES * in_eights(in_channels)
+    plan = Plan(target, NEAR_BYTES // (PLACES * tile_bytes))
+    domain_bytes = plan.domain_bytes(tile_bytes, FLOAT_BYTES * PANEL)
+    domain, threads = memory("domain", plan.threads * domain_bytes), torch.zeros(1, dtype=torch.int64)
     norm, bias = (None if one is None else lanes(one) for one in (around.norm, around.bias))
-    add, others = (None, (0,) * 4) if around.add is None else part(around.add)
-    values = [source.data_ptr(), target.data_ptr(), filters.data_ptr()]
-    values += [0 if one is None else one.data_ptr() for one in (norm, bias, add)]
-    sizes = (*source.shape[1:], *target.shape[1:])
+    add, add_strides = (None, (0,) * 4) if around.add is None else part(around.add)
+    add_channels = 0 if add is None else add.shape[-1]
+    extents = _extents(around.extents)
     # What is written past the caches takes no line from memory first; half a line of it would take more than one.
-    whole = add is None or others[0] >= in_eights(add.shape[-1])
-    lines = step_out % PANEL == 0 and target.data_ptr() % LINE == 0
-    stream = lines and whole and 4 * target.numel() > STREAM_BYTES
-    added = (around.first, 0 if add is None else add.shape[-1])
-    rest = (*added, padding, plan.total, plan.group, step, step_out, *others, stream)
-    inside = _numbers(around.extents)
-    _run("convolve", (*values, *sizes, *rest, scratch, slot_bytes, slots.data_ptr(), len(inside), *inside))
+    whole = add is None or add_strides[0] >= in_eights(add_channels)
+    lines = out_stride % LINE_FLOATS == 0 and target.data_ptr() % LINE_BYTES == 0
+    convolution = job.Convolve(
+        **_input(source, in_stride, padding, norm, extents),
+        filters=filters.data_ptr(),
+        target=target.data_ptr(),
+        **_output(target),
+        out_stride=out_stride,
+        stream=int(lines and whole and FLOAT_BYTES * target.numel() > STREAM_BYTES),
+        bias=_address(bias),
+        add=_address(add),
+        add_first=around.first,
+        add_channels=add_channels,
+        add_voxel_stride=add_strides[0],
+        add_row_stride=add_strides[1],
+        add_plane_stride=add_strides[2],
+        add_sample_stride=add_strides[3],
+        tiles=plan.tiles,
+        group=plan.group,
+        domain=domain.data_ptr(),
+        domain_bytes=domain_bytes,
+        threads=threads.data_ptr(),
+    )
+    _run("convolve", convolution)
     return out
-
-
-def _numbers(extents: torch.Tensor | None) -> list[int]:
-    """The extents of all samples in a row; none where all is inside."""
-    return [] if extents is None else extents.flatten().tolist()
 
 
 def weight_gradient(
@@ -234,61 +259,75 @@ def weight_gradient(
         extents: what of each sample of ``x`` lay inside (`Around`).
     """
     source, incoming = (one.detach().movedim(1, -1).contiguous() for one in (x, gradient))
-    channels, columns = source.shape[-1], incoming.shape[-1]
-    deep, wide = in_eights(channels), in_eights(columns)
-    length = PLACES * deep * wide
-    slots = max(2, MOST_BYTES_OF_SUMS // (4 * length))
-    plan = _Plan(incoming, NEAR_BYTES_OF_SUMS // (4 * PLACES * (deep + wide)), slots)
-    scratch, slot_bytes = plan.memory("tiles", 4 * deep, 4 * wide)
-    length *= plan.threads
-    sums = _kept("sums", 4 * length)[: 4 * length].view(torch.float32).zero_()
-    sizes = (*source.shape[1:], *incoming.shape[1:])
-    normed = None if norm is None else lanes(norm)
-    volumes = (source.data_ptr(), incoming.data_ptr(), sums.data_ptr(), 0 if normed is None else normed.data_ptr())
-    rest = (padding, plan.total, plan.group, scratch, slot_bytes, plan.threads)
-    inside = _numbers(extents)
-    _run("correlate", (*volumes, *sizes, *rest, len(inside), *inside))
-    result = torch.empty((columns, channels, 3, 3, 3))
-    _run("carry_gradient", (sums.data_ptr(), result.data_ptr(), plan.threads, channels, columns))
+    in_channels, out_channels = source.shape[-1], incoming.shape[-1]
+    in_rounded, out_rounded = in_eights(in_channels), in_eights(out_channels)
+    # The sums are added up slot by slot at the end. How many slots there are decides the order of the sums, not which
+    # thread was faster, so that a run that goes on after a kill repeats the uninterrupted one to the bit.
+    sums_bytes = FLOAT_BYTES * PLACES * in_rounded * out_rounded
+    tile_bytes = FLOAT_BYTES * in_rounded, FLOAT_BYTES * out_rounded
+    plan = Plan(incoming, NEAR_BYTES_OF_SUMS // (PLACES * sum(tile_bytes)), max(2, MOST_BYTES_OF_SUMS // sums_bytes))
+    slots, domain_bytes = plan.threads, plan.domain_bytes(*tile_bytes)
+    domain = memory("domain", slots * domain_bytes)
+    sums = memory("sums", slots * sums_bytes)[: slots * sums_bytes].view(torch.float32).zero_()
+    normed, inside = None if norm is None else lanes(norm), _extents(extents)
+    correlation = job.Correlate(
+        **_input(source, in_channels, padding, normed, inside),
+        gradient=incoming.data_ptr(),
+        **_output(incoming),
+        sums=sums.data_ptr(),
+        tiles=plan.tiles,
+        group=plan.group,
+        domain=domain.data_ptr(),
+        domain_bytes=domain_bytes,
+        slots=slots,
+    )
+    _run("correlate", correlation)
+    result = torch.empty((out_channels, in_channels, TAPS, TAPS, TAPS))
+    carry = job.CarryGradient(
+        sums=sums.data_ptr(),
+        gradient=result.data_ptr(),
+        slots=slots,
+        in_channels=in_channels,
+        out_channels=out_channels,
+    )
+    _run("carry_gradient", carry)
     return result
 
 
-class _Plan:
-    """How the tiles of a volume are shared out.
-
-    Args:
-        target: (B, D, H, W, C), the volume that the tiles of 4³ voxels cover.
-        most: tiles that a thread should take at a time at most.
-        threads: that may take part, at most.
-    """
-
-    def __init__(self, target: torch.Tensor, most: int, threads: int | None = None) -> None:
-        self.threads = min(torch.get_num_threads(), threads or torch.get_num_threads())
-        self.total = target.shape[0] * math.prod(-(-length // TILE) for length in target.shape[1:4])
-        # The products take six tiles at a time; every thread should have two groups at least.
-        self.group = max(1, min(most // FEW, -(-self.total // (2 * self.threads * FEW)))) * FEW
-
-    def memory(self, name: str, *pitches: int) -> tuple[int, int]:
-        """The address of memory for one domain for each of ``pitches`` (bytes a tile), and its bytes for each thread.
-
-        The places lie an odd number of lines of the cache apart (as in `rarevox.networks.cpu.winograd.kernels`): with a
-        power of two those of one tile would share a few sets of the cache, and the way there would take three times as
-        long.
-        """
-        slot = sum(PLACES * LINE * (-(-self.group * pitch // LINE) | 1) for pitch in pitches)
-        return _kept(name, slot * self.threads).data_ptr(), slot
+def _extents(extents: torch.Tensor | None) -> torch.Tensor | None:
+    """``extents`` (B, 3) as the kernels' table of them."""
+    return None if extents is None else extents.to("cpu", torch.int64).contiguous()
 
 
-def _kept(name: str, length: int) -> torch.Tensor:
-    """Memory of this Python thread under a name, at least so many bytes, on a line of the cache."""
-    memory = getattr(_memory, name, None)
-    if memory is None or memory.numel() < length:
-        memory = torch.empty(length + LINE, dtype=torch.uint8)
-        memory = memory[-memory.data_ptr() % LINE :]
-        setattr(_memory, name, memory)
-    return memory
+def _address(tensor: torch.Tensor | None) -> int:
+    """Where a tensor begins; 0 for none. It must outlive the job that tells of it."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
-def _run(task: str, values: tuple[int, ...]) -> None:
-    """A task of `rarevox.networks.cpu.winograd.kernels`, its pieces shared out."""
-    share_out(getattr(kernels(), task).address, values)
+def _input(
+    source: torch.Tensor, stride: int, padding: int, norm: torch.Tensor | None, extents: torch.Tensor | None
+) -> dict[str, int]:
+    """What jobs say of the input (B, D, H, W, C)."""
+    _, depth, height, width, channels = source.shape
+    return {
+        "source": source.data_ptr(),
+        "depth": depth,
+        "height": height,
+        "width": width,
+        "in_channels": channels,
+        "in_stride": stride,
+        "padding": padding,
+        "norm": _address(norm),
+        "extents": _address(extents),
+    }
+
+
+def _output(target: torch.Tensor) -> dict[str, int]:
+    """What jobs say of the size of the output (B, D', H', W', C')."""
+    _, depth, height, width, channels = target.shape
+    return {"out_depth": depth, "out_height": height, "out_width": width, "out_channels": channels}
+
+
+def _run(kernel: str, job: Iterable[int]) -> None:
+    """A job of `rarevox.networks.cpu.winograd.kernels`, its pieces shared out to PyTorch's threads."""
+    share_out(getattr(kernels(), kernel).address, job)

@@ -1,7 +1,9 @@
-"""Compiled jobs that take weights into Winograd's domain and bring their gradient back.
+"""Weights into Winograd's domain, and their gradient back from it.
 
-Compiled by Numba when first used and cached on disk; importing this module without Numba raises ImportError. Jobs are
-those of `rarevox.networks.cpu.winograd.kernels`.
+A filter g of 3³ taps enters as (FILTER ⊗ FILTER ⊗ FILTER) g, 216 numbers, one for each place of the domain; its
+gradient comes back through the transpose. Both go one axis after the other, 27 → 54 → 108 → 216 numbers, with eight
+channels to a vector. Compiled by Numba when first used and cached on disk; importing this module without Numba raises
+ImportError.
 """
 
 from __future__ import annotations
@@ -13,98 +15,112 @@ from numba import cfunc, njit, types
 
 from rarevox.compiled import counter, source_stamp
 from rarevox.compiled.counter import take_next
-from rarevox.networks.cpu.instructions import matrices, vectors
+from rarevox.networks.cpu.instructions import jobs, matrices, sizes, vectors
+from rarevox.networks.cpu.instructions.jobs import job_reader
 from rarevox.networks.cpu.instructions.matrices import linear_map
-from rarevox.networks.cpu.instructions.vectors import BYTES, LANES, add_vectors, copy_float, copy_vector
+from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, PANEL, PANEL_BYTES, VECTOR_BYTES
+from rarevox.networks.cpu.instructions.vectors import add_vectors, copy_float, copy_vector
+from rarevox.networks.cpu.winograd import job as winograd_job
 from rarevox.networks.cpu.winograd import toom_cook
-from rarevox.networks.cpu.winograd.toom_cook import FILTER
+from rarevox.networks.cpu.winograd.job import CarryFilters, CarryGradient
+from rarevox.networks.cpu.winograd.toom_cook import FILTER, PLACES, TAPS, WINDOW
 
-PLACES, PANEL = 216, 16
-PANEL_BYTES = 4 * PANEL
+_FACE, _ALL_TAPS = WINDOW**2, TAPS**3
 _carry, _carry_back = linear_map(FILTER), linear_map(FILTER.T)
+_filters_job, _gradient_job = job_reader(CarryFilters), job_reader(CarryGradient)
 
 _JOB = types.void(types.CPointer(types.int64))
-_STAMP = source_stamp(counter, matrices, toom_cook, vectors)
+_SOURCES = (counter, jobs, matrices, sizes, toom_cook, vectors, winograd_job)
+_STAMP = source_stamp(*_SOURCES)
 
 
 @njit(nogil=True, error_model="numpy")
-def _carry_filters(job: Any) -> None:
-    weight, filters, columns, channels = job[0], job[1], job[2], job[3]
-    pitches = (job[4], job[5], job[6], job[7], job[8])
-    deep, panels = -(-channels // LANES) * LANES, -(-columns // PANEL)
-    buffers = np.zeros((27 + 216 + 216) * PANEL, np.float32)
+def _carry_filters(pointer: Any) -> None:
+    job, next_piece = _filters_job(pointer)
+    in_rounded, panels = -(-job.in_channels // LANES) * LANES, -(-job.out_channels // PANEL)
+    place_stride = in_rounded * PANEL_BYTES
+    # The taps of sixteen output channels side by side, and two steps on their way.
+    buffers = np.zeros((_ALL_TAPS + 2 * PLACES) * PANEL, np.float32)
     taps = buffers.ctypes.data
-    a = taps + 27 * PANEL_BYTES
-    b = a + 216 * PANEL_BYTES
+    a = taps + _ALL_TAPS * PANEL_BYTES
+    b = a + PLACES * PANEL_BYTES
     while True:
-        piece = take_next(job[9])
-        if piece >= panels * deep:
+        piece = take_next(next_piece)
+        if piece >= panels * in_rounded:
             return
-        panel, c = piece // deep, piece % deep
-        buffers[: 27 * PANEL] = 0
-        for lane in range(min(PANEL, columns - panel * PANEL) if c < channels else 0):
-            first = weight + (panel * PANEL + lane) * pitches[0] + c * pitches[1]
-            for tap in range(27):
-                place = first + tap // 9 * pitches[2] + tap // 3 % 3 * pitches[3] + tap % 3 * pitches[4]
-                copy_float(place, taps + tap * PANEL_BYTES + 4 * lane)
-        out = filters + (panel * PLACES * deep + c) * PANEL_BYTES
-        for half in (0, BYTES):
-            for row in range(9):
-                _carry(taps + half + row * 3 * PANEL_BYTES, PANEL_BYTES, a + row * 6 * BYTES, BYTES)
-            for z in range(3):
-                for x in range(6):
-                    _carry(a + (z * 18 + x) * BYTES, 6 * BYTES, b + (z * 36 + x) * BYTES, 6 * BYTES)
-            pitch = deep * PANEL_BYTES
-            for k in range(36):
-                _carry(b + k * BYTES, 36 * BYTES, out + half + k * pitch, 36 * pitch)
+        panel, c = piece // in_rounded, piece % in_rounded
+        # Channels that are there for whole vectors and panels alone have filters of zeros.
+        buffers[: _ALL_TAPS * PANEL] = 0
+        for lane in range(min(PANEL, job.out_channels - panel * PANEL) if c < job.in_channels else 0):
+            first = job.weight + (panel * PANEL + lane) * job.out_stride_bytes + c * job.in_stride_bytes
+            for tap in range(_ALL_TAPS):
+                place = first + tap // TAPS**2 * job.depth_stride_bytes
+                place += tap // TAPS % TAPS * job.height_stride_bytes + tap % TAPS * job.width_stride_bytes
+                copy_float(place, taps + tap * PANEL_BYTES + FLOAT_BYTES * lane)
+        out = job.filters + (panel * PLACES * in_rounded + c) * PANEL_BYTES
+        for half in (0, VECTOR_BYTES):
+            for row in range(TAPS**2):  # 3 × 3 × 3 to 3 × 3 × 6
+                _carry(
+                    taps + half + row * TAPS * PANEL_BYTES, PANEL_BYTES, a + row * WINDOW * VECTOR_BYTES, VECTOR_BYTES
+                )
+            for z in range(TAPS):  # to 3 × 6 × 6
+                for x in range(WINDOW):
+                    source = a + (z * TAPS * WINDOW + x) * VECTOR_BYTES
+                    target = b + (z * _FACE + x) * VECTOR_BYTES
+                    _carry(source, WINDOW * VECTOR_BYTES, target, WINDOW * VECTOR_BYTES)
+            for k in range(_FACE):  # to 6 × 6 × 6
+                target = out + half + k * place_stride
+                _carry(b + k * VECTOR_BYTES, _FACE * VECTOR_BYTES, target, _FACE * place_stride)
 
 
 @cfunc(_JOB, cache=True, error_model="numpy")
-def carry_filters(job: Any) -> None:
-    """Weights (C', C, 3, 3, 3) with any strides to filters (panels, 216, C in eights, 16), an input channel a piece.
-
-    The job: addresses of both, C', C, the five strides in bytes.
-    """
+def carry_filters(pointer: Any) -> None:
+    """Weights to filters (`CarryFilters`); a piece is an input channel of a panel."""
     _ = _STAMP
-    _carry_filters(job)
+    _carry_filters(pointer)
 
 
 @njit(nogil=True, error_model="numpy")
-def _carry_gradient(job: Any) -> None:
-    sums, weight, slots, channels, columns = job[0], job[1], job[2], job[3], job[4]
-    deep, wide = -(-channels // LANES) * LANES, -(-columns // LANES) * LANES
-    pitch = deep * wide * 4
-    buffers = np.zeros(2 * 216 * LANES, np.float32)
+def _carry_gradient(pointer: Any) -> None:
+    job, next_piece = _gradient_job(pointer)
+    in_rounded, out_rounded = -(-job.in_channels // LANES) * LANES, -(-job.out_channels // LANES) * LANES
+    place_stride = FLOAT_BYTES * in_rounded * out_rounded
+    slot_stride = PLACES * place_stride
+    buffers = np.zeros(2 * PLACES * LANES, np.float32)
     a = buffers.ctypes.data
-    b = a + 216 * BYTES
+    b = a + PLACES * VECTOR_BYTES
     while True:
-        piece = take_next(job[5])
-        if piece >= channels * (wide // LANES):
+        piece = take_next(next_piece)
+        if piece >= job.in_channels * (out_rounded // LANES):
             return
-        c, first = piece // (wide // LANES), piece % (wide // LANES) * LANES
+        c, first = piece // (out_rounded // LANES), piece % (out_rounded // LANES) * LANES
         for place in range(PLACES):
-            source = sums + place * pitch + (c * wide + first) * 4
-            copy_vector(source, a + place * BYTES)
-            for slot in range(1, slots):
-                add_vectors(source + slot * PLACES * pitch, a + place * BYTES, a + place * BYTES)
-        for row in range(36):
-            _carry_back(a + row * 6 * BYTES, BYTES, b + row * 3 * BYTES, BYTES)
-        for z in range(6):
-            for x in range(3):
-                _carry_back(b + (z * 18 + x) * BYTES, 3 * BYTES, a + (z * 9 + x) * BYTES, 3 * BYTES)
-        for k in range(9):
-            _carry_back(a + k * BYTES, 9 * BYTES, b + k * BYTES, 9 * BYTES)
-        for lane in range(min(LANES, columns - first)):
-            out = weight + ((first + lane) * channels + c) * 27 * 4
-            for tap in range(27):
-                copy_float(b + tap * BYTES + 4 * lane, out + 4 * tap)
+            # Slot by slot in their order: the total does not depend on which thread was faster.
+            source = job.sums + place * place_stride + (c * out_rounded + first) * FLOAT_BYTES
+            total = a + place * VECTOR_BYTES
+            copy_vector(source, total)
+            for slot in range(1, job.slots):
+                add_vectors(source + slot * slot_stride, total, total)
+        for row in range(_FACE):  # 6 × 6 × 6 to 6 × 6 × 3
+            _carry_back(a + row * WINDOW * VECTOR_BYTES, VECTOR_BYTES, b + row * TAPS * VECTOR_BYTES, VECTOR_BYTES)
+        for z in range(WINDOW):  # to 6 × 3 × 3
+            for x in range(TAPS):
+                source = b + (z * WINDOW * TAPS + x) * VECTOR_BYTES
+                target = a + (z * TAPS**2 + x) * VECTOR_BYTES
+                _carry_back(source, TAPS * VECTOR_BYTES, target, TAPS * VECTOR_BYTES)
+        for k in range(TAPS**2):  # to 3 × 3 × 3
+            _carry_back(a + k * VECTOR_BYTES, TAPS**2 * VECTOR_BYTES, b + k * VECTOR_BYTES, TAPS**2 * VECTOR_BYTES)
+        for lane in range(min(LANES, job.out_channels - first)):
+            out = job.gradient + ((first + lane) * job.in_channels + c) * _ALL_TAPS * FLOAT_BYTES
+            for tap in range(_ALL_TAPS):
+                copy_float(b + tap * VECTOR_BYTES + FLOAT_BYTES * lane, out + FLOAT_BYTES * tap)
 
 
 @cfunc(_JOB, cache=True, error_model="numpy")
-def carry_gradient(job: Any) -> None:
-    """Sums (slots, 216, C in eights, C' in eights), added up, to a weight's gradient (C', C, 3, 3, 3).
+def carry_gradient(pointer: Any) -> None:
+    """Sums of all slots, added up, to a weight's gradient (`CarryGradient`).
 
-    The job: addresses of both, slots, C, C'. A piece is one input channel and eight output channels.
+    A piece is one input channel and eight output channels.
     """
     _ = _STAMP
-    _carry_gradient(job)
+    _carry_gradient(pointer)

@@ -21,7 +21,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-OUTPUTS, TAPS = 4, 3
+# A tile is TILE voxels of the output along each axis, made from a WINDOW of the input, and has PLACES in the domain.
+TILE, TAPS = 4, 3
+WINDOW = TILE + TAPS - 1
+PLACES = WINDOW**3
+# Pairs ± p, so that rows of the matrices differ in signs alone and share their sums
+# (`rarevox.networks.cpu.instructions.matrices`).
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 
 
@@ -59,4 +64,4 @@ def toom_cook(points: Sequence[float], outputs: int, taps: int) -> tuple[np.ndar
     return synthesis, filters, analysis
 
 
-SYNTHESIS, FILTER, ANALYSIS = toom_cook(POINTS, OUTPUTS, TAPS)
+SYNTHESIS, FILTER, ANALYSIS = toom_cook(POINTS, TILE, TAPS)

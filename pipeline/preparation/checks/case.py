@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from rarevox.pipeline.data.cases import Case, Fault
+from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.transforms.intensity.outcome import outweighing
 from rarevox.transforms.reader import (

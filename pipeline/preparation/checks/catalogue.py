@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rarevox.pipeline.data.cases import Fault
+from rarevox.pipeline.preparation.cases import Fault
 
 
 class Entry(NamedTuple):
@@ -32,8 +32,8 @@ CATALOGUE = {
             "error",
             "truncated, damaged (the checksum of a compressed file is compared), not an image, too many dimensions",
         ),
-        Entry("dicom-series", "error", "a DICOM folder with mixed series, missing or repeated slices, gantry tilt"),
-        Entry("singular-affine", "error", "an axis has no length, or two run the same way"),
+        Entry("dicom-series", "error", "a DICOM folder with mixed series, damaged, missing or repeated slices, gantry tilt"),
+        Entry("singular-affine", "error", "an axis has no length, or two run the same way; voxels that no scanner makes"),
         Entry("channel-grid", "error", "channels in several files differ in size or place"),
         Entry("channel-count", "error", "more or fewer channels than declared, or than most cases have"),
         Entry("label-channels", "error", "the label has several channels instead of values"),
@@ -110,9 +110,3 @@ def fault(case: str, check: str, message: str, file: object = "") -> Fault:
         KeyError: the catalogue lists no such check.
     """
     return Fault(case, check, CATALOGUE[check].severity, message, str(file))
-
-
-def as_markdown() -> str:
-    """The catalogue as the table of ``docs/prepare.md``."""
-    rows = [f"| `{entry.name}` | {entry.severity} | {entry.what} | {entry.fixed} |" for entry in CATALOGUE.values()]
-    return "\n".join(["| check | severity | what is wrong | `--fix` |", "|---|---|---|---|", *rows])
