@@ -27,7 +27,7 @@ from rarevox.compiled import compiled_module, share_out
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LINE_BYTES, LINE_FLOATS, PANEL
 from rarevox.networks.cpu.volumes import apart, in_eights, lanes, part, voxels
 from rarevox.networks.cpu.winograd import job
-from rarevox.networks.cpu.winograd.plan import Plan, memory
+from rarevox.networks.cpu.winograd.plan import Plan, kept_memory, memory_of_pass
 from rarevox.networks.cpu.winograd.toom_cook import PLACES, TAPS, TILE
 
 # Below, carrying the weights into the domain costs what the products save: forward and backward of 16, 32 and 64
@@ -209,7 +209,7 @@ def convolve(
     tile_bytes = FLOAT_BYTES * in_eights(in_channels)
     plan = Plan(target, NEAR_BYTES // (PLACES * tile_bytes))
     domain_bytes = plan.domain_bytes(tile_bytes, FLOAT_BYTES * PANEL)
-    domain, threads = memory("domain", plan.threads * domain_bytes), torch.zeros(1, dtype=torch.int64)
+    domain, threads = kept_memory(plan.threads * domain_bytes), torch.zeros(1, dtype=torch.int64)
     norm, bias = (None if one is None else lanes(one) for one in (around.norm, around.bias))
     add, add_strides = (None, (0,) * 4) if around.add is None else part(around.add)
     add_channels = 0 if add is None else add.shape[-1]
@@ -267,8 +267,8 @@ def weight_gradient(
     tile_bytes = FLOAT_BYTES * in_rounded, FLOAT_BYTES * out_rounded
     plan = Plan(incoming, NEAR_BYTES_OF_SUMS // (PLACES * sum(tile_bytes)), max(2, MOST_BYTES_OF_SUMS // sums_bytes))
     slots, domain_bytes = plan.threads, plan.domain_bytes(*tile_bytes)
-    domain = memory("domain", slots * domain_bytes)
-    sums = memory("sums", slots * sums_bytes)[: slots * sums_bytes].view(torch.float32).zero_()
+    domain = kept_memory(slots * domain_bytes)
+    sums = memory_of_pass(slots * sums_bytes)[: slots * sums_bytes].view(torch.float32).zero_()
     normed, inside = None if norm is None else lanes(norm), _extents(extents)
     correlation = job.Correlate(
         **_input(source, in_channels, padding, normed, inside),
