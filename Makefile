@@ -1,13 +1,16 @@
 # Two commands do everything on a machine with Python 3.10+ and make:
 #   make demo   environment, installation, the phantom cohort through the whole pipeline; the report's path comes last
 #   make test   the same environment with the test extras: linters, type check, tests
+# Two more, for those who publish:
+#   make docs         the pages and the API reference as a site that opens from disk: site/index.html
+#   make wheel-test   the wheel, installed away from this checkout: prepare, train, predict, the bundle
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUTPUT ?= demo/$(shell date +%Y%m%d-%H%M%S)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install clean docs wheel-test
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo.done
@@ -16,29 +19,44 @@ demo: $(VENV)/demo.done
 test: lint
 	$(BIN)/python -m pytest --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/test.done $(VENV)/names/rarevox
+lint: $(VENV)/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo site/index.html
+
+wheel-test: $(VENV)/test.done
+	$(BIN)/python -m pytest tests/test_wheel.py tests/installed_wheel.py
+
 install: $(VENV)/demo.done
 
-# `rarevox` is no folder: its sub-packages are the top-level ones, and mypy finds them through this link.
-$(VENV)/names/rarevox: | $(BIN)/activate
-	mkdir -p $(@D)
-	ln -sfn ../.. $@
+# `rarevox` is no folder: its sub-packages are the top-level ones. mypy finds them through this link, and so does Python:
+# the hook of an editable installation is asked last, after a folder named `rarevox` in the working directory (results,
+# say); of two folders on the path, the one that holds packages is taken.
+$(VENV)/names.done: | $(BIN)/activate
+	mkdir -p $(VENV)/names
+	ln -sfn $(CURDIR) $(VENV)/names/rarevox
+	$(BIN)/python -c 'import pathlib as p, sysconfig as s; p.Path(s.get_path("purelib"), "rarevox_names.pth").write_text(str(p.Path("$(VENV)/names").resolve()) + "\n")'
+	touch $@
 
 $(BIN)/activate:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/activate
+$(VENV)/demo.done: pyproject.toml constraints.txt | $(VENV)/names.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
-$(VENV)/test.done: pyproject.toml constraints.txt | $(BIN)/activate
+$(VENV)/test.done: pyproject.toml constraints.txt | $(VENV)/names.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,test]'
-	touch $(VENV)/demo.done $@
+	touch $(VENV)/demo.done $(VENV)/docs.done $@
+
+$(VENV)/docs.done: pyproject.toml constraints.txt | $(VENV)/names.done
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -71,7 +71,7 @@ def measure(contender: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def subject(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, torch.nn.Module]:
     """The scan (1, C, *size) on the CPU and the network on its device: a trained run's, or random ones."""
-    from rarevox.networks.cpu.convolution import load_kernels
+    from rarevox.networks.cpu.ops import load_kernels
     from rarevox.pipeline.device import place_network
 
     if device.type == "cpu":

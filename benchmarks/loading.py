@@ -32,11 +32,12 @@ import torch  # noqa: E402
 
 from rarevox.losses import GeneralizedDiceCELoss  # noqa: E402
 from rarevox.networks import HighResNet  # noqa: E402
+from rarevox.pipeline.build import build  # noqa: E402
 from rarevox.pipeline.compose import compose  # noqa: E402
 from rarevox.pipeline.device import channels_last, place_network, select_precision  # noqa: E402
 from rarevox.pipeline.storage.cases import training_cases  # noqa: E402
-from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader  # noqa: E402
-from rarevox.pipeline.training.train import build  # noqa: E402
+from rarevox.pipeline.training.draws.loader import patch_loader  # noqa: E402
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset  # noqa: E402
 from rarevox.transforms import IndexForegroundd, RandForegroundPatchd  # noqa: E402
 
 
@@ -82,10 +83,10 @@ def contestants(args: argparse.Namespace, folder: str) -> dict[str, Iterator[dic
         data, scan, IndexForegroundd("label"), cache=args.cache, folder=folder, device=torch.device(args.device)
     )
     patch = RandForegroundPatchd(["image", "label"], (args.patch,) * 3)
-    config = compose("train", config_files=["device"], settings=["mirror_axes=[0]"])
+    config = compose("train", config_files=["device"], settings=["mirror_axes=[0]"]).config
     augmentations = {
         "drawn, no augmentation": {},
-        "drawn, the default augmentation": {"transform": build(compose("train"), "augmentation")},
+        "drawn, the default augmentation": {"transform": build(compose("train").config, "augmentation")},
         "drawn, the same in batches": {"batch_transform": build(config, "batch_augmentation")},
     }
     loaders = {}

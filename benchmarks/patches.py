@@ -38,7 +38,8 @@ from monai.transforms import Compose, FgBgToIndicesd, RandCropByPosNegLabeld, Se
 from torch.utils.data import RandomSampler  # noqa: E402
 
 from rarevox.pipeline.storage.disk_cases import DiskCases  # noqa: E402
-from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader  # noqa: E402
+from rarevox.pipeline.training.draws.loader import patch_loader  # noqa: E402
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset  # noqa: E402
 from rarevox.transforms import IndexForegroundd, RandForegroundPatchd  # noqa: E402
 
 try:

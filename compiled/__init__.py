@@ -1,6 +1,7 @@
 """What the parts compiled by Numba share: modules that may be absent, and PyTorch's own threads for them.
 
-Imported by `networks` and `losses`; imports none of the project's other packages.
+Imported by `networks` and `losses`; imports none of the project's other packages. `modules.py` and `team.py` need no
+Numba; `counter.py` is for kernels to call, and `probe.py` for `modules.py` to try.
 """
 
 from rarevox.compiled.modules import compiled_module, has_compiler, source_stamp, why_plain

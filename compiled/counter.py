@@ -9,18 +9,14 @@ from numba import types
 from numba.extending import intrinsic
 
 
-def _counter() -> Any:
-    """A function (address) that gives the int64 there, which is one higher afterwards, atomically."""
+@intrinsic
+def take_next(context: Any, address: Any) -> Any:
+    """The int64 at an address, which is one higher afterwards, atomically: no two threads are given the same."""
 
-    @intrinsic
-    def take(context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-            return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        # "monotonic" orders this one number alone. Nothing else is passed on through it: the results are read after
+        # all threads have ended, which orders the rest.
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
 
-        return types.int64(types.int64), generate
-
-    return take
-
-
-take_next = _counter()
+    return types.int64(types.int64), generate

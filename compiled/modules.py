@@ -10,29 +10,19 @@ import zlib
 from pathlib import Path
 from types import ModuleType
 
-_NO_PLACE = "no locator available"
-"""What Numba's RuntimeError says where neither the package's folder nor the user's cache can be written to."""
-
 
 @functools.cache
 def compiled_module(name: str) -> ModuleType | None:
     """The module of that name; None where `why_plain` tells a reason, and then PyTorch's own operations are taken.
 
     Raises:
-        ImportError: Numba is there and the module is not, or imports what is not there: a fault of this program, which
-            must not turn into a slow path that nobody notices.
+        Exception: whatever importing the module raised. Numba is there and has a place, so that is a fault of this
+            program, which must not turn into a slow path that nobody notices.
 
-    >>> compiled_module("rarevox.compiled.team").__name__
-    'rarevox.compiled.team'
+    >>> (compiled_module("rarevox.compiled.team") is None) == (why_plain() is not None)
+    True
     """
-    if why_plain() is not None:
-        return None
-    try:
-        return importlib.import_module(name)
-    except RuntimeError as error:
-        if _NO_PLACE not in str(error):
-            raise
-        return None
+    return importlib.import_module(name) if why_plain() is None else None
 
 
 def has_compiler() -> bool:
@@ -44,22 +34,23 @@ def has_compiler() -> bool:
 def why_plain() -> str | None:
     """Why no compiled kernel can be taken, in a few words; None where they can.
 
-    There are three reasons: no Numba; a Numba that does not import beside this NumPy or Python, which is warned about;
-    and no place to keep compiled code, without which every process would compile for minutes.
+    There are four reasons: no Numba; a Numba that does not import beside this NumPy or Python, which is warned about;
+    one that was told not to compile; and no place to keep compiled code, without which every process would compile for
+    minutes.
     """
     if not has_compiler():
         return "Numba is not installed"
     try:
-        importlib.import_module("numba")
-    except ImportError as error:
+        numba = importlib.import_module("numba")
+    except (ImportError, OSError) as error:  # OSError: llvmlite's library does not load
         reason = f"Numba is installed and does not import ({error})"
         warnings.warn(f"{reason}: PyTorch's slower operations are taken", RuntimeWarning, stacklevel=2)
         return reason
+    if numba.config.DISABLE_JIT:
+        return "Numba is told not to compile (NUMBA_DISABLE_JIT is set)"
     try:
         importlib.import_module("rarevox.compiled.probe")
-    except RuntimeError as error:
-        if _NO_PLACE not in str(error):
-            raise
+    except RuntimeError:
         return "Numba finds no folder that it can keep compiled code in (set NUMBA_CACHE_DIR to one)"
     return None
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rarevox.losses.sums.checks import check_fraction
-from rarevox.losses.sums.table import Columns, SumTable
-from rarevox.losses.table_loss import TableLoss, ratio
+from rarevox.losses.arithmetic import ratio
+from rarevox.losses.options import check_fraction
+from rarevox.losses.sums import Columns, SumTable
+from rarevox.losses.table_loss import TableLoss
 
 
 class CrossEntropyLoss(TableLoss):
@@ -28,7 +29,7 @@ class CrossEntropyLoss(TableLoss):
         class_weights: one number ≥ 0 a class, or None.
         label_smoothing: ε, from 0 to 1.
         batch: average over all voxels of the batch (the default, as everywhere); otherwise over each sample first.
-        sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Raises:
         ValueError: smoothing outside 0 to 1; class weights that are negative, not finite or all zero, or whose number

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rarevox.losses.sums.table import Columns, SumTable
-from rarevox.losses.table_loss import TableLoss, overlap_or_claim, ratio
+from rarevox.losses.arithmetic import overlap_or_claim, ratio
+from rarevox.losses.sums import Columns, SumTable
+from rarevox.losses.table_loss import TableLoss
 
 
 class DiceLoss(TableLoss):
@@ -18,7 +19,7 @@ class DiceLoss(TableLoss):
 
     Args:
         squared: the denominator of Milletari et al.; it weighs confident voxels more.
-        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Source: Milletari, Navab, Ahmadi, "V-Net", 3DV 2016 (squared); Drozdzal et al., DLMIA 2016 (linear).
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rarevox.losses.combined import CombinedLoss
+from rarevox.losses.combined_table import CombinedTableLoss
 from rarevox.losses.cross_entropy import mean_cross_entropy
 from rarevox.losses.dice import dice
-from rarevox.losses.sums.table import Columns, SumTable
+from rarevox.losses.sums import Columns, SumTable
 
 
-class DiceCELoss(CombinedLoss):
+class DiceCELoss(CombinedTableLoss):
     """2 (α DL + (1 − α) CE), by default the sum DL + CE; both terms come from one pass over the volume.
 
     DL is :class:`rarevox.losses.DiceLoss` (linear or squared denominator, its empty rule), CE the cross-entropy a
@@ -19,7 +19,7 @@ class DiceCELoss(CombinedLoss):
     Args:
         alpha: the share of the Dice term; may be moved while training.
         squared: the squared denominator of the Dice term.
-        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Source: Isensee et al., "nnU-Net", Nature Methods 2021.
 

@@ -6,13 +6,13 @@ import math
 
 from torch import Tensor
 
-from rarevox.losses.combined import CombinedLoss
+from rarevox.losses.arithmetic import ratio
+from rarevox.losses.combined_table import CombinedTableLoss
 from rarevox.losses.dice import dice
-from rarevox.losses.sums.table import Columns, SumTable
-from rarevox.losses.table_loss import ratio
+from rarevox.losses.sums import Columns, SumTable
 
 
-class DiceFocalLoss(CombinedLoss):
+class DiceFocalLoss(CombinedTableLoss):
     """2 (α DL + (1 − α) FL), FL = −Σ_n w_n (1 − p_{n, y_n})^γ log p_{n, y_n} / Σ_n w_n over the softmax.
 
     DL is :class:`rarevox.losses.DiceLoss`, whose empty rule holds; FL needs none (see
@@ -22,7 +22,7 @@ class DiceFocalLoss(CombinedLoss):
         alpha: the share of the Dice term; may be moved while training.
         gamma: γ, from 0 on: how far voxels that are already right are discounted.
         squared: the squared denominator of the Dice term.
-        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Raises:
         ValueError: γ is negative or not finite.

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from rarevox.losses.dice_ce import DiceCELoss
-from rarevox.losses.distributed import pool_processes
+from rarevox.losses.sums import SumTable
 from rarevox.losses.sums.checks import check_shapes
-from rarevox.losses.sums.chunks import Span, Volume, softmax_piece
-from rarevox.losses.sums.overlap import overlap_sums
-from rarevox.losses.sums.table import SumTable
-from rarevox.losses.sums.workers import each_piece
+from rarevox.losses.sums.voxel_entropy import voxel_cross_entropy
+from rarevox.losses.table_loss import table_for
 
 
 class DiceTopKLoss(DiceCELoss):
@@ -65,46 +63,18 @@ class DiceTopKLoss(DiceCELoss):
         """The sums, with a cross-entropy column whose mean over all voxels is the mean over the hardest ones."""
         check_shapes(logits, labels, weight, sigmoid=self.sigmoid)
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-            surprise, counted = voxel_cross_entropy(
+            entropy, counted = voxel_cross_entropy(
                 logits, labels, weight, sigmoid=self.sigmoid, ignore_index=self.ignore_index
             )
-            hardest = hardest_weight(surprise, counted, self.percent / 100, batch=self.batch)
-        sums = overlap_sums(
-            logits,
-            labels,
-            weight,
-            sigmoid=self.sigmoid,
-            ignore_index=self.ignore_index,
-            entropy_weight=hardest.view(labels.shape),
-            columns=self.columns,
-        )
-        return pool_processes(sums.pooled()) if self.batch else sums
+            hardest = hardest_weight(entropy, counted, self.percent / 100, batch=self.batch)
+        return table_for(self, self.columns, logits, labels, weight, entropy_weight=hardest.view(labels.shape))
 
 
-def voxel_cross_entropy(
-    logits: Tensor, labels: Tensor, weight: Tensor | None, *, sigmoid: bool, ignore_index: int | None
-) -> tuple[Tensor, Tensor]:
-    """The cross-entropy and the weight of every voxel, both (B, 1 or C, voxels), without gradient."""
-    volume = Volume(logits, labels, weight, sigmoid=sigmoid, ignore_index=ignore_index)
-    surprise = torch.empty(volume.problems, volume.labels.shape[-1], dtype=volume.dtype, device=logits.device)
-    counted = torch.ones_like(surprise)
-
-    def work(span: Span) -> None:
-        piece, voxels = volume.piece(span), volume.voxels(span)
-        of_label = softmax_piece(piece.logits).surprise(piece.logits).mul_(volume.reference(piece.labels))
-        torch.sum(of_label, 0, out=surprise[span.problem, voxels])
-        if piece.weight is not None:
-            counted[span.problem, voxels] = piece.weight
-
-    each_piece(work, volume.spans(), threads=volume.threads)
-    return surprise.view(volume.labels.shape), counted.view(volume.labels.shape)
-
-
-def hardest_weight(surprise: Tensor, weight: Tensor, share: float, *, batch: bool) -> Tensor:
-    """A weight that is positive on the ``share`` of the counted voxels with the largest ``surprise``.
+def hardest_weight(cross_entropy: Tensor, weight: Tensor, share: float, *, batch: bool) -> Tensor:
+    """A weight that is positive on the ``share`` of the counted voxels with the largest cross-entropy.
 
     Args:
-        surprise, weight: (B, L, voxels); voxels of weight 0 are never chosen.
+        cross_entropy, weight: (B, L, voxels); voxels of weight 0 are never chosen.
         share: above 0, up to 1; the number chosen is rounded down, and is at least 1.
         batch: choose over axis 0 too.
 
@@ -114,8 +84,8 @@ def hardest_weight(surprise: Tensor, weight: Tensor, share: float, *, batch: boo
     >>> hardest_weight(torch.tensor([[[1.0, 3.0, 2.0, 0.0]]]), torch.ones(1, 1, 4), 0.5, batch=False).tolist()
     [[[0.0, 2.0, 2.0, 0.0]]]
     """
-    samples, labels, voxels = surprise.shape
-    groups = surprise.transpose(0, 1).reshape(labels, -1) if batch else surprise.reshape(samples * labels, -1)
+    samples, labels, voxels = cross_entropy.shape
+    groups = cross_entropy.transpose(0, 1).reshape(labels, -1) if batch else cross_entropy.reshape(samples * labels, -1)
     weights = weight.transpose(0, 1).reshape(groups.shape) if batch else weight.reshape(groups.shape)
     chosen = torch.zeros_like(weights)
     for row, (values, counted) in enumerate(zip(groups, weights, strict=True)):

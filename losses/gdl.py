@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rarevox.losses.sums.table import SumTable
-from rarevox.losses.table_loss import TableLoss, ratio
+from rarevox.losses.arithmetic import ratio
+from rarevox.losses.sums import SumTable
+from rarevox.losses.table_loss import TableLoss
 
 _POWERS = {"square": 2, "simple": 1, "uniform": 0}
 
@@ -23,7 +24,7 @@ class GeneralizedDiceLoss(TableLoss):
 
     Args:
         weighting: "square" (GDL_v of the paper), "simple" (1/V) or "uniform" (1).
-        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Raises:
         ValueError: an unknown weighting.

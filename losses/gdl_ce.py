@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rarevox.losses.combined import CombinedLoss
+from rarevox.losses.combined_table import CombinedTableLoss
 from rarevox.losses.cross_entropy import mean_cross_entropy
 from rarevox.losses.gdl import GeneralizedDiceLoss
-from rarevox.losses.sums.table import Columns, SumTable
+from rarevox.losses.sums import SumTable
 
 
-class GeneralizedDiceCELoss(CombinedLoss):
+class GeneralizedDiceCELoss(CombinedTableLoss):
     """2 (α GDL + (1 − α) CE), by default the sum GDL + CE; both terms come from one pass over the volume.
 
     Args:
         alpha: the share of the generalised Dice term; may be moved while training.
         weighting: of the generalised Dice term, see :class:`rarevox.losses.GeneralizedDiceLoss`, whose empty rule
             holds.
-        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     >>> import torch
     >>> logits = torch.zeros(1, 2, 2, 2)  # p = 1/2: GDL = 1 − 2·(1 + 1)/(4 + 4) = 1/2, CE = log 2
     >>> round(GeneralizedDiceCELoss()(logits, torch.tensor([[[[0, 0], [1, 1]]]])).item(), 4)
     1.1931
     """
-
-    columns = Columns(squares=False, entropy=True)
 
     def __init__(
         self,

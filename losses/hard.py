@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rarevox.losses.sums.table import SumTable
+from rarevox.losses.sums import SumTable
 
 
 def hard_sums(

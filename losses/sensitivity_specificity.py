@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rarevox.losses.sums.checks import check_fraction
-from rarevox.losses.sums.table import Columns, SumTable
-from rarevox.losses.table_loss import TableLoss, ratio
+from rarevox.losses.arithmetic import ratio
+from rarevox.losses.options import check_fraction
+from rarevox.losses.sums import Columns, SumTable
+from rarevox.losses.table_loss import TableLoss
 
 
 class SensitivitySpecificityLoss(TableLoss):
@@ -21,7 +22,7 @@ class SensitivitySpecificityLoss(TableLoss):
 
     Args:
         sensitivity: λ, the weight of the sensitivity term, from 0 to 1.
-        batch, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Raises:
         ValueError: λ outside 0 to 1.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from rarevox.losses.sums.table import SumTable
-from rarevox.losses.table_loss import TableLoss, overlap_or_claim, ratio
+from rarevox.losses.arithmetic import overlap_or_claim, ratio
+from rarevox.losses.options import check_positive
+from rarevox.losses.sums import SumTable
+from rarevox.losses.table_loss import TableLoss
 
 
 class TverskyLoss(TableLoss):
@@ -22,7 +22,7 @@ class TverskyLoss(TableLoss):
     Args:
         alpha: the price of a false positive, above 0.
         beta: the price of a false negative, above 0.
-        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, include_background, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Raises:
         ValueError: a price that is not a finite number above 0.
@@ -115,14 +115,3 @@ class FocalTverskyLoss(TverskyLoss):
         price = super().price(table)
         open_ = price > 1e-9
         return torch.where(open_, torch.where(open_, price, 1) ** (1 / self.gamma), 0)
-
-
-def check_positive(name: str, value: float) -> float:
-    """``value`` as a float if it is finite and above 0.
-
-    Raises:
-        ValueError: it is not; the message names the option.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}={value!r} is out of range; expected a finite number above 0")
-    return float(value)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rarevox.losses.sums.table import SumTable
-from rarevox.losses.table_loss import TableLoss, ratio
+from rarevox.losses.arithmetic import ratio
+from rarevox.losses.sums import SumTable
+from rarevox.losses.table_loss import TableLoss
 
 
 class TwoClassDiceLoss(TableLoss):
@@ -20,7 +21,7 @@ class TwoClassDiceLoss(TableLoss):
     would give −1/2 there.)
 
     Args:
-        batch, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Source: Milletari et al. 2016 in the two-class form of Sudre et al. 2017.
 

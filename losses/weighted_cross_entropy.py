@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rarevox.losses.arithmetic import ratio
 from rarevox.losses.cross_entropy import check_class_weights, weighted_cross_entropy
-from rarevox.losses.sums.table import Columns, SumTable
-from rarevox.losses.table_loss import TableLoss, ratio
+from rarevox.losses.sums import Columns, SumTable
+from rarevox.losses.table_loss import TableLoss
 
 SMALLEST_PREDICTION_VOXELS = 1e-4
 
@@ -28,7 +29,7 @@ class WeightedCrossEntropyLoss(TableLoss):
 
     Args:
         class_weights: one number ≥ 0 a class, or None for the paper's weight.
-        batch, sigmoid, ignore_index: see :class:`rarevox.losses.TableLoss`.
+        batch, sigmoid, ignore_index: see :class:`rarevox.losses.Loss`.
 
     Raises:
         ValueError: class weights that are negative, not finite or all zero, or whose number is not that of classes.

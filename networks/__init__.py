@@ -8,7 +8,8 @@ from rarevox.networks.deepmedic import DeepMedic
 from rarevox.networks.geometry import Geometry, geometry_of
 from rarevox.networks.highresnet import HighResNet
 from rarevox.networks.monai_weights import from_monai
+from rarevox.networks.slices import SliceWise
 from rarevox.networks.twopathcnn import TwoPathCNN
 from rarevox.networks.unet import ValidUNet
 
-__all__ = ["DeepMedic", "Geometry", "HighResNet", "TwoPathCNN", "ValidUNet", "from_monai", "geometry_of"]
+__all__ = ["DeepMedic", "Geometry", "HighResNet", "SliceWise", "TwoPathCNN", "ValidUNet", "from_monai", "geometry_of"]

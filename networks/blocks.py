@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from rarevox.networks.cpu.convolution import Conv3d
+from rarevox.networks.cpu.ops import Conv3d
 from rarevox.networks.geometry import Geometry
 
 CONVOLUTION = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-Reduction = Callable[[torch.Tensor], torch.Tensor]
-AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def check_options(
@@ -92,11 +89,6 @@ def crop_to(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 def unreduced(logits: torch.Tensor) -> torch.Tensor:
     """The logits themselves, as a `Reduction`."""
     return logits
-
-
-def make_activation(name: str, channels: int) -> nn.Module:
-    """ReLU that may write onto its input, or PReLU with a slope for each channel (0.25 at first)."""
-    return nn.PReLU(channels) if name == "prelu" else nn.ReLU(inplace=True)
 
 
 def initialise(network: nn.Module) -> None:

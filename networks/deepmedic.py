@@ -1,34 +1,23 @@
-"""DeepMedic (Kamnitsas et al. 2017): valid convolutions on the scan and on coarser copies of its surroundings."""
+"""DeepMedic (Kamnitsas et al. 2017): valid convolutions on the scan and on coarser copies of its surroundings.
+
+Shapes: B samples; C channels; *spatial two or three axes, D the first of them, whose slices are the planes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rarevox.networks.blocks import (
-    BATCH_NORM,
-    CONVOLUTION,
-    Reduction,
-    check_input,
-    check_options,
-    crop_faces,
-    initialise,
-    unreduced,
-)
-from rarevox.networks.cpu.planes import LEAST_PLANES, PlaneStream
-from rarevox.networks.cpu.pointwise import chain as pointwise
-from rarevox.networks.cpu.winograd import convolution as winograd
+from rarevox.networks.blocks import CONVOLUTION, check_input, check_options, crop_faces, initialise, unreduced
+from rarevox.networks.cpu import ops
 from rarevox.networks.geometry import Geometry
+from rarevox.networks.norms import BATCH_NORM
+from rarevox.networks.protocols import Reduction
 from rarevox.networks.valid_path import RESIDUAL_LAYERS, ValidPath, ValidUnit
-
-# Voxels of the output that go through the joint layers together in evaluation.
-PIECE_VOXELS = 1 << 16
 
 
 class DeepMedic(nn.Module):
@@ -110,7 +99,7 @@ class DeepMedic(nn.Module):
         self._preactivation = preactivation
         self._joint_size = 3 if wide else 1
         self._widest = max(channels)
-        self.float32_kernels = spatial_dims == 3 and min(channels) >= winograd.PANEL
+        self.float32_kernels = spatial_dims == 3 and min(channels) >= ops.FAST_CHANNELS
         self.geometry = self._geometry(spatial_dims, self._joint_size)
         self.full = ValidPath(in_channels, channels, spatial_dims, residual, preactivation)
         self.low = nn.ModuleList(
@@ -156,70 +145,24 @@ class DeepMedic(nn.Module):
             low.append(path(_average(crop_faces(x, self.layers * (largest - factor)), factor)))
         x = crop_faces(x, self.layers * (largest - 1))
         size = tuple(length - 2 * self.layers for length in x.shape[2:])
-        chained = self._chained(low, size)
-        joined = chained or partial(self._joined, low=low, size=size)
-        logits = [reduce(joined(planes, first)) for first, planes in self._pieces(x, chained is not None)]
-        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=2)
+        if self.training or torch.is_grad_enabled():
+            return reduce(self._join(self.full(x), low, size))
+        joint = ops.joint_layers(
+            lambda planes, first: self._join(planes, low, size, first),
+            [] if self._preactivation else [unit for unit in self.joint if isinstance(unit, ValidUnit)],
+            self.classifier,
+            low,
+            self.factors,
+            size,
+            lost=self._joint_size - 1,
+        )
+        return ops.in_planes(x, self.full, self.full.units, self.full.added, joint, reduce)
 
-    def _streams(self, x: torch.Tensor) -> bool:
-        """Whether the path at full resolution goes through a few planes at a time."""
-        return not self.training and x.shape[0] == 1 and pointwise.applies(x) and self._can_stream(x)
-
-    def _can_stream(self, x: torch.Tensor) -> bool:
-        """Whether planes of such tensors can go through, whatever the number format."""
-        return x.ndim == 5 and x.device.type == "cpu" and pointwise.kernels() is not None
-
-    def _pieces(self, x: torch.Tensor, chained: bool) -> Iterator[tuple[int, torch.Tensor]]:
-        """The output of the path at full resolution as (first plane, planes) for the joint layers.
-
-        In evaluation the joint layers, the widest ones, go through the volume a few planes at a time: those that the
-        path gives if they are ``chained`` and 1³, which takes no memory, else as many as make a small piece.
-        """
-        layers: Any = self.full.layers
-        streams, lost, kept = self._streams(x), self._joint_size - 1, None
-        residual = RESIDUAL_LAYERS if self.full.residual else ()
-        for first, given in PlaneStream(layers, residual).through(x) if streams else [(0, self.full(x))]:
-            planes = given if kept is None else torch.cat([kept, given], dim=2)
-            begin = first + given.shape[2] - planes.shape[2]
-            count = at_once = planes.shape[2] - lost
-            if not (self.training or torch.is_grad_enabled() or (streams and chained and lost == 0)):
-                at_once = max(1, PIECE_VOXELS // planes[0, 0, 0].numel())
-                at_once = at_once if lost == 0 else -(-at_once // LEAST_PLANES) * LEAST_PLANES
-            for start in range(0, count, at_once):
-                yield begin + start, planes.narrow(2, start, min(at_once, count - start) + lost)
-            if streams and lost:
-                kept = planes.narrow(2, max(count, 0), planes.shape[2] - max(count, 0)).clone()
-
-    def _chained(self, low: list[torch.Tensor], size: Sequence[int]) -> Callable[..., torch.Tensor] | None:
-        """`_joined` in one pass over the memory, in evaluation on the CPU; None where that is not to be had.
-
-        The first low path adds to the sums of the first joint layer, once for every block of its voxels.
-        """
-        if self.training or self._preactivation or not low or not pointwise.applies(low[0]):
-            return None
-        units: list[Any] = list(self.joint)
-        wide, units = (units[0], units[1:]) if self._joint_size > 1 else (None, units)
-        layers = [pointwise.layer_of(unit.conv, unit.norm, unit.activation) for unit in units]
-        known = [layer for layer in layers if layer is not None]
-        if len(known) < len(layers) or not known:
-            return None
-        known.append(pointwise.linear(self.classifier))
-        if wide is not None:
-            return lambda full, first: pointwise.chain(wide(_beside(full, low, size, first)), known)
-        channels, weight = low[0].shape[1], known[0].weight
-        coarse = pointwise.chain(low[0], [pointwise.plain(weight.narrow(1, channels, channels))], in_eights=True)
-        fine = torch.cat([weight.narrow(1, 0, channels), weight[:, 2 * channels :]], dim=1)
-        known[0] = known[0]._replace(weight=fine)
-
-        def joined(full: torch.Tensor, first: int) -> torch.Tensor:
-            x = _beside(full, low[1:], size, first)
-            return pointwise.chain(x, known, coarse, factor=self.factors[0], before=first)
-
-        return joined
-
-    def _joined(self, full: torch.Tensor, first: int, *, low: list[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
+    def _join(
+        self, full: torch.Tensor, low: Sequence[torch.Tensor], size: Sequence[int], first: int = 0
+    ) -> torch.Tensor:
         """Logits from some planes, from ``first`` on, of the paths' outputs; ``size`` is that at full resolution."""
-        y = _beside(full, low, size, first)
+        y = ops.beside(full, low, size, first)
         for number, layer in enumerate(self.joint):
             y = layer(y if number == 0 else self.dropout(y))
         return self.classifier(self.dropout(self.last(y)))
@@ -238,26 +181,11 @@ class DeepMedic(nn.Module):
             reduced: the logits are reduced a piece at a time (``reduce``).
         """
         logits = 0 if reduced else self.out_channels
-        if itemsize == 4 and self._can_stream(self.classifier.weight):
-            planes = 1.0 if self._joint_size > 1 else 0.8 if self.full.residual else 0.75
+        if itemsize == 4 and ops.can_stream(self.classifier.weight):
+            planes = 1.0 if self._joint_size > 1 else 0.8 if self.full.added else 0.75
             return itemsize * (self.in_channels + planes * self._widest + logits)
-        path = (3 + self.full.residual) * self._widest
+        path = (3 + bool(self.full.added)) * self._widest
         return float(itemsize * (self.in_channels + max(path, self._widest + logits)))
-
-
-def _beside(full: torch.Tensor, low: Sequence[torch.Tensor], size: Sequence[int], first: int) -> torch.Tensor:
-    """Some planes, from ``first`` on, of the path at full resolution with those of low ones after its channels."""
-    if not low:
-        return full
-    return torch.cat([full, *(_planes(path, size, first, first + full.shape[2]) for path in low)], dim=1)
-
-
-def _planes(path: torch.Tensor, size: Sequence[int], first: int, last: int) -> torch.Tensor:
-    """Planes ``first`` to ``last`` of a path's output, each of its voxels repeated so that the whole has ``size``."""
-    factor = size[0] // path.shape[2]
-    low = path.narrow(2, first // factor, -(-last // factor) - first // factor)
-    fine = F.interpolate(low, size=(low.shape[2] * factor, *size[1:]), mode="nearest")
-    return fine.narrow(2, first % factor, last - first)
 
 
 def _average(x: torch.Tensor, factor: int) -> torch.Tensor:

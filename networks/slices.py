@@ -1,4 +1,7 @@
-"""2D networks on volumes: every slice across the last axis by itself."""
+"""2D networks on volumes: every slice across the last axis by itself.
+
+Shapes: B samples; C channels; H, W the axes of a slice; S slices.
+"""
 
 from __future__ import annotations
 

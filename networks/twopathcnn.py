@@ -1,4 +1,7 @@
-"""TwoPathCNN (Havaei et al. 2017): a local and a global path of valid maxout convolutions, joined by one wide layer."""
+"""TwoPathCNN (Havaei et al. 2017): a local and a global path of valid maxout convolutions, joined by one wide layer.
+
+Shapes: B samples; C channels; *spatial two or three axes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The valid U-Net with two poolings of the GDL paper (Ronneberger et al. 2015, made shallower)."""
+"""The valid U-Net with two poolings of the GDL paper (Ronneberger et al. 2015, made shallower).
+
+Shapes: B samples; C channels; *spatial two or three axes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import torch
 from torch import nn
 
 from rarevox.networks.blocks import (
-    BATCH_NORM,
     CONVOLUTION,
     MAX_POOL,
     TRANSPOSED,
@@ -17,6 +19,7 @@ from rarevox.networks.blocks import (
     initialise,
 )
 from rarevox.networks.geometry import Geometry
+from rarevox.networks.norms import BATCH_NORM
 
 
 class ValidUNet(nn.Module):

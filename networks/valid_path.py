@@ -1,19 +1,21 @@
-"""What DeepMedic's paths and joint layers are made of: valid convolutions with batch norm and PReLU."""
+"""What DeepMedic's paths and joint layers are made of: valid convolutions with batch norm and PReLU.
+
+Shapes: B samples; C channels; *spatial two or three axes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from rarevox.networks.blocks import BATCH_NORM, CONVOLUTION, crop_faces
-from rarevox.networks.cpu.convolution import add_channels, conv3d
-from rarevox.networks.cpu.ops import norm_of
+from rarevox.networks.blocks import CONVOLUTION, crop_faces
+from rarevox.networks.cpu import ops
+from rarevox.networks.norms import BATCH_NORM
 
 RESIDUAL_LAYERS = (4, 6, 8)
-"""The layers, counted from 1, to whose output the input of the one before is added."""
+"""The layers of a residual path, counted from 1, to whose output the input of the one before is added."""
 
 
 class ValidUnit(nn.Module):
@@ -43,19 +45,11 @@ class ValidUnit(nn.Module):
             out: in evaluation without gradients, what the result is written to.
             add: (B, at most C', *spatial − (size − 1)), added to the first channels of the result.
         """
-        folded = None if self.preactivation or torch.is_grad_enabled() else norm_of(self.norm, self.activation)
-        if folded is not None:
-            scale, bias, slope = folded
-            weight = self.conv.weight * scale.view(-1, *(1,) * (x.ndim - 1))
-            if x.ndim == 5:
-                return conv3d(x, weight, bias, slope=slope, out=out, add=add)
-            y = F.prelu(F.conv2d(x, weight, bias), slope)
-        elif self.preactivation:
-            y = self.conv(self.activation(self.norm(x)))
-        else:
-            y = self.activation(self.norm(self.conv(x)))
+        if not self.preactivation:
+            return ops.conv_norm_act(x, self.conv, self, out=out, add=add)
+        y = self.conv(self.activation(self.norm(x)))
         y = y if out is None else out.copy_(y)
-        return y if add is None else add_channels(y, add)
+        return y if add is None else ops.add_channels(y, add)
 
 
 class ValidPath(nn.Module):
@@ -65,12 +59,17 @@ class ValidPath(nn.Module):
         self, in_channels: int, channels: Sequence[int], dims: int, residual: bool, preactivation: bool
     ) -> None:
         super().__init__()
-        self.residual = residual
+        self.added = RESIDUAL_LAYERS if residual else ()
         sizes = (in_channels, *channels)
         self.layers = nn.ModuleList(
             ValidUnit(sizes[i], sizes[i + 1], 3, dims, preactivation, bare=preactivation and i == 0)
             for i in range(len(channels))
         )
+
+    @property
+    def units(self) -> list[ValidUnit]:
+        """The layers one by one."""
+        return [layer for layer in self.layers if isinstance(layer, ValidUnit)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) to (B, channels[-1], *spatial − 2 · layers)."""
@@ -78,6 +77,5 @@ class ValidPath(nn.Module):
         for number, layer in enumerate(self.layers, start=1):
             if number % 2 == 1:
                 entry = x
-            added = self.residual and number in RESIDUAL_LAYERS
-            x = layer(x, add=crop_faces(entry, 2) if added else None)
+            x = layer(x, add=crop_faces(entry, 2) if number in self.added else None)
         return x

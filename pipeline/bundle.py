@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -48,7 +49,7 @@ def _for_stage(stage: str, config: Mapping[str, Any], dataset: Dataset) -> dict[
     derived = derive(stage, config)
     if not (dataset.n4 or derived["n4"]):
         return derived
-    evaluated = {"_target_": "rarevox.pipeline.data.datalist.is_uncorrected", "dataset": "@dataset_dir"}
+    evaluated = {"_target_": "rarevox.pipeline.data.is_uncorrected", "dataset": "@dataset_dir"}
     return derived | {"n4": evaluated if stage == "evaluate" else True}
 
 
@@ -157,13 +158,25 @@ def _score_lines(result: Mapping[str, Any] | None) -> list[str]:
     return [*rows, "", f"Conventions: {conventions}"]
 
 
+_TARGET = re.compile(r"""_target_["']?:\s*["']?(\w+)\.""")
+_NAMES_BEFORE = {"losses", "networks", "pipeline", "transforms"}
+"""Under which the packages were imported before they had the one name ``rarevox``."""
+
+
 def require_run(folder: str | Path, stage: str) -> Path:
     """The folder of a run that holds the configuration of ``stage``.
 
     Raises:
-        RequestError: it is no run.
+        RequestError: it is no run, or was written before its packages were imported as ``rarevox``.
     """
     folder = Path(folder)
-    if not (folder / "configs" / f"{stage}.yaml").is_file():
+    file = folder / "configs" / f"{stage}.yaml"
+    if not file.is_file():
         raise RequestError(f"{folder} is not a run (no configs/{stage}.yaml); give the --output of `rarevox train`")
+    named = set(_TARGET.findall(file.read_text(encoding="utf-8", errors="replace")))
+    if "rarevox" not in named and named & _NAMES_BEFORE:
+        raise RequestError(
+            f"{folder} was written before version 0.1.0, whose packages are imported as rarevox (its configurations "
+            f"name {', '.join(sorted(named & _NAMES_BEFORE))}), and cannot be used any more; train again"
+        )
     return folder

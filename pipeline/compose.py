@@ -7,23 +7,21 @@ replaces the whole entry; ``key#inner`` replaces what is inside.
 
 from __future__ import annotations
 
-import inspect
-import pydoc
-import re
-from collections.abc import Mapping, Sequence
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.entries import merge, parse_setting, put
 from rarevox.pipeline.errors import RequestError, nearest
 
 # Beside this package; not through an import, which a run's own folder of that name would answer there.
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PLAN_FILE = "plan.yaml"
-OPEN = ("gates", "post_processing")
-"""Mappings by structure, whose inner keys a setting may add; whoever reads them checks the names."""
 STAGES = {"train": ("train",), "evaluate": ("inference", "evaluate"), "inference": ("inference",)}
 
 
@@ -72,112 +70,59 @@ def user_config(file: str | Path) -> dict[str, Any]:
     return overlay("tasks", str(file)) if named else read_yaml(file)
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE`` with the value read as YAML (and 1e-4 as the number it is).
+class Source(enum.Enum):
+    """Who had the last word on a configuration key."""
 
-    >>> parse_setting("optimizer#lr=1e-4"), parse_setting("patch_size=[32, 32, 32]")
-    (('optimizer#lr', 0.0001), ('patch_size', [32, 32, 32]))
+    TEMPLATE = "template"
+    DATASET = "facts of the dataset"
+    PLAN = "plan of the dataset"
+    NETWORK = "overlay of configs/networks"
+    LOSS = "overlay of configs/losses"
+    FILE = "configuration file"
+    OPTION = "command-line option"
+    SETTING = "--set"
 
-    Raises:
-        RequestError: no ``=``, or a value that is not YAML.
+
+BY_USER = (Source.FILE, Source.OPTION, Source.SETTING)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A merged, complete configuration, and where its entries come from.
+
+    Attributes:
+        config: the configuration.
+        origin: top-level key → who had the last word on it, or on something inside it.
+
+    >>> composed = compose("train", network="deepmedic", settings=["optimizer#lr=1e-4"])
+    >>> composed.origin["patch_size"].value, composed.set_by_user("optimizer"), composed.set_by_user("patch_size")
+    ('overlay of configs/networks', True, False)
     """
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
-        raise RequestError(f"--set {text} is not KEY=VALUE; for example --set optimizer#lr=1e-4")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RequestError(f"--set {text}: the value is not valid YAML; put it in quotes") from error
-    if isinstance(parsed, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", parsed):
-        parsed = float(parsed)
-    return key.strip().replace("::", "#"), parsed
 
+    config: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Source] = field(default_factory=dict)
 
-def put(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``a#b#0`` in nested mappings and lists, refusing a key that does not exist.
+    def set_by_user(self, key: str) -> bool:
+        """Whether the user set a top-level key, whole or in part, in a file, a task overlay or on the command line."""
+        return self.origin.get(key) in BY_USER
 
-    Inside a component (``_target_``) the arguments of what it builds may be added; elsewhere only what is there may
-    be replaced.
+    def take(self, content: Mapping[str, Any], source: Source) -> None:
+        """Whole entries, new ones too."""
+        self.config.update(content)
+        self._note(content, source)
 
-    Raises:
-        RequestError: no such key; the nearest valid one is given.
-    """
-    place: Any = config
-    *path, last = key.split("#")
-    is_open = bool(path) and path[0] in OPEN and path[0] in config
-    for step in path:
-        if is_open and isinstance(place, dict):
-            place.setdefault(step, {})
-        place = _step(place, step, key)
-    if isinstance(place, list):
-        place[_index(place, last, key)] = value
-        return
-    if not isinstance(place, dict):
-        raise RequestError(f"--set {key}: {'#'.join(path)} is a single value and has nothing inside; set it whole")
-    if last not in place and not is_open:
-        known = set(place) | arguments(place)
-        if last not in known and "**" not in known:
-            raise RequestError(f"no configuration key {key!r}: {nearest(last, known - {'_target_'})}")
-    place[last] = value
+    def merge(self, content: Mapping[str, Any], source: Source, where: str) -> None:
+        """An overlay; see :func:`merge`."""
+        merge(self.config, content, where)
+        self._note(content, source)
 
+    def put(self, key: str, value: object, source: Source) -> None:
+        """One entry or a part of one; see :func:`put`."""
+        put(self.config, key, value)
+        self._note([key], source)
 
-def _step(place: Any, step: str, key: str) -> Any:
-    """One level into a mapping or a list."""
-    if isinstance(place, dict) and step in place:
-        return place[step]
-    if isinstance(place, list):
-        return place[_index(place, step, key)]
-    known = place if isinstance(place, dict) else []
-    raise RequestError(f"no configuration key {key!r}: {nearest(step, known)}")
-
-
-def _index(place: list[Any], step: str, key: str) -> int:
-    if not step.isdigit() or int(step) >= len(place):
-        raise RequestError(f"no configuration key {key!r}: the list there has entries 0 to {len(place) - 1}")
-    return int(step)
-
-
-def arguments(component: Mapping[str, Any]) -> set[str]:
-    """Names of the arguments of what ``_target_`` builds; ``**`` where it takes any."""
-    target = component.get("_target_")
-    if not isinstance(target, str):
-        return set()
-    found = locate(target)
-    if found is None:
-        return {"**"}
-    try:
-        parameters = inspect.signature(found).parameters.values()
-    except (TypeError, ValueError):
-        return {"**"}
-    return {"**" if p.kind is p.VAR_KEYWORD else p.name for p in parameters}
-
-
-def locate(target: str) -> Any:
-    """What a ``_target_`` names: a dotted path, or a name of MONAI's own."""
-    if "." in target:
-        return pydoc.locate(target)
-    from monai.bundle.config_item import ComponentLocator
-
-    path = ComponentLocator().get_component_module_name(target)
-    module = path[0] if isinstance(path, list) else path
-    return pydoc.locate(f"{module}.{target}") if module else None
-
-
-def merge(config: dict[str, Any], addition: Mapping[str, Any], where: str) -> None:
-    """Merge an overlay: plain keys replace or add, ``a#b`` goes inside; an added key must be used by some reference.
-
-    Raises:
-        RequestError: a key that neither exists nor is referred to; the nearest valid one is given.
-    """
-    text = str(config) + str(addition)
-    known = set(config)
-    for key, value in addition.items():
-        if "#" in key or "::" in key:
-            put(config, key.replace("::", "#"), value)
-        elif key in known or re.search(rf"[@%]{re.escape(key)}(?![\w])", text):
-            config[key] = value
-        else:
-            raise RequestError(f"{where}: no configuration key {key!r}: {nearest(key, known)}")
+    def _note(self, keys: Iterable[str], source: Source) -> None:
+        self.origin.update((key.replace("::", "#").partition("#")[0].strip(), source) for key in keys)
 
 
 def compose(
@@ -189,8 +134,8 @@ def compose(
     config_files: Sequence[str | Path] = (),
     settings: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The merged, complete configuration of a stage; the order is the module's.
+) -> Composition:
+    """The merged, complete configuration of a stage, each file read once; the order is the module's.
 
     Args:
         stage: ``train``, ``evaluate`` or ``inference``.
@@ -201,23 +146,23 @@ def compose(
         settings: ``KEY=VALUE`` texts.
         options: top-level or nested keys set by command-line options.
     """
-    config: dict[str, Any] = read_yaml(CONFIGS / "common.yaml")
-    for name in STAGES[stage]:
-        config.update(read_yaml(CONFIGS / f"{name}.yaml"))
+    composed = Composition()
+    for name in ("common", *STAGES[stage]):
+        composed.take(read_yaml(CONFIGS / f"{name}.yaml"), Source.TEMPLATE)
     if dataset is not None:
-        config.update(dataset_facts(dataset))
+        composed.take(dataset_facts(dataset), Source.DATASET)
         if stage == "train":
-            merge(config, plan_of(dataset), str(dataset.path.parent / PLAN_FILE))
-    for kind, chosen in (("networks", network), ("losses", loss)):
+            composed.merge(plan_of(dataset), Source.PLAN, str(dataset.path.parent / PLAN_FILE))
+    for kind, chosen, source in (("networks", network, Source.NETWORK), ("losses", loss, Source.LOSS)):
         if chosen is not None:
-            merge(config, overlay(kind, chosen), f"configs/{kind}/{chosen}.yaml")
+            composed.merge(overlay(kind, chosen), source, f"configs/{kind}/{chosen}.yaml")
     for file in config_files:
-        merge(config, user_config(file), str(file))
+        composed.merge(user_config(file), Source.FILE, str(file))
     for key, value in (options or {}).items():
-        put(config, key, value)
+        composed.put(key, value, Source.OPTION)
     for text in settings:
-        put(config, *parse_setting(text))
-    return config
+        composed.put(*parse_setting(text), Source.SETTING)
+    return composed
 
 
 def plan_of(dataset: Dataset) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rarevox.networks.cpu.convolution import prefers_float32, use_fast_convolutions
+from rarevox.networks.cpu.ops import prefers_float32, use_fast_convolutions
 from rarevox.pipeline.errors import RequestError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -174,3 +174,14 @@ def available_memory_gb(device: torch.device) -> float:
         used = float(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
         available = min(available, limit - used)
     return available / 1e9
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was exhausted, on a device or on the CPU.
+
+    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(RuntimeError("a bad shape"))
+    (True, False)
+    """
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )

@@ -1,26 +1,26 @@
-"""What all pictures share: colours, and the intensities that become black and white.
-
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; the reference is a solid blue line and
-the prediction a dashed orange one, so that the two also differ without colour.
-"""
+"""Figures as text, alike in the terminal, in tables and on pages."""
 
 from __future__ import annotations
 
-import numpy as np
-
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
+import math
 
 
-def window(image: np.ndarray) -> tuple[float, float]:
-    """The intensities that become black and white: the 0.5th and 99.5th percentile of what is not background.
+def figure(value: float | None, digits: int = 3) -> str:
+    """A figure as text; a dash where there is none.
 
-    The background is 0, and the value of the first voxel, since normalised scans have another constant around the head.
-
-    >>> window(np.zeros((2, 2, 2)))
-    (0.0, 1.0)
+    >>> figure(0.8915), figure(float("nan")), figure(None)
+    ('0.891', '–', '–')
     """
-    values = image[np.isfinite(image) & (image != 0) & (image != image.flat[0])]
-    if not values.size:
-        return 0.0, 1.0
-    low, high = (float(q) for q in np.percentile(values[:: max(1, values.size // 200_000)], [0.5, 99.5]))
-    return (low, high) if high > low else (low - 1.0, low + 1.0)
+    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "–"
+
+
+def interval_text(mean: float | None, interval: tuple[float, float] | list[float]) -> str:
+    """A mean and its interval.
+
+    >>> interval_text(0.5, (0.4, 0.6))
+    '0.500 (0.400 to 0.600)'
+    """
+    low, high = interval
+    if low is None or not math.isfinite(low):
+        return figure(mean)
+    return f"{figure(mean)} ({figure(low)} to {figure(high)})"

@@ -100,7 +100,7 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | Path, content: object) -> None:
     """Write ``content`` atomically as indented JSON (NaN and infinities become null, as JSON has none)."""
     write_text(path, json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
 
@@ -120,7 +120,7 @@ def read_json(path: str | Path) -> Any:
         raise RequestError(f"{path} is not valid JSON ({error}); write it again or restore it") from error
 
 
-def finite(content: Any) -> Any:
+def finite(content: object) -> Any:
     """``content`` with every float that JSON cannot hold (NaN, infinities) replaced by None."""
     if isinstance(content, dict):
         return {key: finite(value) for key, value in content.items()}
@@ -133,7 +133,7 @@ def finite(content: Any) -> Any:
     return content
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """JSON for what the json module does not know: NumPy scalars and arrays, paths."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 

@@ -15,7 +15,7 @@ RULES = {
 }
 
 
-def read_gates(declared: Any, structures: Iterable[str]) -> dict[str, dict[str, float]]:
+def read_gates(declared: object, structures: Iterable[str]) -> dict[str, dict[str, float]]:
     """The gates of a configuration, checked: structure → rule → minimum.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_text
 
 SHARED = Path(__file__).with_name("templates")

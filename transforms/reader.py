@@ -268,7 +268,7 @@ def _from_itk(image: Any, path: Path) -> Scan:
 
 
 class ScanReader(ImageReader):
-    """:func:`read_scan` for MONAI: ``LoadImaged(keys, reader="rarevox.transforms.reader.ScanReader")``.
+    """:func:`read_scan` for MONAI: ``LoadImaged(keys, reader="rarevox.transforms.ScanReader")``.
 
     The array comes as (C, X, Y, Z) and the metadata say so (``original_channel_dim`` 0), so that
     ``ensure_channel_first=True`` and ``EnsureChannelFirstd`` work as ever. The metadata hold the same few keys for

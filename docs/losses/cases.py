@@ -70,7 +70,7 @@ def cases() -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def value(loss: losses.TableLoss, reference: Tensor, prediction: Tensor) -> float:
+def value(loss: losses.Loss, reference: Tensor, prediction: Tensor) -> float:
     """The loss of a prediction with p = 0.999."""
     logits = LOGIT * torch.cat((1.0 - 2 * prediction, 2.0 * prediction - 1), 1).double()
     if loss.needs_regions:

@@ -130,7 +130,7 @@ def figure(runs: Sequence[Run], path: Path) -> None:
     """Cosine and ratio of norms over the iterations: a column for each dataset, a line for each run."""
     from matplotlib.figure import Figure
 
-    from rarevox.pipeline.figures import OKABE_ITO
+    from rarevox.pipeline.pictures import OKABE_ITO
 
     datasets, names = (list(dict.fromkeys(values)) for values in zip(*((r.dataset, r.name) for r in runs), strict=True))
     drawing = Figure(figsize=(4.6 * len(datasets) + 0.6, 5.6), layout="constrained")

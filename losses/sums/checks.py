@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,6 +14,30 @@ class NonFiniteLogitsError(ValueError):
     Its own type, because training may skip such a step and count it, while every other ``ValueError`` of a loss is a
     mistake in the call.
     """
+
+
+class Extremes(NamedTuple):
+    """What a pass over the volume sees beside the sums.
+
+    Attributes:
+        logit_sum: the sum of all logits; NaN or infinite when one of them is.
+        label_low: the smallest label.
+        label_high: the largest label.
+        label_fraction: the largest distance of a label from a whole number.
+        weight_low: the smallest voxel weight; 0 where there are no weights.
+        weight_sum: the sum of the weights; 0 where there are none.
+    """
+
+    logit_sum: float
+    label_low: float
+    label_high: float
+    label_fraction: float
+    weight_low: float
+    weight_sum: float
+
+
+# The places of the extremes where they are kept in one array.
+LOGIT_SUM, LABEL_LOW, LABEL_HIGH, LABEL_FRACTION, WEIGHT_LOW, WEIGHT_SUM = range(len(Extremes._fields))
 
 
 def check_shapes(logits: Tensor, labels: Tensor, weight: Tensor | None, *, sigmoid: bool) -> None:
@@ -50,46 +74,31 @@ def check_shapes(logits: Tensor, labels: Tensor, weight: Tensor | None, *, sigmo
         raise ValueError(f"weight has shape {tuple(weight.shape)}; logits of shape {shape} need a weight of {expected}")
 
 
-def check_values(extremes: Sequence[float], num_classes: int) -> None:
+def check_values(extremes: Extremes, num_classes: int) -> None:
     """Refuse values seen while the sums were made.
 
     Args:
-        extremes: the sum of all logits (NaN or infinite when one of them is), the smallest and the largest label,
-            the largest distance of a label from a whole number, the smallest voxel weight, the sum of the weights.
+        extremes: of the whole volume.
         num_classes: how many classes the labels may name, from 0.
 
     Raises:
         NonFiniteLogitsError: a logit is not finite.
         ValueError: labels outside the classes or not integers; weights that are negative or not finite.
     """
-    logit_sum, label_min, label_max, fraction, weight_min, weight_sum = extremes
-    if not math.isfinite(logit_sum):
+    if not math.isfinite(extremes.logit_sum):
         raise NonFiniteLogitsError(
-            f"the logits hold NaN or an infinity (their sum is {logit_sum:g}); skip this step, or lower the learning "
-            "rate, clip the gradients, or use bfloat16 in place of float16"
+            f"the logits hold NaN or an infinity (their sum is {extremes.logit_sum:g}); skip this step, or lower the "
+            "learning rate, clip the gradients, or use bfloat16 in place of float16"
         )
-    if fraction != 0:
+    if extremes.label_fraction != 0:
         raise ValueError("labels hold values that are not whole numbers; expected class indices, not probabilities")
-    if label_min < 0 or label_max >= num_classes:
+    if extremes.label_low < 0 or extremes.label_high >= num_classes:
         raise ValueError(
-            f"labels reach from {label_min:g} to {label_max:g}; {num_classes} classes allow 0 to {num_classes - 1} "
-            "(map other values first, or name one of them as ignore_index)"
+            f"labels reach from {extremes.label_low:g} to {extremes.label_high:g}; {num_classes} classes allow 0 to "
+            f"{num_classes - 1} (map other values first, or name one of them as ignore_index)"
         )
-    if not (weight_min >= 0 and math.isfinite(weight_sum)):
+    if not (extremes.weight_low >= 0 and math.isfinite(extremes.weight_sum)):
         raise ValueError(
-            f"the voxel weight reaches down to {weight_min:g} and sums to {weight_sum:g}; expected finite values >= 0"
+            f"the voxel weight reaches down to {extremes.weight_low:g} and sums to {extremes.weight_sum:g}; expected "
+            "finite values >= 0"
         )
-
-
-def check_fraction(name: str, value: float, low: float = 0.0, high: float = 1.0) -> float:
-    """``value`` as a float if it lies in [low, high].
-
-    >>> check_fraction("alpha", 1)
-    1.0
-
-    Raises:
-        ValueError: it lies outside; the message names the option.
-    """
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value!r} is out of range; expected a number from {low:g} to {high:g}")
-    return float(value)

@@ -13,13 +13,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rarevox.losses.sums.checks import Extremes
 from rarevox.losses.sums.workers import scratch
 
 # Of float32 pieces of 0.5, 1 and 2 MiB the last were the fastest on two cores (49, 36, 33 ms a step of GDL on
 # 2×5×96³): smaller ones wait for the interpreter, larger ones would take scratch memory that shows beside the logits.
-CPU_CHUNK_ELEMENTS = 1 << 19
+CPU_PIECE_ELEMENTS = 1 << 19
 # On a GPU a piece must only be large enough to fill the device and small beside the logits.
-GPU_CHUNK_ELEMENTS = 1 << 24
+GPU_PIECE_ELEMENTS = 1 << 24
+
+
+# Devices on which a float64 tensor cannot be made.
+WITHOUT_FLOAT64 = frozenset({"mps"})
 
 
 class Span(NamedTuple):
@@ -42,7 +47,7 @@ class Piece(NamedTuple):
 
 
 class Volume:
-    """Logits with their labels and weights, cut into pieces of neighbouring voxels.
+    """Logits with their labels and weights, cut into pieces of neighbouring voxels; shape letters as in `table.py`.
 
     A softmax over C classes is one problem a sample, with C rows of logits. With ``sigmoid`` each (sample, channel)
     is a problem of its own with the rows [0, z]: softmax([0, z]) = [1 − sigmoid(z), sigmoid(z)].
@@ -66,6 +71,7 @@ class Volume:
         sigmoid: bool = False,
         ignore_index: int | None = None,
     ) -> None:
+        self.logits = logits
         self.flat = flatten_voxels(logits)
         self.shape = tuple(self.flat.shape)
         self.sigmoid = sigmoid
@@ -74,17 +80,21 @@ class Volume:
         self.weight = None if weight is None else weight.reshape(weight.shape[0], 1, -1)
         self.entropy_weight = None if entropy_weight is None else entropy_weight.reshape(self.labels.shape)
         self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        # Sums over many pieces are kept in float64 where the device has it.
+        self.accumulator = torch.float32 if logits.device.type in WITHOUT_FLOAT64 else torch.float64
         self.channels_a_problem = 1 if sigmoid else self.shape[1]
         self.problems = self.shape[0] * self.shape[1] // self.channels_a_problem
         self.classes = 2 if sigmoid else self.shape[1]
-        # A label that does not fit wraps around; piece_extremes sees it as it was, and the loss is refused.
+        # The one-hot reference is a comparison of the labels with these; of all integers uint8 takes the least memory
+        # traffic. A label that does not fit wraps around; piece_extremes sees it as it was, and the loss is refused.
         self._small = torch.uint8 if self.classes <= 256 else torch.int32
         self._classes = torch.arange(self.classes, dtype=self._small, device=logits.device)[:, None]
 
     def spans(self) -> Iterator[Span]:
         """Where each piece lies, in order."""
+        # The volume is cut along axis 2 alone: all voxels where it could be flattened, else the first spatial axis.
         voxels_a_row = math.prod(self.shape[3:])
-        elements = GPU_CHUNK_ELEMENTS if self.flat.is_cuda else CPU_CHUNK_ELEMENTS
+        elements = GPU_PIECE_ELEMENTS if self.flat.is_cuda else CPU_PIECE_ELEMENTS
         rows = max(1, elements // (self.classes * voxels_a_row))
         groups = self.shape[1] // self.channels_a_problem
         for problem in range(self.problems):
@@ -102,7 +112,7 @@ class Volume:
         """The piece at a span; logits and weights in the working precision."""
         voxels = self.voxels(span)
         z = self.at(self.flat, span).reshape(self.channels_a_problem, -1).to(self.dtype)
-        if self.sigmoid:
+        if self.sigmoid:  # softmax([0, z]) = [1 − sigmoid(z), sigmoid(z)], so that one arithmetic serves both
             z = torch.cat((torch.zeros_like(z), z))
         label_channel = span.channel if self.sigmoid else 0
         labels = self.labels[span.sample, label_channel, voxels]
@@ -110,7 +120,7 @@ class Volume:
         entropy_weight = None
         if self.entropy_weight is not None:
             entropy_weight = self.entropy_weight[span.sample, label_channel, voxels].to(self.dtype)
-        if self.ignore_index is not None:
+        if self.ignore_index is not None:  # the label may lie outside the classes, where it has no row in the one-hot
             ignored = labels == self.ignore_index
             labels = labels.masked_fill(ignored, 0)
             counted = (~ignored).to(self.dtype)
@@ -144,7 +154,7 @@ def flatten_voxels(values: Tensor) -> Tensor:
     """
     try:
         return values.view(values.shape[0], values.shape[1], -1)
-    except RuntimeError:
+    except RuntimeError:  # the only way to ask PyTorch whether a view is possible
         return values
 
 
@@ -157,7 +167,7 @@ class SoftmaxPiece(NamedTuple):
     shift: Tensor | None
     spare: Tensor
 
-    def surprise(self, logits: Tensor) -> Tensor:
+    def surprisal(self, logits: Tensor) -> Tensor:
         """−log p of every class, (K, n), exact where p itself would vanish; written into ``spare``."""
         log_total = self.total.log() if self.shift is None else self.total.log().add_(self.shift)
         return torch.sub(log_total, logits, out=self.spare)
@@ -181,7 +191,7 @@ def softmax_piece(logits: Tensor, place: Tensor | None = None, buffer: Tensor | 
         shift = logits.amax(0)
         exponential = torch.sub(logits, shift, out=buffer).exp_()
         total = exponential.sum(0)
-    scale = total.reciprocal()
+    scale = total.reciprocal()  # one division a voxel, then K products
     if place is not None and place.shape == exponential.shape:
         return SoftmaxPiece(torch.mul(exponential, scale, out=place), total, shift, exponential)
     probability = exponential.mul_(scale)
@@ -196,8 +206,8 @@ def within(values: Tensor, low: float, high: float) -> bool:
     return low < least.item() and most.item() < high
 
 
-class Extremes(NamedTuple):
-    """What `check_values` of `sums.checks` must see of a piece, in its order, as tensors of one element."""
+class PieceExtremes(NamedTuple):
+    """The extremes of one piece, as `checks.Extremes` names them, in tensors of one element; None stands for 0."""
 
     logit_sum: Tensor
     label_low: Tensor
@@ -207,24 +217,25 @@ class Extremes(NamedTuple):
     weight_sum: Tensor | None
 
 
-def piece_extremes(piece: Piece) -> Extremes:
-    """The extremes of one piece, without waiting for the device; None stands for 0."""
+def piece_extremes(piece: Piece) -> PieceExtremes:
+    """The extremes of one piece, without waiting for the device."""
     labels, weight = piece.labels, piece.weight
     fraction = (labels - labels.round()).abs().amax() if labels.is_floating_point() else None
     low, high = torch.aminmax(labels)
     if weight is None:
-        return Extremes(piece.logits.sum(), low, high, fraction, None, None)
-    return Extremes(piece.logits.sum(), low, high, fraction, weight.amin(), weight.sum())
+        return PieceExtremes(piece.logits.sum(), low, high, fraction, None, None)
+    return PieceExtremes(piece.logits.sum(), low, high, fraction, weight.amin(), weight.sum())
 
 
-def merge_extremes(extremes: list[Extremes]) -> list[float]:
+def merge_extremes(extremes: list[PieceExtremes]) -> Extremes:
     """The extremes of all pieces together; the one place where a GPU is waited for."""
     device = extremes[0].logit_sum.device
     merged = []
-    for name, values in zip(Extremes._fields, zip(*extremes, strict=True), strict=True):
+    for name, values in zip(PieceExtremes._fields, zip(*extremes, strict=True), strict=True):
         if values[0] is None:
-            merged.append(torch.zeros((), device=device))
+            merged.append(torch.zeros((), dtype=torch.float32, device=device))
             continue
         seen = torch.stack(values).to(torch.float32)
         merged.append(seen.sum() if name.endswith("sum") else seen.amin() if name.endswith("low") else seen.amax())
-    return torch.stack(merged).tolist()
+    # One transfer for all six: each would wait for everything that the device has still to do.
+    return Extremes(*torch.stack(merged).tolist())

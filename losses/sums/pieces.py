@@ -1,13 +1,100 @@
-"""The arithmetic on one piece: its sums, and from the gradient of the sums the gradient of its logits."""
+"""The table of sums by PyTorch's operations, a piece of the volume at a time, for whatever no kernel can make.
+
+A piece goes from its logits to its sums (`piece_sums`), and back from the gradient of the sums to that of its logits
+(`write_gradient`); :class:`InPieces` goes through all pieces of a volume.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rarevox.losses.sums.chunks import Piece, SoftmaxPiece, softmax_piece
-from rarevox.losses.sums.table import CE, FOCAL, PP, PPR, PR, UNIFORM, VOXELS, Columns, P, R
-from rarevox.losses.sums.workers import scratch
+from rarevox.losses.sums.backend import Backend
+from rarevox.losses.sums.checks import Extremes
+from rarevox.losses.sums.chunks import (
+    Piece,
+    PieceExtremes,
+    SoftmaxPiece,
+    Span,
+    Volume,
+    merge_extremes,
+    piece_extremes,
+    softmax_piece,
+)
+from rarevox.losses.sums.table import CE, FOCAL, PP, PPR, PR, UNIFORM, VOXELS, Columns, P, R, SumTable
+from rarevox.losses.sums.workers import each_piece, scratch
+
+
+def worth_keeping(volume: Volume) -> bool:
+    """Whether the probabilities are kept from the forward pass for the backward pass, in the gradient's memory.
+
+    Half-precision logits are worked in float32, and keeping those probabilities would cost twice the logits; one binary
+    logit is cheap to work again, and 1 − p would lose the small class.
+    """
+    return volume.logits.dtype in (torch.float32, torch.float64) and not volume.sigmoid
+
+
+class InPieces(Backend):
+    """PyTorch's operations on one piece after another, or on several at once, each by a thread of its own.
+
+    Args:
+        columns: the optional columns wanted.
+        keep: keep the probabilities for the gradient, which is written over them.
+    """
+
+    def __init__(self, columns: Columns, *, keep: bool) -> None:
+        super().__init__(columns)
+        self.keep = keep
+        self.kept: Tensor | None = None
+
+    def sums(self, volume: Volume) -> tuple[Tensor, Extremes]:
+        """See :class:`rarevox.losses.sums.backend.Backend`."""
+        self.kept = torch.empty_like(volume.logits) if self.keep else None
+        kept = None if self.kept is None else self.kept.view(volume.shape)
+
+        def work(span: Span) -> tuple[dict[int, Tensor], PieceExtremes]:
+            piece = volume.piece(span)
+            place = None if kept is None else volume.at(kept, span)
+            z = piece.logits
+            soft = softmax_piece(z, place, scratch("exponential", z.shape, z.dtype, z.device))
+            return piece_sums(soft, piece, volume.reference(piece.labels), self.columns), piece_extremes(piece)
+
+        spans = list(volume.spans())
+        done = each_piece(work, spans, threads=volume.threads)
+        totals = _totals(volume, spans, [sums for sums, _ in done])
+        return totals, merge_extremes([extremes for _, extremes in done])
+
+    def gradient(self, volume: Volume, grad_sums: Tensor) -> Tensor:
+        """See :class:`rarevox.losses.sums.backend.Backend`."""
+        # The probabilities are used up by the first backward; a second one (retain_graph) computes them again.
+        kept, self.kept = self.kept, None
+        grad = torch.empty_like(volume.logits) if kept is None else kept
+        flat = grad.view(volume.shape)
+        grad_sums = grad_sums.to(volume.dtype)
+
+        def work(span: Span) -> None:
+            piece = volume.piece(span)
+            place = volume.at(flat, span)
+            p = softmax_piece(piece.logits).probability if kept is None else place.reshape(volume.classes, -1)
+            r = volume.reference(piece.labels)
+            write_gradient(p, piece, r, grad_sums[:, span.problem], self.columns, place)
+
+        each_piece(work, volume.spans(), threads=volume.threads)
+        return grad
+
+
+def _totals(volume: Volume, spans: list[Span], of_pieces: list[dict[int, Tensor]]) -> Tensor:
+    """(columns, problems, K): the sums of the pieces added up, problem by problem, in the accumulators' precision."""
+    device = volume.logits.device
+    totals = torch.zeros(
+        volume.problems, len(SumTable._fields), volume.classes, dtype=volume.accumulator, device=device
+    )
+    problems = torch.tensor([span.problem for span in spans], device=device)
+    totals[:, VOXELS] = volume.labels.shape[-1]  # without weights each voxel counts 1
+    for column in of_pieces[0]:
+        stacked = torch.stack([sums[column] for sums in of_pieces]).to(volume.accumulator).view(len(spans), -1)
+        totals[:, column].zero_().index_add_(0, problems, stacked.expand(-1, volume.classes))
+    return totals.transpose(0, 1).contiguous()
 
 
 def piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) -> dict[int, Tensor]:
@@ -27,15 +114,15 @@ def piece_sums(soft: SoftmaxPiece, piece: Piece, r: Tensor, columns: Columns) ->
         sums[PPR] = spare.mul_(p).sum(1)
         sums[PP] = torch.mul(pw, p, out=spare).sum(1)
     if columns.entropy or columns.uniform or columns.focal_gamma is not None:
-        surprise = soft.surprise(piece.logits)
+        surprisal = soft.surprisal(piece.logits)
         if columns.uniform:
-            sums[UNIFORM] = (surprise if w is None else surprise * w).sum(1)
+            sums[UNIFORM] = (surprisal if w is None else surprisal * w).sum(1)
         if columns.focal_gamma is not None:
-            missing = -torch.expm1(-surprise)
-            sums[FOCAL] = (surprise * rw * missing**columns.focal_gamma).sum(1)
+            missing = -torch.expm1(-surprisal)
+            sums[FOCAL] = (surprisal * rw * missing**columns.focal_gamma).sum(1)
         if columns.entropy:
             share = rw if piece.entropy_weight is None else r * piece.entropy_weight
-            sums[CE] = surprise.mul_(share).sum(1)
+            sums[CE] = surprisal.mul_(share).sum(1)
     return sums
 
 
@@ -76,8 +163,8 @@ def _entropy_pull(p: Tensor, piece: Piece, r: Tensor, g: Tensor, columns: Column
     pull = g[CE] @ r if columns.entropy and piece.entropy_weight is None else None
     if columns.focal_gamma is None:
         return pull
-    surprise = (softmax_piece(piece.logits).surprise(piece.logits) * r).sum(0)
-    missing = -torch.expm1(-surprise)
-    ratio = torch.where(missing > 0, surprise / missing, torch.ones_like(missing))
+    surprisal = (softmax_piece(piece.logits).surprisal(piece.logits) * r).sum(0)
+    missing = -torch.expm1(-surprisal)
+    ratio = torch.where(missing > 0, surprisal / missing, torch.ones_like(missing))
     focal = (g[FOCAL] @ r) * missing**columns.focal_gamma * (1 + columns.focal_gamma * (1 - missing) * ratio)
     return focal if pull is None else pull + focal

@@ -1,4 +1,19 @@
-"""The table of sums itself: its columns, and which of them a loss asks for."""
+"""The table of sums itself: its columns, and which of them a loss asks for.
+
+Shapes are written with these letters in all of `losses`:
+
+    B           samples of the batch
+    C           channels of the logits: the classes, or the labels that may overlap (``sigmoid``)
+    *spatial    one to three spatial axes; D, H, W are depth, height and width
+    N           voxels of a sample, the product of its spatial axes
+    problem     what has one softmax a voxel: a sample, or with ``sigmoid`` each channel of a sample
+    K           classes of a problem: C, or 2 with ``sigmoid``
+    L           labels that may overlap
+    F           foreground classes, K − 1
+    R           regions of connected components
+
+p, r and w are probability, reference and weight of a voxel, z a logit.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +68,8 @@ class SumTable(NamedTuple):
 
 # The places of the columns where they are stacked in one tensor.
 VOXELS, P, R, PR, PP, PPR, CE, UNIFORM, FOCAL = range(len(SumTable._fields))
+# Kernels make the columns before these two, which PyTorch's operations alone do.
+KERNEL_COLUMNS = UNIFORM
 
 
 class Columns(NamedTuple):

@@ -16,6 +16,8 @@ from torch import Tensor
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Scratch memory is kept for pieces up to twice the usual size (`chunks.CPU_PIECE_ELEMENTS`); a piece is larger where a
+# single row of a volume that does not flatten is.
 LARGEST_SCRATCH_ELEMENTS = 1 << 20
 
 

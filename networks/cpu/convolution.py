@@ -19,7 +19,7 @@ from torch import nn
 
 from rarevox.compiled import compiled_module, has_compiler
 from rarevox.networks.cpu import half_precision
-from rarevox.networks.cpu.volumes import LANES
+from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.winograd import convolution as winograd
 
 _SMALL = 20480
@@ -44,11 +44,8 @@ def conv3d(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    padding: tuple[int, int, int] = (0, 0, 0),
-    dilation: tuple[int, int, int] = (1, 1, 1),
-    slope: torch.Tensor | None = None,
-    out: torch.Tensor | None = None,
-    add: torch.Tensor | None = None,
+    padding: tuple[int, ...] = (0, 0, 0),
+    dilation: tuple[int, ...] = (1, 1, 1),
 ) -> torch.Tensor:
     """`torch.nn.functional.conv3d` with stride 1, by Winograd's algorithm or in two slabs where that is faster.
 
@@ -58,11 +55,6 @@ def conv3d(
         bias: (C',).
         padding: zeros at both faces, for each axis.
         dilation: for each axis.
-        slope: (C',), of a PReLU that follows; without gradients it costs no pass over the memory of its own.
-        out: without gradients, what the result is written to: dense, channels last, sharing no memory with ``x`` or
-            ``add``.
-        add: (B, at most C', D', H', W'), added to the first channels after all else; in one pass with it without
-            gradients, where its channels are C' or a multiple of eight.
 
     Returns:
         (B, C', D', H', W'), D' = D + 2·padding − (k − 1)·dilation.
@@ -71,57 +63,54 @@ def conv3d(
     >>> torch.allclose(conv3d(x, weight), F.conv3d(x, weight), atol=1e-5)
     True
     """
-    if dilation == (1, 1, 1) and winograd.pays(x, weight, padding):
-        if not torch.is_grad_enabled():
-            return _at_once(x, weight, bias, padding[0], slope, out, add)
-        y = winograd.conv3d(x, weight, padding[0])
-        y = y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
-    else:
-        y = _plain(x, weight, bias, padding, dilation)
-    y = y if slope is None else F.prelu(y, slope)
-    y = y if out is None else out.copy_(y)
-    return y if add is None else add_channels(y, add)
+    if dilation != (1, 1, 1) or not winograd.pays(x, weight, padding):
+        return _plain(x, weight, bias, padding, dilation)
+    if not torch.is_grad_enabled():
+        return fused_conv3d(x, weight, padding[0], bias=bias)
+    y = winograd.conv3d(x, weight, padding[0])
+    return y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
 
 
-def add_channels(x: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
-    """``x`` (B, C, *spatial) plus ``more`` (B, at most C, *spatial) in the first channels, in place without gradients.
-
-    >>> add_channels(torch.ones(1, 3, 1), torch.ones(1, 2, 1)).flatten().tolist()
-    [2.0, 2.0, 1.0]
-    """
-    missing = x.shape[1] - more.shape[1]
-    if torch.is_grad_enabled():
-        return x + (F.pad(more, [0, 0] * (x.ndim - 2) + [0, missing]) if missing else more)
-    x.narrow(1, 0, more.shape[1]).add_(more)
-    return x
-
-
-def _at_once(
+def fused_conv3d(
     x: torch.Tensor,
     weight: torch.Tensor,
-    bias: torch.Tensor | None,
     padding: int,
-    slope: torch.Tensor | None,
-    out: torch.Tensor | None,
-    add: torch.Tensor | None,
+    *,
+    bias: torch.Tensor | None = None,
+    slope: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+    add: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`conv3d` by Winograd's algorithm with all that follows in one pass, without gradients."""
-    columns, after, apart = weight.shape[0], None, False
+    """`conv3d` by Winograd's algorithm with all that follows in one pass, without gradients, where it `pays`.
+
+    Args:
+        x: (B, C, D, H, W).
+        weight: (C', C, 3, 3, 3).
+        padding: zeros at every face.
+        bias: (C',).
+        slope: (C',), of a ReLU (0) or PReLU that follows.
+        out: what the result is written to: channels last, sharing no memory with ``x`` or ``add``.
+        add: (B, at most C', D', H', W'), added to the first channels after all else; in the same pass where its
+            channels are C' or a multiple of eight.
+    """
+    columns, after = weight.shape[0], None
     if bias is not None or slope is not None:
         zero, one = torch.zeros(columns), torch.ones(columns)
         after = torch.stack([zero if bias is None else bias, one if slope is None else slope])
-    if add is not None:
-        apart = not (add.shape[1] == columns or add.shape[1] % LANES == 0)
-    y = winograd.convolve(x, weight, padding, winograd.Around(bias=after, add=None if apart else add), out=out)
-    return add_channels(y, add) if apart and add is not None else y
+    in_vectors = add is not None and (add.shape[1] == columns or add.shape[1] % LANES == 0)
+    around = winograd.Around(bias=after, add=add if in_vectors else None)
+    y = winograd.convolve(x, weight, padding, around, out=out)
+    if add is not None and not in_vectors:
+        y.narrow(1, 0, add.shape[1]).add_(add)
+    return y
 
 
 def _plain(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    padding: tuple[int, int, int],
-    dilation: tuple[int, int, int],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> torch.Tensor:
     """`conv3d` by PyTorch's convolution, in two slabs where that is faster."""
     reach = (weight.shape[2] - 1) * dilation[0]

@@ -1,94 +1,246 @@
-"""Residual blocks in evaluation on the CPU with every convolution one pass over the memory.
+"""What networks are made of, each in one pass over the memory where the CPU has kernels for it: the only door to them.
 
-Norm, activation and the sum with the identity are done by `rarevox.networks.cpu.winograd.convolution` on the way into
-its convolutions and out of them, and the tensors of a scan take the same memory one after another: a page that the
-system gives anew costs as much as the arithmetic on it.
+Every function is total: where no kernel applies (another device or number format, gradients, an odd number of
+channels, no Numba) it computes the same with PyTorch's operations. Networks import nothing else of this folder.
+
+In evaluation a batch norm is folded into the weights before it, or applied on the way into the convolution after it; in
+training norm and activation happen on the way into the convolution, whose input alone is kept for the backward pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from rarevox.networks.cpu import volumes
-from rarevox.networks.cpu.volumes import LANES
+from rarevox.networks.cpu.convolution import (
+    Conv3d,
+    conv3d,
+    fused_conv3d,
+    load_kernels,
+    prefers_float32,
+    use_fast_convolutions,
+)
+from rarevox.networks.cpu.fold import fold
+from rarevox.networks.cpu.instructions.sizes import LANES
+from rarevox.networks.cpu.instructions.sizes import PANEL as FAST_CHANNELS
+from rarevox.networks.cpu.joint import beside, joint_layers
+from rarevox.networks.cpu.norm import convolution as training
+from rarevox.networks.cpu.planes import can_stream, in_planes
+from rarevox.networks.cpu.pointwise import chain as pointwise
+from rarevox.networks.cpu.spare import Spare
 from rarevox.networks.cpu.winograd import convolution as winograd
-from rarevox.networks.cpu.winograd.convolution import Around
+from rarevox.networks.lattices.padding import WHOLE, Layout, update_running_statistics, zero_outside_
+from rarevox.networks.norms import norm_act
+from rarevox.networks.protocols import NormAct
+
+__all__ = [
+    "FAST_CHANNELS",
+    "Conv3d",
+    "Spare",
+    "add_channels",
+    "beside",
+    "can_stream",
+    "conv_norm_act",
+    "in_planes",
+    "joint_layers",
+    "load_kernels",
+    "norm_act_conv",
+    "pointwise_chain",
+    "prefers_float32",
+    "residual_block",
+    "use_fast_convolutions",
+]
+
+ResidualParts = tuple[NormAct, nn.Module, NormAct, nn.Module]
+"""norm1 with its activation, conv1, norm2 with its activation, conv2."""
 
 
-class Spare:
-    """Memory that the tensors of one pass take one after another.
+def conv_norm_act(
+    x: torch.Tensor,
+    conv: nn.Module,
+    layer: NormAct,
+    layout: Layout = WHOLE,
+    *,
+    out: torch.Tensor | None = None,
+    add: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """act(norm(conv(x))) + add, zero in the padding.
 
-    >>> spare = Spare()
-    >>> first = spare.take("y", (1, 2, 3, 4, 5))
-    >>> spare.take("y", (1, 1, 3, 4, 5)).data_ptr() == first.data_ptr()
-    True
+    Args:
+        x: (B', C, *spatial).
+        conv: a convolution without bias and with stride 1; on sub-lattices its dilation is left out.
+        layer: norm and activation.
+        layout: how the voxels of ``x`` lie.
+        out: without gradients, what the result is written to: channels last, sharing no memory with ``x`` or ``add``.
+        add: (B', at most C', *spatial'), added to the first channels.
+
+    Returns:
+        (B', C', *spatial').
     """
+    folded = None if torch.is_grad_enabled() else fold(layer)
+    if folded is None:
+        y = norm_act(layout.clear(_convolve(conv, x, layout)), layer, layout)
+    else:
+        weight = conv.get_parameter("weight") * folded.scale.view(-1, *(1,) * (x.ndim - 1))
+        padding, dilation = _extent(conv, layout)
+        if x.ndim == 5 and not any(d > 1 for d in dilation) and winograd.pays(x, weight, padding):
+            y = fused_conv3d(x, weight, padding[0], bias=folded.shift, slope=folded.slope, out=out, add=add)
+            return layout.clear(y)
+        y = layout.clear(layer.activation(_convolve(conv, x, layout, weight, folded.shift)))
+    y = y if out is None else out.copy_(y)
+    if add is None:
+        return y
+    return y + _widened(add, y.shape[1]) if torch.is_grad_enabled() else add_channels(y, add)
 
-    def __init__(self) -> None:
-        self._memory: dict[str, torch.Tensor] = {}
 
-    def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """A tensor of `rarevox.networks.cpu.volumes.channels_last` in the memory of the name."""
-        length = volumes.numbers(shape)
-        memory = self._memory.get(name)
-        if memory is None or memory.numel() < length:
-            memory = self._memory[name] = torch.empty(length)
-        return volumes.channels_last(shape, memory)
+def norm_act_conv(
+    x: torch.Tensor, layer: NormAct, conv: nn.Module, layout: Layout = WHOLE, add: torch.Tensor | None = None
+) -> torch.Tensor:
+    """conv(act(norm(x))) + add, zero in the padding; in training one step that keeps ``x`` alone.
 
+    Args:
+        x: (B', C, *spatial), zero in the padding.
+        layer: norm and activation; in training the running statistics of a batch norm are updated.
+        conv: a convolution without bias that keeps the size; on sub-lattices its dilation is left out.
+        layout: how the voxels of ``x`` lie.
+        add: (B', at most C', *spatial), added to the channels in the middle.
 
-def norm_of(norm: nn.Module, activation: nn.Module) -> torch.Tensor | None:
-    """(3, C), scale, shift and slope of a batch norm in evaluation and of the ReLU or PReLU after it; None for others.
-
-    >>> norm_of(nn.BatchNorm3d(2, eps=0.0).eval(), nn.ReLU()).tolist()
-    [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    Returns:
+        (B', C', *spatial).
     """
-    if not isinstance(norm, _BatchNorm) or norm.training or norm.running_mean is None or norm.running_var is None:
-        return None
-    if not isinstance(activation, (nn.ReLU, nn.PReLU)):
-        return None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    slope = activation.weight.expand_as(scale) if isinstance(activation, nn.PReLU) else torch.zeros_like(scale)
-    return torch.stack([scale, norm.bias - norm.running_mean * scale, slope])
+    first = 0 if add is None else (conv.get_parameter("weight").shape[0] - add.shape[1]) // 2
+    if not (_undilated(conv, layout) and training.fits(x, layer, conv.get_parameter("weight"), add, first)):
+        y = layout.clear(_convolve(conv, norm_act(x, layer, layout), layout))
+        return y if add is None else add_channels(y, add, first)
+    padding = layout.padding
+    inside = x.numel() // x.shape[1] if padding is None else padding.inside
+    y, mean, variance = training.norm_act_conv(
+        x,
+        layer,
+        conv.get_parameter("weight"),
+        add,
+        first,
+        None if padding is None else training.Outside(padding.extents, inside, partial(zero_outside_, padding=padding)),
+    )
+    assert isinstance(layer.norm, nn.BatchNorm3d)
+    update_running_statistics(layer.norm, mean, variance * (inside / max(inside - 1, 1)))
+    return y
 
 
 def residual_block(
-    x: torch.Tensor,
-    norms: tuple[torch.Tensor | None, torch.Tensor | None],
-    weights: tuple[torch.Tensor, torch.Tensor],
-    extents: torch.Tensor | None,
-    spare: Spare,
-    name: str,
-) -> torch.Tensor | None:
-    """Twice (norm, activation, 3³ convolution) plus the identity in the middle channels; None if it does not pay.
+    x: torch.Tensor, parts: ResidualParts, layout: Layout = WHOLE, spare: Spare | None = None, name: str = "block"
+) -> torch.Tensor:
+    """conv2(act(norm2(conv1(act(norm1(x)))))) + x without gradients, ``x`` added to the channels in the middle.
+
+    With ``spare``, the first norm and both activations are done on the way into the convolutions and out of them, where
+    the kernels take them; every convolution is then one pass over the memory.
 
     Args:
-        x: (B, C, D, H, W); overwritten by the result where the channels do not grow.
-        norms: what `norm_of` gives for the two.
-        weights: (C', C, 3, 3, 3) and (C', C', 3, 3, 3).
-        extents: what of each sample lies inside, as `rarevox.networks.cpu.winograd.convolution.Around` takes it.
-        spare: where the tensors in between and a result with more channels lie.
-        name: they share the memory of other blocks of this name, so that these must be done with.
+        x: (B', C, *spatial); with ``spare`` overwritten by the result where the channels do not grow.
+        parts: norms with activations, and convolutions that keep the size.
+        layout: how the voxels of ``x`` lie.
+        spare: where the tensors in between, and a result with more channels, may lie.
+        name: blocks of one name share that memory, so that the one before must be done with.
+
+    Returns:
+        (B', C', *spatial).
     """
-    first, second = norms
-    channels = weights[0].shape[0]
-    more = channels - x.shape[1]
+    norm1, conv1, norm2, conv2 = parts
+    weight1, weight2 = conv1.get_parameter("weight"), conv2.get_parameter("weight")
+    more = weight1.shape[0] - x.shape[1]
+    first, second = fold(norm1), fold(norm2)
+    # The kernels add whole vectors of channels.
     aligned = more == 0 or (more // 2 % LANES == 0 and x.shape[1] % LANES == 0)
-    if first is None or second is None or not aligned:
-        return None
-    if not winograd.pays(x, weights[0], (1, 1, 1)):
-        return None
+    fits = spare is not None and aligned and _undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
+    if spare is None or first is None or second is None or not fits:
+        between = conv_norm_act(norm_act(x, norm1, layout), conv1, norm2, layout)
+        return add_channels(layout.clear(_convolve(conv2, between, layout)), x, more // 2)
     # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
     x = x.contiguous(memory_format=torch.channels_last_3d)
-    shape = (x.shape[0], channels, *x.shape[2:])
-    scale, shift, slope = second
+    shape = (x.shape[0], weight1.shape[0], *x.shape[2:])
+    extents = None if layout.padding is None else layout.padding.extents
     y = winograd.convolve(
         x,
-        weights[0] * scale.view(-1, 1, 1, 1, 1),
+        weight1 * second.scale.view(-1, 1, 1, 1, 1),
         1,
-        Around(norm=first, bias=torch.stack([shift, slope]), extents=extents),
+        winograd.Around(norm=torch.stack(first), bias=torch.stack(second[1:]), extents=extents),
         out=spare.take(f"{name} between", shape),
     )
     out = x if more == 0 else spare.take(f"{name} result", shape)
-    return winograd.convolve(y, weights[1], 1, Around(add=x, first=more // 2, extents=extents), out=out)
+    return winograd.convolve(y, weight2, 1, winograd.Around(add=x, first=more // 2, extents=extents), out=out)
+
+
+def pointwise_chain(
+    x: torch.Tensor, hidden: Sequence[tuple[nn.Module, NormAct]], last: nn.Module, layout: Layout = WHOLE
+) -> torch.Tensor:
+    """1³ convolutions one after another without dropout, all in one pass; what they put into the padding is anything.
+
+    Args:
+        x: (B', C, *spatial).
+        hidden: convolutions without bias, each with the norm and activation after it.
+        last: a convolution whose result is the chain's.
+        layout: how the voxels of ``x`` lie.
+
+    Returns:
+        (B', C', *spatial).
+    """
+    layers = [pointwise.layer_of(conv, layer) for conv, layer in hidden] if pointwise.applies(x) else [None]
+    if None not in layers:
+        return pointwise.chain(x, [layer for layer in layers if layer is not None] + [pointwise.linear(last)])
+    for conv, layer in hidden:
+        x = conv_norm_act(x, conv, layer, layout)
+    return last(x)
+
+
+def add_channels(y: torch.Tensor, more: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """``y`` (B, C, *spatial) plus ``more`` (B, at most C, *spatial) in the channels from ``first`` on.
+
+    In place; with gradients ``y`` must be a tensor that no backward pass needs.
+
+    >>> add_channels(torch.ones(1, 4, 1), torch.ones(1, 2, 1), 1).flatten().tolist()
+    [1.0, 2.0, 2.0, 1.0]
+    """
+    if torch.is_grad_enabled():
+        return y.add_(_widened(more, y.shape[1], first))
+    y.narrow(1, first, more.shape[1]).add_(more)
+    return y
+
+
+def _widened(x: torch.Tensor, channels: int, first: int = 0) -> torch.Tensor:
+    """``x`` (B, C, *spatial) with ``first`` channels of zeros before its own and as many after as make ``channels``."""
+    if x.shape[1] == channels:
+        return x
+    return F.pad(x, [0, 0] * (x.ndim - 2) + [first, channels - x.shape[1] - first])
+
+
+def _convolve(
+    conv: nn.Module,
+    x: torch.Tensor,
+    layout: Layout,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``conv`` on ``x``, without its dilation on sub-lattices, with other weights if given."""
+    weight = conv.get_parameter("weight") if weight is None else weight
+    padding, dilation = _extent(conv, layout)
+    if x.ndim == 4:
+        return F.conv2d(x, weight, bias, padding=padding, dilation=dilation)
+    return conv3d(x, weight, bias, padding, dilation)
+
+
+def _extent(conv: nn.Module, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding and dilation of ``conv``; on sub-lattices, where neighbours are a dilation apart already, without it."""
+    assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
+    assert not isinstance(conv.padding, str)
+    if not layout.on_lattices:
+        return conv.padding, conv.dilation
+    return tuple(p // d for p, d in zip(conv.padding, conv.dilation, strict=True)), (1,) * len(conv.dilation)
+
+
+def _undilated(conv: nn.Module, layout: Layout) -> bool:
+    """Whether this is a plain 3³ convolution of volumes, for its dilation or on sub-lattices."""
+    return isinstance(conv, nn.Conv3d) and (layout.on_lattices or conv.dilation == (1, 1, 1))

@@ -6,31 +6,74 @@ of the volume's size is held, but for the input and what is made of the output.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
 
-from rarevox.networks.cpu.ops import Spare
+from rarevox.networks.cpu.joint import JointLayers
+from rarevox.networks.cpu.pointwise import chain as pointwise
+from rarevox.networks.cpu.spare import Spare
 from rarevox.networks.cpu.volumes import in_eights
+from rarevox.networks.protocols import Reduction, ValidLayer
 
 KEPT = 2
 # Voxels of the planes that are pushed at once: with 50 channels 140 MB, and work enough for the convolutions; four
 # planes at least, which is a tile of `rarevox.networks.cpu.winograd.convolution`.
 VOXELS, LEAST_PLANES = 720_000, 4
+# Voxels of the output that go through the joint layers together where planes do not come a few at a time.
+PIECE_VOXELS = 1 << 16
 
 
-class ValidLayer(Protocol):
-    """A layer that loses a voxel at every face."""
+def can_stream(x: torch.Tensor) -> bool:
+    """Whether planes of tensors like ``x`` can go through a few at a time, whatever the number format."""
+    return x.ndim == 5 and x.device.type == "cpu" and pointwise.kernels() is not None
 
-    def __call__(
-        self, x: torch.Tensor, out: torch.Tensor | None = None, add: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """(1, C, D, H, W) to (1, C', D − 2, H − 2, W − 2), in the memory of ``out`` and with ``add`` if given."""
 
-    @property
-    def out_channels(self) -> int:
-        """C'."""
+def streams(x: torch.Tensor) -> bool:
+    """Whether the planes of ``x`` go through a few at a time: one sample, in float32, without gradients."""
+    return x.shape[0] == 1 and pointwise.applies(x)
+
+
+def in_planes(
+    x: torch.Tensor,
+    path: Callable[[torch.Tensor], torch.Tensor],
+    layers: Iterable[ValidLayer],
+    residual: Collection[int],
+    joint: JointLayers,
+    reduce: Reduction,
+) -> torch.Tensor:
+    """``reduce(joint(path(x)))`` without gradients, the volume going through the joint layers a few planes at a time.
+
+    On the CPU in float32, with one sample, planes go through the path a few at a time too, and through the joint layers
+    as they come if these are one chain of 1³ layers, which takes no memory; else the joint layers, the widest ones, get
+    as many planes as make a small piece.
+
+    Args:
+        x: (B, C, D, H, W), or (B, C, H, W).
+        path: the valid layers, one after another.
+        layers: the same by themselves.
+        residual: those to whose output the input of the layer before is added; see `PlaneStream`.
+        joint: what follows, `joint.lost` planes fewer than it is given.
+        reduce: of the logits of a piece.
+
+    Returns:
+        (B, C', D', H', W').
+    """
+    few = streams(x)
+    lost, kept, reduced = joint.lost, None, []
+    for first, given in PlaneStream(layers, residual).through(x) if few else [(0, path(x))]:
+        planes = given if kept is None else torch.cat([kept, given], dim=2)
+        begin, count = first + given.shape[2] - planes.shape[2], planes.shape[2] - lost
+        at_once = count
+        if not (few and joint.chained and lost == 0):
+            at_once = max(1, PIECE_VOXELS // planes[0, 0, 0].numel())
+            at_once = at_once if lost == 0 else -(-at_once // LEAST_PLANES) * LEAST_PLANES
+        for start in range(0, count, at_once):
+            piece = planes.narrow(2, start, min(at_once, count - start) + lost)
+            reduced.append(reduce(joint(piece, begin + start)))
+        if few and lost:
+            kept = planes.narrow(2, max(count, 0), planes.shape[2] - max(count, 0)).clone()
+    return reduced[0] if len(reduced) == 1 else torch.cat(reduced, dim=2)
 
 
 def planes_at_once(x: torch.Tensor) -> int:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -149,61 +148,3 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     if not any(pads):
         return x
     return F.pad(x, [n for pad in reversed(pads) for n in (0, pad)])
-
-
-@dataclass(frozen=True)
-class Padding:
-    """What lies outside the volumes after `pad_to_multiple`, wherever their voxels are dealt to.
-
-    Args:
-        mask: (B', 1, *spatial), 1 inside the volumes and 0 outside.
-        reach: for each axis, how many of the last places can lie outside.
-        inside: the number of voxels inside, all samples together.
-        extents: (B', n), for each sample and axis how many of the first places lie inside.
-    """
-
-    mask: torch.Tensor
-    reach: tuple[int, ...]
-    inside: int
-    extents: torch.Tensor
-
-    @classmethod
-    def of(cls, x: torch.Tensor, multiple: int) -> Padding | None:
-        """The padding that `pad_to_multiple` would give to ``x`` (B, C, *spatial); None if there is none.
-
-        >>> Padding.of(torch.zeros(2, 3, 5, 8), 4).reach
-        (3, 0)
-        """
-        reach = tuple((-length) % multiple for length in x.shape[2:])
-        if not any(reach):
-            return None
-        mask = torch.ones((x.shape[0], 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
-        extents = torch.tensor(x.shape[2:]).expand(x.shape[0], -1)
-        return cls(pad_to_multiple(mask, multiple), reach, mask.numel(), extents)
-
-    def dealt(self, factor: int) -> Padding:
-        """The padding after `to_lattices` with ``factor``."""
-        offsets = torch.cartesian_prod(*[torch.arange(factor)] * len(self.reach)).view(1, -1, len(self.reach))
-        return replace(
-            self,
-            mask=to_lattices(self.mask, factor),
-            reach=tuple(-(-n // factor) for n in self.reach),
-            extents=((self.extents[:, None] - offsets + factor - 1) // factor).flatten(0, 1),
-        )
-
-    def rows(self, start: int, stop: int) -> Padding:
-        """The padding of some sub-lattices (``inside`` still counts all)."""
-        return replace(self, mask=self.mask[start:stop], extents=self.extents[start:stop])
-
-
-def zero_outside_(x: torch.Tensor, padding: Padding) -> torch.Tensor:
-    """Set to zero, in place, what lies outside the volume.
-
-    Only the last few places of each axis can lie outside, so the cost is that of faces, not of the volume.
-    """
-    for axis, reach in enumerate(padding.reach, start=2):
-        if reach:
-            start = max(0, x.shape[axis] - reach)
-            length = x.shape[axis] - start
-            x.narrow(axis, start, length).mul_(padding.mask.narrow(axis, start, length))
-    return x

@@ -29,7 +29,7 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
 
 def named_structures(values: Sequence[str]) -> dict[str, Any]:
     """``NAME=VALUE`` texts as ``structures``, and ``NAME=1+2`` as ``composites``; None for none."""
-    from rarevox.pipeline.evaluation.score_pairs import parse_structures
+    from rarevox.pipeline.data.composites import parse_structures
 
     named = parse_structures(values)
     unions = {name: value for name, value in named.items() if isinstance(value, tuple)}

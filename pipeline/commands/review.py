@@ -42,8 +42,8 @@ def agreement(
     **options: Any,
 ) -> int:
     """Compare annotators (FOLDERS, one each, or one that holds theirs) and a model: Dice, STAPLE consensus."""
+    from rarevox.pipeline.data.composites import parse_structures
     from rarevox.pipeline.evaluation.metrics.options import MetricOptions
-    from rarevox.pipeline.evaluation.score_pairs import parse_structures
     from rarevox.pipeline.review.agreement import agreement as run
 
     try:

@@ -68,9 +68,9 @@ def score(
     **options: Any,
 ) -> int:
     """Score label maps in PREDICTIONS against those in REFERENCES; no model is needed."""
+    from rarevox.pipeline.data.composites import parse_structures
     from rarevox.pipeline.evaluation.metrics.options import read_options
     from rarevox.pipeline.evaluation.score import score as run
-    from rarevox.pipeline.evaluation.score_pairs import parse_structures
 
     conventions = read_options(pairs(settings, "--set"), empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
     given = parse_structures(structures) or None

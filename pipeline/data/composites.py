@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError
@@ -46,6 +47,27 @@ def read_composites(declared: Any, labels: Mapping[str, int], where: str) -> Com
             )
         found[str(name)] = tuple(sorted(values))
     return found
+
+
+def parse_structures(entries: Iterable[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` or ``NAME=VALUE+VALUE`` (a union) from the command line.
+
+    Raises:
+        RequestError: an entry of another form, or a name twice.
+
+    >>> parse_structures(["core=1", "whole=1+2"])
+    {'core': 1, 'whole': (1, 2)}
+    """
+    structures: dict[str, Any] = {}
+    for entry in entries:
+        name, _, values = entry.rpartition("=")
+        if not name or not re.fullmatch(r"\d+(\+\d+)*", values):
+            raise RequestError(f"--structure {entry!r} was not understood; write NAME=VALUE, or NAME=1+2 for a union")
+        if name in structures:
+            raise RequestError(f"--structure names {name!r} twice; give each structure once (NAME=1+2 is a union)")
+        numbers = tuple(int(value) for value in values.split("+"))
+        structures[name] = numbers if len(numbers) > 1 else numbers[0]
+    return structures
 
 
 def labels_and_unions(regions: Mapping[str, int | tuple[int, ...]]) -> tuple[dict[str, int], Composites]:

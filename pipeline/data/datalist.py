@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
 from rarevox.pipeline.errors import RequestError
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+from rarevox.transforms.dicom import is_dicom_folder
 
 
 def section(
@@ -36,17 +36,6 @@ def section(
 def is_uncorrected(dataset: str | Path) -> bool:
     """Whether a dataset's scans have their bias field still, as all have that were prepared without ``--n4``."""
     return not Dataset.load(dataset).n4
-
-
-def stem(path: str | Path) -> str:
-    """The file's name without the suffixes of a scan.
-
-    >>> stem("a/b.c.nii.gz"), stem("series/")
-    ('b.c', 'series')
-    """
-    name = Path(path).name
-    suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
-    return name[: len(name) - len(suffix)] if suffix else name
 
 
 def find_scans(
@@ -104,7 +93,7 @@ def with_masks(scans: list[dict[str, Any]], masks: str | Path, key: str = "mask"
     folder = Path(masks)
     if folder.is_file():
         return [{**scan, key: str(folder)} for scan in scans]
-    files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(SUFFIXES)]
+    files = [file for file in sorted(folder.rglob("*")) if is_volume(file)]
     if not files:
         raise RequestError(f"no masks in {folder}; expected files called CASE or CASE_mask (.nii.gz …)")
     scans = [dict(scan) for scan in scans]
@@ -125,14 +114,14 @@ def with_masks(scans: list[dict[str, Any]], masks: str | Path, key: str = "mask"
 def _in_folder(folder: Path, channels: list[str]) -> list[dict[str, Any]]:
     """The scans of one folder; the rule is :func:`find_scans`'s."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    files = [entry for entry in entries if entry.is_file() and entry.name.lower().endswith(SUFFIXES)]
+    files = [entry for entry in entries if entry.is_file() and is_volume(entry)]
     if files and len(channels) > 1:
         by_channel = _channel_files(files, channels)
         if by_channel:
             return [{"case": folder.name, "image": by_channel}]
     if files:
         return _grouped(files, len(channels))
-    if any(entry.is_file() and _is_dicom(entry) for entry in entries):
+    if is_dicom_folder(folder):
         return [{"case": folder.name, "image": str(folder)}]
     return [scan for entry in entries if entry.is_dir() for scan in _in_folder(entry, channels)]
 
@@ -157,14 +146,3 @@ def _channel_files(files: list[Path], channels: list[str]) -> list[str] | None:
     chosen = [[file for file in files if channel.lower() in stem(file).lower()] for channel in channels]
     exact = all(len(candidates) == 1 for candidates in chosen)
     return [str(candidates[0]) for candidates in chosen] if exact else None
-
-
-def _is_dicom(file: Path) -> bool:
-    """Whether the file says it is DICOM: 'DICM' after the preamble, or the usual suffix."""
-    if file.suffix.lower() in (".dcm", ".ima"):
-        return True
-    try:
-        with file.open("rb") as handle:
-            return handle.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

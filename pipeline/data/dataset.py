@@ -132,7 +132,7 @@ class Dataset:
         return [self._absolute(case) for case in cases]
 
     def _absolute(self, case: dict[str, Any]) -> dict[str, Any]:
-        def place(files: Any) -> Any:
+        def place(files: str | list[str]) -> Any:
             return [place(file) for file in files] if isinstance(files, list) else str(self.root / files)
 
         return {key: place(value) if key in _FILE_KEYS else value for key, value in case.items()}
@@ -148,7 +148,7 @@ def _checked_labels(labels: dict[str, Any], file: Path) -> dict[str, int]:
     return dict(sorted(values.items(), key=lambda item: item[1]))
 
 
-def _checked_ignored(value: Any, labels: dict[str, int], file: Path) -> int | None:
+def _checked_ignored(value: object, labels: dict[str, int], file: Path) -> int | None:
     if value is not None and (type(value) is not int or value in labels.values()):
         raise RequestError(f'"ignored" in {file} is {value!r}; expected a label value that is no structure, or null')
     return value

@@ -95,7 +95,7 @@ def _whole(labels: np.ndarray, like: Scan) -> np.ndarray:
     return labels.astype(np.uint8 if high <= 255 else np.uint16, copy=False)
 
 
-def _label_header(header: Any) -> Any:
+def _label_header(header: nib.Nifti1Header) -> Any:
     """A copy of a scan's header with its place in space, and without what belongs to its intensities."""
     kind = nib.Nifti2Header if isinstance(header, nib.Nifti2Header) else nib.Nifti1Header
     # From the bytes, because a conversion between header classes would drop the form codes.

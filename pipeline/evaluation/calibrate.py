@@ -24,10 +24,10 @@ from rarevox.pipeline.evaluation.calibration.temperature import (
     negative_log_likelihood,
     sample_calibration,
 )
-from rarevox.pipeline.evaluation.evaluate import as_items, same_structures, tell_correction
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, foreground
-from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
 
@@ -139,7 +139,7 @@ def _draw(
 
 
 def _store(run: Path, temperature: float) -> None:
-    """The temperature in every configuration of the run, and in the inferer of runs of an earlier version."""
+    """The temperature in every configuration of the run, also where its inferer has had one of its own."""
     for stage in STAGES:
         path = run / "configs" / f"{stage}.yaml"
         config = read_yaml(path)

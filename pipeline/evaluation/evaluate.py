@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
-from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.report.calibration_chart import calibration_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.evaluation.report.run import write_run_report
+from rarevox.pipeline.evaluation.run_and_dataset import (
+    as_items,
+    same_structures,
+    tell_correction,
+    temperature_of,
+    with_ignored,
+)
 from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
 from rarevox.pipeline.files import claim_folder, read_json, write_json
 from rarevox.pipeline.gates import failed_gates, read_gates
-from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
+from rarevox.pipeline.inference.ensemble import segmenter_of
 from rarevox.pipeline.inference.saving import save_labels
-from rarevox.pipeline.inference.segment import Segmentation, Segmenter, corrects
-from rarevox.pipeline.training.train import build
+from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 
 
 def evaluate(
@@ -109,46 +114,6 @@ def _holds_evaluation(folder: Path) -> bool:
     """Whether the folder holds an earlier evaluation, which may be written over."""
     known = {"metrics.json", "cases.csv", "report.html", "predictions"}
     return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
-
-
-def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
-    """A run answers only for the structures and channels that it learnt."""
-    for what, own, theirs in (
-        ("structures", config["structures"], list(data.structures)),
-        ("label values", config["label_values"], list(data.label_values)),
-        ("channels", config["channels"], list(data.channels)),
-    ):
-        if list(own) != theirs:
-            raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
-
-
-def with_ignored(options: MetricOptions, data: Dataset) -> MetricOptions:
-    """The conventions with the label that marks what nobody annotated in a dataset; a run may not know it."""
-    return options if data.ignored is None else replace(options, ignored_value=data.ignored)
-
-
-def tell_correction(segmenter: Segmenter, data: Dataset) -> None:
-    """Say where the bias field of scans is not as a run learnt it, and where correcting it (N4) takes its time."""
-    for member in members_of(segmenter):
-        learnt, here = corrects(member.run), bool(member.config.get("n4"))
-        if learnt and not (data.n4 or here):
-            console.print(f"[yellow]no N4[/yellow]: {member.run} learnt from corrected scans, and n4 is off here")
-        elif data.n4 and not learnt:
-            text = f"{data.name} holds scans corrected by N4, and {member.run} learnt from scans as they are"
-            console.print(f"[yellow]other scans[/yellow]: {text}; for its figures on such scans prepare without --n4")
-        elif here and not data.n4:
-            console.print(f"{member.run} learnt from scans corrected by N4; those of {data.name} are corrected first")
-
-
-def as_items(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cases whose label stands as ``reference``, which the preprocessing leaves alone."""
-    return [{("reference" if key == "label" else key): value for key, value in case.items()} for case in cases]
-
-
-def temperature_of(segmenter: Segmenter) -> float | list[float]:
-    """The temperature of a run's probabilities; of an ensemble those of its members."""
-    found = [float(getattr(member.inferer, "temperature", 1.0)) for member in members_of(segmenter)]
-    return found[0] if len(found) == 1 else found
 
 
 def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.data.composites import read_composites
+from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 
-FORMATS = (".nii.gz", ".nii", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _SUFFIX = re.compile(r"[_-](seg|segmentation|pred|prediction|label|labels|mask|gt|0000)$", re.IGNORECASE)
 MATCHING = (
     "by file name without its format; endings such as _seg, _pred, _label, _mask, _gt and _0000 do not count "
@@ -31,19 +31,6 @@ class Pairs:
 
     matched: dict[str, tuple[Path | None, Path]]
     extra: list[Path]
-
-
-def stem(path: Path) -> str:
-    """The file name without its image format.
-
-    >>> stem(Path("x/case_1.nii.gz"))
-    'case_1'
-    """
-    name = path.name
-    for suffix in FORMATS:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem
 
 
 def case_name(path: Path) -> str:
@@ -157,27 +144,6 @@ def read_labels(labels: Mapping[str, Any], source: str) -> dict[str, Any]:
         ) from error
 
 
-def parse_structures(entries: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` or ``NAME=VALUE+VALUE`` (a union) from the command line.
-
-    Raises:
-        RequestError: an entry of another form, or a name twice.
-
-    >>> parse_structures(["core=1", "whole=1+2"])
-    {'core': 1, 'whole': (1, 2)}
-    """
-    structures: dict[str, Any] = {}
-    for entry in entries:
-        name, _, values = entry.rpartition("=")
-        if not name or not re.fullmatch(r"\d+(\+\d+)*", values):
-            raise RequestError(f"--structure {entry!r} was not understood; write NAME=VALUE, or NAME=1+2 for a union")
-        if name in structures:
-            raise RequestError(f"--structure names {name!r} twice; give each structure once (NAME=1+2 is a union)")
-        numbers = tuple(int(value) for value in values.split("+"))
-        structures[name] = numbers if len(numbers) > 1 else numbers[0]
-    return structures
-
-
 def label_maps(folder: Path) -> list[Path]:
     """The label maps of a folder, sorted; hidden files are none, nor are the maps of probabilities and entropy that
     `rarevox predict` writes beside ``CASE_seg``.
@@ -185,11 +151,11 @@ def label_maps(folder: Path) -> list[Path]:
     Raises:
         RequestError: there are none.
     """
-    maps = sorted(p for p in folder.iterdir() if p.name.lower().endswith(FORMATS) and not p.name.startswith("."))
+    maps = sorted(path for path in folder.iterdir() if is_volume(path))
     names = {stem(path) for path in maps}
     maps = [path for path in maps if not _goes_with_labels(stem(path), names)]
     if not maps:
-        raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(FORMATS)}")
+        raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(SUFFIXES)}")
     return maps
 
 

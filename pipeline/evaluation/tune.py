@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
-from rarevox.pipeline.evaluation.evaluate import same_structures, tell_correction, with_ignored
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
-from rarevox.pipeline.evaluation.report.results_table import figure
+from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction, with_ignored
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.training.train import build
 from rarevox.transforms.clean import clean_labels, read_rules
 from rarevox.transforms.reader import read_scan
 
@@ -64,12 +64,10 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
         0, or 1 where some validation cases could not be segmented; they are listed, and the rest decides.
 
     Raises:
-        RequestError: no run or one of an earlier version, no dataset, other structures, no usable validation case.
+        RequestError: no run, no dataset, other structures, no usable validation case.
     """
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
     configurations = [run / "configs" / f"{stage}.yaml" for stage in ("train", "evaluate", "inference")]
-    if any("cleaner" not in read_yaml(path) for path in configurations):
-        raise RequestError(f"{run} was trained before post-processing could be declared; train it anew")
     segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
     same_structures(segmenter.config, data, run)
     tell_correction(segmenter, data)

@@ -1,5 +1,5 @@
 """From a network and a scan to a label map: tiles, dense inference, files written."""
 
-from rarevox.pipeline.inference.dense import DenseInferer
+from rarevox.pipeline.faces import face
 
-__all__ = ["DenseInferer"]
+__getattr__, __dir__, __all__ = face(__name__, {"dense": ["DenseInferer"], "saving": ["SaveLabelsd"]})

@@ -16,11 +16,11 @@ from rarevox.networks import Geometry
 from rarevox.networks.blocks import unreduced
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.memory import Effort, is_out_of_memory, voxels_in_memory
+from rarevox.pipeline.inference.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
 from rarevox.pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
-from rarevox.pipeline.inference.tiles import AxisRule, Box, computed_voxels, fewest_tiles, plan
+from rarevox.pipeline.inference.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
 from rarevox.pipeline.inference.watch import TileWatch
-from rarevox.pipeline.inference.windows import window_slabs
+from rarevox.pipeline.inference.windows import gathered, surroundings, window_slabs
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
@@ -170,69 +170,66 @@ class DenseInferer(Inferer):
             )
 
     def _inside(
-        self, image: torch.Tensor, network: Any, box: Box | None, labels: bool, call: Callable[..., torch.Tensor]
+        self,
+        image: torch.Tensor,
+        network: Callable[..., torch.Tensor],
+        box: Box | None,
+        labels: bool,
+        call: Callable[..., torch.Tensor],
     ) -> torch.Tensor:
         device = _device_of(network, image)
-        shape, rules = image.shape[1:], self._rules()
         # Who watches, or averages mirror images, needs all scores of a tile; else the network may hold a few at a time.
         reduced = labels and not self.flips and self.watch is None and _takes_reduction(network)
         voxels = voxels_in_memory(network, device, self.precision, self.memory_gb, reduced=reduced)
-        if self._prefer_windows(shape, voxels, box):
+        if self._prefer_windows(image.shape[1:], voxels, box):
             return self._windows(image, box, call, device, labels)
         if reduced:
-            call = partial(call, reduce=all_class_indices)
-        effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
-        steps: list[str] = []
+            return self._tiles(image, box, partial(call, reduce=all_class_indices), device, voxels, unreduced)
+        finish = class_indices if labels else torch.Tensor.float
+        return self._tiles(image, box, call, device, voxels, finish, watched=labels)
+
+    def _tiles(
+        self,
+        image: torch.Tensor,
+        box: Box | None,
+        call: Forward,
+        device: torch.device,
+        voxels: float,
+        finish: Callable[[torch.Tensor], torch.Tensor],
+        watched: bool = False,
+    ) -> torch.Tensor:
+        """Tiles over the box, as few as an effort of so many input voxels a pass allows."""
+        shape, rules = image.shape[1:], axis_rules(self.geometry)
         size = shape if box is None else [end - begin for begin, end in box]
-        while True:
-            counts = fewest_tiles(shape, rules, effort.voxels / effort.batch, box)
-            tiles = list(plan(shape, counts, rules, box))
+
+        def layout(effort: Effort) -> list[Tile]:
+            return list(plan(shape, fewest_tiles(shape, rules, effort.voxels / effort.batch, box), rules, box))
+
+        def attempt(effort: Effort, steps: list[str]) -> torch.Tensor:
+            tiles = layout(effort)
             self.notes = {"tiles": len(tiles)} | ({"out_of_memory": steps} if steps else {})
             if device.type == "cpu" and len(tiles) > 1 and any(self.geometry.margin):
                 # Such tiles ask for the same blocks again and again, and between them hold none.
                 keep_freed_memory(large=True)
-            shown = self._shown(box) if labels else None
-            try:
-                return stitch(
-                    image,
-                    tiles,
-                    size,
-                    lambda block: self._scores(block, call),
-                    device=device,
-                    batch=effort.batch,
-                    on_device=effort.on_device,
-                    finish=unreduced if reduced else class_indices if labels else torch.Tensor.float,
-                    watch=shown,
-                )
-            except (RuntimeError, MemoryError) as error:
-                less = effort.less(tiles) if is_out_of_memory(error) else None
-                if less is None:
-                    raise
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            effort, words = less
-            steps = [*steps, words]
+            where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
+            shown = self._shown(box) if watched else None
+            return stitch(image, tiles, size, partial(self._scores, call=call), **where, finish=finish, watch=shown)
+
+        effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
+        return with_less_each_time(effort, attempt, lambda effort: tile_voxels(layout(effort)), device)
 
     def _prefer_windows(self, shape: Sequence[int], voxels: float, box: Box | None) -> bool:
         """Whether windows are asked for, or ``auto`` finds them cheaper than exact tiles."""
         if self.mode != "auto" or self.window_size is None or any(self.geometry.margin):
             return self.mode == "window"
-        counts = fewest_tiles(shape, self._rules(), voxels, box)
+        rules = axis_rules(self.geometry)
+        counts = fewest_tiles(shape, rules, voxels, box)
         if max(counts) == 1:
             return False
         windows = math.prod(shape) / (1 - self.overlap) ** len(shape)
         if box is not None:
             windows *= math.prod(end - begin for begin, end in box) / math.prod(shape)
-        return computed_voxels(shape, counts, self._rules(), box) > windows
-
-    def _rules(self) -> list[AxisRule]:
-        """The geometry, axis by axis, as the tiler reads it."""
-        g = self.geometry
-        rules = []
-        for axis, margin in enumerate(g.margin):
-            context = 0 if margin else (g.receptive_field[axis] - 1) // 2
-            rules.append(AxisRule(margin, context, g.multiple[axis], g.base[axis], g.minimum[axis]))
-        return rules
+        return computed_voxels(shape, counts, rules, box) > windows
 
     def _scores(self, block: torch.Tensor, call: Forward) -> torch.Tensor:
         """Logits of a block, or mean probabilities over its mirror images."""
@@ -259,60 +256,17 @@ class DenseInferer(Inferer):
     ) -> torch.Tensor:
         """Overlapping windows over the box and half a window around it, in slabs that are reduced one by one."""
         assert self.window_size is not None
-        box = box or [(0, n) for n in image.shape[1:]]
-        around = [
-            (max(begin - w // 2, 0), min(end + w // 2, n))
-            for (begin, end), w, n in zip(box, self.window_size, image.shape[1:], strict=True)
-        ]
-        part = image[(slice(None), *(slice(*span) for span in around))]
-        inner = [(b - first, e - first) for (b, e), (first, _) in zip(box, around, strict=True)]
-        batch, on_device = self.window_batch, device.type == "cuda"
-        steps: list[str] = []
-        while True:
-            self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
-            slabs = window_slabs(
-                part,
-                self.window_size,
-                self.overlap,
-                lambda block: self._scores(block, call),
-                device=device,
-                batch=batch,
-                on_device=on_device,
-            )
-            try:
-                return self._gathered(slabs, inner, labels, self._shown(box) if labels else None)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or (batch == 1 and not on_device):
-                    raise
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            if batch > 1:
-                steps, batch = [*steps, f"window batch {batch} to 1"], 1
-            else:
-                steps, on_device = [*steps, "results gathered on the CPU"], False
+        window, finish = self.window_size, class_indices if labels else None
+        part, inner = surroundings(image, box or [(0, n) for n in image.shape[1:]], window)
 
-    def _gathered(
-        self, slabs: Iterator[tuple[slice, torch.Tensor]], inner: Box, labels: bool, shown: Any
-    ) -> torch.Tensor:
-        """The slabs' part of the box ``inner``, on the CPU: scores (C, *box), or class indices (1, *box)."""
-        (begin, end), *rest = inner
-        across = tuple(slice(*span) for span in rest)
-        size = [last - first for first, last in inner]
-        result: torch.Tensor | None = None
-        for where, scores in slabs:
-            low, high = max(where.start, begin), min(where.stop, end)
-            if low >= high:
-                continue
-            kept = scores[(slice(None), slice(low - where.start, high - where.start), *across)]
-            place = slice(low - begin, high - begin)
-            if shown is not None:
-                shown(kept, (place, *(slice(0, n) for n in size[1:])))
-            part = (class_indices(kept) if labels else kept).cpu()
-            if result is None:
-                result = part.new_empty((part.shape[0], *size))
-            result[:, place] = part
-        assert result is not None
-        return result
+        def attempt(effort: Effort, steps: list[str]) -> torch.Tensor:
+            self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
+            where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
+            slabs = window_slabs(part, window, self.overlap, partial(self._scores, call=call), **where)
+            return gathered(slabs, inner, finish, self._shown(box) if labels else None)
+
+        effort = Effort(0, self.window_batch, on_device=device.type == "cuda")
+        return with_less_each_time(effort, attempt, lambda effort: None, device)
 
     def _shown(self, box: Box | None) -> Callable[[torch.Tensor, tuple[slice, ...]], None] | None:
         """Begin a pass for whoever watches; who takes scores at their place in the box."""
@@ -320,23 +274,22 @@ class DenseInferer(Inferer):
         if watch is None:
             return None
         watch.begin()
-        first = [begin for begin, _ in box] if box else None
 
         def take(scores: torch.Tensor, where: tuple[slice, ...]) -> None:
-            if first is not None:
-                where = tuple(slice(w.start + n, w.stop + n) for w, n in zip(where, first, strict=True))
+            if box is not None:
+                where = tuple(slice(w.start + n, w.stop + n) for w, (n, _) in zip(where, box, strict=True))
             watch.take(scores, where)
 
         return take
 
 
-def _takes_reduction(network: Any) -> bool:
+def _takes_reduction(network: object) -> bool:
     """Whether ``forward`` itself takes ``reduce``; that of a subclass may not."""
     forward = getattr(network, "forward", None)
     return forward is not None and "reduce" in inspect.signature(forward).parameters
 
 
-def _device_of(network: Any, image: torch.Tensor) -> torch.device:
+def _device_of(network: object, image: torch.Tensor) -> torch.device:
     """Where the network runs; where the image is if the network has no parameters."""
     parameters = network.parameters() if hasattr(network, "parameters") else iter(())
     return next((parameter.device for parameter in parameters), image.device)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.region import bounding_box, model_box, native_grid, shifted
+from rarevox.pipeline.inference.region import model_box, native_grid, region_box, shifted
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.inference.slabs import slabs
 from rarevox.pipeline.inference.tiles import Box
@@ -96,7 +96,7 @@ class EnsembleSegmenter(Segmenter):
 
     def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
         shape, _ = native_grid(data["image"])
-        box = bounding_box(data["region"]) if "region" in data else [(0, n) for n in shape]
+        box = region_box(data["region"]) if "region" in data else [(0, n) for n in shape]
         values = self.config["label_values"]
         out = torch.zeros(shape, dtype=torch.uint8 if len(values) <= 256 else torch.int16)
         if watch is not None:

@@ -14,7 +14,8 @@ from rarevox.transforms.reader import Scan
 
 
 class EntropyMap:
-    """Gather the normalised entropy of a scan's class probabilities, a byte a voxel; a :class:`Watch`.
+    """Gather the normalised entropy of a scan's class probabilities, a byte a voxel; a
+    :class:`rarevox.pipeline.inference.watch.Watch`.
 
     H = −Σ_c p_c ln p_c / ln C: 0 where one class is certain, 1 where all are equally likely. Voxels that the network
     never saw are 0.

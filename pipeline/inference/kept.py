@@ -50,7 +50,7 @@ def kept_rows(
     _same_origin(folder, made, made_now)
     now = {str(item["case"]): source(item) for item in items}
 
-    def has(written: Any) -> bool:
+    def has(written: object) -> bool:
         return all((folder / name).is_file() for name in map_names(written) or [str(written)])
 
     return {
@@ -62,39 +62,39 @@ def kept_rows(
     }
 
 
-def map_names(written: Any) -> list[str]:
+def map_names(written: object) -> list[str]:
     """The file names in an entry of a row."""
     found = written.values() if isinstance(written, Mapping) else [written]
     return [str(name) for name in found if name]
 
 
 def _same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse maps that were made otherwise; what an earlier version did not write is not compared."""
+    """Refuse maps that were made otherwise."""
     remedy = "give another --output, or leave --keep out to write them anew"
     if [made.get(key) for key in ("run", "ensemble")] != [now.get(key) for key in ("run", "ensemble")]:
         said = " and ".join(made.get("ensemble") or [str(made.get("run"))])
         raise RequestError(f"--keep: the label maps in {folder} are of {said}; {remedy}")
-    if made.get("models", now["models"]) != now["models"]:
+    if made.get("models") != now["models"]:
         said = " or ".join(_MODEL)
         raise RequestError(
             f"--keep: {said} of the run has changed since the label maps in {folder} were made; {remedy}"
         )
-    if made.get("settings", now["settings"]) != now["settings"]:
-        then, today = (" ".join(one["settings"]) or "none" for one in (made, now))
+    if made.get("settings") != now["settings"]:
+        then, today = (" ".join(one.get("settings", [])) or "none" for one in (made, now))
         raise RequestError(f"--keep: the label maps in {folder} were made with --set {then}, now {today}; {remedy}")
 
 
 def _same_source(row: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a row is of the same files with the same content; of rows without ``state``, of the same names."""
-    names = all(_places(row.get(key)) == _places(now.get(key)) for key in ("image", "roi"))
-    return names and ("state" not in row or (row["state"] == now["state"] and row.get("mask") == now.get("mask")))
+    """Whether a row is of the same files with the same content."""
+    names = all(_places(row.get(key)) == _places(now.get(key)) for key in ("image", "mask", "roi"))
+    return names and row.get("state") == now["state"]
 
 
 def _places(files: Any) -> list[Path]:
     return [Path(file).resolve() for file in (files if isinstance(files, list) else [files]) if file]
 
 
-def _state(files: Any) -> list[list[int]]:
+def _state(files: object) -> list[list[int]]:
     """Bytes and time of change (ns) of each file; of a folder the sum and the latest. Empty where one has gone."""
     found = []
     for path in _places(files):

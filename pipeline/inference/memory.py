@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import torch
 
-from rarevox.pipeline.device import Precision, available_memory_gb
+from rarevox.pipeline.device import Precision, available_memory_gb, is_out_of_memory
 from rarevox.pipeline.inference.tiles import Tile
 
+Result = TypeVar("Result")
 
-def activation_bytes(network: Any, itemsize: int, reduced: bool = False) -> float:
+
+def activation_bytes(network: object, itemsize: int, reduced: bool = False) -> float:
     """Peak memory of a forward pass without gradients, bytes for each input voxel.
 
     A network may state it itself (``peak_bytes(itemsize, reduced)``, see `rarevox.networks.HighResNet`), for logits or
@@ -32,7 +34,7 @@ def activation_bytes(network: Any, itemsize: int, reduced: bool = False) -> floa
 
 
 def voxels_in_memory(
-    network: Any,
+    network: object,
     device: torch.device,
     precision: Precision | None,
     memory_gb: float | None,
@@ -54,24 +56,13 @@ def tile_voxels(tiles: Sequence[Tile]) -> int:
     return max(torch.Size(tile.size).numel() for tile in tiles)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was exhausted, on a device or on the CPU.
-
-    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(RuntimeError("a bad shape"))
-    (True, False)
-    """
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
 @dataclass(frozen=True)
 class Effort:
     """How much is asked of the memory at once.
 
     Attributes:
-        voxels: input voxels of one pass, over its batch of tiles.
-        batch: tiles of a pass.
+        voxels: input voxels of one pass, over its batch of tiles; of windows, whose size is given, 0.
+        batch: tiles or windows of a pass.
         on_device: whether results gather where the network runs; else on the CPU.
         smaller: how often the tiles have been made smaller.
     """
@@ -81,17 +72,53 @@ class Effort:
     on_device: bool = True
     smaller: int = 0
 
-    def less(self, tiles: Sequence[Tile]) -> tuple[Effort, str] | None:
-        """What to try after ``tiles`` ran out of memory, and in words; None where nothing is left to try.
+    def less(self, largest: int | None) -> tuple[Effort, str] | None:
+        """What to try after memory ran out, and in words; None where nothing is left to try.
 
-        First single tiles, then up to three times a quarter of the voxels, then the results on the CPU.
+        First single tiles or windows, then up to three times tiles of a quarter of the voxels, then the results on the
+        CPU.
+
+        Args:
+            largest: input voxels of the largest tile; None for windows, which cannot be made smaller.
         """
         if self.batch > 1:
-            return replace(self, batch=1, voxels=self.voxels / self.batch), f"tile batch {self.batch} to 1"
-        largest = tile_voxels(tiles)
-        if self.smaller < 3 and largest > 1:
+            what = "window" if largest is None else "tile"
+            return replace(self, batch=1, voxels=self.voxels / self.batch), f"{what} batch {self.batch} to 1"
+        if largest is not None and largest > 1 and self.smaller < 3:
             fewer = replace(self, voxels=max(largest / 4, 1), smaller=self.smaller + 1)
             return fewer, f"tiles of {largest} voxels to {int(fewer.voxels)}"
         if self.on_device:
             return replace(self, on_device=False), "results gathered on the CPU"
         return None
+
+
+def with_less_each_time(
+    effort: Effort,
+    attempt: Callable[[Effort, list[str]], Result],
+    largest: Callable[[Effort], int | None],
+    device: torch.device,
+) -> Result:
+    """What ``attempt`` gives, which is asked for less each time that memory runs out.
+
+    Args:
+        effort: of the first attempt.
+        attempt: does the work with an effort; it is told the steps down that led there, in words.
+        largest: input voxels of the largest tile of an effort, as :meth:`Effort.less` takes them.
+        device: where memory is short; CUDA's cache is emptied before the next attempt.
+
+    Raises:
+        whatever ``attempt`` raises, but for a lack of memory while something is left to try.
+    """
+    steps: list[str] = []
+    while True:
+        try:
+            return attempt(effort, steps)
+        except (RuntimeError, MemoryError) as error:
+            less = effort.less(largest(effort)) if is_out_of_memory(error) else None
+            if less is None:
+                raise
+        # Only here has the error let go of the frames that hold the failed attempt's tensors.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        effort, words = less
+        steps = [*steps, words]

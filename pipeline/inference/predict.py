@@ -85,7 +85,7 @@ def predict(
         console.print(f"[yellow]--masks changes nothing[/yellow]: {run} normalises whole scans")
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
 
-    def maps(_: Any) -> Maps:
+    def maps(_: object) -> Maps:
         wanted: list[Map] = [EntropyMap()] if entropy else []
         return Maps([*wanted, ProbabilityMaps(list(structures), probabilities, folder)] if probabilities else wanted)
 
@@ -94,7 +94,7 @@ def predict(
         task = bar.add_task("predicting", total=len(todo))
         for found in segmenter(todo, maps if asked else None):
             _remove(folder, found.case, earlier.get(found.case, {}))
-            rows[found.case] = _store(found, folder, structures, config.get("composites", {}))
+            rows[found.case] = _store(found, folder, structures, config["composites"])
             _write(folder, rows, made, structures)
             bar.advance(task)
     _write(folder, rows, made, structures)
@@ -124,7 +124,7 @@ def _with_regions(items: list[dict[str, Any]], roi: str | Path) -> list[dict[str
 
 def _reads_masks(config: Mapping[str, Any]) -> bool:
     """Whether masks count: in the normalisation, or for the bias field."""
-    return config["normalisation"].get("region") == "mask" or bool(config.get("n4"))
+    return config["normalisation"].get("region") == "mask" or bool(config["n4"])
 
 
 def _holds_predictions(folder: Path) -> bool:

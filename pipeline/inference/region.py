@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from numpy.typing import ArrayLike
 
 from rarevox.pipeline.inference.saving import grid_of
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import CERTAIN, Watch
+from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.native_grid import TOLERANCE, find_lattice
 from rarevox.transforms.reader import read_scan, same_affine, size_text
 
@@ -81,19 +83,14 @@ def _described(shape: Sequence[int], affine: np.ndarray) -> str:
     return f"{size_text(shape)} voxels of {'×'.join(f'{s:.4g}' for s in spacing)} mm from ({origin})"
 
 
-def bounding_box(region: np.ndarray) -> list[tuple[int, int]] | None:
+def region_box(region: np.ndarray) -> Box | None:
     """First voxel and end, along each axis, of what is True; None where nothing is.
 
-    >>> bounding_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
+    >>> region_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
     [(1, 2), (1, 3)]
     """
-    found = []
-    for axis in range(region.ndim):
-        line = np.flatnonzero(region.any(tuple(a for a in range(region.ndim) if a != axis)))
-        if not len(line):
-            return None
-        found.append((int(line[0]), int(line[-1]) + 1))
-    return found
+    box = bounding_box(region)
+    return None if box is None else [(span.start, span.stop) for span in box]
 
 
 def model_box(shape: Sequence[int], affine: np.ndarray, native_affine: np.ndarray, box: Box) -> Box | None:
@@ -125,7 +122,7 @@ def model_box(shape: Sequence[int], affine: np.ndarray, native_affine: np.ndarra
     return found
 
 
-def shifted(affine: Any, box: Box) -> np.ndarray:
+def shifted(affine: ArrayLike, box: Box) -> np.ndarray:
     """The affine of a box of a grid, whose first voxel becomes voxel 0."""
     begin = np.eye(4)
     begin[:3, 3] = [first for first, _ in box]

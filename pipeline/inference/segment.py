@@ -12,25 +12,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 
-from rarevox.networks.cpu.convolution import load_kernels
+from rarevox.networks.cpu.ops import load_kernels
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
-from rarevox.pipeline.compose import parse_setting, put, read_yaml
+from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.region import (
     RegionWatch,
-    bounding_box,
     check_mask_grid,
     model_box,
     native_grid,
     placed_at,
     read_region,
+    region_box,
     shifted,
 )
 from rarevox.pipeline.inference.slabs import slabs
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import NativeWatch, Watch
-from rarevox.pipeline.training.train import build
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid
@@ -66,7 +68,7 @@ class Segmentation:
 
 def corrects(run: Path) -> bool:
     """Whether a run learnt from scans with the bias field divided out (N4)."""
-    return bool(read_yaml(run / "configs" / "inference.yaml").get("n4"))
+    return bool(read_yaml(run / "configs" / "inference.yaml")["n4"])
 
 
 class Segmenter:
@@ -94,13 +96,8 @@ class Segmenter:
         uncorrected: bool = False,
     ) -> None:
         self.run = require_run(run, stage)
-        # What runs of an earlier version lack.
-        absent: dict[str, Any] = {"gates": {}, "post_processing": {}, "calibration": True}
-        self.config = absent | read_yaml(self.run / "configs" / f"{stage}.yaml")
+        self.config = read_yaml(self.run / "configs" / f"{stage}.yaml")
         self.config["bundle_root"] = str(self.run)
-        precision = self.config.get("precision")
-        if isinstance(precision, dict) and precision.get("_target_") == "rarevox.pipeline.device.select_precision":
-            precision.setdefault("network", "@network_def")
         put(self.config, "device#name", device)
         if stage == "evaluate" and corrects(self.run):
             put(self.config, "n4", uncorrected)
@@ -161,7 +158,7 @@ class Segmenter:
         image, (shape, affine) = data["image"], native_grid(data["image"])
         dense = hasattr(self.inferer, "inside")
         if "region" in data and dense:
-            wanted = bounding_box(data["region"])
+            wanted: Box | None = region_box(data["region"])
         else:
             wanted = [(0, n) for n in shape]
         self._slabs = 0
@@ -179,7 +176,7 @@ class Segmenter:
             prediction = self.inferer.inside(image.as_tensor(), self.network, box)
             return self.to_native({"image": placed_at(image, box), "pred": prediction})["pred"]
 
-    def _by_slabs(self, image: Any, wanted: Box, shown: NativeWatch | None) -> torch.Tensor:
+    def _by_slabs(self, image: MetaTensor, wanted: Box, shown: NativeWatch | None) -> torch.Tensor:
         """Label values where class scores are interpolated: slab by slab, so that their memory is bounded."""
         (shape, affine), values = native_grid(image), self.config["label_values"]
         out = torch.zeros(shape, dtype=torch.uint8 if len(values) <= 256 else torch.int16)
@@ -205,7 +202,7 @@ class Segmenter:
         return dict(getattr(self.inferer, "notes", {})) | several
 
     @contextmanager
-    def _shown_to(self, watch: Watch | None, image: Any) -> Iterator[NativeWatch | None]:
+    def _shown_to(self, watch: Watch | None, image: MetaTensor) -> Iterator[NativeWatch | None]:
         """Show the class probabilities to ``watch``: tile by tile, or on the way back where the scan was resampled."""
         if watch is None:
             yield None

@@ -20,6 +20,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rarevox.networks import Geometry
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -64,6 +66,19 @@ class AxisRule:
         """
         size = max(size, self.minimum)
         return size + (self.base - size) % self.multiple
+
+
+def axis_rules(geometry: Geometry) -> list[AxisRule]:
+    """A network's geometry, axis by axis, as the tiler reads it.
+
+    >>> axis_rules(Geometry(receptive_field=(87,)))
+    [AxisRule(margin=0, context=43, multiple=1, base=0, minimum=1)]
+    """
+    g, rules = geometry, []
+    for axis, margin in enumerate(g.margin):
+        context = 0 if margin else (g.receptive_field[axis] - 1) // 2
+        rules.append(AxisRule(margin, context, g.multiple[axis], g.base[axis], g.minimum[axis]))
+    return rules
 
 
 Part = tuple[slice, int, int, slice]

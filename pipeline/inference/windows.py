@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from monai.data.utils import compute_importance_map
 
 from rarevox.pipeline.inference.stitch import Forward, on_device_blocks
+from rarevox.pipeline.inference.tiles import Box
 from rarevox.transforms.sampling.patches import crop_padded
 
 Start = tuple[int, ...]
@@ -120,3 +121,47 @@ class _Slab:
             sums[:, kept:] = 0
         self.first = first
         return where, out
+
+
+def surroundings(image: torch.Tensor, box: Box, window: Sequence[int]) -> tuple[torch.Tensor, Box]:
+    """The part of a scan (C_in, *spatial) that holds a box and half a window around it, and the box in that part."""
+    around = [
+        (max(begin - w // 2, 0), min(end + w // 2, n))
+        for (begin, end), w, n in zip(box, window, image.shape[1:], strict=True)
+    ]
+    inner = [(begin - first, end - first) for (begin, end), (first, _) in zip(box, around, strict=True)]
+    return image[(slice(None), *(slice(*span) for span in around))], inner
+
+
+def gathered(
+    slabs: Iterator[tuple[slice, torch.Tensor]],
+    box: Box,
+    finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    watch: Callable[[torch.Tensor, tuple[slice, ...]], None] | None = None,
+) -> torch.Tensor:
+    """The part of a box that slabs hold, on the CPU, (C', *box).
+
+    Args:
+        slabs: as :func:`window_slabs` gives them.
+        box: first voxel and end along each axis.
+        finish: what becomes of the scores (C, …) of each slab's part of the box; None leaves them.
+        watch: is shown those scores and their place in the box.
+    """
+    (begin, end), *rest = box
+    across = tuple(slice(*span) for span in rest)
+    size = [last - first for first, last in box]
+    result: torch.Tensor | None = None
+    for where, scores in slabs:
+        low, high = max(where.start, begin), min(where.stop, end)
+        if low >= high:
+            continue
+        kept = scores[(slice(None), slice(low - where.start, high - where.start), *across)]
+        place = slice(low - begin, high - begin)
+        if watch is not None:
+            watch(kept, (place, *(slice(0, n) for n in size[1:])))
+        part = (kept if finish is None else finish(kept)).cpu()
+        if result is None:
+            result = part.new_empty((part.shape[0], *size))
+        result[:, place] = part
+    assert result is not None
+    return result

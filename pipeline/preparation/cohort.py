@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rarevox.pipeline.data.cases import Case, Fault
+from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.checks.signature import COPY, copies
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, along_ras

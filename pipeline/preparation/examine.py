@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rarevox.pipeline.console import progress_bar
-from rarevox.pipeline.data.cases import Case, Fault, Source
+from rarevox.pipeline.preparation.cases import Case, Fault, Source
 from rarevox.pipeline.preparation.checks.case import check_case, load_case
-from rarevox.pipeline.preparation.checks.corrections import Fix, correct
-from rarevox.pipeline.preparation.checks.n4_copies import n4_case
 from rarevox.pipeline.preparation.checks.thumbnail import thumbnail
 from rarevox.pipeline.preparation.cohort import (
     channel_count,
@@ -27,6 +25,8 @@ from rarevox.pipeline.preparation.cohort import (
     rare_labels,
     spacing_outliers,
 )
+from rarevox.pipeline.preparation.corrected.corrections import Fix, correct
+from rarevox.pipeline.preparation.corrected.n4_copies import n4_case
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, measure
 from rarevox.pipeline.preparation.stated_split import split_leaks
 

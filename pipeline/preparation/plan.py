@@ -1,19 +1,15 @@
-"""The training patch, fitted to the volumes of a dataset, and the batch, fitted to the time there is."""
+"""The training patch, fitted to the volumes of a dataset."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from rarevox.losses.distributed import apart
 from rarevox.networks import Geometry
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.device import Precision, channels_last, place_network
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.preparation.fingerprint import along_ras
 from rarevox.transforms.slices import slice_order
@@ -100,70 +96,3 @@ def _whole_volume(geometry: Geometry, size: Sequence[int]) -> list[int]:
     least = geometry.input_size(size)
     steps = [math.lcm(m, p) for m, p in zip(geometry.multiple, geometry.preferred_multiple, strict=True)]
     return [max(round(n / step), 1) * step if n >= step else n for n, step in zip(least, steps, strict=True)]
-
-
-ENOUGH_STEPS = 600
-"""Fewer optimiser steps than this leave a network far from trained, whatever the batch."""
-
-
-def fit_batch(batch_size: int, seconds_per_patch: float, budget_seconds: float) -> int:
-    """The largest of batch_size, batch_size / 2, …, 1 with which ``ENOUGH_STEPS`` steps fit into the budget.
-
-    >>> fit_batch(4, 0.1, 720), fit_batch(4, 0.5, 720), fit_batch(4, 2.2, 720)
-    (4, 2, 1)
-    """
-    while batch_size > 1 and budget_seconds / (batch_size * seconds_per_patch) < ENOUGH_STEPS:
-        batch_size //= 2
-    return batch_size
-
-
-def shrink_patch(patch_size: Sequence[int], geometry: Geometry, share: float) -> list[int]:
-    """A patch of about ``share`` of the voxels, in proportion, at sizes that run fast, no axis under 24 voxels.
-
-    For networks that keep the size; valid convolutions would spend more of a smaller patch on their margin.
-
-    >>> shrink_patch([36, 48, 36], Geometry(receptive_field=(87, 87, 87), preferred_multiple=4), 0.5)
-    [28, 36, 28]
-    """
-    if share >= 1 or any(geometry.margin):
-        return list(patch_size)
-    step = [math.lcm(m, p) for m, p in zip(geometry.multiple, geometry.preferred_multiple, strict=True)]
-    factor = share ** (1 / len(patch_size))
-    return [min(n, max(int(n * factor) // s * s, math.ceil(24 / s) * s)) for n, s in zip(patch_size, step, strict=True)]
-
-
-def seconds_per_patch(
-    network: torch.nn.Module,
-    loss: Any,
-    patch_size: Sequence[int],
-    in_channels: int,
-    out_channels: int,
-    precision: Precision,
-) -> float:
-    """Wall time of one forward and backward pass over one patch of noise, the fastest of two to eight.
-
-    The first one may compile kernels, and others may be held up by what else the machine does; short ones are repeated
-    for a second. The network is unchanged: running statistics of normalisation layers are put back, gradients are
-    dropped. Of several processes, the one that asks takes the time alone.
-    """
-    device = precision.device
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network = place_network(network, device).train()
-    image = torch.randn(2, in_channels, *patch_size, device=device)
-    image = image.contiguous(memory_format=channels_last(len(patch_size)))
-    taken: list[float] = []
-    while len(taken) < 2 or (len(taken) < 8 and sum(taken[1:]) < 1):
-        began = time.perf_counter()
-        with precision.autocast():
-            logits = network(image)
-        labels = torch.randint(0, out_channels, (2, 1, *logits.shape[2:]), device=device, dtype=torch.uint8)
-        if getattr(loss, "needs_regions", False):  # one component of each class
-            labels = torch.cat([labels, *[torch.ones_like(labels)] * (out_channels - 1)], dim=1)
-        with apart():
-            loss(logits, labels).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append((time.perf_counter() - began) / 2)
-    network.zero_grad(set_to_none=True)
-    network.load_state_dict(state)
-    return min(taken)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.console import console
-from rarevox.pipeline.data.cases import Case, Source
 from rarevox.pipeline.data.composites import Composites, read_composites
 from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.preparation.cases import Case, Source
 from rarevox.pipeline.preparation.checks_page import write_checks_page
 from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, summarise
@@ -96,7 +96,7 @@ def prepare(
         split: a file with a split to follow instead of making one; see
             :mod:`rarevox.pipeline.preparation.stated_split`.
         fix: write corrected copies into ``output/fixed`` where the correction is certain; see
-            :mod:`rarevox.pipeline.preparation.checks.corrections`.
+            :mod:`rarevox.pipeline.preparation.corrected.corrections`.
         n4: write images with the bias field divided out into ``output/n4`` and use those.
         skip_faulty: leave cases with errors out instead of stopping.
         workers: how many cases are checked at a time; the number of processors by default, at most 4, since each
@@ -288,6 +288,6 @@ def _telling(path: Path) -> Iterator[None]:
         raise RequestError(f"cannot write {path}: {reason}; free some space or choose another --output") from error
 
 
-def _write(path: Path, content: Any) -> None:
+def _write(path: Path, content: object) -> None:
     with _telling(path):
         write_json(path, content)

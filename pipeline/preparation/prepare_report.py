@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rarevox.pipeline.console import console
-from rarevox.pipeline.data.cases import Fault
-from rarevox.pipeline.preparation.checks.corrections import Fix
+from rarevox.pipeline.preparation.cases import Fault
+from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.plan_file import Choice
 
 _MANY = 10

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rarevox.pipeline.data.cases import Case, Fault, Source
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.preparation.cases import Case, Fault, Source
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.split import Split, SplitItem, split_cases
 

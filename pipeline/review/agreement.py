@@ -13,9 +13,10 @@ from rich.markup import escape
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.in_parallel import in_parallel
+from rarevox.pipeline.evaluation.label_maps import found_structures, known_values
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures, foreground, mean_structures
-from rarevox.pipeline.evaluation.score import found_structures, in_parallel, known_values
 from rarevox.pipeline.evaluation.score_pairs import MATCHING, Pairs, by_case, declared_structures, label_maps
 from rarevox.pipeline.files import claim_folder, finite, write_json, write_text
 from rarevox.pipeline.review.agreement_report import LISTED, print_agreement, write_agreement

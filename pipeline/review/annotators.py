@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rarevox.pipeline.data.formats import is_volume
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.comparison.load import short_names
-from rarevox.pipeline.evaluation.score import LabelMap, on_grid, read_label_map
-from rarevox.pipeline.evaluation.score_pairs import FORMATS, MATCHING, by_case, label_maps
+from rarevox.pipeline.evaluation.label_maps import LabelMap, on_grid, read_label_map
+from rarevox.pipeline.evaluation.score_pairs import MATCHING, by_case, label_maps
 from rarevox.transforms.reader import ScanError, same_affine
 
 
@@ -128,7 +129,7 @@ def read_case(
 
 
 def _holds_maps(folder: Path) -> bool:
-    return any(path.name.lower().endswith(FORMATS) and not path.name.startswith(".") for path in folder.iterdir())
+    return any(is_volume(path) for path in folder.iterdir())
 
 
 def _same_grid(first: LabelMap, second: LabelMap) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rarevox.pipeline.evaluation.metrics.rows import bounding_box
+from rarevox.transforms.bounding_box import bounding_box
 
 MARGIN = 1
 """Voxels around the box of all annotators' masks that STAPLE sees.
@@ -84,9 +84,9 @@ def staple(masks: Sequence[np.ndarray]) -> Staple:
     Source: Warfield, Zou and Wells, IEEE Transactions on Medical Imaging 23, 2004.
     """
     union = np.logical_or.reduce(masks)
-    if not union.any():
-        return Staple(None, np.zeros(0), (math.nan,) * len(masks), (1.0,) * len(masks))
     box = bounding_box(union)
+    if box is None:
+        return Staple(None, np.zeros(0), (math.nan,) * len(masks), (1.0,) * len(masks))
     crops = [mask[box] for mask in masks]
     if all(np.array_equal(crops[0], crop) for crop in crops[1:]):
         return Staple(box, crops[0].astype(float), (1.0,) * len(masks), (1.0,) * len(masks))

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rarevox.pipeline.evaluation.report.results_table import figure
-from rarevox.pipeline.figures import OKABE_ITO
+from rarevox.pipeline.figures import figure
+from rarevox.pipeline.pictures import OKABE_ITO
 from rarevox.pipeline.review.page import svg, write_review
 
 if TYPE_CHECKING:

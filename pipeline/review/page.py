@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rarevox.pipeline.evaluation.report.results_table import interval_text
+from rarevox.pipeline.figures import interval_text
 from rarevox.pipeline.page import write_page
 
 if TYPE_CHECKING:

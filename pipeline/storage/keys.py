@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rarevox.pipeline.data.formats import DETACHED, suffix_of
 from rarevox.pipeline.files import write_json
 
 FORMAT = 1
@@ -32,14 +33,12 @@ PACKAGES = ("monai", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "scikit-
 FILE_KEYS = ("image", "label", "mask")
 UNUSED_KEYS = ("case", "fold")
 """Entries of a case that no transform looks at."""
-DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
-"""Formats whose header and voxels lie in several files."""
 HEADER_BYTES = 1 << 20
 FRESH_SECONDS = 2.0
 """A file changed so shortly ago may change again within the resolution of its time stamp: its hash is not noted."""
 
 
-def digest(content: Any) -> str:
+def digest(content: object) -> str:
     """The SHA-256 of plain content, written as JSON.
 
     >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}), digest([1]) == digest([2])
@@ -48,7 +47,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def describe(value: Any, inside: tuple[int, ...] = ()) -> Any:
+def describe(value: object, inside: tuple[int, ...] = ()) -> Any:
     """What decides the behaviour of a transform, as plain content: its class, its source or version, its options.
 
     Random states are left out; arrays and tensors count with every value. Two objects of one class with the same
@@ -126,7 +125,7 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def configuration_key(transform: Any, **options: Any) -> str:
+def configuration_key(transform: object, **options: object) -> str:
     """The hash of the transforms, further options and the versions of the packages."""
     return digest([FORMAT, describe(transform), options, {name: _version(name) for name in PACKAGES}])
 
@@ -150,7 +149,7 @@ class ContentHashes:
             value = case[key]
             files = value if isinstance(value, (list, tuple)) else [value]
             if key in FILE_KEYS and files and all(isinstance(file, (str, Path)) for file in files):
-                listed.append([key, [[_suffixes(file), self.of(file)] for file in files]])
+                listed.append([key, [[suffix_of(file), self.of(file)] for file in files]])
             else:
                 listed.append([key, describe(value)])
         return listed
@@ -160,7 +159,7 @@ class ContentHashes:
         path = Path(path)
         if path.is_dir():
             return digest([[file.name, self.of(file)] for file in sorted(path.iterdir()) if file.is_file()])
-        if path.suffix.lower() in DETACHED:
+        if suffix_of(path) in DETACHED:
             return digest([[file.name, self._of_file(file)] for file in (path, *parts_of(path))])
         return self._of_file(path)
 
@@ -199,8 +198,3 @@ def parts_of(header: Path) -> list[Path]:
             found.update(header.parent.glob(pattern))
         found.add(header.parent / name)
     return sorted(file for file in found - {header} if file.is_file())
-
-
-def _suffixes(path: str | Path) -> str:
-    """What a reader goes by."""
-    return "".join(Path(path).suffixes[-2:]).lower()

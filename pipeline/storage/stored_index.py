@@ -15,7 +15,7 @@ from rarevox.transforms.sampling.valid_starts import ValidStarts
 KINDS = {"ForegroundIndex": ForegroundIndex, "ValidStarts": ValidStarts}
 
 
-def can_store(index: Any) -> bool:
+def can_store(index: object) -> bool:
     """Whether this kind of index is known; another sampler's own is made at every start instead."""
     return type(index).__name__ in KINDS and KINDS[type(index).__name__] is type(index)
 

@@ -1,1 +1,30 @@
 """What a training run is made of: budget, step, validation, checkpoints, logs."""
+
+from rarevox.pipeline.faces import face
+
+__getattr__, __dir__, __all__ = face(
+    __name__,
+    {
+        "budget": ["Budget", "PolynomialDecay"],
+        "dice_metric": ["HardDice"],
+        "draws.loader": ["patch_loader"],
+        "draws.patch_counts": ["PatchCounts"],
+        "draws.patch_dataset": ["PatchDataset"],
+        "interruption": ["Interruption"],
+        "kept.checkpoint": ["load_weights"],
+        "kept.initial_weights": ["InitialWeights"],
+        "kept.run_checkpoint": ["RunCheckpoint"],
+        "processes": ["share_of", "together"],
+        "progress": ["ProgressLine"],
+        "record.gradient_log": ["GradientLog"],
+        "record.mlflow_tracker": ["mlflow_tracker"],
+        "record.run_log": ["RunLog"],
+        "steps.alternating": ["AlternatingStep"],
+        "steps.loss_schedule": ["LossSchedule"],
+        "steps.muon": ["Muon"],
+        "steps.projected": ["ProjectedStep"],
+        "steps.step": ["TrainingStep"],
+        "steps.weight_average": ["WeightAverage"],
+        "validation": ["Validation"],
+    },
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 
 from rarevox.pipeline.errors import RequestError
@@ -100,7 +101,9 @@ class PolynomialDecay:
         power: exponent of the decay; 0 keeps the rate constant after the warm-up.
     """
 
-    def __init__(self, optimizer: Any, budget: Budget, *, warmup: float = 0.02, power: float = 0.9) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, budget: Budget, *, warmup: float = 0.02, power: float = 0.9
+    ) -> None:
         if not 0 <= warmup < 1 or power < 0:
             raise RequestError(f"warmup is {warmup}, power is {power}; expected 0 <= warmup < 1 and power >= 0")
         self.optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]

@@ -54,7 +54,7 @@ class Interruption:
         engine.add_event_handler(Events.STARTED, self._come_last)
 
     def _take(self, _: Engine) -> None:
-        def interrupt(number: int, _: Any) -> None:
+        def interrupt(number: int, _: object) -> None:
             if not self.signal_number:
                 self.signal_number, self._since = number, time.monotonic()
                 self._interrupt()
@@ -90,7 +90,7 @@ class Interruption:
         end_workers(self.loader)
         raise error
 
-    def _release(self, *_: Any) -> None:
+    def _release(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

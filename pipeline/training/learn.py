@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from rarevox.pipeline.compose import locate
+from rarevox.pipeline.build import build
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.entries import locate
 from rarevox.pipeline.errors import RequestError
 
 CASES = 50
 """Landmarks of more cases than this hardly move; they are picked evenly from the training cases."""
 
 
-def learn_normalisation(
-    config: Mapping[str, Any], data: Dataset, build: Callable[[Mapping[str, Any], str], Any]
-) -> dict[str, Any]:
+def learn_normalisation(config: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
     """Fill in what ``normalisation`` has yet to learn: the arguments that its class names in ``learns``.
 
     ``normalisation`` is one transform or a ``Compose`` of several; each learns from images as they reach it, that is
@@ -26,7 +25,6 @@ def learn_normalisation(
     Args:
         config: a training configuration.
         data: the dataset; the training cases of the configuration's fold are used, at most 50.
-        build: builds an entry of a configuration.
 
     Returns:
         The configuration with the numbers in it; ``config`` is not changed.

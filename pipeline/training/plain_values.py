@@ -60,19 +60,19 @@ def _built() -> dict[str, Kind]:
     return found
 
 
-def _computed(value: Any) -> bool:
+def _computed(value: object) -> bool:
     return isinstance(value, str) and value[:1] in ("@", "$", "%")
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _whole(value: Any, least: int = 0) -> bool:
+def _whole(value: object, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _three(value: Any, fits: Callable[[Any], bool]) -> bool:
+def _three(value: object, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(fits, value))
 
 
@@ -80,11 +80,11 @@ def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
 
-def _text(value: Any) -> bool:
+def _text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_built(value: Any) -> bool:
+def _is_built(value: object) -> bool:
     return isinstance(value, dict) and "_target_" in value
 
 

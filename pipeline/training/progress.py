@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from ignite.engine import Engine, Events
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training.budget import Budget
-from rarevox.pipeline.training.interruption import Interruption as Interruption  # runs of earlier versions name it here
 from rarevox.pipeline.training.validation import Validation
 
 
@@ -85,7 +83,7 @@ class ProgressLine:
             self._bar.stop()
         console.print(self.describe(engine.state.iteration))
 
-    def _failed(self, *_: Any) -> None:
+    def _failed(self, *_: object) -> None:
         """Give the terminal back; the error takes its way (:class:`Interruption` comes last and raises it)."""
         if self._bar is not None:
             self._bar.stop()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.build import parsed
 from rarevox.pipeline.bundle import target_name
 from rarevox.pipeline.console import console
-from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import explained
 
@@ -71,33 +71,3 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         return 1
     console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
     return 1 if checkpoint.failed or validation.failed else 0
-
-
-def parsed(parser: Any, key: str) -> Any:
-    """An entry of a configuration, built with what it refers to.
-
-    Args:
-        parser: MONAI's, with the configuration.
-        key: of the entry.
-
-    Raises:
-        RequestError: it cannot be built; the message says which entry and why.
-        KeyboardInterrupt: Ctrl-C came while a module was imported for it.
-    """
-    try:
-        return parser.get_parsed_content(key)
-    except Exception as error:
-        if _interrupted(error):
-            raise KeyboardInterrupt from error
-        while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__
-        if isinstance(error, RequestError):
-            raise error from None
-        raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is what began a chain of errors: ``pydoc.locate`` takes it for a fault of the module."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None

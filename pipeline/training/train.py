@@ -7,31 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run, target_name, write_bundle
-from rarevox.pipeline.compose import compose, dataset_facts, plan_of, put, read_yaml, user_config
-from rarevox.pipeline.console import console
+from rarevox.pipeline.compose import compose, dataset_facts, read_yaml
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, read_json
 from rarevox.pipeline.gates import read_gates
-from rarevox.pipeline.preparation.mirror import sided_cohort
-from rarevox.pipeline.preparation.plan import (
-    ENOUGH_STEPS,
-    fit_batch,
-    plan_patch,
-    seconds_per_patch,
-    shrink_patch,
-    slice_orders,
-)
 from rarevox.pipeline.storage.cases import check_cache
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import one_sentence
+from rarevox.pipeline.training.fit import fit_to_data, fit_to_time
 from rarevox.pipeline.training.kept.initial_weights import match, weights_of
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.learn import learn_normalisation
 from rarevox.pipeline.training.plain_values import check_values
-from rarevox.pipeline.training.running import parsed, run_training
-from rarevox.transforms.slices import slice_order
+from rarevox.pipeline.training.running import run_training
 
 
 def train(
@@ -110,7 +102,7 @@ def _composed(
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The configuration of a new run, checked, fitted to the data and the time, its normalisation learnt."""
-    config = compose(
+    composed = compose(
         "train",
         dataset=data,
         network=network,
@@ -119,17 +111,10 @@ def _composed(
         settings=settings,
         options=options,
     )
-    check_values(config)
-    _check_slices(config)
-    plan = plan_of(data)
-    if network is not None or not _keeps_patch(plan, config_files, settings):
-        _fit_patch(config, data, config_files, settings)
-    if "mirror_axes" not in plan:
-        _fit_mirror(config, data, config_files, settings)
-    _mirror_slices(config, data)
+    check_values(composed.config)
+    config = fit_to_data(composed, data)
     check(config, data)
-    _fit_time(config, config_files, settings)
-    return learn_normalisation(config, data, build)
+    return learn_normalisation(fit_to_time(composed, config), data)
 
 
 def _abandoned(folder: Path) -> bool:
@@ -177,107 +162,12 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
         return
     stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
-    other = any(config.get(key, value) != value for key, value in facts.items())
+    other = any(config[key] != value for key, value in facts.items())
     if other or not data.fingerprint or data.fingerprint not in stated:
         raise RequestError(
             f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"
         )
     config["dataset_dir"] = place
-
-
-def _fit_patch(config: dict[str, Any], data: Dataset, files: Sequence[str | Path], settings: Sequence[str]) -> None:
-    """Fit the patch of the overlay to the dataset's volumes, unless the user set one."""
-    if _is_set("patch_size", files, settings):
-        return
-    geometry = build(config, "geometry")
-    config["patch_size"] = plan_patch(
-        data, config["patch_size"], geometry, config["loss_margin"], config["spacing"], config["slice_axis"]
-    )
-
-
-def _keeps_patch(plan: Mapping[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> bool:
-    """Whether the plan's patch stands as it is: nothing that it was fitted to was set otherwise."""
-    fitted_to = ("spacing", "slice_axis", "loss_margin", "network_def", "geometry")
-    return "patch_size" in plan and not any(_is_set(key, files, settings) for key in fitted_to)
-
-
-def _check_slices(config: dict[str, Any]) -> None:
-    """Refuse an unknown ``slice_axis``; with one, a patch of two numbers is one slice."""
-    if config["slice_axis"] is None:
-        return
-    try:
-        slice_order((1.0, 1.0, 1.0), config["slice_axis"])
-    except ValueError as error:
-        raise RequestError(str(error)) from error
-    if len(config["patch_size"]) == 2:
-        config["patch_size"] = [*config["patch_size"], 1]
-
-
-def _fit_mirror(config: dict[str, Any], data: Dataset, files: Sequence[str | Path], settings: Sequence[str]) -> None:
-    """Leave out the left-right mirror for a cohort that always shows the same side, unless the user set it."""
-    if 0 not in config["mirror_axes"] or _is_set("mirror_axes", files, settings):
-        return
-    reason = sided_cohort(data)
-    if reason:
-        config["mirror_axes"] = [axis for axis in config["mirror_axes"] if axis != 0]
-        console.print(f"{reason}: patches are not mirrored left to right (--set mirror_axes=[0] mirrors them)")
-
-
-def _mirror_slices(config: dict[str, Any], data: Dataset) -> None:
-    """``mirror_axes`` (right, anterior, superior) as axes of the permuted volumes; what differs by case is left out."""
-    if config["slice_axis"] is None:
-        return
-    orders = slice_orders(data, config["spacing"], config["slice_axis"])
-    places = [{order.index(axis) for order in orders} for axis in config["mirror_axes"]]
-    config["mirror_axes"] = [place.pop() for place in places if len(place) == 1]
-
-
-def _is_set(key: str, files: Sequence[str | Path], settings: Sequence[str]) -> bool:
-    """Whether the user set a top-level key, in a file, a task overlay or with --set."""
-    contents = [user_config(file) for file in files]
-    named = [*(text.partition("=")[0] for text in settings), *(name for content in contents for name in content)]
-    return any(str(name).replace("::", "#").partition("#")[0].strip() == key for name in named)
-
-
-def _fit_time(config: dict[str, Any], files: Sequence[str | Path], settings: Sequence[str]) -> None:
-    """With a budget in minutes on a slow device, reduce batch and patch so that enough steps fit, unless set."""
-    fixed = [_is_set(key, files, settings) for key in ("batch_size", "patch_size")]
-    if config["minutes"] is None or all(fixed):
-        return
-    parts = {key: f"@{key}" for key in ("network_def", "geometry", "loss", "precision", "in_channels", "out_channels")}
-    built = build(config | {"_timed": parts}, "_timed")
-    seconds = seconds_per_patch(
-        built["network_def"],
-        built["loss"],
-        config["patch_size"],
-        built["in_channels"],
-        built["out_channels"],
-        built["precision"],
-    )
-    budget_seconds = 60 * config["minutes"]
-    batch, patch = config["batch_size"], list(config["patch_size"])
-    if not fixed[0]:
-        config["batch_size"] = fit_batch(batch, seconds, budget_seconds)
-    steps = budget_seconds / (config["batch_size"] * seconds)
-    if not fixed[1] and not config["loss_margin"]:
-        config["patch_size"] = shrink_patch(patch, built["geometry"], steps / ENOUGH_STEPS)
-    if (config["batch_size"], config["patch_size"]) != (batch, patch):
-        console.print(
-            f"a patch of {patch} takes {seconds:.2f} s here: batch {config['batch_size']} of {config['patch_size']} "
-            f"instead of {batch}, so that {config['minutes']:g} minutes hold enough steps "
-            "(--set batch_size and patch_size keep them)"
-        )
-
-
-def build(config: Mapping[str, Any], key: str) -> Any:
-    """Build one entry of a configuration, and only what it refers to.
-
-    Raises:
-        RequestError: it cannot be built; the message says which entry and why.
-    """
-    from monai.bundle import ConfigParser
-
-    return parsed(ConfigParser(dict(config)), key)
 
 
 def check(config: Mapping[str, Any], data: Dataset) -> None:
@@ -291,7 +181,7 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     if geometry.spatial_dims != 3:
         raise RequestError(
             f"{target_name(config['network_def'])} works on {geometry.spatial_dims} axes and scans have 3; networks on "
-            "slices are wrapped in rarevox.networks.slices.SliceWise, as in --network highresnet2d, deepmedic2d or "
+            "slices are wrapped in rarevox.networks.SliceWise, as in --network highresnet2d, deepmedic2d or "
             "unet2d"
         )
     try:
@@ -307,14 +197,12 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
         )
     if not data.section("train", fold=config["fold"]):
         raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
-    read_gates(config.get("gates"), [*config["structures"], *config.get("composites", {})])
-    if "cache" in config:
-        check_cache(config["cache"], config["cache_type"])
+    read_gates(config["gates"], [*config["structures"], *config["composites"]])
+    check_cache(config["cache"], config["cache_type"])
     _require_ignoring(config, data)
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
-        if key in config:  # a run of an earlier version that is resumed may lack the later ones
-            build(config, key)
-    if config.get("initial_weights") is not None and not config["resume"]:
+        build(config, key)
+    if config["initial_weights"] is not None and not config["resume"]:
         match(build(config, "network_def"), config["initial_weights"])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
 from rarevox.pipeline.bundle import forget_scores
@@ -82,7 +83,7 @@ class Validation:
 
     def __init__(
         self,
-        validator: Any,
+        validator: SupervisedEvaluator,
         *,
         metric: HardDice,
         budget: Budget,
@@ -245,13 +246,13 @@ class Validation:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.best = float(state["best"])
-        self.best_rows = state.get("best_rows", [])
+        self.best_rows = list(state["best_rows"])
         self.spent_seconds = float(state["spent_seconds"])
-        self.last_seconds = state.get("last_seconds")  # from here on: runs of an earlier version have none
-        self._done = state.get("done")
-        self.without_gain = int(state.get("without_gain", 0))
-        self.iteration = int(state.get("iteration", 0))
-        self._due = state.get("due")
+        self.last_seconds = state["last_seconds"]
+        self._done = state["done"]
+        self.without_gain = int(state["without_gain"])
+        self.iteration = int(state["iteration"])
+        self._due = state["due"]
         self._again = set() if self._due is None else {self._due}
         if self.log is not None:
             self._again |= processes.from_first(lambda: self.log.validated_after(self.iteration))

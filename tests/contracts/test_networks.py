@@ -16,7 +16,9 @@ from rarevox.networks import Geometry, geometry_of
 CLASSES = [
     item
     for name in networks.__all__
-    if inspect.isclass(item := getattr(networks, name)) and issubclass(item, nn.Module)
+    if inspect.isclass(item := getattr(networks, name))
+    and issubclass(item, nn.Module)
+    and "in_channels" in inspect.signature(item).parameters  # SliceWise wraps a network
 ]
 OVERLAYS = sorted((Path(networks.__file__).parent.parent / "configs" / "networks").glob("*.yaml"))
 # Options that make a network small enough to be tested in float64; one that is not listed is tested as it comes.

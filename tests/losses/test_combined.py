@@ -88,8 +88,8 @@ def test_equal_voxels_are_chosen_to_the_exact_number():
 
 
 def test_at_least_one_voxel_is_chosen_and_none_of_weight_zero():
-    surprise, weight = torch.tensor([[[5.0, 4.0, 1.0]]]), torch.tensor([[[0.0, 1.0, 1.0]]])
-    assert hardest_weight(surprise, weight, 0.01, batch=False).tolist() == [[[0.0, 2.0, 0.0]]]
+    entropy, weight = torch.tensor([[[5.0, 4.0, 1.0]]]), torch.tensor([[[0.0, 1.0, 1.0]]])
+    assert hardest_weight(entropy, weight, 0.01, batch=False).tolist() == [[[0.0, 2.0, 0.0]]]
 
 
 @pytest.mark.parametrize(

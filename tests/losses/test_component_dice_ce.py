@@ -40,7 +40,7 @@ def test_false_voxels_count_against_the_lesion_beside_them(printed):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_sums_against_full_size_tensors(printed, monkeypatch, weighted):
-    monkeypatch.setattr("rarevox.losses.sums.chunks.CPU_CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr("rarevox.losses.sums.chunks.CPU_PIECE_ELEMENTS", 50)
     logits, labels, weight = printed.example()
     weight = weight if weighted else torch.ones_like(weight)
     regions = torch.randint(0, 4, (2, 2, 4, 5, 6), generator=torch.Generator().manual_seed(3))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rarevox.networks.blocks import check_choice, check_options, crop_faces, crop_to, initialise, make_activation
+from rarevox.networks.blocks import check_choice, check_options, crop_faces, crop_to, initialise
 
 
 def test_crop_faces_keeps_the_middle() -> None:
@@ -29,13 +29,6 @@ def test_initial_weights_are_he_normal() -> None:
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (16 * 27)), rel=0.03)
     assert conv.bias is not None
     assert not conv.bias.any()
-
-
-def test_prelu_has_a_slope_for_each_channel() -> None:
-    x = torch.full((1, 3, 2, 2), -1.0)
-    assert make_activation("prelu", 3)(x).unique().tolist() == [-0.25]
-    assert sum(p.numel() for p in make_activation("prelu", 3).parameters()) == 3
-    assert not make_activation("relu", 3)(x).any()
 
 
 @pytest.mark.parametrize(

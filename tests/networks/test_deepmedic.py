@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rarevox.networks import DeepMedic, deepmedic
+from rarevox.networks import DeepMedic
+from rarevox.networks.cpu import planes
 
 
 def _small(**options: object) -> DeepMedic:
@@ -221,5 +222,5 @@ def test_evaluation_in_pieces_and_with_folded_norms_gives_the_same(
     with torch.no_grad():
         torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
         for voxels in (1, 1000, 2000):  # pieces of one plane, and of several that do not end with a block
-            monkeypatch.setattr(deepmedic, "PIECE_VOXELS", voxels)
+            monkeypatch.setattr(planes, "PIECE_VOXELS", voxels)
             torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-import rarevox.networks.highresnet as module
 from rarevox.networks import HighResNet
-from rarevox.networks.residual import DilatedBlock, Layout
+from rarevox.networks.lattices import pieces
+from rarevox.networks.residual import ResidualBlock
 
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -66,11 +66,11 @@ def test_state_dict_layout() -> None:
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_identity_is_padded_half_before_and_half_after(grad: bool) -> None:
-    block = DilatedBlock(2, 7, 2, 1, "batch", "relu").eval()
+    block = ResidualBlock(2, 7, 2, 1, "batch", "relu").eval()
     nn.init.zeros_(block.conv2.weight)
     x = torch.randn(1, 2, 3, 3)
     with torch.set_grad_enabled(grad):
-        y = block(x, Layout(1))
+        y = block(x)
     # 5 more channels: 2 before and 3 after.
     assert y[:, 2:4].equal(x)
     assert not y[:, :2].any()
@@ -117,10 +117,10 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int,
     x = torch.randn(2, 2, *size, dtype=torch.float64)
     with torch.no_grad():
         whole = network(x)
-        monkeypatch.setattr(module, "PIECE_VOXELS", voxels)
+        monkeypatch.setattr(pieces, "PIECE_VOXELS", voxels)
         called = []
-        original = HighResNet._in_pieces
-        monkeypatch.setattr(HighResNet, "_in_pieces", lambda self, *a: called.append(1) or original(self, *a))
+        original = pieces.in_pieces
+        monkeypatch.setattr(pieces, "in_pieces", lambda *a: called.append(1) or original(*a))
         torch.testing.assert_close(network(x), whole, rtol=1e-11, atol=1e-11)
     assert called
 
@@ -130,7 +130,7 @@ def test_instance_norm_never_goes_through_in_pieces(monkeypatch: pytest.MonkeyPa
     x = torch.randn(1, 2, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         whole = network(x)
-        monkeypatch.setattr(module, "PIECE_VOXELS", 1)
+        monkeypatch.setattr(pieces, "PIECE_VOXELS", 1)
         assert network(x).equal(whole)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -12,10 +13,14 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from rarevox.pipeline.bundle import write_bundle
+from rarevox.pipeline.bundle import require_run, write_bundle
 from rarevox.pipeline.compose import CONFIGS, compose
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.calibrate import calibrate
 from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.tune import tune_post_processing
+from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.training import validation
 from rarevox.pipeline.training.record.run_log import read_rows
 from rarevox.pipeline.training.train import train
@@ -129,7 +134,7 @@ def test_the_bundle_evaluates_raw_scans_corrected_and_corrected_ones_as_they_are
         (tmp_path / name / "dataset.json").write_text(json.dumps(content))
     for name in ("raw", "corrected"):
         data = Dataset.load(tmp_path / name)
-        write_bundle(tmp_path / "run", compose("train", dataset=data), data)
+        write_bundle(tmp_path / "run", compose("train", dataset=data).config, data)
         parser = ConfigParser(yaml.safe_load((tmp_path / "run" / "configs" / "evaluate.yaml").read_text()))
         done = {}
         for evaluated in ("raw", "corrected"):
@@ -187,3 +192,34 @@ def test_resuming_keeps_the_scores_of_the_card_as_long_as_they_are_the_models(
     assert metadata[0].pop("eval_metrics")
     assert metadata[1].pop("eval_metrics") == {}
     assert metadata[0] == metadata[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda run, data, out: predict(run, [data], out),
+        lambda run, data, out: evaluate(run, data),
+        lambda run, data, out: calibrate(run, data),
+        lambda run, data, out: tune_post_processing(run, data),
+        lambda run, data, out: train(data, run, resume=True),
+        lambda run, data, out: train(data, out, start_from=run),
+    ],
+    ids=["predict", "evaluate", "calibrate", "tune", "resume", "from"],
+)
+def test_a_run_from_before_the_import_name_is_refused_in_a_sentence(
+    command: Callable[[Path, Path, Path], int], run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    for file in (run / "configs").glob("*.yaml"):
+        file.write_text(file.read_text().replace("_target_: rarevox.", "_target_: "))
+    with pytest.raises(RequestError, match=r"run was written before version 0\.1\.0.*name .*networks.*; train again"):
+        command(run, dataset_dir, tmp_path / "out")
+
+
+def test_a_run_with_classes_of_one_s_own_is_a_run(run_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir / "configs", run / "configs")
+    text = (run / "configs" / "inference.yaml").read_text()
+    (run / "configs" / "inference.yaml").write_text(text.replace("rarevox.networks.HighResNet", "networks.Mine"))
+    assert require_run(run, "inference") == run

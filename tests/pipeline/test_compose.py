@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from rarevox.pipeline.compose import CONFIGS, compose, derive, merge, parse_setting, put, read_yaml, write_yaml
+from rarevox.pipeline.build import build
+from rarevox.pipeline.compose import CONFIGS, Source, compose, derive, overlay, read_yaml, write_yaml
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.entries import merge, parse_setting, put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.training.train import build
+from rarevox.pipeline.training.fit import fit_to_data
 
 NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.yaml"))
 LOSSES = sorted(path.stem for path in (CONFIGS / "losses").glob("*.yaml"))
@@ -16,7 +20,7 @@ TASKS = sorted(path.stem for path in (CONFIGS / "tasks").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_overlay_builds_and_its_patch_fits(name: str) -> None:
-    config = compose("train", network=name, settings=["channels=[a, b]", "label_values=[0, 1, 2]"])
+    config = compose("train", network=name, settings=["channels=[a, b]", "label_values=[0, 1, 2]"]).config
     geometry = build(config, "geometry")
     assert geometry.accepts(config["patch_size"])
     margins = geometry.loss_margins(config["loss_margin"])
@@ -25,14 +29,13 @@ def test_every_network_overlay_builds_and_its_patch_fits(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_overlay_builds(name: str) -> None:
-    assert callable(build(compose("train", loss=name), "loss"))
+    assert callable(build(compose("train", loss=name).config, "loss"))
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_overlay_merges(name: str) -> None:
-    assert build(compose("train", config_files=[name]), "geometry").accepts(
-        compose("train", config_files=[name])["patch_size"]
-    )
+    config = compose("train", config_files=[name]).config
+    assert build(config, "geometry").accepts(config["patch_size"])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_settings(text: str, expected: tuple[str, object]) -> None:
 
 
 def test_arguments_of_a_component_may_be_added_and_misspelt_ones_are_named() -> None:
-    config = compose("train")
+    config = compose("train").config
     put(config, "network_def#dropout", 0.5)
     assert config["network_def"]["dropout"] == 0.5
     put(config, "augmentation#transforms#0#prob", 0.0)
@@ -65,19 +68,63 @@ def test_arguments_of_a_component_may_be_added_and_misspelt_ones_are_named() -> 
 
 
 def test_an_overlay_may_add_only_keys_that_something_refers_to() -> None:
-    config = compose("train")
+    config = compose("train").config
     merge(config, {"my_rate": 0.1, "optimizer#lr": "@my_rate"}, "mine.yaml")
     assert config["optimizer"]["lr"] == "@my_rate"
     with pytest.raises(RequestError, match="mine.yaml: no configuration key 'bach_size': did you mean 'batch_size'"):
         merge(config, {"bach_size": 3}, "mine.yaml")
+    with pytest.raises(RequestError, match="mine.yaml: no configuration key 'optimizer#rl': did you mean 'lr'"):
+        merge(config, {"optimizer#rl": 3}, "mine.yaml")
 
 
 def test_later_wins(tmp_path: Path) -> None:
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("batch_size: 7\nseed: 1\n")
     second.write_text("batch_size: 8\n")
-    config = compose("train", network="deepmedic", config_files=[first, second], settings=["seed=3"])
+    config = compose("train", network="deepmedic", config_files=[first, second], settings=["seed=3"]).config
     assert (config["batch_size"], config["seed"]) == (8, 3)
+
+
+def test_each_key_has_the_source_of_its_last_word(dataset_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("optimizer#lr: 0.1\nseed: 1\n")
+    composed = compose(
+        "train",
+        dataset=Dataset.load(dataset_dir),
+        network="deepmedic",
+        loss="dice",
+        config_files=[tmp_path / "mine.yaml", "ct"],
+        options={"fold": 1, "device#name": "cpu"},
+        settings=["seed=2", "step::clip_norm=null"],
+    )
+    assert set(composed.origin) == set(composed.config)
+    assert {key: composed.origin[key] for key in ("epoch_length", "channels", "mirror_axes", "patch_size", "loss")} == {
+        "epoch_length": Source.TEMPLATE,
+        "channels": Source.DATASET,
+        "mirror_axes": Source.PLAN,
+        "patch_size": Source.NETWORK,  # the plan has one too
+        "loss": Source.LOSS,
+    }
+    by_user = {key for key in composed.config if composed.set_by_user(key)}
+    assert by_user == {"optimizer", "seed", "fold", "device", "step", *overlay("tasks", "ct")}
+    assert not composed.set_by_user("no such key")
+    assert composed.config["seed"] == 2
+
+
+def test_each_file_is_read_once(dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text("minutes: 0.001\n")
+    read: list[Path] = []
+    text = Path.read_text
+
+    def noted(path: Path, *args: Any, **options: Any) -> str:
+        read.append(path)
+        return text(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", noted)
+    data = Dataset.load(dataset_dir)
+    composed = compose("train", dataset=data, network="deepmedic", config_files=[tmp_path / "mine.yaml", "ct"])
+    fit_to_data(composed, data)
+    yaml_files = [path for path in read if path.suffix == ".yaml"]
+    assert len(yaml_files) == len(set(yaml_files)) == 6  # common, train, plan, deepmedic, mine, ct
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
@@ -92,7 +139,7 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 
 
 def test_derived_stages_share_what_training_set() -> None:
-    trained = compose("train", network="deepmedic", settings=["spacing=[1,1,2]", "inferer#flips=[0]"])
+    trained = compose("train", network="deepmedic", settings=["spacing=[1,1,2]", "inferer#flips=[0]"]).config
     for stage in ("inference", "evaluate"):
         config = derive(stage, trained)
         assert config["network_def"]["_target_"] == "rarevox.networks.DeepMedic"
@@ -104,7 +151,7 @@ def test_derived_stages_share_what_training_set() -> None:
 def test_a_folder_of_an_overlay_s_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert compose("train", config_files=["demo"])["crop_to_content"] is True
+    assert compose("train", config_files=["demo"]).config["crop_to_content"] is True
     with pytest.raises(RequestError, match="no task is called 'dmeo': did you mean 'demo'"):
         compose("train", config_files=["dmeo"])
 

@@ -16,6 +16,7 @@ from rarevox.pipeline.device import (
     available_memory_gb,
     cpu_has_bfloat16,
     cpu_has_matrix_units,
+    is_out_of_memory,
     place_network,
     select_device,
     select_precision,
@@ -104,3 +105,9 @@ def test_freed_memory_is_kept_for_the_next_tensor(options: str, megabytes: int) 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     pages = megabytes * 2**20 // mmap.PAGESIZE
     assert int(done.stdout) < 5 * pages
+
+
+def test_memory_errors_of_the_cpu_count_too() -> None:
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 TB"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))

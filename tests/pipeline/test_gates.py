@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from rarevox.pipeline.cli import main
-from rarevox.pipeline.compose import compose, derive, put
+from rarevox.pipeline.compose import compose, derive
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.evaluation.metrics.aggregate import aggregate
@@ -91,9 +92,11 @@ def test_gates_are_set_rule_by_rule() -> None:
 def test_gates_of_a_config_file_reach_the_run(dataset_dir: Path, tmp_path: Path) -> None:
     data = Dataset.load(dataset_dir)
     (tmp_path / "mine.yaml").write_text("gates: {ball: {mean: 0.75}}\n")
-    trained = compose("train", dataset=data, config_files=[tmp_path / "mine.yaml"], settings=["gates#box={worst: 0.1}"])
+    trained = compose(
+        "train", dataset=data, config_files=[tmp_path / "mine.yaml"], settings=["gates#box={worst: 0.1}"]
+    ).config
     assert derive("evaluate", trained)["gates"] == {"ball": {"mean": 0.75}, "box": {"worst": 0.1}}
-    wrong = compose("train", dataset=data, settings=["gates#bal#mean=0.5"])
+    wrong = compose("train", dataset=data, settings=["gates#bal#mean=0.5"]).config
     with pytest.raises(RequestError, match="did you mean 'ball'"):
         check(wrong, data)
 

@@ -222,7 +222,7 @@ def test_a_singular_affine_is_refused(tmp_path: Path, voxels: np.ndarray) -> Non
 def test_monai_loads_the_same_as_with_its_own_reader(tmp_path: Path) -> None:
     array = np.random.default_rng(3).random((5, 4, 3, 2)).astype(np.float32)
     path = save(tmp_path / "a.nii.gz", array)
-    ours = LoadImage(reader="rarevox.transforms.reader.ScanReader", ensure_channel_first=True)(path)
+    ours = LoadImage(reader="rarevox.transforms.ScanReader", ensure_channel_first=True)(path)
     theirs = LoadImage(reader=NibabelReader, ensure_channel_first=True)(path)
     np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     np.testing.assert_allclose(ours.affine, theirs.affine)
@@ -240,7 +240,7 @@ def test_monai_stacks_a_list_of_files(tmp_path: Path, voxels: np.ndarray) -> Non
 
 
 def test_the_reason_reaches_monais_caller(tmp_path: Path) -> None:
-    load = LoadImaged(["image"], reader="rarevox.transforms.reader.ScanReader", ensure_channel_first=True)
+    load = LoadImaged(["image"], reader="rarevox.transforms.ScanReader", ensure_channel_first=True)
     with pytest.raises(ScanError, match="does not exist"):
         load({"image": str(tmp_path / "none.nii.gz")})
     with pytest.raises(RuntimeError) as caught:

@@ -1,0 +1,1 @@
+"""Intensities made comparable: windows, z-scores by region, landmarks, the bias field."""

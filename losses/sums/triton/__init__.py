@@ -1,0 +1,1 @@
+"""The table of sums on a CUDA device, by Triton kernels: `overlap.py` launches what `kernels.py` holds."""

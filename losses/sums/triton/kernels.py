@@ -1,10 +1,14 @@
 # mypy: disable-error-code="no-untyped-def"
 """The GPU kernels of the table of sums and of its gradient; there are none where Triton is missing.
 
-Each program takes every so many-th tile of one sample: PADDED classes (a power of two) by BLOCK voxels.
+Program (i, b) takes every so many-th tile of sample b, from tile i on: PADDED classes by BLOCK voxels, both powers of
+two, as Triton's tiles are. All classes of a voxel lie in one tile, so softmax and sums over the classes need no other.
+Places are int64: a volume of logits may hold more elements than int32 counts.
 """
 
 from __future__ import annotations
+
+from rarevox.losses.sums import checks, table
 
 try:
     import triton
@@ -12,7 +16,18 @@ try:
 except ImportError:
     triton = None
 
+# What the sums kernel sees beside the sums, the first of `Extremes`.
+SEEN = checks.LABEL_HIGH + 1
+
 if triton is not None:
+    # Kernels read numbers of their module as constants only where these are declared so.
+    COLUMNS = tl.constexpr(table.KERNEL_COLUMNS)
+    VOXELS, P, R, PR = (tl.constexpr(place) for place in (table.VOXELS, table.P, table.R, table.PR))
+    PP, PPR, CE = (tl.constexpr(place) for place in (table.PP, table.PPR, table.CE))
+    SEEN_PLACES = tl.constexpr(SEEN)
+    LOGIT_SUM, LABEL_LOW, LABEL_HIGH = (
+        tl.constexpr(place) for place in (checks.LOGIT_SUM, checks.LABEL_LOW, checks.LABEL_HIGH)
+    )
 
     @triton.jit
     def _load_tile(
@@ -43,7 +58,7 @@ if triton is not None:
             w = tl.load(weight + sample * voxels + n, mask=there, other=0.0).to(tl.float32)
         else:
             w = there.to(tl.float32)
-        if IGNORING:
+        if IGNORING:  # the label may lie outside the classes; as class 0 of weight 0 it is no error and counts nowhere
             counted = y != ignore
             w = tl.where(counted, w, 0.0)
             y = tl.where(counted, y, 0)
@@ -53,6 +68,7 @@ if triton is not None:
     def _softmax(z, CLASSES: tl.constexpr, PADDED: tl.constexpr):
         """Softmax over the classes, 0 in the padding, and the log of its denominator."""
         inside = (tl.arange(0, PADDED) < CLASSES)[:, None]
+        # The padding takes part in neither maximum nor sum: its logits were loaded as 0, which could be the largest.
         shift = tl.max(tl.where(inside, z, float("-inf")), 0)
         exponential = tl.where(inside, tl.exp(z - shift[None, :]), 0.0)
         total = tl.sum(exponential, 0)
@@ -78,6 +94,9 @@ if triton is not None:
         SQUARES: tl.constexpr,
         ENTROPY: tl.constexpr,
     ):
+        """The sums of one program, (COLUMNS, PADDED) to ``partial``, and what it saw, to ``seen``: the caller adds the
+        programs up in float64, and needs no atomic additions, whose order would change from run to run.
+        """
         program, programs = tl.program_id(0), tl.num_programs(0)
         c = tl.arange(0, PADDED)
         # Every element of the tile keeps sums of its own, reduced once at the end: reductions across threads for each
@@ -126,17 +145,18 @@ if triton is not None:
             if ENTROPY:
                 ce_sum += (log_total[None, :] - z) * r
         row = tl.program_id(1) * programs + program
-        out = partial + row * 7 * PADDED + c
-        tl.store(out, tl.zeros([PADDED], tl.float32) + tl.sum(voxel_count, 0))
-        tl.store(out + PADDED, tl.sum(p_sum, 1))
-        tl.store(out + 2 * PADDED, tl.sum(r_sum, 1))
-        tl.store(out + 3 * PADDED, tl.sum(pr_sum, 1))
-        tl.store(out + 4 * PADDED, tl.sum(pp_sum, 1))
-        tl.store(out + 5 * PADDED, tl.sum(ppr_sum, 1))
-        tl.store(out + 6 * PADDED, tl.sum(ce_sum, 1))
-        tl.store(seen + row * 3, tl.sum(tl.sum(logit_sum, 1), 0))
-        tl.store(seen + row * 3 + 1, tl.min(label_low, 0).to(tl.float32))
-        tl.store(seen + row * 3 + 2, tl.max(label_high, 0).to(tl.float32))
+        out = partial + row * COLUMNS * PADDED + c
+        tl.store(out + VOXELS * PADDED, tl.zeros([PADDED], tl.float32) + tl.sum(voxel_count, 0))
+        tl.store(out + P * PADDED, tl.sum(p_sum, 1))
+        tl.store(out + R * PADDED, tl.sum(r_sum, 1))
+        tl.store(out + PR * PADDED, tl.sum(pr_sum, 1))
+        tl.store(out + PP * PADDED, tl.sum(pp_sum, 1))
+        tl.store(out + PPR * PADDED, tl.sum(ppr_sum, 1))
+        tl.store(out + CE * PADDED, tl.sum(ce_sum, 1))
+        of_seen = seen + row * SEEN_PLACES
+        tl.store(of_seen + LOGIT_SUM, tl.sum(tl.sum(logit_sum, 1), 0))
+        tl.store(of_seen + LABEL_LOW, tl.min(label_low, 0).to(tl.float32))
+        tl.store(of_seen + LABEL_HIGH, tl.max(label_high, 0).to(tl.float32))
 
     @triton.jit
     def gradient_kernel(
@@ -161,16 +181,21 @@ if triton is not None:
         SQUARES: tl.constexpr,
         ENTROPY: tl.constexpr,
     ):
+        """The gradient of the logits to ``grad``, from that of the sums, ``grad_sums`` (B, COLUMNS, CLASSES).
+
+        The same chain through the softmax as `rarevox.losses.sums.pieces.write_gradient`; the softmax is made again
+        from the logits, which takes less memory traffic than to store it in the forward pass and load it here.
+        """
         program, programs = tl.program_id(0), tl.num_programs(0)
         sample = tl.program_id(1).to(tl.int64)
         c = tl.arange(0, PADDED)
         inside = c < CLASSES
-        of = grad_sums + sample * 7 * CLASSES + c
-        g_p = tl.load(of + CLASSES, mask=inside, other=0.0)
-        g_pr = tl.load(of + 3 * CLASSES, mask=inside, other=0.0)
-        g_pp = tl.load(of + 4 * CLASSES, mask=inside, other=0.0)
-        g_ppr = tl.load(of + 5 * CLASSES, mask=inside, other=0.0)
-        g_ce = tl.load(of + 6 * CLASSES, mask=inside, other=0.0)
+        of = grad_sums + sample * COLUMNS * CLASSES + c
+        g_p = tl.load(of + P * CLASSES, mask=inside, other=0.0)
+        g_pr = tl.load(of + PR * CLASSES, mask=inside, other=0.0)
+        g_pp = tl.load(of + PP * CLASSES, mask=inside, other=0.0)
+        g_ppr = tl.load(of + PPR * CLASSES, mask=inside, other=0.0)
+        g_ce = tl.load(of + CE * CLASSES, mask=inside, other=0.0)
         for first in range(program * BLOCK, voxels, programs * BLOCK):
             z, y, w = _load_tile(
                 logits,

@@ -8,20 +8,20 @@ separate layers, to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
 from rarevox.compiled import compiled_module, share_out
+from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.norm.job import ROWS, Pass
-from rarevox.networks.cpu.volumes import LANES
 from rarevox.networks.cpu.winograd import convolution as winograd
 from rarevox.networks.cpu.winograd.convolution import Around
-from rarevox.networks.lattices.deal import Padding, zero_outside_
-from rarevox.networks.norms import update_running_statistics
+from rarevox.networks.protocols import NormAct
 
 
 def _kernels() -> ModuleType | None:
@@ -29,47 +29,66 @@ def _kernels() -> ModuleType | None:
     return compiled_module("rarevox.networks.cpu.norm.kernels")
 
 
-def normed_convolution(
+class Outside(NamedTuple):
+    """What of volumes with padding lies outside them; it is zero, and stays out of the statistics.
+
+    Args:
+        extents: (B, 3), how many of the first places of each axis lie inside.
+        inside: the number of voxels inside, all samples together.
+        clear: sets what lies outside to zero, in place.
+    """
+
+    extents: torch.Tensor
+    inside: int
+    clear: Callable[[torch.Tensor], torch.Tensor]
+
+
+def fits(x: torch.Tensor, layer: NormAct, weight: torch.Tensor, add: torch.Tensor | None, first: int) -> bool:
+    """Whether `norm_act_conv` takes these: batch norm in training and ReLU or PReLU, float32 on the CPU, where it pays.
+
+    The kernels take whole vectors of channels: of ``x``, and of ``add`` where that has fewer than come out.
+    """
+    norm = layer.norm
+    return (
+        type(norm) is nn.BatchNorm3d
+        and norm.training
+        and norm.affine
+        and isinstance(layer.activation, (nn.ReLU, nn.PReLU))
+        and torch.is_grad_enabled()
+        and winograd.pays(x, weight, (1, 1, 1))
+        and x.shape[1] % LANES == 0
+        and (add is None or add.shape[1] == weight.shape[0] or (first % LANES == 0 and add.shape[1] % LANES == 0))
+        and _kernels() is not None
+    )
+
+
+def norm_act_conv(
     x: torch.Tensor,
-    norm: nn.Module,
-    activation: nn.Module,
+    layer: NormAct,
     weight: torch.Tensor,
-    identity: torch.Tensor | None = None,
-    padding: Padding | None = None,
-) -> torch.Tensor | None:
-    """``conv3d(activation(norm(x)), weight, padding=1) + identity`` in training; None where this is not for it.
+    add: torch.Tensor | None = None,
+    first: int = 0,
+    outside: Outside | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``conv3d(activation(norm(x)), weight, padding=1) + add`` in training, for what `fits`.
 
     Args:
         x: (B, C, D, H, W).
-        norm: a BatchNorm3d in training; its running statistics are updated.
-        activation: ReLU, or PReLU with a slope for all channels or for each.
+        layer: a BatchNorm3d in training, whose running statistics are left to the caller, and ReLU, or PReLU with a
+            slope for all channels or for each.
         weight: (C', C, 3, 3, 3).
-        identity: (B, C", D, H, W), added to the C" channels in the middle of the C'.
-        padding: what of ``x``, zero there, lies outside the volumes; it stays out of the statistics, and the result and
-            all gradients are zero there.
+        add: (B, C", D, H, W), added to the channels from ``first`` on.
+        first: a multiple of eight where C" is less than C'.
+        outside: what of ``x`` lies outside the volumes; the result and all gradients are zero there.
+
+    Returns:
+        (B, C', D, H, W), and mean and biased variance of each channel over what lies inside, (C,) in float64.
     """
-    if type(norm) is not nn.BatchNorm3d or not (norm.training and norm.affine):
-        return None
-    if not isinstance(activation, (nn.ReLU, nn.PReLU)):
-        return None
-    if not torch.is_grad_enabled() or not winograd.pays(x, weight, (1, 1, 1)) or x.shape[1] % LANES:
-        return None
-    if _kernels() is None:
-        return None
+    norm, activation = layer.norm, layer.activation
     # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
     x = x.contiguous(memory_format=torch.channels_last_3d)
     slope = activation.weight if isinstance(activation, nn.PReLU) else None
-    first = 0
-    if identity is not None and identity.shape[1] != weight.shape[0]:
-        first = (weight.shape[0] - identity.shape[1]) // 2
-        if first % LANES or identity.shape[1] % LANES:
-            return None
-    y, mean, variance = _NormedConvolution.apply(
-        x, norm.weight, norm.bias, slope, weight, identity, first, padding, norm.eps
-    )
-    voxels = _inside(x, padding)
-    update_running_statistics(norm, mean, variance * (voxels / max(voxels - 1, 1)))
-    return y
+    return _NormedConvolution.apply(x, norm.weight, norm.bias, slope, weight, add, first, outside, norm.eps)
 
 
 class _NormedConvolution(torch.autograd.Function):
@@ -90,20 +109,20 @@ class _NormedConvolution(torch.autograd.Function):
         weight: torch.Tensor,
         identity: torch.Tensor | None,
         first: int,
-        padding: Padding | None,
+        outside: Outside | None,
         epsilon: float,
     ) -> Any:
-        mean, variance = _statistics(x, padding)
+        mean, variance = _statistics(x, outside)
         inverse = (variance + epsilon).rsqrt()
         scale = gamma.double() * inverse
         slopes = torch.zeros_like(scale) if slope is None else slope.double().expand_as(scale)
         norm = torch.stack([scale, beta.double() - mean * scale, slopes]).float()
-        extents = None if padding is None else padding.extents
+        extents = None if outside is None else outside.extents
         y = winograd.convolve(x, weight, 1, Around(norm=norm, add=identity, first=first, extents=extents))
         ctx.save_for_backward(x, gamma, weight, norm, mean, inverse)
         ctx.slopes = None if slope is None else slope.numel()
         ctx.middle = None if identity is None else (first, identity.shape[1])
-        ctx.padding, ctx.extents = padding, extents
+        ctx.outside, ctx.extents = outside, extents
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
@@ -113,14 +132,14 @@ class _NormedConvolution(torch.autograd.Function):
         x, gamma, weight, norm, mean, inverse = ctx.saved_tensors
         incoming = gradients[0].contiguous(memory_format=torch.channels_last_3d)
         needs = ctx.needs_input_grad
-        if ctx.padding is not None:
-            incoming = zero_outside_(incoming.clone(memory_format=torch.preserve_format), ctx.padding)
+        if ctx.outside is not None:
+            incoming = ctx.outside.clear(incoming.clone(memory_format=torch.preserve_format))
         d_weight = winograd.weight_gradient(x, incoming, 1, norm, ctx.extents) if needs[4] else None
         d_identity = incoming.narrow(1, *ctx.middle) if needs[5] else None
         dx = d_gamma = d_beta = d_slope = None
         if any(needs[:4]):
             dx = winograd.convolve(incoming, weight, 1, Around(extents=ctx.extents), transposed=True)
-            voxels = _inside(x, ctx.padding)
+            voxels = _inside(x, ctx.outside)
             total = _run("gradient_sums", x, dx, torch.cat([norm.double(), mean[None]]), 3)
             d_beta, d_gamma = total[0], total[1] * inverse
             if ctx.slopes is not None:
@@ -129,28 +148,28 @@ class _NormedConvolution(torch.autograd.Function):
             a = -scale * inverse * d_gamma / voxels
             b = -scale * d_beta / voxels - a * mean
             _run("gradient_values", x, dx, torch.cat([norm.double(), a[None], b[None]]), 0)
-            if ctx.padding is not None:
-                zero_outside_(dx, ctx.padding)
+            if ctx.outside is not None:
+                ctx.outside.clear(dx)
             d_beta, d_gamma = d_beta.float(), d_gamma.float()
         return dx, d_gamma, d_beta, d_slope, d_weight, d_identity, None, None, None
 
 
-def _inside(x: torch.Tensor, padding: Padding | None) -> int:
+def _inside(x: torch.Tensor, outside: Outside | None) -> int:
     """The number of voxels inside the volumes."""
-    return x.numel() // x.shape[1] if padding is None else padding.inside
+    return x.numel() // x.shape[1] if outside is None else outside.inside
 
 
-def _statistics(x: torch.Tensor, padding: Padding | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _statistics(x: torch.Tensor, outside: Outside | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance of each channel inside the volumes, in float64; ``x`` is zero outside.
 
     Sums of the distance to a voxel's own values, for the square of a mean far from zero would swallow the variance.
     """
     pivot = x.detach()[0, :, 0, 0, 0].double()
     first, second = _run("moments", x, x, pivot[None], 2)
-    inside = _inside(x, padding)
-    outside = x.numel() // x.shape[1] - inside
-    distance = (first + outside * pivot) / inside
-    square = (second - outside * pivot.square()) / inside
+    inside = _inside(x, outside)
+    padded = x.numel() // x.shape[1] - inside
+    distance = (first + padded * pivot) / inside
+    square = (second - padded * pivot.square()) / inside
     return pivot + distance, (square - distance.square()).clamp_min(0)
 
 

@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rarevox.compiled import compiled_module, share_out
 from rarevox.networks.cpu import volumes
+from rarevox.networks.cpu.fold import fold
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, PANEL
-from rarevox.networks.cpu.ops import norm_of
 from rarevox.networks.cpu.pointwise.job import ROWS, Chain, LayerWeights
+from rarevox.networks.protocols import NormAct
 
 
 class Layer(NamedTuple):
@@ -55,13 +57,12 @@ def applies(x: torch.Tensor) -> bool:
     )
 
 
-def layer_of(conv: torch.nn.Module, norm: torch.nn.Module, activation: torch.nn.Module) -> Layer | None:
+def layer_of(conv: nn.Module, layer: NormAct) -> Layer | None:
     """A 1³ convolution with the batch norm in evaluation and the ReLU or PReLU after it; None for others."""
-    folded, weight = norm_of(norm, activation), conv.get_parameter("weight")
+    folded, weight = fold(layer), conv.get_parameter("weight")
     if folded is None or conv.bias is not None or weight[0, 0].numel() != 1:
         return None
-    scale, shift, slope = folded
-    return Layer(weight.flatten(1) * scale[:, None], shift, slope)
+    return Layer(weight.flatten(1) * folded.scale[:, None], folded.shift, folded.slope)
 
 
 def plain(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Layer:

@@ -1,0 +1,1 @@
+"""How far probabilities may be believed: their errors near structures, and the temperature that lowers them."""

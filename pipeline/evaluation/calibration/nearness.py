@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rarevox.pipeline.evaluation.metrics.rows import bounding_box
+from rarevox.transforms.bounding_box import bounding_box
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def near_boxes(
     found = []
     for values in structures:
         mask = np.isin(labels, values) if len(values) > 1 else labels == values[0]
-        if not mask.any():
+        box = bounding_box(mask)
+        if box is None:
             found.append(Near((0,) * labels.ndim, None))
             continue
-        box = bounding_box(mask)
         grown = dilate(mask[box], radii)
         low = [max(0, span.start - r) for span, r in zip(box, radii, strict=True)]
         cut = tuple(

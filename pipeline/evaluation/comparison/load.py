@@ -142,8 +142,7 @@ def pair(evaluations: Sequence[Evaluation], metric: str = "dice") -> Paired:
         for c, s in np.argwhere(~known.all(axis=0))
     ]
     values[:, ~known.all(axis=0)] = np.nan
-    mean_over = first.conventions.get("mean_over")  # not in results of an earlier version
-    over = tuple(mean_over) if mean_over else None
+    over = tuple(first.conventions["mean_over"])
     return Paired(names, tuple(cases), first.structures, values, tuple(left_out), tuple(undefined), over)
 
 
@@ -158,7 +157,7 @@ def _read(place: Path, name: str, metric: str) -> Evaluation:
     try:
         rows, conventions = content["cases"], content["conventions"]
         keys = [(str(row["case"]), str(row["structure"])) for row in rows]
-        structures = tuple(content["structures"])
+        structures, _ = tuple(content["structures"]), conventions["mean_over"]
     except (KeyError, TypeError) as error:
         raise RequestError(
             f"{folder / 'metrics.json'} is no result of rarevox ({_missing(error)}); evaluate or score anew"
@@ -216,5 +215,5 @@ def _example(cases: set[str]) -> str:
     return min(cases, default="no case")
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan

@@ -10,9 +10,9 @@ from typing import Any
 from rarevox.pipeline.evaluation.comparison.stats import DIGITS
 from rarevox.pipeline.evaluation.comparison.tables import difference_text, p_text, rank_text, summary
 from rarevox.pipeline.evaluation.report.charts import axis, strip
-from rarevox.pipeline.evaluation.report.results_table import interval_text
-from rarevox.pipeline.figures import OKABE_ITO
+from rarevox.pipeline.figures import interval_text
 from rarevox.pipeline.page import write_page
+from rarevox.pipeline.pictures import OKABE_ITO
 
 TEMPLATE = Path(__file__).with_name("templates") / "compare.html"
 FIRST, SECOND, EQUAL = OKABE_ITO[4], OKABE_ITO[0], "#777777"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rarevox.pipeline.evaluation.report.results_table import figure, interval_text
+from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import finite
 
 TEXT_WIDTH = 140

@@ -248,5 +248,5 @@ def _failed(row: Row) -> bool:
     return row["status"] == "failed"
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float, np.number)) else math.nan

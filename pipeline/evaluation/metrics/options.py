@@ -131,7 +131,7 @@ _WORDS = {
 }
 
 
-def read_options(settings: Mapping[str, str], **given: Any) -> MetricOptions:
+def read_options(settings: Mapping[str, str], **given: object) -> MetricOptions:
     """The options from texts by their name, over those ``given`` as values.
 
     Raises:

@@ -24,6 +24,7 @@ from rarevox.pipeline.evaluation.metrics.options import (
     surface_dice_columns,
 )
 from rarevox.pipeline.evaluation.metrics.surface import surface_distances
+from rarevox.transforms.bounding_box import bounding_box
 
 
 def case_rows(
@@ -161,6 +162,7 @@ def _row(
     row["false_positive_ml"] = row["fp"] * voxel_ml
     if (options.lesions and (n_predicted or n_reference)) or (options.distances and n_predicted and n_reference):
         box = bounding_box(predicted | referenced)
+        assert box is not None
         predicted, referenced = predicted[box].copy(), referenced[box].copy()
         row |= _shape_scores(predicted, referenced, spacing, options)
     if not (n_predicted and n_reference):
@@ -233,17 +235,3 @@ _REASONS = {
     "empty_prediction": "the prediction has no voxel of this structure",
     "empty_reference": "the reference has no voxel of this structure",
 }
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds every set voxel of a mask that has some.
-
-    >>> bounding_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
-    (slice(1, 2, None), slice(1, 3, None))
-    """
-    box = []
-    for axis in range(mask.ndim):
-        along = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
-        set_ = np.flatnonzero(along)
-        box.append(slice(int(set_[0]), int(set_[-1]) + 1))
-    return tuple(box)

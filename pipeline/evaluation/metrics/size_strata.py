@@ -69,10 +69,10 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _known(value: Any) -> float:
+def _known(value: object) -> float:
     return float(value) if isinstance(value, (int, float, np.number)) else math.nan
 
 
-def _or_zero(value: Any) -> float:
+def _or_zero(value: object) -> float:
     number = _known(value)
     return number if math.isfinite(number) else 0.0

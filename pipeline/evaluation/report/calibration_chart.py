@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rarevox.pipeline.evaluation.report.charts import axis, percent
-from rarevox.pipeline.evaluation.report.results_table import figure
-from rarevox.pipeline.figures import OKABE_ITO
+from rarevox.pipeline.figures import figure
+from rarevox.pipeline.pictures import OKABE_ITO
 
 FEWEST = 20
 """Voxels that a bin must hold to be drawn; the sums of all bins are in metrics.json."""

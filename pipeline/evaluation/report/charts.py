@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rarevox.pipeline.figures import OKABE_ITO
+from rarevox.pipeline.pictures import OKABE_ITO
 
 MAX_MARKS = 400
 """Marks in one strip; of more cases those at both ends are all drawn, and every so many of the others."""

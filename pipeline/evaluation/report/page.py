@@ -13,8 +13,9 @@ import numpy as np
 
 from rarevox.pipeline.evaluation.report.calibration_chart import reliability_charts
 from rarevox.pipeline.evaluation.report.charts import curve_charts, distribution, percent, size_charts
-from rarevox.pipeline.evaluation.report.results_table import empty_references, figure, interval_text
+from rarevox.pipeline.evaluation.report.results_table import empty_references
 from rarevox.pipeline.evaluation.report.viewer import MAX_BYTES, viewer_data
+from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import finite
 from rarevox.pipeline.gates import RULES
 from rarevox.pipeline.page import write_page
@@ -170,7 +171,7 @@ def write_report(
     )
 
 
-def _words(value: Any) -> Any:
+def _words(value: object) -> Any:
     """Rules by structure as a line to read; anything else as it is."""
     if not isinstance(value, Mapping):
         return value

@@ -8,6 +8,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from rarevox.transforms.bounding_box import bounding_box
+
 NAMES = {0: "sagittal", 1: "coronal", 2: "axial"}
 LETTERS = {0: ("A", "P", "I", "S"), 1: ("R", "L", "I", "S"), 2: ("R", "L", "P", "A")}
 """By the axis that a plane is perpendicular to: what lies at its left, right, bottom and top edge. This is the view of
@@ -67,19 +69,18 @@ def focus(
         other = label_mask(prediction, values) if prediction is not None else np.zeros_like(mask)
         wanted |= mask | other
         apart |= mask ^ other
-    if not wanted.any():
+    around = bounding_box(wanted)
+    if around is None:
         return tuple(slice(0, n) for n in reference.shape), tuple(n // 2 for n in reference.shape)
     look, box, centre = (apart if apart.any() else wanted), [], []
-    for axis in range(3):
-        rest = tuple(a for a in range(3) if a != axis)
-        inside = np.flatnonzero(wanted.any(axis=rest))
+    for axis, span in enumerate(around):
         margin = int(np.ceil(MARGIN_MM / float(spacing_mm[axis])))
-        box.append(slice(max(int(inside[0]) - margin, 0), min(int(inside[-1]) + margin + 1, reference.shape[axis])))
-        centre.append(int(np.argmax(look.sum(axis=rest))))
+        box.append(slice(max(span.start - margin, 0), min(span.stop + margin, reference.shape[axis])))
+        centre.append(int(np.argmax(look.sum(axis=tuple(a for a in range(3) if a != axis)))))
     return tuple(box), tuple(centre)
 
 
-def label_mask(labels: np.ndarray, values: Any) -> np.ndarray:
+def label_mask(labels: np.ndarray, values: int | Sequence[int]) -> np.ndarray:
     """Where ``labels`` is the value, or one of the values.
 
     >>> label_mask(np.array([0, 1, 2]), (1, 2)).tolist()

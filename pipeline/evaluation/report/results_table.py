@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rarevox.pipeline.console import console
+from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.gates import failed_gates
 
 _UNBOUNDED = 10_000
@@ -92,27 +92,6 @@ def empty_references(result: Mapping[str, Any]) -> list[str]:
             mean = figure(volume["mean"])
             said.append(f"{name}: the reference is empty in {cases}, with {mean} ml of false positives on average")
     return said
-
-
-def figure(value: float | None, digits: int = 3) -> str:
-    """A figure as text; a dash where there is none.
-
-    >>> figure(0.8915), figure(float("nan")), figure(None)
-    ('0.891', '–', '–')
-    """
-    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "–"
-
-
-def interval_text(mean: float | None, interval: tuple[float, float] | list[float]) -> str:
-    """A mean and its interval.
-
-    >>> interval_text(0.5, (0.4, 0.6))
-    '0.500 (0.400 to 0.600)'
-    """
-    low, high = interval
-    if low is None or not math.isfinite(low):
-        return figure(mean)
-    return f"{figure(mean)} ({figure(low)} to {figure(high)})"
 
 
 def _surface(column: str) -> str:

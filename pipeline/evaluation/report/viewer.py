@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.evaluation.report.planes import LETTERS, NAMES, canonical, focus, label_mask, to_native
-from rarevox.pipeline.figures import window
+from rarevox.pipeline.pictures import window
 
 MAX_VOXELS = 3_000_000
 """Larger cases are thinned for the viewer, by whole steps per axis; a head is 0.4 MB of JPEG at this many voxels."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from rarevox.pipeline.data.cases import Case, Fault
+from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rarevox.pipeline.data.cases import Fault
+from rarevox.pipeline.preparation.cases import Fault
 
 
 class Entry(NamedTuple):
@@ -109,9 +109,3 @@ def fault(case: str, check: str, message: str, file: object = "") -> Fault:
         KeyError: the catalogue lists no such check.
     """
     return Fault(case, check, CATALOGUE[check].severity, message, str(file))
-
-
-def as_markdown() -> str:
-    """The catalogue as the table of ``docs/prepare.md``."""
-    rows = [f"| `{entry.name}` | {entry.severity} | {entry.what} | {entry.fixed} |" for entry in CATALOGUE.values()]
-    return "\n".join(["| check | severity | what is wrong | `--fix` |", "|---|---|---|---|", *rows])

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from rarevox.pipeline.figures import window
+from rarevox.pipeline.pictures import window
 from rarevox.pipeline.preparation.checks.case import Loaded
 
 HEIGHT = 132

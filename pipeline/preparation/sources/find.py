@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rarevox.pipeline.data.cases import Source
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.cases import Source
 from rarevox.pipeline.preparation.sources.lists import read_dataset_json, read_table
 from rarevox.pipeline.preparation.sources.pairs import pair_folders
 from rarevox.pipeline.preparation.sources.subjects import is_bids, read_subjects

@@ -6,10 +6,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.data.cases import Case, Fault, Source, named_subject, stem
 from rarevox.pipeline.data.composites import Composites, labels_and_unions
+from rarevox.pipeline.data.formats import stem
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.sources.pairs import pair_folders
 from rarevox.pipeline.preparation.stated_split import read_part
@@ -71,7 +72,7 @@ def _ignored(labels: dict[str, Any], file: Path) -> tuple[int | None, dict[str, 
     return value, others
 
 
-def _nnunet_case(folder: Path, name: str, entry: Any, file: Path, subject: str | None) -> Case:
+def _nnunet_case(folder: Path, name: str, entry: object, file: Path, subject: str | None) -> Case:
     if not isinstance(entry, dict) or not isinstance(entry.get("images"), list) or "label" not in entry:
         raise RequestError(
             f'"dataset" in {file} must give {{"images": [...], "label": …}} for {name}; it holds {entry!r}'
@@ -80,7 +81,7 @@ def _nnunet_case(folder: Path, name: str, entry: Any, file: Path, subject: str |
     return Case(name, images, folder / entry["label"], None, named_subject(name, subject))
 
 
-def _decathlon_case(folder: Path, entry: Any, file: Path, subject: str | None) -> Case:
+def _decathlon_case(folder: Path, entry: object, file: Path, subject: str | None) -> Case:
     if not isinstance(entry, dict) or "image" not in entry or "label" not in entry:
         raise RequestError(f'"training" in {file} must list {{"image": …, "label": …}}; it holds {entry!r}')
     files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]

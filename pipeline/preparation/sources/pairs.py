@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rarevox.pipeline.data.cases import Case, Fault, Source, named_subject, stem, volumes_in
+from rarevox.pipeline.data.formats import stem, volumes_in
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
 
 _CHANNEL_SUFFIX = re.compile(r"^(.+)_(\d{4})$")

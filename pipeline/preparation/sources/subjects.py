@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from rarevox.pipeline.data.cases import Case, Fault, Source, named_subject, volumes_in
+from rarevox.pipeline.data.formats import volumes_in
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
 
 _ENTITY = re.compile(r"(sub|ses)-([^/_]+)")

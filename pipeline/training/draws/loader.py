@@ -16,8 +16,6 @@ from rarevox.pipeline.training.draws.patch_dataset import Batch, PatchDataset, c
 from rarevox.pipeline.training.draws.shared_batches import Buffer, NumberedBatches, SharedBatch, SharedBuffers
 from rarevox.pipeline.training.draws.workers import leave_signals_to_the_trainer
 
-__all__ = ["DrawSampler", "PatchDataset", "PatchLoader", "patch_loader"]
-
 
 class DrawSampler(Sampler[int]):
     """The numbers of the draws that this process makes, without end: every ``world_size``-th from ``rank`` on.

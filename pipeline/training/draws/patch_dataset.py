@@ -148,7 +148,7 @@ def _batch_type(volume: torch.Tensor) -> torch.dtype:
     return torch.float32 if volume.dtype == torch.float16 else volume.dtype
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A tensor without MetaTensor bookkeeping."""
     return value.as_tensor() if hasattr(value, "as_tensor") else value
 

@@ -20,7 +20,7 @@ Allocate = Callable[[Sequence[int], torch.dtype, Any], torch.Tensor]
 ALIGNMENT = 64
 
 
-def allocate(shape: Sequence[int], dtype: torch.dtype, device: Any) -> torch.Tensor:
+def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Ordinary memory, its content undefined."""
     return torch.empty(tuple(shape), dtype=dtype, device=device)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+
+from torch.utils.data import DataLoader
 
 
 def leave_signals_to_the_trainer(_: int = 0) -> None:
@@ -14,7 +15,7 @@ def leave_signals_to_the_trainer(_: int = 0) -> None:
     first SIGTERM.
     """
 
-    def wait(number: int, _: Any) -> None:
+    def wait(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         signal.alarm(120)
 
@@ -23,7 +24,7 @@ def leave_signals_to_the_trainer(_: int = 0) -> None:
     signal.signal(signal.SIGTERM, wait)
 
 
-def end_workers(loader: Any) -> None:
+def end_workers(loader: DataLoader) -> None:
     """End a loader's persistent workers in order, which PyTorch else leaves to the end of the process: it signals them
     only once there, and would wait for ones that leave a first signal to the trainer."""
     loader = getattr(loader, "loader", loader)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 
-def snapshot(content: Any) -> Any:
+def snapshot(content: object) -> Any:
     """A copy on the CPU that later training steps do not change: tensors, and the mappings and lists around them.
 
     >>> weights = {"a": [torch.zeros(1)]}
@@ -46,7 +46,7 @@ class BackgroundWrite:
         """Whether something is being written."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, write: Callable[[Any], None], content: Any) -> None:
+    def start(self, write: Callable[[Any], None], content: dict[str, Any]) -> None:
         """Begin to write; waits for an earlier write."""
         self.finish()
         self._thread = threading.Thread(target=self._run, args=(write, content), name="checkpoint")
@@ -65,7 +65,7 @@ class BackgroundWrite:
         if error is not None:
             raise error
 
-    def _run(self, write: Callable[[Any], None], content: Any) -> None:
+    def _run(self, write: Callable[[Any], None], content: dict[str, Any]) -> None:
         try:
             write(content)
         except BaseException as error:

@@ -14,7 +14,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import atomic
 
 
-def save_tensors(content: Any, path: str | Path, *, keep: str | Path | None = None) -> None:
+def save_tensors(content: object, path: str | Path, *, keep: str | Path | None = None) -> None:
     """``torch.save`` that is atomic and synced.
 
     Args:
@@ -109,12 +109,3 @@ def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
-
-
-def __getattr__(name: str) -> Any:
-    """Runs of earlier versions name the class here."""
-    if name == "RunCheckpoint":
-        from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
-
-        return RunCheckpoint
-    raise AttributeError(name)

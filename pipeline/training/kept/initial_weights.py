@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import write_json
@@ -23,9 +24,11 @@ def weights_of(run: str | Path) -> Path:
     """The weights of a run's best model, or a file of weights itself.
 
     Raises:
-        RequestError: neither.
+        RequestError: neither, or a run that is refused by :func:`rarevox.pipeline.bundle.require_run`.
     """
     path = Path(run)
+    if (path / "configs" / "train.yaml").is_file():
+        require_run(path, "train")
     path = path / "models" / "model.pt" if path.is_dir() else path
     if not path.is_file():
         raise RequestError(

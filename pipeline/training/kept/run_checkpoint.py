@@ -151,7 +151,7 @@ class RunCheckpoint:
             raise RequestError(f"{self.path} lacks {', '.join(sorted(missing))}; it cannot be resumed, train anew")
         for name, part in self.parts.items():
             part.load_state_dict(content[name])
-        states = content["random"] if isinstance(content["random"], list) else [content["random"]]
+        states = content["random"]
         if processes.rank() < len(states):
             restore_random_states(states[processes.rank()])
         engine.state.iteration = int(content["iteration"])

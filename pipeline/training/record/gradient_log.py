@@ -58,7 +58,7 @@ class GradientLog:
         if (engine.state.iteration - 1) % self.every == 0:
             self.measure(engine)
 
-    def measure(self, engine: Any) -> None:
+    def measure(self, engine: Engine) -> None:
         """Log the step in hand, whose logits and labels are in ``engine.state.output``; nothing for bad logits."""
         if not finite_everywhere(engine.state.output[Keys.PRED]):
             return

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from ignite.engine import Engine, Events
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.files import write_text
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.budget import Budget
 
 KINDS = ("train", "validation", "gradients")
 
@@ -37,8 +39,8 @@ class RunLog:
         self,
         folder: str | Path,
         *,
-        optimizer: Any,
-        budget: Any,
+        optimizer: torch.optim.Optimizer,
+        budget: Budget,
         tensorboard: bool = True,
         trackers: Sequence[Any] = (),
     ) -> None:
@@ -140,7 +142,7 @@ class RunLog:
                 console.print(f"[yellow]log in {self.folder} not written: {error}; training goes on[/]")
             self._told = True
 
-    def _failed(self, *_: Any) -> None:
+    def _failed(self, *_: object) -> None:
         """Keep what was logged; the error takes its way (``Interruption`` comes last and raises it)."""
         self.flush()
         for tracker in self.trackers:

@@ -1,0 +1,1 @@
+"""How weights change: the steps of one and of two terms, their gradients, optimizer, schedules and average."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from monai.engines import SupervisedTrainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from rarevox.pipeline.device import Precision
 from rarevox.pipeline.training.steps.step import Objective, TrainingStep
 from rarevox.pipeline.training.steps.two_terms import require_two_terms
 
@@ -29,23 +32,25 @@ class AlternatingStep(TrainingStep):
         RequestError: a loss of one term.
     """
 
-    def __init__(self, precision: Any, *, loss: Any, second_optimizer: Optimizer, **options: Any) -> None:
+    def __init__(
+        self, precision: Precision, *, loss: torch.nn.Module, second_optimizer: Optimizer, **options: Any
+    ) -> None:
         super().__init__(precision, **options)
         self.loss = require_two_terms(loss, "a step of two optimisers")
         self.second_optimizer = second_optimizer
 
-    def turn(self, engine: Any) -> int:
+    def turn(self, engine: SupervisedTrainer) -> int:
         """0 where the first term's turn is, 1 where the second's."""
         return (int(engine.state.iteration) - 1) % 2
 
-    def _objective(self, engine: Any, logits: Tensor, labels: Tensor) -> Objective:
+    def _objective(self, engine: SupervisedTrainer, logits: Tensor, labels: Tensor) -> Objective:
         terms = self.loss.terms(logits, labels)
         return Objective(self.loss.mix(terms), terms)
 
-    def _backward(self, engine: Any, objective: Objective) -> None:
+    def _backward(self, engine: SupervisedTrainer, objective: Objective) -> None:
         self.scaler.scale(list(objective.terms.values())[self.turn(engine)]).backward()
 
-    def _optimizer(self, engine: Any) -> Optimizer:
+    def _optimizer(self, engine: SupervisedTrainer) -> Optimizer:
         return self.second_optimizer if self.turn(engine) else engine.optimizer  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from monai.engines import SupervisedTrainer
 from torch import Tensor
 
+from rarevox.pipeline.device import Precision
 from rarevox.pipeline.training.steps.gradients import term_gradients, trained, without_conflict
 from rarevox.pipeline.training.steps.step import Objective, TrainingStep
 from rarevox.pipeline.training.steps.two_terms import require_two_terms
@@ -30,15 +33,15 @@ class ProjectedStep(TrainingStep):
     Source: Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020.
     """
 
-    def __init__(self, precision: Any, *, loss: Any, **options: Any) -> None:
+    def __init__(self, precision: Precision, *, loss: torch.nn.Module, **options: Any) -> None:
         super().__init__(precision, **options)
         self.loss = require_two_terms(loss, "the projection of gradients")
 
-    def _objective(self, engine: Any, logits: Tensor, labels: Tensor) -> Objective:
+    def _objective(self, engine: SupervisedTrainer, logits: Tensor, labels: Tensor) -> Objective:
         terms = self.loss.terms(logits, labels)
         return Objective(self.loss.mix(terms), terms)
 
-    def _backward(self, engine: Any, objective: Objective) -> None:
+    def _backward(self, engine: SupervisedTrainer, objective: Objective) -> None:
         """The loss is linear in its terms, so its gradient is the same mixture of theirs."""
         parameters = trained(engine.network)
         scaled = {name: self.scaler.scale(term) for name, term in objective.terms.items()}

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from rarevox.networks.norms import SteadyStatistics
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
 
 
 def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
@@ -51,8 +52,8 @@ class TrainingStep:
     own trainer does, so that handlers of ``IterationEvents`` find them. A step of another kind says what is minimised
     (``_objective``), how its gradients come about (``_backward``) and which optimiser takes them (``_optimizer``).
 
-    A step whose loss or gradients are not finite is skipped and counted (``skipped``); ``patience`` of them in a row
-    end the run with a clear error, since the weights no longer learn.
+    A step whose loss or gradients are not finite is skipped and counted (``skipped``), and leaves weights and running
+    statistics as they were; ``patience`` of them in a row end the run with a clear error.
 
     Args:
         precision: number format of the forward pass; float16 brings a gradient scaler.
@@ -61,7 +62,7 @@ class TrainingStep:
         clip_norm: the gradients' norm is clipped to it; None leaves them.
         patience: skipped steps in a row that end the run.
         statistics_patches: patches that the running statistics of batch norms span at least
-            (`rarevox.networks.norms.SteadyStatistics`).
+            (`rarevox.pipeline.training.steps.steady_statistics`).
     """
 
     def __init__(
@@ -87,13 +88,13 @@ class TrainingStep:
         if precision.device.type == "cpu":
             keep_freed_memory(large=True)
 
-    def __call__(self, engine: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def __call__(self, engine: SupervisedTrainer, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Take the step; the returned dictionary holds the loss as a number (NaN for a skipped step)."""
         device = engine.state.device
         images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
         labels = batch[Keys.LABEL].to(device, non_blocking=True)
         engine.network.train()
-        self._steady_statistics(engine, len(images))
+        statistics = self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
             logits = engine.inferer(images, engine.network)
@@ -103,21 +104,29 @@ class TrainingStep:
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         objective = self._finite_objective(engine, logits, labels)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        value = math.nan if objective is None else self._update(engine, objective)
+        value = math.nan
+        if objective is None:
+            statistics.restore()
+        else:
+            value = self._update(engine, objective, statistics)
         self._count(engine, value)
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _steady_statistics(self, engine: Any, patches: int) -> None:
-        """The momentum of the batch norms for this step; on CUDA they see the patches of all processes."""
+    def _steady_statistics(self, engine: SupervisedTrainer, patches: int) -> SteadyStatistics:
+        """Batch norms with the momentum of this step, and kept; on CUDA they see the patches of all processes."""
         if self._statistics is None:
             self._statistics = SteadyStatistics(engine.network, self.statistics_patches)
         if self.precision.device.type == "cuda":
             patches *= processes.count()
         self._statistics(step=max(1, engine.state.iteration), batch=patches)
+        self._statistics.keep()
+        return self._statistics
 
-    def _finite_objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective | None:
+    def _finite_objective(
+        self, engine: SupervisedTrainer, logits: torch.Tensor, labels: torch.Tensor
+    ) -> Objective | None:
         """The objective, or None where the logits are not finite, in any of the processes."""
         if not finite_everywhere(logits):
             return None
@@ -128,20 +137,20 @@ class TrainingStep:
                 return None
             raise
 
-    def _objective(self, engine: Any, logits: torch.Tensor, labels: torch.Tensor) -> Objective:
+    def _objective(self, engine: SupervisedTrainer, logits: torch.Tensor, labels: torch.Tensor) -> Objective:
         """What is minimised: the trainer's loss."""
         return Objective(engine.loss_function(logits, labels), {})
 
-    def _backward(self, engine: Any, objective: Objective) -> None:
+    def _backward(self, engine: SupervisedTrainer, objective: Objective) -> None:
         """Leave the gradients, at the scaler's scale, in the parameters' ``grad``."""
         self.scaler.scale(objective.loss).backward()
 
-    def _optimizer(self, engine: Any) -> torch.optim.Optimizer:
+    def _optimizer(self, engine: SupervisedTrainer) -> torch.optim.Optimizer:
         """Who takes this step: the trainer's optimiser."""
         return engine.optimizer  # type: ignore[no-any-return]
 
-    def _update(self, engine: Any, objective: Objective) -> float:
-        """Backward and optimiser step; NaN where loss or gradients are not finite."""
+    def _update(self, engine: SupervisedTrainer, objective: Objective, statistics: SteadyStatistics) -> float:
+        """Backward and optimiser step; NaN, and the running statistics as before, where not all is finite."""
         self._backward(engine, objective)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         optimizer = self._optimizer(engine)
@@ -152,10 +161,12 @@ class TrainingStep:
         finite = math.isfinite(value) and bool(torch.isfinite(norm))
         if finite:
             self.scaler.step(optimizer)
+        else:
+            statistics.restore()
         self.scaler.update()
         return value if finite or self.precision.needs_scaling else math.nan
 
-    def _count(self, engine: Any, value: float) -> None:
+    def _count(self, engine: SupervisedTrainer, value: float) -> None:
         """Keep count of skipped steps and end a run that only skips."""
         if math.isfinite(value):
             self.skipped_in_a_row = 0
@@ -176,4 +187,4 @@ class TrainingStep:
         """Take up where the saved run was."""
         self.scaler.load_state_dict(state["scaler"])
         self.skipped = int(state["skipped"])
-        self.skipped_in_a_row = int(state.get("in_a_row", 0))
+        self.skipped_in_a_row = int(state["in_a_row"])

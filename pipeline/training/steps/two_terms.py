@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rarevox.losses import CombinedLoss
 from rarevox.pipeline.errors import RequestError
 
 
-def require_two_terms(loss: Any, purpose: str) -> CombinedLoss:
+def require_two_terms(loss: object, purpose: str) -> CombinedLoss:
     """``loss`` if it has two terms and a share α between them (:class:`rarevox.losses.CombinedLoss`).
 
     Args:

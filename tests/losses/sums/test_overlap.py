@@ -15,7 +15,7 @@ EVERYTHING = Columns(squares=True, entropy=True, uniform=True, focal_gamma=2.0)
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces of a few voxels, so that every test crosses their borders."""
-    monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr(chunks, "CPU_PIECE_ELEMENTS", 50)
 
 
 def assert_tables_equal(table, expected, rtol=1e-12):
@@ -195,7 +195,7 @@ class _LargeBlocks(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_no_block_of_the_logits_size_but_the_gradient(printed, either_path, monkeypatch, dtype, memory_format):
-    monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", 4000)
+    monkeypatch.setattr(chunks, "CPU_PIECE_ELEMENTS", 4000)
     monkeypatch.setattr(workers, "_buffers", workers._Buffers())  # scratch of a few pieces, none from before
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the counter sees its own thread alone
     logits, labels, weight = printed.example((1, 5, 24, 24, 24), dtype=dtype)

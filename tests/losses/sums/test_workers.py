@@ -55,7 +55,7 @@ def test_scratch_is_kept_for_its_thread_and_grows():
 
 
 def test_two_threads_give_the_loss_and_the_gradient_of_one(printed, monkeypatch, two_threads):
-    monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", 60)
+    monkeypatch.setattr(chunks, "CPU_PIECE_ELEMENTS", 60)
     logits, labels, weight = printed.example()
     results = []
     for threads in (1, 2):
@@ -76,7 +76,7 @@ def in_a_fork(queue):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is the default on Linux alone")
 def test_a_forked_process_makes_its_own_threads(monkeypatch, two_threads):
-    monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", 60)
+    monkeypatch.setattr(chunks, "CPU_PIECE_ELEMENTS", 60)
     overlap_sums(torch.zeros(1, 2, 1000), torch.zeros(1, 1, 1000))  # this process has its threads by now
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from monai.networks.nets import UNet
 
 from rarevox.networks.cpu import half_precision
-from rarevox.networks.cpu.convolution import Conv3d, conv3d, is_slow_alone, use_fast_convolutions
+from rarevox.networks.cpu.convolution import Conv3d, conv3d, fused_conv3d, is_slow_alone, use_fast_convolutions
+from rarevox.networks.cpu.winograd import convolution as winograd
 
 FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 
@@ -96,16 +97,21 @@ def test_convolutions_that_are_something_else_stay_what_they_are() -> None:
     assert [type(module) for module in network] == kinds
 
 
-@pytest.mark.parametrize(("channels", "size"), [(3, 8), (16, 18)])
-@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
+@pytest.mark.parametrize("added", [None, 5, 8, 16])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_a_slope_is_that_of_a_prelu_after_it(channels, size, grad, with_bias) -> None:
+def test_bias_slope_and_sum_are_those_of_the_layers_after_it(with_bias, added) -> None:
     torch.manual_seed(0)
-    x, weight = torch.randn(1, channels, *(size,) * 3), torch.randn(16, channels, 3, 3, 3)
+    x, weight = torch.randn(1, 16, 18, 18, 18), torch.randn(16, 16, 3, 3, 3)
     bias, slope = torch.randn(16) if with_bias else None, torch.rand(16)
-    with torch.set_grad_enabled(grad):
-        y = conv3d(x, weight, bias, slope=slope)
+    add = None if added is None else torch.randn(1, added, 16, 16, 16)
+    out = torch.empty((1, 16, 16, 16, 16), memory_format=torch.channels_last_3d)
+    with torch.no_grad():
+        y = fused_conv3d(x, weight, 0, bias=bias, slope=slope, add=add, out=out)
     expected = F.prelu(F.conv3d(x, weight, bias), slope)
+    if add is not None:
+        expected[:, :added] += add
+    assert y.data_ptr() == out.data_ptr()
     torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-3)
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from rarevox.networks import HighResNet, highresnet
-from rarevox.networks.cpu.ops import Spare, norm_of, residual_block
-from rarevox.networks.cpu.volumes import apart
+from rarevox.networks import HighResNet
+from rarevox.networks.cpu import ops
 from rarevox.networks.cpu.winograd import convolution as winograd
+from rarevox.networks.lattices import pieces
 
 
 def settled(**options: object) -> HighResNet:
@@ -29,17 +29,24 @@ def settled(**options: object) -> HighResNet:
 
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Lets every volume go through in pieces; says for each block whether it was fused."""
+    """Lets every volume go through in pieces; says for each block whether both its convolutions were fused."""
     taken: list[bool] = []
-    original = residual_block
+    original, convolve = ops.residual_block, winograd.convolve
+    calls: list[winograd.Around] = []
 
-    def watched(*arguments: object) -> torch.Tensor | None:
+    def watched(*arguments: object) -> torch.Tensor:
+        before = len(calls)
         result = original(*arguments)  # type: ignore[arg-type]
-        taken.append(result is not None)
+        taken.append([around.add is not None for around in calls[before:]] == [False, True])
         return result
 
-    monkeypatch.setattr("rarevox.networks.residual.residual_block", watched)
-    monkeypatch.setattr(highresnet, "PIECE_VOXELS", 1)
+    def counted(*arguments: object, **options: object) -> torch.Tensor:
+        calls.extend(one for one in arguments if isinstance(one, winograd.Around))
+        return convolve(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ops, "residual_block", watched)
+    monkeypatch.setattr(winograd, "convolve", counted)
+    monkeypatch.setattr(pieces, "PIECE_VOXELS", 1)
     monkeypatch.setattr(winograd, "LEAST_VOXELS", 1)
     return taken
 
@@ -76,21 +83,3 @@ def test_other_networks_are_left_as_they_are(options, fused) -> None:
         logits = network(x)
         exact = copy.deepcopy(network).double()(x.double())
     torch.testing.assert_close(logits.double(), exact, rtol=1e-3, atol=1e-3)
-
-
-def test_a_norm_that_still_learns_is_not_folded() -> None:
-    assert norm_of(nn.BatchNorm3d(4).train(), nn.ReLU()) is None
-    assert norm_of(nn.BatchNorm3d(4, track_running_stats=False).eval(), nn.ReLU()) is None
-    assert norm_of(nn.InstanceNorm3d(4).eval(), nn.ReLU()) is None
-    assert norm_of(nn.BatchNorm3d(4).eval(), nn.GELU()) is None
-    assert norm_of(nn.BatchNorm3d(4).eval(), nn.PReLU()).shape == (3, 4)
-
-
-def test_spare_memory_grows_where_it_must() -> None:
-    spare = Spare()
-    small = spare.take("y", (1, 2, 3, 3, 3))
-    large = spare.take("y", (2, 4, 3, 3, 3))
-    assert small.data_ptr() != large.data_ptr()
-    assert apart(large.movedim(1, -1)) == 8
-    assert apart(spare.take("wide", (1, 30, 3, 3, 3)).movedim(1, -1)) == 32
-    assert spare.take("z", (1, 2, 3, 3, 3)).data_ptr() not in (small.data_ptr(), large.data_ptr())

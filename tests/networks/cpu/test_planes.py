@@ -11,7 +11,7 @@ from torch import nn
 from rarevox.networks import DeepMedic
 from rarevox.networks.blocks import crop_faces
 from rarevox.networks.cpu import planes
-from rarevox.networks.cpu.convolution import add_channels
+from rarevox.networks.cpu.ops import add_channels
 from rarevox.networks.cpu.planes import PlaneStream, planes_at_once
 
 
@@ -77,7 +77,7 @@ def test_deepmedic_goes_through_in_planes_with_the_same_result(options, monkeypa
     network = DeepMedic(in_channels=1, out_channels=3, joint=(20, 12), **options).eval()
     x = torch.randn(1, 1, *network.geometry.input_size((30, 15, 15)))
     with torch.no_grad():
-        monkeypatch.setattr(DeepMedic, "_streams", lambda *_: False)
+        monkeypatch.setattr(planes, "streams", lambda x: False)
         whole = network(x)
         monkeypatch.undo()
         for voxels in (1, 20_000, 10**9):

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarevox.networks.lattices.deal import (
-    Padding,
     from_lattices,
     pad_to_multiple,
     some_lattices,
     to_lattices,
-    zero_outside_,
 )
+from rarevox.networks.lattices.padding import Padding, zero_outside_
 
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}

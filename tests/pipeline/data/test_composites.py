@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from rarevox.pipeline.cli import cli
-from rarevox.pipeline.data.composites import labels_and_unions, read_composites
+from rarevox.pipeline.data.composites import labels_and_unions, parse_structures, read_composites
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.compare import compare
@@ -188,11 +188,12 @@ def test_composites_go_through_evaluation_gates_and_comparison(run_dir: Path, wi
 def test_a_bundle_and_predict_know_the_composites(
     run_dir: Path, with_both: Path, task_dir: Path, tmp_path: Path
 ) -> None:
+    from rarevox.pipeline.build import build
     from rarevox.pipeline.compose import compose, derive
-    from rarevox.pipeline.training.train import build, check
+    from rarevox.pipeline.training.train import check
 
     data = Dataset.load(with_both)
-    trained = compose("train", dataset=data, settings=["gates#both#mean=0.5", "patch_size=[16,16,16]"])
+    trained = compose("train", dataset=data, settings=["gates#both#mean=0.5", "patch_size=[16,16,16]"]).config
     check(trained, data)
     assert trained["structures"] == ["ball", "box"]
     scorer = build(derive("evaluate", trained) | {"output_dir": str(tmp_path)}, "scorer")
@@ -205,3 +206,14 @@ def test_a_bundle_and_predict_know_the_composites(
     volume = json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"][0]["volume_ml"]
     assert volume["both"] == pytest.approx(volume["ball"] + volume["box"])
     assert volume["both"] > 0
+
+
+@pytest.mark.parametrize("entry", ["core", "core=", "core=x", "=1", "core=1,2"])
+def test_structure_entries_that_are_not_understood(entry: str) -> None:
+    with pytest.raises(RequestError, match="NAME=VALUE"):
+        parse_structures([entry])
+
+
+def test_structure_twice() -> None:
+    with pytest.raises(RequestError, match="twice"):
+        parse_structures(["a=1", "a=2"])

@@ -15,9 +15,8 @@ from numpy.testing import assert_allclose
 from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
-from rarevox.pipeline.evaluation.score import LabelMap, label_values, on_grid, score
-from rarevox.pipeline.evaluation.score_pairs import declared_structures, find_pairs, parse_structures
-from rarevox.transforms.reader import ScanError
+from rarevox.pipeline.evaluation.score import score
+from rarevox.pipeline.evaluation.score_pairs import declared_structures, find_pairs
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 STRUCTURES = {"core": 1, "edge": 2}
@@ -245,39 +244,10 @@ def test_exact_names_win_and_channel_endings_do_not_count(tmp_path: Path) -> Non
     assert pairs.extra == []
 
 
-@pytest.mark.parametrize("entry", ["core", "core=", "core=x", "=1", "core=1,2"])
-def test_structure_entries_that_are_not_understood(entry: str) -> None:
-    with pytest.raises(RequestError, match="NAME=VALUE"):
-        parse_structures([entry])
-
-
-def test_structure_twice() -> None:
-    with pytest.raises(RequestError, match="twice"):
-        parse_structures(["a=1", "a=2"])
-
-
 def test_labels_of_a_dataset_that_are_not_understood(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"a": "b"}}))
     with pytest.raises(RequestError, match="expected"):
         declared_structures(tmp_path)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, bool])
-def test_label_values_are_those_of_unique(dtype: type) -> None:
-    array = np.random.default_rng(0).integers(0, 9, (5, 6, 7)).astype(dtype)
-    assert label_values(array) == [int(v) for v in np.unique(array)]
-    assert label_values(np.array([-3, 2], np.int16)) == [-3, 2]
-
-
-def test_grids_are_both_described() -> None:
-    one = LabelMap(np.zeros((2, 2, 2), int), np.eye(4), (1.0, 1.0, 1.0))
-    other = LabelMap(np.zeros((3, 2, 2), int), np.diag([2.0, 1, 1, 1]), (2.0, 1.0, 1.0))
-    with pytest.raises(ScanError, match=r"2×2×2 voxels of 1×1×1 mm.* against 3×2×2 voxels of 2×1×1 mm"):
-        on_grid(one, other)
-    turned = np.array([[-1.0, 0, 0, 9.5], [0, 1, 0, 0], [0, 0, 1, -3], [0, 0, 0, 1]])
-    expected = r"1×1×1 mm, RAS, from \(0, 0, 0\) against .* 1×1×1 mm, LAS, from \(9.5, 0, -3\), affines 9.5 apart"
-    with pytest.raises(ScanError, match=expected):
-        on_grid(one, LabelMap(np.zeros((2, 2, 2), int), turned, (1.0, 1.0, 1.0)))
 
 
 def test_probabilities_and_entropy_beside_label_maps_are_none(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
@@ -19,7 +20,6 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.tune import RESULT_FILE, ValidationCase, choose, mean_dice
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.training.train import build
 
 OPTIONS = MetricOptions(distances=False, lesions=False)
 STRUCTURES = {"organ": 1, "spots": 2}
@@ -164,10 +164,3 @@ def test_wrong_requests(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> Non
         Segmenter(run_dir, device="cpu", settings=["post_processing#bal#largest=true"])
     with pytest.raises(RequestError, match="is not a run"):
         tune_post_processing(tmp_path, dataset_dir)
-    old = tmp_path / "old"
-    shutil.copytree(run_dir, old)
-    config = yaml.safe_load((old / "configs" / "inference.yaml").read_text())
-    del config["cleaner"]
-    (old / "configs" / "inference.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    with pytest.raises(RequestError, match="train it anew"):
-        tune_post_processing(old, dataset_dir)

@@ -270,8 +270,8 @@ def test_flips_along_what_is_no_axis_are_refused(flips: tuple[int, ...]) -> None
 )
 def test_labels_are_reduced_within_the_network_a_piece_at_a_time(network, monkeypatch) -> None:
     """The same labels as from the logits of the whole scan, of which no more than pieces are ever held."""
-    from rarevox.networks import deepmedic, highresnet
     from rarevox.networks.cpu import planes
+    from rarevox.networks.lattices import pieces
     from rarevox.pipeline.inference import dense
 
     torch.manual_seed(0)
@@ -283,7 +283,7 @@ def test_labels_are_reduced_within_the_network_a_piece_at_a_time(network, monkey
         sizes.append(scores[:, 0].numel())
         return all_class_indices(scores)
 
-    for module, name in ((highresnet, "PIECE_VOXELS"), (deepmedic, "PIECE_VOXELS"), (planes, "VOXELS")):
+    for module, name in ((pieces, "PIECE_VOXELS"), (planes, "PIECE_VOXELS"), (planes, "VOXELS")):
         monkeypatch.setattr(module, name, 2000)
     monkeypatch.setattr(dense, "all_class_indices", recorded)
     labels = DenseInferer(network.geometry, mode="exact", reduce="labels")(image, network)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -94,21 +93,6 @@ def test_another_mask_is_another_scan(run_dir: Path, scans: Path, tmp_path: Path
         expected = {"a", "b"} if fill == 1 else {"a"}
         assert _again(run_dir, scans, folder, masks=masks) == expected
     assert _again(run_dir, scans, folder) == {"a"}  # now without
-
-
-def test_maps_of_an_earlier_version_are_kept_by_name(
-    run_dir: Path, scans: Path, predictions: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "again"
-    shutil.copytree(predictions, folder)
-    content = json.loads((folder / "predictions.json").read_text())
-    for key in ("models", "settings"):
-        del content[key]
-    for row in content["scans"]:
-        del row["state"]
-    content["scans"][1]["image"] = str(tmp_path / "b.nii.gz")
-    (folder / "predictions.json").write_text(json.dumps(content))
-    assert _again(run_dir, scans, folder) == {"b"}
 
 
 def test_maps_of_other_runs_or_regions_are_not_kept(

@@ -256,13 +256,3 @@ def test_what_a_killed_call_left_is_removed(run_dir: Path, scans: Path, tmp_path
     (left / "0.raw").write_bytes(b"half")
     assert predict(run_dir, [scans / "a.nii.gz"], tmp_path / "out", device="cpu", probabilities="uint8") == 0
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
-
-
-def test_a_run_of_before_precision_knew_the_network_is_read_as_one_of_today(run_dir: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(run_dir, tmp_path / "run")
-    path = run / "configs" / "inference.yaml"
-    config = yaml.safe_load(path.read_text())
-    expected = config["precision"].copy()
-    assert config["precision"].pop("network") == "@network_def"
-    path.write_text(yaml.safe_dump(config))
-    assert Segmenter(run, device="cpu").config["precision"] == expected

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rarevox.pipeline.data.cases import Case
 from rarevox.pipeline.preparation import checks_page
+from rarevox.pipeline.preparation.cases import Case
 from rarevox.pipeline.preparation.checks.case import load_case
 from rarevox.pipeline.preparation.checks.thumbnail import COLOURS, HEIGHT, thumbnail
 from rarevox.pipeline.preparation.prepare import prepare

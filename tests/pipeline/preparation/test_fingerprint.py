@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rarevox.pipeline.data.cases import Case
+from rarevox.pipeline.preparation.cases import Case
 from rarevox.pipeline.preparation.checks.case import load_case
 from rarevox.pipeline.preparation.cohort import (
     channel_count,

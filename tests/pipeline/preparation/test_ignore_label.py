@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.compose import compose
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
@@ -19,7 +20,7 @@ from rarevox.pipeline.evaluation.score import score
 from rarevox.pipeline.evaluation.tune import tune_post_processing
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.storage.prepare_case import compact
-from rarevox.pipeline.training.train import build, train
+from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL, write_task
 
 LABELS = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
@@ -135,7 +136,7 @@ def test_an_ignore_label_that_is_not_the_highest_value_is_refused(value: object,
 @pytest.mark.parametrize("loss", ["gdl_ce", "component_dice_ce", "wce", "dice_topk"])
 def test_the_loss_of_a_configuration_leaves_the_ignored_part_out(half: Path, loss: str) -> None:
     """Logits in the ignored part get no gradient, and whatever they are the loss is the same."""
-    config = compose("train", dataset=Dataset.load(half), loss=loss)
+    config = compose("train", dataset=Dataset.load(half), loss=loss).config
     case = Dataset.load(half).section("training")[0]
     labels = compact(build(config, "train#deterministic_transforms")(case))["label"][None]
     logits = torch.randn(1, 3, *labels.shape[2:], requires_grad=True)

@@ -4,21 +4,9 @@ import json
 import math
 from pathlib import Path
 
-import pytest
-import torch
-
-from rarevox.losses import ComponentDiceCELoss, GeneralizedDiceCELoss
 from rarevox.networks import DeepMedic, Geometry, HighResNet
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.device import Precision
-from rarevox.pipeline.preparation.plan import (
-    fit_batch,
-    median_size,
-    plan_patch,
-    seconds_per_patch,
-    shrink_patch,
-    slice_orders,
-)
+from rarevox.pipeline.preparation.plan import median_size, plan_patch, slice_orders
 
 KEEPS = Geometry(receptive_field=(87, 87, 87), preferred_multiple=4)
 
@@ -106,52 +94,3 @@ def test_the_orders_of_a_cohort_on_slices(tmp_path: Path) -> None:
 def test_no_fingerprint_no_change(tmp_path: Path) -> None:
     data = dataset_of(tmp_path, [])
     assert plan_patch(data, [40, 40, 40], KEEPS, 0, None) == [40, 40, 40]
-
-
-@pytest.mark.parametrize(("seconds", "expected"), [(0.01, 8), (0.25, 4), (0.5, 2), (1.0, 1), (50.0, 1)])
-def test_the_batch_is_halved_until_600_steps_fit_into_600_seconds(seconds: float, expected: int) -> None:
-    """600 s / 600 steps allow 1 s a step: 8 · 0.01, 4 · 0.25, 2 · 0.5, 1 · 1.0."""
-    assert fit_batch(8, seconds, 600) == expected
-
-
-def test_timing_leaves_the_network_as_it_was() -> None:
-    network = HighResNet(in_channels=1, out_channels=2, width=2)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    precision = Precision(torch.device("cpu"), torch.float32)
-    assert seconds_per_patch(network, GeneralizedDiceCELoss(), (8, 8, 8), 1, 2, precision) > 0
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert all(parameter.grad is None for parameter in network.parameters())
-
-
-def test_one_of_several_processes_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others wait for the configuration meanwhile: a sum over the processes would never end."""
-
-    def refuse(_: torch.Tensor) -> None:
-        raise AssertionError("the other processes were asked")
-
-    for name, value in (("is_initialized", lambda: True), ("get_world_size", lambda: 2), ("all_reduce", refuse)):
-        monkeypatch.setattr(torch.distributed, name, value)
-    network, precision = (
-        HighResNet(in_channels=1, out_channels=2, width=2),
-        Precision(torch.device("cpu"), torch.float32),
-    )
-    loss = GeneralizedDiceCELoss(batch=True)
-    with pytest.raises(AssertionError, match="were asked"):
-        loss(torch.zeros(1, 2, 4), torch.zeros(1, 1, 4, dtype=torch.uint8))
-    assert seconds_per_patch(network, loss, (8, 8, 8), 1, 2, precision) > 0
-
-
-def test_a_loss_of_component_regions_is_timed() -> None:
-    precision = Precision(torch.device("cpu"), torch.float32)
-    network = HighResNet(in_channels=1, out_channels=3, width=2)
-    assert seconds_per_patch(network, ComponentDiceCELoss(batch=True), (8, 8, 8), 1, 3, precision) > 0
-
-
-def test_a_patch_shrinks_in_proportion_and_not_below_24() -> None:
-    """Half the voxels: 0.794 of each axis, 36 → 28.6 and 48 → 38.1, down to multiples of 4."""
-    assert shrink_patch([36, 48, 36], KEEPS, 0.5) == [28, 36, 28]
-    assert shrink_patch([36, 48, 36], KEEPS, 0.01) == [24, 24, 24]
-    assert shrink_patch([20, 48, 36], KEEPS, 0.01) == [20, 24, 24]
-    assert shrink_patch([36, 48, 36], KEEPS, 1.5) == [36, 48, 36]
-    valid = DeepMedic(in_channels=1, out_channels=2).geometry
-    assert shrink_patch([75, 75, 75], valid, 0.1) == [75, 75, 75]

@@ -121,17 +121,17 @@ def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) ->
 
 def test_training_reads_the_plan_beneath_network_config_and_set(dataset: Dataset, tmp_path: Path) -> None:
     edit(dataset, batch_size=3, patch_size=[20, 20, 20])
-    assert compose("train", dataset=dataset)["batch_size"] == 3
-    assert compose("train", dataset=dataset, network="deepmedic")["patch_size"] == [75, 75, 75]
+    assert compose("train", dataset=dataset).config["batch_size"] == 3
+    assert compose("train", dataset=dataset, network="deepmedic").config["patch_size"] == [75, 75, 75]
     (tmp_path / "mine.yaml").write_text("batch_size: 5\n")
-    assert compose("train", dataset=dataset, config_files=[tmp_path / "mine.yaml"])["batch_size"] == 5
-    assert compose("train", dataset=dataset, settings=["batch_size=6"])["batch_size"] == 6
-    assert compose("evaluate", dataset=dataset).get("batch_size") is None
+    assert compose("train", dataset=dataset, config_files=[tmp_path / "mine.yaml"]).config["batch_size"] == 5
+    assert compose("train", dataset=dataset, settings=["batch_size=6"]).config["batch_size"] == 6
+    assert compose("evaluate", dataset=dataset).config.get("batch_size") is None
 
 
 def test_a_dataset_without_a_plan_trains_as_before(dataset: Dataset) -> None:
     (dataset.path.parent / "plan.yaml").unlink()
-    assert compose("train", dataset=dataset)["batch_size"] == 2
+    assert compose("train", dataset=dataset).config["batch_size"] == 2
 
 
 def test_a_key_that_does_not_exist_is_refused_with_the_plan_s_name(dataset: Dataset) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rarevox.pipeline.data.cases import Case, Source
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.cases import Case, Source
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.preparation.split import SplitItem
 from rarevox.pipeline.preparation.stated_split import TRAINING, follow_split, read_split, split_leaks, with_split

@@ -17,7 +17,8 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandCropB
 
 from rarevox.pipeline.storage import disk_cases, entry
 from rarevox.pipeline.storage.disk_cases import DiskCases
-from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader
+from rarevox.pipeline.training.draws.loader import patch_loader
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
 from rarevox.transforms import ForegroundUniformSampler, IndexForegroundd, LabelsToClassesd, RandForegroundPatchd
 
 FORK = multiprocessing.get_context("fork")

@@ -8,26 +8,30 @@ import numpy as np
 import pytest
 import torch
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.compose import compose, read_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.training import learn
 from rarevox.pipeline.training.learn import learn_normalisation
-from rarevox.pipeline.training.train import build, train
+from rarevox.pipeline.training.train import train
 from rarevox.transforms.intensity.nyul import learn_landmarks
 from rarevox.transforms.reader import read_scan
 from tests.conftest import SMALL
 
 
 def config_of(dataset_dir: Path, *settings: str) -> dict:
-    return compose("train", dataset=Dataset.load(dataset_dir), config_files=["nyul"], settings=[*SMALL, *settings])
+    return compose(
+        "train", dataset=Dataset.load(dataset_dir), config_files=["nyul"], settings=[*SMALL, *settings]
+    ).config
 
 
 def test_landmarks_are_those_of_the_fold_s_training_cases(dataset_dir: Path) -> None:
     data = Dataset.load(dataset_dir)
     config = config_of(dataset_dir, "normalisation#region=image", "fold=1")
     before = deepcopy(config)
-    learnt = learn_normalisation(config, data, build)["normalisation"]["landmarks"]
+    learnt = learn_normalisation(config, data)["normalisation"]["landmarks"]
     assert config == before
     images = [read_scan(case["image"]).array for case in data.section("train", fold=1)]
     values = [np.percentile(image, [1, *range(10, 100, 10), 99]) for image in images]
@@ -36,15 +40,17 @@ def test_landmarks_are_those_of_the_fold_s_training_cases(dataset_dir: Path) -> 
     assert all(type(value) is float for value in learnt[0])
 
 
-def test_nothing_is_read_where_nothing_is_to_be_learnt(dataset_dir: Path) -> None:
+def test_nothing_is_read_where_nothing_is_to_be_learnt(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Dataset.load(dataset_dir)
 
-    def never(config, key):
+    def never(config: object, key: str) -> None:
         raise AssertionError(key)
 
+    monkeypatch.setattr(learn, "build", never)
     known = config_of(dataset_dir, f"normalisation#landmarks={[list(range(11))]}")
-    for config in (known, compose("train", dataset=data), compose("train", dataset=data, config_files=["ct"])):
-        assert learn_normalisation(config, data, never) == config
+    composed = (compose("train", dataset=data), compose("train", dataset=data, config_files=["ct"]))
+    for config in (known, *(one.config for one in composed)):
+        assert learn_normalisation(config, data) == config
 
 
 def test_a_step_after_others_learns_from_what_they_leave(dataset_dir: Path, tmp_path: Path) -> None:
@@ -52,9 +58,9 @@ def test_a_step_after_others_learns_from_what_they_leave(dataset_dir: Path, tmp_
     data = Dataset.load(dataset_dir)
     nyul = {"_target_": "rarevox.transforms.NyulNormalised", "keys": "image", "region": "image", "landmarks": None}
     negate = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: -x"}
-    config = compose("train", dataset=data, settings=SMALL)
+    config = compose("train", dataset=data, settings=SMALL).config
     config["normalisation"] = {"_target_": "Compose", "transforms": [negate, nyul]}
-    learnt = learn_normalisation(config, data, build)["normalisation"]["transforms"][1]["landmarks"]
+    learnt = learn_normalisation(config, data)["normalisation"]["transforms"][1]["landmarks"]
     images = [-torch.from_numpy(read_scan(case["image"]).array) for case in data.section("train", fold=0)]
     assert np.allclose(learnt, learn_landmarks([(image, None) for image in images]), atol=1e-4)
 
@@ -63,7 +69,7 @@ def test_a_preprocessing_without_the_normalisation_is_refused(dataset_dir: Path)
     config = config_of(dataset_dir)
     config["preprocessing"]["transforms"].remove("@normalisation")
     with pytest.raises(RequestError, match="does not list"):
-        learn_normalisation(config, Dataset.load(dataset_dir), build)
+        learn_normalisation(config, Dataset.load(dataset_dir))
 
 
 def test_a_run_holds_its_landmarks_in_every_configuration(dataset_dir: Path, tmp_path: Path) -> None:
@@ -93,14 +99,14 @@ def test_a_run_holds_its_landmarks_in_every_configuration(dataset_dir: Path, tmp
     ],
 )
 def test_every_overlay_builds_its_normalisation(overlay: str, setting: str, kind: str) -> None:
-    config = compose("train", config_files=[overlay], settings=[setting])
+    config = compose("train", config_files=[overlay], settings=[setting]).config
     assert type(build(config, "normalisation")).__name__ == kind
 
 
 @pytest.mark.parametrize("sampler", ["ClassBalanced", "LesionBalanced", "ForegroundUniform", "Uniform", "Grid"])
 def test_every_sampler_indexes_and_draws_as_configured(sampler: str) -> None:
     """The index and the crop of a configuration get the same sampler, patch and margin, so that they fit each other."""
-    config = compose("train", network="deepmedic", settings=[f"sampler#_target_=transforms.{sampler}Sampler"])
+    config = compose("train", network="deepmedic", settings=[f"sampler#_target_=transforms.{sampler}Sampler"]).config
     index = build(config, "train#index")
     draw = build(config, "train#patch")
     label = torch.zeros(1, 70, 70, 70, dtype=torch.uint8)

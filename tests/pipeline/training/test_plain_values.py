@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rarevox.pipeline.compose import CONFIGS, merge, read_yaml
+from rarevox.pipeline.compose import CONFIGS, read_yaml
+from rarevox.pipeline.entries import merge
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.training.plain_values import check_values
 from rarevox.pipeline.training.train import train

@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 
+from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.training.record.run_log import read_rows
-from rarevox.pipeline.training.train import build, train
+from rarevox.pipeline.training.train import train
 from tests import forked
 from tests.conftest import SMALL
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from rarevox.compiled import team
 from rarevox.losses import Columns, GeneralizedDiceCELoss, NonFiniteLogitsError, overlap_sums
-from rarevox.losses.sums import overlap
+from rarevox.losses.sums.chunks import Volume
 from rarevox.losses.sums.cpu import overlap as cpu_overlap
-from rarevox.losses.sums.cpu.overlap import compiled_fits
+from rarevox.losses.sums.cpu.overlap import fits
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
 
@@ -42,9 +42,7 @@ def table_and_gradient(logits, labels, weight, **options):
 
 def assert_as_in_float64(logits, labels, weight, **options):
     """Every sum to 1e-6 of itself and the gradient to 1e-6 of its largest, or to the precision of the logits."""
-    columns = options.get("columns", Columns())
-    plain = columns.focal_gamma is None and not columns.uniform
-    assert compiled_fits(logits, labels, plain_columns=plain)
+    assert fits(Volume(logits, labels, sigmoid=options.get("sigmoid", False)), options.get("columns", Columns()))
     table, gradient = table_and_gradient(logits, labels, weight, **options)
     exact, exact_gradient = table_and_gradient(logits.double(), labels, weight, **options)
     assert gradient.dtype == logits.dtype
@@ -80,8 +78,8 @@ def test_sums_and_gradients(shape, axes, layout, dtype, half, weighted, ignore, 
 
 @pytest.mark.parametrize("classes", [2, 5, 33, 64])
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
-def test_many_stretches_and_an_odd_rest(printed, classes, layout):
-    voxels = 3 * cpu_overlap.STRETCH_ELEMENTS // classes + 7
+def test_many_blocks_and_an_odd_rest(printed, classes, layout):
+    voxels = 3 * cpu_overlap.BLOCK_ELEMENTS // classes + 7
     logits, labels, weight = printed.example((2, classes, voxels), dtype=torch.float32)
     assert_as_in_float64(LAYOUTS[layout](logits), labels, weight)
 
@@ -104,7 +102,7 @@ def test_large_logits(printed):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_does_not_change_a_bit(printed, threads, monkeypatch):
-    monkeypatch.setattr(cpu_overlap, "STRETCH_ELEMENTS", 3000)
+    monkeypatch.setattr(cpu_overlap, "BLOCK_ELEMENTS", 3000)
     logits, labels, weight = printed.example((2, 3, 20, 20, 21), dtype=torch.float32)
     before = torch.get_num_threads()
     try:
@@ -177,22 +175,29 @@ def test_weights_of_any_type(printed):
 
 def test_what_it_leaves_to_pytorch(monkeypatch):
     logits, labels = torch.zeros(1, 2, 8), torch.zeros(1, 1, 8, dtype=torch.int64)
-    assert compiled_fits(logits, labels, plain_columns=True)
-    assert not compiled_fits(logits, labels, plain_columns=False)
-    assert not compiled_fits(logits.double(), labels, plain_columns=True)
-    assert not compiled_fits(logits.half(), labels, plain_columns=True)
-    assert not compiled_fits(logits, labels.bool(), plain_columns=True)
-    assert not compiled_fits(torch.zeros(1, 65, 8), labels, plain_columns=True)
-    assert not compiled_fits(logits.to("meta"), labels.to("meta"), plain_columns=True)
-    monkeypatch.setattr(cpu_overlap, "kernels", lambda: None)
-    assert not compiled_fits(logits, labels, plain_columns=True)
+
+    def taken(z=logits, y=labels, columns=None, **options):
+        return fits(Volume(z, y, **options), columns or Columns())
+
+    assert taken()
+    assert taken(logits.bfloat16())
+    assert not taken(columns=Columns(uniform=True))
+    assert not taken(columns=Columns(focal_gamma=2.0))
+    assert not taken(entropy_weight=torch.ones(1, 1, 8))
+    assert not taken(logits.double())
+    assert not taken(logits.half())
+    assert not taken(y=labels.bool())
+    assert not taken(torch.zeros(1, 65, 8))
+    assert not taken(logits.to("meta"), labels.to("meta"))
+    monkeypatch.setattr(cpu_overlap, "compiled_module", lambda _: None)
+    assert not taken()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_pytorch_gives_the_same_where_the_kernels_are_absent(printed, monkeypatch, dtype):
     logits, labels, weight = printed.example((2, 4, 9, 10, 11), dtype=dtype)
     table, gradient = table_and_gradient(logits, labels, weight)
-    monkeypatch.setattr(overlap, "compiled_fits", lambda *_, **__: False)
+    monkeypatch.setattr(cpu_overlap, "fits", lambda *_: False)
     in_pieces, gradient_in_pieces = table_and_gradient(logits, labels, weight)
     torch.testing.assert_close(table, in_pieces, rtol=1e-6, atol=1e-6)
     tolerance = 2e-6 if dtype == torch.float32 else 2**-8

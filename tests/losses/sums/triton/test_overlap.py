@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rarevox.losses import Columns, GeneralizedDiceCELoss, NonFiniteLogitsError, overlap_sums
-from rarevox.losses.sums import overlap
-from rarevox.losses.sums.triton.overlap import fused_fits
+from rarevox.losses.sums.chunks import Volume
+from rarevox.losses.sums.triton import overlap
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,7 +20,7 @@ def both_paths(monkeypatch, logits, labels, weight, **options):
     results = []
     for allowed in (True, False):
         if not allowed:
-            monkeypatch.setattr(overlap, "fused_fits", lambda *_, **__: False)
+            monkeypatch.setattr(overlap, "fits", lambda *_: False)
         leaf = logits.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         table = torch.stack(tuple(overlap_sums(leaf, labels, weight, **options)))
         mixture = torch.linspace(0.5, 1.5, table.numel(), device=table.device, dtype=table.dtype).view(table.shape)
@@ -40,8 +40,7 @@ def test_kernels_agree_with_torch(printed, monkeypatch, classes, dtype, variant)
         options["columns"] = Columns(squares=False, entropy=True)
     if variant == "channels_last":
         logits = logits.contiguous(memory_format=torch.channels_last_3d)
-    flat = overlap.flatten_voxels(logits)
-    assert fused_fits(flat, labels, plain_columns=True)
+    assert overlap.fits(Volume(logits, labels), Columns())
     (table, grad), (expected, expected_grad) = both_paths(
         monkeypatch, logits, labels, weight if variant in ("weight", "ignore") else None, **options
     )

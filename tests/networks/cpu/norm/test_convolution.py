@@ -6,13 +6,35 @@ import torch.nn.functional as F
 from torch import nn
 
 from rarevox.networks import HighResNet
-from rarevox.networks import residual as dilated
-from rarevox.networks.cpu.norm.convolution import normed_convolution
+from rarevox.networks.cpu import ops
+from rarevox.networks.cpu.norm import convolution as training
 from rarevox.networks.cpu.winograd import convolution as winograd
-from rarevox.networks.lattices.deal import Padding, pad_to_multiple
+from rarevox.networks.lattices.deal import pad_to_multiple
+from rarevox.networks.lattices.padding import Layout, Padding
+from rarevox.networks.protocols import NormActPair
 
 pytestmark = pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
 SIZE = (16, 20, 16)
+
+
+def normed_convolution(
+    x: torch.Tensor,
+    norm: nn.Module,
+    activation: nn.Module,
+    weight: torch.Tensor,
+    identity: torch.Tensor | None = None,
+    padding: Padding | None = None,
+) -> torch.Tensor:
+    """`rarevox.networks.cpu.ops.norm_act_conv` where the kernels take it, with a weight that is no module's."""
+    assert training.fits(x, NormActPair(norm, activation), weight, identity, first(weight, identity))
+    conv = nn.Conv3d(weight.shape[1], weight.shape[0], 3, padding=1, bias=False)
+    conv.get_parameter = lambda name: weight  # type: ignore[method-assign, assignment]
+    return ops.norm_act_conv(x, NormActPair(norm, activation), conv, Layout(padding=padding), identity)
+
+
+def first(weight: torch.Tensor, identity: torch.Tensor | None) -> int:
+    """The first of the channels that the identity is added to."""
+    return 0 if identity is None else (weight.shape[0] - identity.shape[1]) // 2
 
 
 def norm_and_activation(channels: int, activation: str, momentum: float | None = 0.1) -> tuple[nn.Module, nn.Module]:
@@ -99,18 +121,28 @@ def test_frozen_parameters_get_no_gradient() -> None:
 def test_elsewhere_the_separate_layers_are_taken() -> None:
     norm, act = norm_and_activation(16, "relu")
     x, weight = torch.randn(1, 16, *SIZE), torch.randn(16, 16, 3, 3, 3, requires_grad=True)
-    assert normed_convolution(x, norm, act, weight) is not None
-    assert normed_convolution(x, nn.BatchNorm3d(16).eval(), act, weight) is None
-    assert normed_convolution(x, nn.BatchNorm3d(16, affine=False), act, weight) is None
-    assert normed_convolution(x, nn.InstanceNorm3d(16), act, weight) is None
-    assert normed_convolution(x, nn.SyncBatchNorm(16), act, weight) is None
-    assert normed_convolution(x, norm, nn.ELU(), weight) is None
-    assert normed_convolution(x.double(), norm, act, weight.double()) is None
-    assert normed_convolution(x, norm, act, torch.randn(20, 16, 3, 3, 3), torch.randn(1, 10, *SIZE)) is None
+
+    def fits(
+        x: torch.Tensor,
+        norm: nn.Module,
+        activation: nn.Module,
+        weight: torch.Tensor,
+        identity: torch.Tensor | None = None,
+    ) -> bool:
+        return training.fits(x, NormActPair(norm, activation), weight, identity, first(weight, identity))
+
+    assert fits(x, norm, act, weight)
+    assert not fits(x, nn.BatchNorm3d(16).eval(), act, weight)
+    assert not fits(x, nn.BatchNorm3d(16, affine=False), act, weight)
+    assert not fits(x, nn.InstanceNorm3d(16), act, weight)
+    assert not fits(x, nn.SyncBatchNorm(16), act, weight)
+    assert not fits(x, norm, nn.ELU(), weight)
+    assert not fits(x.double(), norm, act, weight.double())
+    assert not fits(x, norm, act, torch.randn(20, 16, 3, 3, 3), torch.randn(1, 10, *SIZE))
     with torch.no_grad():
-        assert normed_convolution(x, norm, act, weight) is None
+        assert not fits(x, norm, act, weight)
     with torch.autocast("cpu", torch.bfloat16):
-        assert normed_convolution(x, norm, act, weight) is None
+        assert not fits(x, norm, act, weight)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -123,16 +155,16 @@ def test_a_network_trains_as_with_separate_layers(checkpointing, size, monkeypat
         logits = network(x)
         return [logits, *torch.autograd.grad(logits, list(network.parameters()), direction), *network.buffers()]
 
-    original, taken = dilated.normed_convolution, []
+    original, taken = training.norm_act_conv, []
 
     def watched(*arguments):
         result = original(*arguments)
-        taken.append(result is not None)
+        taken.append(True)
         return result
 
-    monkeypatch.setattr(dilated, "normed_convolution", watched)
+    monkeypatch.setattr(training, "norm_act_conv", watched)
     ours = trained()
     assert taken == [True] * (27 if checkpointing else 18), "what nothing waits for is not computed again"
-    monkeypatch.setattr(dilated, "normed_convolution", lambda *_: None)
+    monkeypatch.setattr(training, "fits", lambda *_: False)
     for one, other in zip(ours, trained(), strict=True):
         assert F.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0) > 0.999

@@ -13,6 +13,7 @@ from rarevox.networks import DeepMedic, HighResNet
 from rarevox.networks.cpu import volumes
 from rarevox.networks.cpu.pointwise import chain as pointwise
 from rarevox.networks.cpu.pointwise.chain import Layer, applies, chain, layer_of, linear, plain
+from rarevox.networks.protocols import NormActPair
 
 pytestmark = pytest.mark.skipif(pointwise.kernels() is None, reason="needs Numba")
 
@@ -100,12 +101,12 @@ def test_norm_and_activation_are_folded_in_and_others_are_not() -> None:
     x, conv = torch.randn(1, 4, 3, 3, 3), nn.Conv3d(4, 6, 1, bias=False)
     for activation in (nn.ReLU(), nn.PReLU(6)):
         with torch.no_grad():
-            layer = layer_of(conv, norm, activation)
+            layer = layer_of(conv, NormActPair(norm, activation))
             assert layer is not None
             torch.testing.assert_close(chain(x, [layer]), activation(norm(conv(x))), atol=1e-5, rtol=1e-5)
-    assert layer_of(conv, norm, nn.GELU()) is None
-    assert layer_of(conv, norm.train(), nn.ReLU()) is None
-    assert layer_of(nn.Conv3d(4, 6, 3, bias=False), norm.eval(), nn.ReLU()) is None
+    assert layer_of(conv, NormActPair(norm, nn.GELU())) is None
+    assert layer_of(conv, NormActPair(norm.train(), nn.ReLU())) is None
+    assert layer_of(nn.Conv3d(4, 6, 3, bias=False), NormActPair(norm.eval(), nn.ReLU())) is None
     biased = nn.Conv3d(4, 2, 1)
     with torch.no_grad():
         torch.testing.assert_close(chain(x, [linear(biased)]), biased(x), atol=1e-5, rtol=1e-5)

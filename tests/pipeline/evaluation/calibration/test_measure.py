@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -209,20 +208,6 @@ def test_a_case_that_fails_is_not_in_the_calibration(run_dir: Path, dataset_dir:
     assert evaluate(run_dir, tmp_path / "dataset", output=tmp_path / "out", device="cpu") == 1
     result = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (len(result["failed"]), result["calibration"]["n_cases"]) == (1, 1)
-
-
-def test_a_run_of_an_earlier_version_is_calibrated_too(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    import yaml
-
-    run = tmp_path / "run"
-    shutil.copytree(run_dir, run)
-    file = run / "configs" / "evaluate.yaml"
-    config = yaml.safe_load(file.read_text())
-    del config["calibration"], config["temperature"], config["inferer"]["temperature"], config["composites"]
-    config["scorer"]["structures"] = "$dict(zip(@structures, @label_values[1:]))"
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
-    assert evaluate(run, dataset_dir, output=tmp_path / "out", device="cpu") == 0
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["calibration"]["temperature"] == 1.0
 
 
 def test_an_ignored_part_is_not_counted() -> None:

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rarevox.pipeline.data.cases import Case, Fault
+from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.case import CHECKS, check_case, count_values, load_case
 from rarevox.pipeline.preparation.checks.catalogue import CATALOGUE
 from tests.pipeline.preparation.conftest import SHAPE, save

@@ -7,7 +7,8 @@ import torch
 from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd, RandGaussianNoised
 
 from rarevox.pipeline.storage.cases import on_device
-from rarevox.pipeline.training.draws.loader import DrawSampler, PatchDataset, patch_loader
+from rarevox.pipeline.training.draws.loader import DrawSampler, patch_loader
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
 from rarevox.transforms import IndexForegroundd, RandForegroundPatchd
 from rarevox.transforms.sampling.patches import crop_padded
 

@@ -6,7 +6,8 @@ import random
 import numpy as np
 import torch
 
-from rarevox.pipeline.training.draws.loader import PatchDataset, patch_loader
+from rarevox.pipeline.training.draws.loader import patch_loader
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
 from rarevox.pipeline.training.draws.seeds import seeded
 
 

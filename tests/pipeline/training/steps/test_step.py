@@ -68,14 +68,15 @@ def test_the_loss_sees_only_the_effective_region() -> None:
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted() -> None:
-    network = torch.nn.Conv3d(1, 2, 1)
-    before = [p.detach().clone() for p in network.parameters()]
+    network = torch.nn.Sequential(torch.nn.BatchNorm3d(1), torch.nn.Conv3d(1, 2, 1))
+    before = [p.detach().clone() for p in (*network.parameters(), *network.buffers())]
     step = TrainingStep(CPU32, patience=3)
     for loss in (GeneralizedDiceCELoss(), lambda logits, labels: logits.sum() * float("nan")):
         bad = batch()
         bad["image"][0, 0, 0, 0, 0] = float("inf")
         step(engine_for(network, loss), bad)
-    assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+    after = (*network.parameters(), *network.buffers())
+    assert all(torch.equal(one, b) for one, b in zip(after, before, strict=True)), "running statistics move too"
     assert step.skipped == 2
     with pytest.raises(FloatingPointError, match="3 steps in a row"):
         step(engine_for(network, lambda logits, labels: logits.sum() * float("nan")), batch())

@@ -23,15 +23,9 @@ class Pulls(CombinedLoss):
         super().__init__(**options)
         self.a, self.b = torch.tensor(a), torch.tensor(b)
 
-    def term_costs(self, table: Any) -> dict[str, torch.Tensor]:
-        raise TypeError("the terms come from the logits themselves, in `terms`")
-
     def terms(self, logits: torch.Tensor, labels: torch.Tensor, weight: Any = None) -> dict[str, torch.Tensor]:
         mean = logits.mean((0, 2, 3, 4))
         return {"a": (self.a * mean).sum(), "b": (self.b * mean).sum()}
-
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor, weight: Any = None) -> torch.Tensor:
-        return self.mix(self.terms(logits, labels))
 
 
 def biased() -> torch.nn.Conv3d:

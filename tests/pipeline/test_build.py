@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
+from rarevox.pipeline.build import parsed
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.training.running import parsed
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from rarevox.transforms.dicom import is_dicom_folder
-
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
 
 
 @dataclass(frozen=True)
@@ -71,37 +66,6 @@ class Source:
     kind: str = ""
     composites: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ignored: int | None = None
-
-
-def stem(path: Path) -> str:
-    """A volume's name without its suffixes.
-
-    >>> stem(Path("a/case.01.nii.gz")), stem(Path("b/case_2.mha")), stem(Path("series_3"))
-    ('case.01', 'case_2', 'series_3')
-    """
-    for suffix in VOLUME_SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
-
-
-def is_volume(path: Path) -> bool:
-    """Whether the name says that this is a volume file (hidden files, such as macOS's ``._`` twins, are not)."""
-    return path.name.lower().endswith(VOLUME_SUFFIXES) and not path.name.startswith(".")
-
-
-def volumes_in(folder: Path, *, deep: bool = False) -> Iterator[Path]:
-    """The volume files and DICOM series folders in ``folder``, sorted; with ``deep`` also those further down."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if is_dicom_folder(path):
-                yield path
-            elif deep:
-                yield from volumes_in(path, deep=True)
-        elif is_volume(path):
-            yield path
 
 
 def named_subject(case: str, pattern: str | None = None) -> str:

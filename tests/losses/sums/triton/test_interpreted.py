@@ -15,7 +15,8 @@ from rarevox import losses
 SCRIPT = """
 import torch
 from rarevox.losses import Columns, overlap_sums
-from rarevox.losses.sums.triton.overlap import fused_gradient, fused_sums
+from rarevox.losses.sums.chunks import Volume
+from rarevox.losses.sums.triton.overlap import TritonKernels
 
 torch.manual_seed(0)
 for classes, dtype, weighted, ignore, squares in (
@@ -28,21 +29,20 @@ for classes, dtype, weighted, ignore, squares in (
     labels = torch.randint(0, classes, (2, 1, 3, 7, 29))
     weight = torch.rand(2, 1, 3, 7, 29) if weighted else None
     columns = Columns(squares=squares, entropy=True)
-    table = torch.stack(overlap_sums(logits, labels, weight, ignore_index=ignore, columns=columns)[:7])
-    options = dict(ignore_index=ignore, squares=squares, entropy=True)
-    flat = logits.detach().flatten(2), labels.view(2, -1), None if weight is None else weight.view(2, -1)
-    sums, extremes = fused_sums(*flat, **options)
+    table = torch.stack(overlap_sums(logits, labels, weight, ignore_index=ignore, columns=columns))
+    kernels = TritonKernels(columns)
+    sums, extremes = kernels.sums(Volume(logits.detach(), labels, weight, ignore_index=ignore))
     torch.testing.assert_close(sums.float(), table.detach().float(), rtol=1e-5, atol=1e-4)
-    assert extremes[1:3] == [0, classes - 1], extremes
+    assert (extremes.label_low, extremes.label_high) == (0, classes - 1), extremes
     pull = torch.linspace(0.5, 1.5, sums.numel(), dtype=sums.dtype).view(sums.shape)
     (table * pull.to(table.dtype)).sum().backward()
-    grad = torch.empty_like(flat[0])
-    fused_gradient(*flat, pull, grad, **options)
+    grad = kernels.gradient(Volume(logits.detach(), labels, weight, ignore_index=ignore), pull)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(grad, logits.grad.flatten(2), rtol=tolerance, atol=tolerance)
-broken = flat[0].clone()
-broken[1, 2, 3] = float("nan")
-assert fused_sums(broken, *flat[1:], **options)[1][0] != fused_sums(broken, *flat[1:], **options)[1][0]
+    torch.testing.assert_close(grad, logits.grad, rtol=tolerance, atol=tolerance)
+broken = logits.detach().clone()
+broken[1, 2, 1, 2, 3] = float("nan")
+_, extremes = kernels.sums(Volume(broken, labels))
+assert extremes.logit_sum != extremes.logit_sum
 print("agrees")
 """
 

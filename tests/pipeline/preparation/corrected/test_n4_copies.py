@@ -60,11 +60,11 @@ def test_negative_intensities_are_an_error_of_the_case(tmp_path: Path) -> None:
 def test_a_run_corrects_what_it_predicts_and_nothing_twice(tmp_path: Path, n4: bool) -> None:
     prepare(raw(tmp_path / "source"), tmp_path / "out", **SUBJECTS, n4=n4, folds=1)
     data = Dataset.load(tmp_path / "out")
-    write_bundle(tmp_path / "run", compose("train", dataset=data), data)
+    write_bundle(tmp_path / "run", compose("train", dataset=data).config, data)
     stages = {
         stage: yaml.safe_load((tmp_path / "run" / "configs" / f"{stage}.yaml").read_text())["n4"]
         for stage in ("train", "evaluate", "inference")
     }
-    uncorrected = {"_target_": "rarevox.pipeline.data.datalist.is_uncorrected", "dataset": "@dataset_dir"}
+    uncorrected = {"_target_": "rarevox.pipeline.data.is_uncorrected", "dataset": "@dataset_dir"}
     assert stages == {"train": False, "evaluate": uncorrected if n4 else False, "inference": n4}
     assert is_uncorrected(tmp_path / "out") is not n4

@@ -10,11 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rarevox.pipeline.data.cases import Case
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.cases import Case
 from rarevox.pipeline.preparation.checks.case import check_case, load_case
-from rarevox.pipeline.preparation.checks.corrections import correct
+from rarevox.pipeline.preparation.corrected.corrections import correct
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.transforms.reader import read_scan
 from tests.pipeline.preparation.checks.test_case import everywhere, put, shifted, voxels, with_label

@@ -1,4 +1,4 @@
-"""The evaluation stage: what it says of scans that differ from those that a run learnt from."""
+"""A run and a dataset before measuring: what is said of scans that differ from those that the run learnt from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.evaluation.evaluate import tell_correction
+from rarevox.pipeline.evaluation.run_and_dataset import tell_correction
 from rarevox.pipeline.inference.ensemble import segmenter_of
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rarevox.pipeline.data.cases import Fault
+from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.checks.case import Loaded
 from rarevox.pipeline.preparation.checks.catalogue import fault
-from rarevox.pipeline.preparation.checks.copies import by_file, write_copy
+from rarevox.pipeline.preparation.corrected.copies import by_file, write_copy
 from rarevox.transforms.intensity.n4 import NegativeIntensityError, n4_corrected
 
 

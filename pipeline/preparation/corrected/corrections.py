@@ -20,9 +20,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from rarevox.pipeline.data.cases import Fault
+from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.checks.case import Loaded, form_gap_mm, load_case, surround_corners
-from rarevox.pipeline.preparation.checks.copies import by_file, corner_gap_mm, write_copy
+from rarevox.pipeline.preparation.corrected.copies import by_file, corner_gap_mm, write_copy
 from rarevox.transforms.reader import Scan, same_affine
 
 NEAR_VOXEL = 0.1

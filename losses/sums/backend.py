@@ -1,0 +1,50 @@
+"""What makes a table of sums and its gradient: the contract of the three backends, and what kernels can make."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from rarevox.losses.sums.checks import Extremes
+from rarevox.losses.sums.chunks import Volume
+from rarevox.losses.sums.table import Columns, SumTable
+
+# Both kinds of kernels work on all classes of a voxel at once and are tested up to this number of them.
+LARGEST_CLASSES = 64
+
+
+class Backend(ABC):
+    """Makes the sums of one volume, and afterwards any number of times their gradient.
+
+    Args:
+        columns: the optional columns wanted.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    @abstractmethod
+    def sums(self, volume: Volume) -> tuple[Tensor, Extremes]:
+        """The stacked columns of the table, (columns, problems, K) in float64 where the device has it."""
+
+    @abstractmethod
+    def gradient(self, volume: Volume, grad_sums: Tensor) -> Tensor:
+        """The gradient of the logits, shaped and laid out as they are, from that of the sums (columns, problems, K)."""
+
+
+def known_to_kernels(volume: Volume, columns: Columns) -> bool:
+    """Whether kernels can make the columns of this table, the first `rarevox.losses.sums.table.KERNEL_COLUMNS`."""
+    return (
+        volume.entropy_weight is None
+        and not columns.uniform
+        and columns.focal_gamma is None
+        and volume.shape[1] <= LARGEST_CLASSES
+    )
+
+
+def with_all_columns(sums: Tensor) -> Tensor:
+    """The first columns of a table, (columns, problems, K), with zeros for all that follow."""
+    missing = sums.new_zeros((len(SumTable._fields) - sums.shape[0], *sums.shape[1:]))
+    return torch.cat((sums, missing))

@@ -1,0 +1,107 @@
+"""The joint layers of DeepMedic in evaluation: a chain in one pass over the memory where the CPU has kernels for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rarevox.networks.cpu.pointwise import chain as pointwise
+from rarevox.networks.protocols import NormAct
+
+Join = Callable[[torch.Tensor, int], torch.Tensor]
+"""Some planes (B, C, D, H, W) of the path at full resolution and the number of the first one, to their logits."""
+
+
+class JointUnit(NormAct, Protocol):
+    """A convolution with norm and activation after it, which it is called as."""
+
+    @property
+    def conv(self) -> nn.Module:
+        """The convolution."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, *spatial) to (B, C', *spatial'), all three of them."""
+
+
+class JointLayers(NamedTuple):
+    """What `in_planes` takes: the layers, the planes that they lose, and whether they are one chain."""
+
+    join: Join
+    lost: int
+    chained: bool
+
+    def __call__(self, planes: torch.Tensor, first: int) -> torch.Tensor:
+        """Logits (B, C', D − lost, …) of planes (B, C, D, …), of which ``first`` is the number of the first one."""
+        return self.join(planes, first)
+
+
+def joint_layers(
+    plain: Join,
+    units: Sequence[JointUnit],
+    classifier: nn.Module,
+    low: Sequence[torch.Tensor],
+    factors: Sequence[int],
+    size: Sequence[int],
+    *,
+    lost: int,
+) -> JointLayers:
+    """``plain`` without gradients, as one chain where its layers are foldable and the kernels apply.
+
+    The first low path adds to the sums of the first joint layer, once for every block of its voxels. A first unit that
+    loses planes runs by itself, and the chain begins after it.
+
+    Args:
+        plain: the definition.
+        units: its layers without dropout, each with its norm and activation; none where these stand otherwise.
+        classifier: its last layer.
+        low: the outputs of the low paths.
+        factors: the resolution of each.
+        size: of the output at full resolution.
+        lost: planes that the layers lose.
+    """
+    layers = [pointwise.layer_of(unit.conv, unit) for unit in units[1 if lost else 0 :]]
+    known = [layer for layer in layers if layer is not None]
+    if not low or not known or len(known) < len(layers) or not pointwise.applies(low[0]):
+        return JointLayers(plain, lost, chained=False)
+    known.append(pointwise.linear(classifier))
+    if lost:
+        return JointLayers(lambda x, first: pointwise.chain(units[0](beside(x, low, size, first)), known), lost, True)
+    channels, weight = low[0].shape[1], known[0].weight
+    coarse = pointwise.chain(low[0], [pointwise.plain(weight.narrow(1, channels, channels))], in_eights=True)
+    fine = torch.cat([weight.narrow(1, 0, channels), weight[:, 2 * channels :]], dim=1)
+    known[0] = known[0]._replace(weight=fine)
+
+    def join(planes: torch.Tensor, first: int) -> torch.Tensor:
+        x = beside(planes, low[1:], size, first)
+        return pointwise.chain(x, known, coarse, factor=factors[0], before=first)
+
+    return JointLayers(join, lost, chained=True)
+
+
+def beside(full: torch.Tensor, low: Sequence[torch.Tensor], size: Sequence[int], first: int) -> torch.Tensor:
+    """Planes of the path at full resolution with those of low ones, their voxels repeated, after its channels.
+
+    Args:
+        full: (B, C, D, H, W), or (B, C, H, W): some planes of a volume of ``size``.
+        low: (B, Cᵢ, d, h, w), the whole output of each low path.
+        size: of the volume, divisible by the low paths' sizes.
+        first: the number of the first plane.
+
+    >>> beside(torch.zeros(1, 1, 2, 2), [torch.tensor([[[[5.0], [6.0]]]])], (4, 2), first=1)[0, 1].tolist()
+    [[5.0, 5.0], [6.0, 6.0]]
+    """
+    if not low:
+        return full
+    return torch.cat([full, *(_planes(path, size, first, first + full.shape[2]) for path in low)], dim=1)
+
+
+def _planes(path: torch.Tensor, size: Sequence[int], first: int, last: int) -> torch.Tensor:
+    """Planes ``first`` to ``last`` of a path's output, each of its voxels repeated so that the whole has ``size``."""
+    factor = size[0] // path.shape[2]
+    low = path.narrow(2, first // factor, -(-last // factor) - first // factor)
+    fine = F.interpolate(low, size=(low.shape[2] * factor, *size[1:]), mode="nearest")
+    return fine.narrow(2, first % factor, last - first)

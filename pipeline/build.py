@@ -1,0 +1,56 @@
+"""Building entries of a configuration, with whatever goes wrong told by the entry's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rarevox.pipeline.errors import RequestError, reason_of
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+
+def build(config: Mapping[str, Any], key: str) -> Any:
+    """Build one entry of a configuration, and only what it refers to.
+
+    >>> build({"size": 3, "identity": {"_target_": "torch.eye", "n": "@size"}, "broken": {"_target_": "no.such"}},
+    ...       "identity").shape
+    torch.Size([3, 3])
+
+    Raises:
+        RequestError: it cannot be built; the message says which entry and why.
+    """
+    from monai.bundle import ConfigParser
+
+    return parsed(ConfigParser(dict(config)), key)
+
+
+def parsed(parser: ConfigParser, key: str) -> Any:
+    """An entry of a configuration, built with what it refers to.
+
+    Args:
+        parser: MONAI's, with the configuration.
+        key: of the entry.
+
+    Raises:
+        RequestError: it cannot be built; the message says which entry and why.
+        KeyboardInterrupt: Ctrl-C came while a module was imported for it.
+    """
+    try:
+        return parser.get_parsed_content(key)
+    except Exception as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
+        while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        if isinstance(error, RequestError):
+            raise error from None
+        raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what began a chain of errors: ``pydoc.locate`` takes it for a fault of the module."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -1,0 +1,55 @@
+"""What a run and a dataset must have in common before the run is measured on it, and what is told of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rarevox.pipeline.console import console
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.inference.ensemble import members_of
+from rarevox.pipeline.inference.segment import Segmenter, corrects
+
+
+def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
+    """A run answers only for the structures and channels that it learnt."""
+    for what, own, theirs in (
+        ("structures", config["structures"], list(data.structures)),
+        ("label values", config["label_values"], list(data.label_values)),
+        ("channels", config["channels"], list(data.channels)),
+    ):
+        if list(own) != theirs:
+            raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
+
+
+def with_ignored(options: MetricOptions, data: Dataset) -> MetricOptions:
+    """The conventions with the label that marks what nobody annotated in a dataset; a run may not know it."""
+    return options if data.ignored is None else replace(options, ignored_value=data.ignored)
+
+
+def tell_correction(segmenter: Segmenter, data: Dataset) -> None:
+    """Say where the bias field of scans is not as a run learnt it, and where correcting it (N4) takes its time."""
+    for member in members_of(segmenter):
+        learnt, here = corrects(member.run), bool(member.config["n4"])
+        if learnt and not (data.n4 or here):
+            console.print(f"[yellow]no N4[/yellow]: {member.run} learnt from corrected scans, and n4 is off here")
+        elif data.n4 and not learnt:
+            text = f"{data.name} holds scans corrected by N4, and {member.run} learnt from scans as they are"
+            console.print(f"[yellow]other scans[/yellow]: {text}; for its figures on such scans prepare without --n4")
+        elif here and not data.n4:
+            console.print(f"{member.run} learnt from scans corrected by N4; those of {data.name} are corrected first")
+
+
+def as_items(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cases whose label stands as ``reference``, which the preprocessing leaves alone."""
+    return [{("reference" if key == "label" else key): value for key, value in case.items()} for case in cases]
+
+
+def temperature_of(segmenter: Segmenter) -> float | list[float]:
+    """The temperature of a run's probabilities; of an ensemble those of its members."""
+    found = [float(getattr(member.inferer, "temperature", 1.0)) for member in members_of(segmenter)]
+    return found[0] if len(found) == 1 else found

@@ -1,0 +1,69 @@
+"""Running statistics of batch norm that span enough patches, however few there are in a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class SteadyStatistics:
+    """Running statistics of batch norm that span enough patches, however few there are in a step.
+
+    With a momentum of 0.1 they are those of the last ten steps or so, and with one patch a step evaluation depends on
+    which patches these happened to be: 12 minutes of hippocampus at batch 1, augmented, ended at a Dice of 0.871, and
+    at 0.890 with statistics over 100 patches. Step t of a training has the momentum
+
+        max(1 / t, min(m, max(10 / t, n / ``patches``)))
+
+    for n patches a step and the norm's own momentum m: a plain mean at first, in which the values before the first step
+    leave no trace; then the last tenth of the steps, until that is ``patches`` patches; never more than the norm's own.
+    A norm whose momentum is None keeps the plain mean.
+
+    Args:
+        network: its batch norms, of any kind.
+        patches: that the statistics should span.
+
+    >>> norm = nn.BatchNorm3d(4)
+    >>> steady = SteadyStatistics(nn.Sequential(norm), patches=50)
+    >>> steady(step=1, batch=1); norm.momentum
+    1.0
+    >>> steady(step=200, batch=1); norm.momentum
+    0.05
+    >>> steady(step=500, batch=1); norm.momentum
+    0.02
+    >>> steady(step=500, batch=8); norm.momentum
+    0.1
+    """
+
+    def __init__(self, network: nn.Module, patches: int = 50) -> None:
+        self._all = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self.norms = [(norm, norm.momentum) for norm in self._all if norm.momentum is not None]
+        self.patches = patches
+        self._kept = [buffer.clone() for buffer in self._buffers()]
+
+    def __call__(self, *, step: int, batch: int) -> None:
+        """Set the momentum for a step, counted from 1, of a number of patches."""
+        for norm, momentum in self.norms:
+            norm.momentum = max(1 / step, min(momentum, max(10 / step, batch / self.patches)))
+
+    def keep(self) -> None:
+        """Remember the statistics as they are before the forward pass of a step, which moves them."""
+        self._copy(self._buffers(), self._kept)
+
+    def restore(self) -> None:
+        """Take back what a step did to the statistics: one that is skipped, whose logits may be no numbers.
+
+        A single infinity would stay in a running mean for ever.
+        """
+        self._copy(self._kept, self._buffers())
+
+    def _buffers(self) -> list[torch.Tensor]:
+        """Of all norms, as they are now."""
+        return [buffer for norm in self._all for buffer in norm.buffers()]
+
+    @staticmethod
+    def _copy(source: list[torch.Tensor], target: list[torch.Tensor]) -> None:
+        with torch.no_grad():
+            for one, other in zip(source, target, strict=True):
+                other.copy_(one)
