@@ -15,12 +15,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from rarevox.networks.cpu.instructions.sizes import LANES, LINE_FLOATS
-
-
-def in_eights(channels: int) -> int:
-    """So many channels rounded up to whole vectors."""
-    return -(-channels // LANES) * LANES
+from rarevox.networks.cpu.instructions.sizes import LANES, LINE_FLOATS, in_eights
 
 
 def apart(x: torch.Tensor) -> int | None:
