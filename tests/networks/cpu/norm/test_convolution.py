@@ -10,6 +10,7 @@ from rarevox.networks import residual as dilated
 from rarevox.networks.cpu.norm.convolution import normed_convolution
 from rarevox.networks.cpu.winograd import convolution as winograd
 from rarevox.networks.lattices.deal import Padding, pad_to_multiple
+from tests.bounds import assert_within, least_cosine, random_sum_bound, unit_roundoff, winograd_bound
 
 pytestmark = pytest.mark.skipif(winograd.kernels() is None, reason="Numba is not installed")
 SIZE = (16, 20, 16)
