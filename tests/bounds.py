@@ -19,13 +19,13 @@ import math
 import torch
 from torch import nn
 
-from rarevox.networks.cpu.winograd.toom_cook import ANALYSIS, FILTER, OUTPUTS, SYNTHESIS, TAPS
+from rarevox.networks.cpu.winograd.toom_cook import ANALYSIS, FILTER, SYNTHESIS, TAPS, TILE
 
 # Six standard deviations: two among 10⁹ independent normal errors lie further out.
 _DEVIATIONS = 6.0
 # A value goes through three axes of each of the three transforms, each a sum of at most six terms whose partial sums
 # are rounded like one sum of six; products of the constants add one rounding each: 3 · 3 · ((6 + 1)/2 + 1).
-_TRANSFORMS = 3 * 3 * ((OUTPUTS + TAPS - 1 + 1) / 2 + 1)
+_TRANSFORMS = 3 * 3 * ((TILE + TAPS - 1 + 1) / 2 + 1)
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
@@ -94,7 +94,7 @@ def winograd_bound(terms: int, *, of_weights: bool = False, dtype: torch.dtype =
     """
     sums = [(matrix**2).sum(axis) for matrix, axis in ((FILTER, 1), (ANALYSIS, 1), (SYNTHESIS, 0))]
     if of_weights:
-        gains = (FILTER**2).T @ (sums[1] * sums[2]) / OUTPUTS
+        gains = (FILTER**2).T @ (sums[1] * sums[2]) / TILE
     else:
         gains = SYNTHESIS**2 @ (sums[0] * sums[1]) / TAPS
     roundings = _TRANSFORMS + (terms + 1) / 2
