@@ -96,7 +96,7 @@ def _carry_gradient(pointer: Any) -> None:
         sums = job.sums + (c * out_rounded + first) * FLOAT_BYTES
         for place in range(PLACES):
             copy_vector(sums + place * place_stride, a + place * VECTOR_BYTES)
-        for slot in range(1, job.slots):
+        for _ in range(1, job.slots):
             sums += PLACES * place_stride
             for place in range(PLACES):
                 total = a + place * VECTOR_BYTES
