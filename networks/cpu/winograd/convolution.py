@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from rarevox.compiled import compiled_module, share_out
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LINE_BYTES, LINE_FLOATS, PANEL
-from rarevox.networks.cpu.volumes import apart, in_eights, lanes, part, voxels
+from rarevox.networks.cpu.volumes import in_eights, lanes, part, voxel_stride, voxels
 from rarevox.networks.cpu.winograd import job
 from rarevox.networks.cpu.winograd.operands import address_of, extent_table, input_fields, output_fields
 from rarevox.networks.cpu.winograd.plan import Plan, kept_memory, memory_of_pass
@@ -205,7 +205,7 @@ def convolve(
     if out is None:
         out = torch.empty((x.shape[0], out_channels, *size), memory_format=torch.channels_last_3d)
     target = out.movedim(1, -1)
-    out_stride = apart(target)
+    out_stride = voxel_stride(target)
     assert out_stride is not None, "out must be channels last"
     tile_bytes = FLOAT_BYTES * in_eights(in_channels)
     plan = Plan(target, NEAR_BYTES // (PLACES * tile_bytes))

@@ -84,7 +84,6 @@ def _carry_gradient(pointer: Any) -> None:
     job, next_piece = _gradient_job(pointer)
     in_rounded, out_rounded = in_eights(job.in_channels), in_eights(job.out_channels)
     place_stride = FLOAT_BYTES * in_rounded * out_rounded
-    slot_stride = PLACES * place_stride
     buffers = np.zeros(2 * PLACES * LANES, np.float32)
     a = buffers.ctypes.data
     b = a + PLACES * VECTOR_BYTES
@@ -93,13 +92,15 @@ def _carry_gradient(pointer: Any) -> None:
         if piece >= job.in_channels * (out_rounded // LANES):
             return
         c, first = piece // (out_rounded // LANES), piece % (out_rounded // LANES) * LANES
+        # Slot by slot in their order: the total does not depend on which thread was faster.
+        sums = job.sums + (c * out_rounded + first) * FLOAT_BYTES
         for place in range(PLACES):
-            # Slot by slot in their order: the total does not depend on which thread was faster.
-            source = job.sums + place * place_stride + (c * out_rounded + first) * FLOAT_BYTES
-            total = a + place * VECTOR_BYTES
-            copy_vector(source, total)
-            for slot in range(1, job.slots):
-                add_vectors(source + slot * slot_stride, total, total)
+            copy_vector(sums + place * place_stride, a + place * VECTOR_BYTES)
+        for _ in range(1, job.slots):
+            sums += PLACES * place_stride
+            for place in range(PLACES):
+                total = a + place * VECTOR_BYTES
+                add_vectors(sums + place * place_stride, total, total)
         for row in range(_FACE):  # 6 × 6 × 6 to 6 × 6 × 3
             _carry_back(a + row * WINDOW * VECTOR_BYTES, VECTOR_BYTES, b + row * TAPS * VECTOR_BYTES, VECTOR_BYTES)
         for z in range(WINDOW):  # to 6 × 3 × 3
