@@ -123,7 +123,15 @@ def dataset_dir(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-SMALL = ("network_def#width=4", "patch_size=[16,16,16]", "batch_size=2", "epoch_length=5", "optimizer#lr=0.01")
+# In float32 on any CPU: `auto` would be bfloat16 where the hardware has it and Numba is missing.
+SMALL = (
+    "network_def#width=4",
+    "patch_size=[16,16,16]",
+    "batch_size=2",
+    "epoch_length=5",
+    "optimizer#lr=0.01",
+    "precision#name=float32",
+)
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def test_interpolated_scores_are_the_same_slab_by_slab(run_dir: Path, task_dir: 
     assert "slabs" not in (whole.notes or {})
     assert (found.notes or {})["slabs"] == 22
     assert (whole.labels == found.labels).mean() > 0.999
-    assert np.abs(whole.watch.values.astype(int) - found.watch.values).max() <= 8  # bfloat16 tiles of other sizes
+    assert np.abs(whole.watch.values.astype(int) - found.watch.values).max() <= 1  # bytes, to the last place
 
 
 @pytest.mark.parametrize(("code", "unit"), [(1, 0.001), (3, 1000.0)])
