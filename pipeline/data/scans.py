@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.data.formats import SUFFIXES, is_volume
+from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
 from rarevox.pipeline.data.grouping import Group, Rule, group
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.dicom import is_dicom_folder
@@ -58,7 +58,7 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
     for path in named:
         fault = unusable(path)
         if fault:
-            walk.leave(path.name or str(path), path, FAILED, f"{path} {fault}")
+            walk.leave(stem(path) or str(path), path, FAILED, f"{path} {fault}")
         elif path.is_dir():
             if not walk.enter(path, (), ()):
                 walk.leave(path.resolve().name, path, FAILED, f"no scans in {path}; {_EXPECTED}")
@@ -68,7 +68,7 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
         unique = list(dict.fromkeys(several))
         for path in unique:
             for _ in range(several.count(path) - 1):
-                walk.leave(path.name, path, IGNORED, f"{path} is named twice; it is segmented once")
+                walk.leave(stem(path), path, IGNORED, f"{path} is named twice; it is segmented once")
         walk.add_groups(folder, (), group(unique, channels, rule, by_name=False))
     return Survey(*_with_names(walk), named)
 
@@ -153,7 +153,7 @@ class _Walk:
             fault = unusable(entry)
             if fault:
                 status = FAILED if is_volume(entry) else IGNORED
-                self.leave("_".join((*within, entry.name)), entry, status, f"{entry} {fault}")
+                self.leave("_".join((*within, stem(entry))), entry, status, f"{entry} {fault}")
             elif entry.is_dir():
                 folders.append(entry)
             elif is_volume(entry):
