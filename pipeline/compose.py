@@ -185,6 +185,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "label_values": list(dataset.label_values),
         "composites": {name: list(values) for name, values in dataset.composites.items()},
         "ignored_value": dataset.ignored,
+        "fill_surround": "not-finite" in dataset.fixed,
     }
 
 

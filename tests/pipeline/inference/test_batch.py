@@ -11,16 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from rarevox.pipeline import locks
+from rarevox.pipeline.compose import dataset_facts
+from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.device import is_out_of_memory
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.locks import held
+from rarevox.pipeline.preparation.prepare import prepare
 from tests.pipeline.data.test_scans import ENTRIES
 
 
@@ -247,3 +253,30 @@ def test_what_could_not_be_read_beside_another_scan_is_read_alone(
     monkeypatch.setattr(segmenter, "read", read)
     assert [one.reason for one in segmenter(_items(scans))] == ["", ""]
     assert tried == ["a", "b", "b"]
+
+
+def test_what_prepare_fix_mends_is_mended_in_prediction(
+    run_dir: Path, task_dir: Path, scans: Path, tmp_path: Path
+) -> None:
+    """NaN around the head: a run whose dataset was mended takes such a scan, and says so; another run refuses it."""
+    source = tmp_path / "source"
+    shutil.copytree(task_dir, source)
+    (target,) = source.glob("imagesTr/case_00.nii.gz")
+    for file in (target, scans / "a.nii.gz"):
+        volume = nib.load(file)
+        array = np.asarray(volume.dataobj).copy()
+        array[0], array[-1] = np.nan, np.nan
+        nib.save(nib.Nifti1Image(array, volume.affine), file)
+    dataset = tmp_path / "dataset"
+    assert prepare(source, dataset, holdout=0.25, folds=3, seed=0, fix=True) == 0
+    facts = dataset_facts(Dataset.load(dataset))
+    assert facts["fill_surround"]
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    config = yaml.safe_load((run / "configs" / "inference.yaml").read_text())
+    assert not config["fill_surround"]
+    (run / "configs" / "inference.yaml").write_text(yaml.safe_dump(config | facts, sort_keys=False))
+    assert predict(run_dir, [scans], tmp_path / "plain", device="cpu") == 1
+    assert status(tmp_path / "plain") == {"a": "failed", "b": "ok"}
+    assert predict(run, [scans], tmp_path / "mended", device="cpu") == 0
+    assert "NaN voxels of the surround set to 0" in rows(tmp_path / "mended")[0]["warning"]
