@@ -133,6 +133,45 @@ def mhd_cut_off(folder: Path) -> Path:
     return path
 
 
+@refused("outside its folder")
+def mhd_with_a_data_file_hidden_by_a_comment(folder: Path) -> Path:
+    return mhd(folder, "/etc/passwd", Comment="ElementDataFile = LOCAL")
+
+
+@refused("outside its folder")
+def mhd_with_a_colon_before_a_file_elsewhere(folder: Path) -> Path:
+    path = mhd(folder, "/etc/passwd")
+    path.write_text(path.read_text().replace(" = ", " : "))
+    return path
+
+
+@refused("says 'DimSize' twice")
+def mhd_with_two_sizes(folder: Path) -> Path:
+    path = mhd(folder, DimSize="100000 100000 100000")
+    path.write_text(path.read_text().replace("ElementType", "DimSize = 12 10 8\nElementType", 1))
+    return path
+
+
+@refused("cannot be read|truncated|memory")
+def mhd_whose_compressed_size_lies(folder: Path) -> Path:
+    return mhd(folder, CompressedData="True", CompressedDataSize="1000000000000")
+
+
+@refused("cannot be read|truncated")
+def mhd_whose_header_size_lies(folder: Path) -> Path:
+    return mhd(folder, HeaderSize="999999999999")
+
+
+@refused("cannot be read|truncated")
+def nrrd_that_skips_to_the_moon(folder: Path) -> Path:
+    return nrrd(folder, **{"byte skip": "999999999999999"})
+
+
+@refused("cannot be read|truncated")
+def nrrd_that_skips_endless_lines(folder: Path) -> Path:
+    return nrrd(folder, **{"line skip": "999999999999999999"})
+
+
 @refused("singular|cannot be read|no scan's")
 def mhd_of_no_spacing(folder: Path) -> Path:
     return mhd(folder, ElementSpacing="0 1 1")

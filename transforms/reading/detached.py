@@ -50,6 +50,7 @@ class Declared:
         encoding: ``raw``, ``gzip``, ``bzip2`` or ``text``.
         files: those that hold the voxels; empty where they follow the header.
         header_bytes: of the header.
+        skipped: bytes before the voxels, in the first of the files that hold them.
         mm_per_unit: of its lengths.
         warnings: sentences.
     """
@@ -59,6 +60,7 @@ class Declared:
     encoding: str
     files: tuple[Path, ...]
     header_bytes: int
+    skipped: int = 0
     mm_per_unit: float = 1.0
     warnings: tuple[str, ...] = ()
 
@@ -90,7 +92,7 @@ def declared_by(path: Path, kind: str) -> Declared:
     if found.encoding == "text":  # a digit and a space at the least
         require_declared(path, product(found.shape) * 2 - 1, present, what)
     elif found.encoding != "bzip2":
-        require_declared(path, found.data_bytes, present, what, compressed=found.encoding == "gzip")
+        require_declared(path, found.skipped + found.data_bytes, present, what, compressed=found.encoding == "gzip")
     return found
 
 
@@ -98,7 +100,7 @@ def _nrrd(path: Path, content: bytes) -> Declared:
     """NRRD: lines ``field: value`` up to an empty line; https://teem.sourceforge.net/nrrd/format.html."""
     end = re.search(rb"\r?\n\r?\n", content)
     lines = _lines(path, content[: end.start()] if end else content)
-    fields = _fields(lines[1:], ":")
+    fields = _fields(path, lines[1:], ":")
     shape = _sizes(path, fields.get("sizes", ""), fields.get("dimension", ""))
     item_bytes = _item_bytes(path, fields.get("type", "").lower(), _NRRD_BYTES)
     encodings = {"raw": "raw", "gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2"}
@@ -109,7 +111,10 @@ def _nrrd(path: Path, content: bytes) -> Declared:
     named = fields.get("data file", fields.get("datafile"))
     files = _nrrd_files(path, named, lines) if named is not None else ()
     factor, warnings = _unit(fields.get("space units", fields.get("units", "")))
-    return Declared(shape, item_bytes, encoding, files, end.end() if end else len(content), factor, warnings)
+    skipped = _skip(path, "byte skip", fields.get("byte skip", fields.get("byteskip", "0")))
+    skipped += _skip(path, "line skip", fields.get("line skip", fields.get("lineskip", "0")))  # a byte a line, at least
+    length = end.end() if end else len(content)
+    return Declared(shape, item_bytes, encoding, files, length, skipped, factor, warnings)
 
 
 def _nrrd_files(path: Path, named: str, lines: list[str]) -> tuple[Path, ...]:
@@ -122,10 +127,10 @@ def _nrrd_files(path: Path, named: str, lines: list[str]) -> tuple[Path, ...]:
 
 def _meta_image(path: Path, content: bytes) -> Declared:
     """MetaImage: lines ``Key = Value``, of which ``ElementDataFile`` is the last; https://itk.org/Wiki/MetaIO."""
-    end = re.search(rb"ElementDataFile[ \t]*[=:][^\r\n]*\r?\n?", content)
+    end = re.search(rb"^[ \t]*ElementDataFile[ \t]*[=:][^\r\n]*\r?\n?", content, re.MULTILINE)
     if end is None:
         raise _malformed(path, "it names no ElementDataFile")
-    fields = _fields(_lines(path, content[: end.end()]), "=")
+    fields = _fields(path, _lines(path, content[: end.end()]), "[=:]")
     shape = _sizes(path, fields.get("dimsize", ""), fields.get("ndims", ""))
     channels = _whole(path, "ElementNumberOfChannels", fields.get("elementnumberofchannels", "1"))
     item_bytes = _item_bytes(path, fields.get("elementtype", "").removesuffix("_ARRAY"), _META_BYTES)
@@ -140,7 +145,9 @@ def _meta_image(path: Path, content: bytes) -> Declared:
         files = _inside(path, _numbered(path, *numbered.groups()) if numbered and "%" in named else [named])
     text = fields.get("binarydata", "true").lower() not in ("true", "1")
     packed = fields.get("compresseddata", "false").lower() in ("true", "1")
-    return Declared((*shape, channels), item_bytes, "text" if text else "gzip" if packed else "raw", files, end.end())
+    skipped = _skip(path, "HeaderSize", fields.get("headersize", "0"))
+    encoding = "text" if text else "gzip" if packed else "raw"
+    return Declared((*shape, channels), item_bytes, encoding, files, end.end(), skipped)
 
 
 def _lines(path: Path, content: bytes) -> list[str]:
@@ -150,13 +157,19 @@ def _lines(path: Path, content: bytes) -> list[str]:
     return lines
 
 
-def _fields(lines: Iterable[str], separator: str) -> dict[str, str]:
-    """Lines ``key SEPARATOR value`` by key in small letters, without comments and NRRD's ``key:=value``."""
-    found = {}
+def _fields(path: Path, lines: Iterable[str], separator: str) -> dict[str, str]:
+    """Lines ``key SEPARATOR value`` by key in small letters, without comments and NRRD's ``key:=value``.
+
+    A key given twice is refused: which of them counts is ITK's to say, and not known here.
+    """
+    found: dict[str, str] = {}
     for line in lines:
-        key, mark, value = line.partition(separator)
-        if mark and not line.startswith("#") and not value.startswith("="):
-            found[key.strip().lower()] = value.strip()
+        key, *values = re.split(separator, line, maxsplit=1)
+        if values and not line.startswith("#") and not values[0].startswith("="):
+            name = key.strip().lower()
+            if name in found and name != "comment":
+                raise _malformed(path, f"it says {key.strip()[:40]!r} twice")
+            found[name] = values[0].strip()
     return found
 
 
@@ -176,6 +189,11 @@ def _whole(path: Path, what: str, text: str, least: int = 1) -> int:
     if not re.fullmatch(r"\d{1,18}", text) or int(text) < least:
         raise _malformed(path, f"its {what} is {text[:40]!r}")
     return int(text)
+
+
+def _skip(path: Path, what: str, text: str) -> int:
+    """Bytes or lines before the voxels; −1 leaves it to the file's size."""
+    return 0 if text == "-1" else _whole(path, what, text, least=0)
 
 
 def _item_bytes(path: Path, name: str, table: dict[int, tuple[str, ...]]) -> int:
