@@ -180,10 +180,12 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
     return {
         "dataset_dir": str(dataset.path.parent.resolve()),
         "channels": list(dataset.channels),
+        "channel_files": None if dataset.channel_files is None else list(dataset.channel_files),
         "structures": list(dataset.structures),
         "label_values": list(dataset.label_values),
         "composites": {name: list(values) for name, values in dataset.composites.items()},
         "ignored_value": dataset.ignored,
+        "fill_surround": "not-finite" in dataset.fixed,
     }
 
 

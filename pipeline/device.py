@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
+import gc
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,12 +179,36 @@ def available_memory_gb(device: torch.device) -> float:
     return available / 1e9
 
 
+_SHORT = re.compile(
+    r"DefaultCPUAllocator|could not create a (primitive|memory)|std::bad_alloc|ALLOC_FAILED|ailed to allocate memory"
+)
+"""The words of PyTorch, oneDNN, the C++ library, CUDA's libraries and ITK."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was exhausted, on a device or on the CPU.
+    """Whether an error, or one that it comes from, says that memory was exhausted, on a device or on the CPU.
 
     >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(RuntimeError("a bad shape"))
     (True, False)
+    >>> is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN
+    True
     """
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        if isinstance(found, OSError) and found.errno == errno.ENOMEM:
+            return True
+        if isinstance(found, RuntimeError) and _SHORT.search(str(found)):
+            return True
+        found = found.__cause__
+    return False
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what nothing uses any more, after memory ran out: objects in circles, caches, freed blocks."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

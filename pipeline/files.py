@@ -20,8 +20,9 @@ _writes = itertools.count()
 def atomic(path: str | Path, *, keep: str | Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is synced and renamed onto ``path``, else removed.
 
-    The temporary name keeps every suffix (``.nii.gz``) so that writers which look at it choose the right format. The
-    folder is synced too, so that the new name outlives a power cut.
+    The temporary name keeps the suffix (``.nii.gz``) so that writers which look at it choose the right format, and is
+    else short: wherever the final name fits, it does. The folder is synced too, so that the new name outlives a power
+    cut.
 
     Args:
         path: the file to write.
@@ -33,7 +34,7 @@ def atomic(path: str | Path, *, keep: str | Path | None = None) -> Iterator[Path
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.part.{next(_writes)}.{path.name}")  # threads may write one file at once
+    temporary = _part(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -46,9 +47,16 @@ def atomic(path: str | Path, *, keep: str | Path | None = None) -> Iterator[Path
         temporary.unlink(missing_ok=True)
 
 
+def _part(path: Path) -> Path:
+    """A name of this process's own beside ``path``, another one each time: threads may write one file at once."""
+    last = path.name.lower().rsplit(".", 2)[1:]
+    kept = last[-2:] if last[-1:] == ["gz"] else last[-1:]
+    return path.with_name(".".join([f".{os.getpid()}.part.{next(_writes)}", *(one for one in kept if len(one) <= 8)]))
+
+
 def _keep(path: Path, name: Path) -> None:
     """Give the file at ``path`` the other name too, or where the file system has no links, instead."""
-    linked = path.with_name(f".{os.getpid()}.part.link.{name.name}")
+    linked = _part(path)
     try:
         os.link(path, linked)
         linked.replace(name)
@@ -95,9 +103,13 @@ def _lives(process: int) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` atomically as UTF-8."""
+    """Write ``text`` atomically as UTF-8.
+
+    Bytes of a file's name that are not UTF-8, which Python holds as lone surrogates, are written as ``\\udcff``: in
+    JSON that is the escape of that very surrogate, so the name comes back whole.
+    """
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, content: object) -> None:

@@ -17,6 +17,7 @@ from rarevox.transforms.intensity.normalise import ZScored
 from rarevox.transforms.intensity.normaliser import Normaliser
 from rarevox.transforms.intensity.nyul import NyulNormalised
 from rarevox.transforms.intensity.robust import RobustZScored
+from rarevox.transforms.intensity.surround import FillSurroundd
 from rarevox.transforms.intensity.white_matter import WhiteMatterZScored
 from rarevox.transforms.keep_foreground import KeepForegroundd
 from rarevox.transforms.labels import LabelsToClassesd
@@ -49,6 +50,7 @@ __all__ = [
     "CleanLabelsd",
     "ComponentRegionsd",
     "CropToContentd",
+    "FillSurroundd",
     "ForegroundIndex",
     "ForegroundUniformSampler",
     "GridSampler",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ class Dataset:
         composites: structures that are unions of labels, name to values; they are scored and not learnt.
         ignored: the label value of voxels that nobody annotated, which is no structure; None for none.
         n4: whether the images are copies corrected for their bias field, as ``prepare --n4`` makes them.
+        channel_files: what tells the files of the channels apart, an entry for each: a pattern of names, or the number
+            at their end; None where a file holds all channels or a list names the files. See
+            :mod:`rarevox.pipeline.data.grouping`.
+        fixed: the checks whose faults ``prepare --fix`` mended in files of the dataset.
         path: the ``dataset.json`` itself.
     """
 
@@ -49,6 +54,8 @@ class Dataset:
     composites: Composites = field(default_factory=dict)
     ignored: int | None = None
     n4: bool = False
+    channel_files: tuple[str | int, ...] | None = None
+    fixed: tuple[str, ...] = ()
     path: Path = field(default=Path(DATASET_FILE))
 
     @classmethod
@@ -86,6 +93,8 @@ class Dataset:
             composites=read_composites(content.get("composites"), labels, f'"composites" in {file}'),
             ignored=_checked_ignored(content.get("ignored"), labels, file),
             n4=bool(content.get("n4", False)),
+            channel_files=_checked_channel_files(content.get("channel_files"), content["channels"], file),
+            fixed=_checked_fixed(content.get("fixed"), file),
             path=file,
         )
 
@@ -152,6 +161,33 @@ def _checked_ignored(value: object, labels: dict[str, int], file: Path) -> int |
     if value is not None and (type(value) is not int or value in labels.values()):
         raise RequestError(f'"ignored" in {file} is {value!r}; expected a label value that is no structure, or null')
     return value
+
+
+def is_channel_rule(rule: object, channels: int) -> bool:
+    """Whether this tells the files of so many channels apart, and a configuration would take it for plain values."""
+    if not isinstance(rule, (list, tuple)) or len(rule) != channels or len(set(map(str, rule))) != channels:
+        return False
+    numbers = all(type(one) is int and 0 <= one <= 9999 for one in rule)
+    return numbers or all(isinstance(one, str) and re.fullmatch(r"[^$@%#\x00-\x1f]{1,200}", one) for one in rule)
+
+
+def _checked_channel_files(rule: object, channels: Any, file: Path) -> tuple[str | int, ...] | None:
+    if rule is None:
+        return None
+    if not is_channel_rule(rule, len(channels)):
+        raise RequestError(
+            f'"channel_files" in {file} is {rule!r}; expected a pattern of file names (without $ @ % #) for each '
+            "channel, or a number from 0 to 9999 for each, or null"
+        )
+    return tuple(rule)  # type: ignore[arg-type]
+
+
+def _checked_fixed(fixed: object, file: Path) -> tuple[str, ...]:
+    if fixed is None:
+        return ()
+    if not isinstance(fixed, list) or not all(isinstance(one, str) and re.fullmatch(r"[a-z-]+", one) for one in fixed):
+        raise RequestError(f'"fixed" in {file} is {fixed!r}; expected a list of names of checks')
+    return tuple(fixed)
 
 
 def _checked_cases(cases: list[dict[str, Any]], section: str, file: Path) -> tuple[dict[str, Any], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from rarevox.pipeline.gates import failed_gates, read_gates
 from rarevox.pipeline.inference.ensemble import segmenter_of
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
+from rarevox.pipeline.locks import held
 
 
 def evaluate(
@@ -75,7 +76,24 @@ def evaluate(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
     name = f"{section}_ensemble" if others else section
-    folder = claim_folder(output or run / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
+    with held(
+        claim_folder(output or run / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
+    ) as folder:
+        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others)
+
+
+def _evaluated(
+    run: Path,
+    data: Dataset,
+    segmenter: Segmenter,
+    gates: Mapping[str, Any],
+    cases: Sequence[dict[str, Any]],
+    folder: Path,
+    section: str,
+    output: str | Path | None,
+    others: Sequence[str | Path],
+) -> int:
+    """:func:`evaluate` into a folder that is held."""
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
@@ -118,17 +136,17 @@ def _holds_evaluation(folder: Path) -> bool:
 
 def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
     """Score one case and keep its label map; whether it could be scored."""
-    # An earlier evaluation's label map must not stand for a case that fails in this one.
-    (folder / "predictions" / f"{found.case}_seg.nii.gz").unlink(missing_ok=True)
-    if found.labels is None:
-        scorer.fail(found.case, found.reason, case["label"])
-        return False
     try:
+        # An earlier evaluation's label map must not stand for a case that fails in this one.
+        (folder / "predictions" / f"{found.case}_seg.nii.gz").unlink(missing_ok=True)
+        if found.labels is None:
+            scorer.fail(found.case, found.reason, case["label"])
+            return False
         image = case["image"]
         save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder / "predictions")
         scorer.add(found.case, found.labels, case["label"], found.raw)
         return True
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         scorer.fail(found.case, reason_of(error), case["label"])
         return False
 

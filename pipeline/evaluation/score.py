@@ -116,7 +116,7 @@ def score(
         "other_grids": "nearest neighbour" if resample else "failed",
         "unknown_labels": "taken as background" if ignore_unknown else "failed",
     }
-    result["unmatched_predictions"] = [path.name for path in pairs.extra]
+    result["unmatched_predictions"] = [path.relative_to(predictions).as_posix() for path in pairs.extra]
     print_results(result)
     if output is not None:
         write_results(output, result)

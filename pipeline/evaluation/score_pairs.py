@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.data.composites import read_composites
 from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
+from rarevox.pipeline.data.scans import unusable
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 
 _SUFFIX = re.compile(r"[_-](seg|segmentation|pred|prediction|label|labels|mask|gt|0000)$", re.IGNORECASE)
 MATCHING = (
     "by file name without its format; endings such as _seg, _pred, _label, _mask, _gt and _0000 do not count "
-    "where the plain names do not match"
+    "where the plain names do not match; in sub-folders the path to a file belongs to its name"
 )
 
 
@@ -46,28 +47,31 @@ def case_name(path: Path) -> str:
 
 
 def find_pairs(predictions: Path, references: Path) -> Pairs:
-    """Match two files, or the label maps of two folders by name (the rule is ``MATCHING``).
+    """Match two files, or the label maps of two folders and what is in them by name (the rule is ``MATCHING``).
+
+    ``s0000/ct.nii.gz`` is the case ``s0000_ct``, as `rarevox predict` calls it: its reference lies at the same path, or
+    is called so.
 
     Raises:
         RequestError: a path that does not exist, a folder without label maps, a file against a folder, two files of one
             folder that are the same case, or no name in common.
     """
     for path, what in ((predictions, "predictions"), (references, "references")):
-        if not path.exists():
-            raise RequestError(f"the {what} {path} do not exist; give a label map or a folder of label maps")
+        if fault := unusable(path):
+            raise RequestError(f"the {what}: {path} {fault}; give a label map or a folder of label maps")
     if predictions.is_file() and references.is_file():
         return Pairs({case_name(references): (predictions, references)}, [])
     if predictions.is_file() != references.is_file():
         raise RequestError(
             f"{predictions} and {references} are a file and a folder; give two files or two folders of label maps"
         )
-    found, wanted = label_maps(predictions), label_maps(references)
-    exact = {stem(path): path for path in found}
-    loose = by_case(found)
-    by_case(wanted)
+    found, wanted = label_maps(predictions, deep=True), label_maps(references, deep=True)
+    exact = {qualified(path, predictions, stem(path)): path for path in found}
+    loose = by_case(found, predictions)
     matched: dict[str, tuple[Path | None, Path]] = {}
-    for path in wanted:
-        matched[case_name(path)] = (exact.get(stem(path)) or loose.get(case_name(path)), path)
+    for case, path in by_case(wanted, references).items():
+        same = exact.get(qualified(path, references, stem(path)))
+        matched[case] = (same or loose.get(case), path)
     used = {prediction for prediction, _ in matched.values()}
     if used == {None}:
         raise RequestError(
@@ -144,34 +148,58 @@ def read_labels(labels: Mapping[str, Any], source: str) -> dict[str, Any]:
         ) from error
 
 
-def label_maps(folder: Path) -> list[Path]:
+def qualified(path: Path, root: Path, name: str) -> str:
+    """A name with the folders that lead to it.
+
+    >>> qualified(Path("r/s0000/ct.nii.gz"), Path("r"), "ct")
+    's0000_ct'
+    """
+    return "_".join((*path.relative_to(root).parent.parts, name))
+
+
+def label_maps(folder: Path, *, deep: bool = False) -> list[Path]:
     """The label maps of a folder, sorted; hidden files are none, nor are the maps of probabilities and entropy that
     `rarevox predict` writes beside ``CASE_seg``.
+
+    Args:
+        folder: an existing one.
+        deep: those in its folders too.
 
     Raises:
         RequestError: there are none.
     """
-    maps = sorted(path for path in folder.iterdir() if is_volume(path))
-    names = {stem(path) for path in maps}
-    maps = [path for path in maps if not _goes_with_labels(stem(path), names)]
+    maps = list(_volumes(folder, deep))
+    names = {path.with_name(stem(path)) for path in maps}
+    maps = [path for path in maps if not _goes_with_labels(path.with_name(stem(path)), names)]
     if not maps:
         raise RequestError(f"{folder} holds no label maps; expected files ending in {', '.join(SUFFIXES)}")
     return maps
 
 
-def _goes_with_labels(name: str, names: set[str]) -> bool:
+def _volumes(folder: Path, deep: bool, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """What is called like a volume, and with ``deep`` also what is so in the folders of the folder, each once."""
+    itself = folder.resolve()
+    for path in sorted(folder.iterdir()) if itself not in above else ():
+        inner = []
+        if deep and not path.name.startswith(".") and path.is_dir():
+            inner = list(_volumes(path, deep, (*above, itself)))
+        yield from inner or ([path] if is_volume(path) else [])
+
+
+def _goes_with_labels(name: Path, names: set[Path]) -> bool:
     """Whether ``CASE_entropy`` or ``CASE_prob_STRUCTURE`` lies beside ``CASE_seg``."""
-    parts = () if name.endswith("_seg") else re.finditer(r"_entropy$|_prob_", name)
-    return any(f"{name[: part.start()]}_seg" in names for part in parts)
+    parts = () if name.name.endswith("_seg") else re.finditer(r"_entropy$|_prob_", name.name)
+    return any(name.with_name(f"{name.name[: part.start()]}_seg") in names for part in parts)
 
 
-def by_case(paths: Iterable[Path]) -> dict[str, Path]:
-    """Case → file, refusing two files of one case."""
+def by_case(paths: Iterable[Path], root: Path | None = None) -> dict[str, Path]:
+    """Case → file, refusing two files of one case; below ``root`` the path to a file belongs to the case's name."""
     cases: dict[str, Path] = {}
     for path in paths:
-        other = cases.setdefault(case_name(path), path)
+        case = case_name(path) if root is None else qualified(path, root, case_name(path))
+        other = cases.setdefault(case, path)
         if other != path:
-            raise RequestError(
-                f"{other.name} and {path.name} in {path.parent} are both case {case_name(path)!r}; keep one of them"
-            )
+            here = path.parent if other.parent == path.parent or root is None else root
+            first, second = (one.relative_to(here) for one in (other, path))
+            raise RequestError(f"{first} and {second} in {here} are both case {case!r}; keep one of them")
     return cases

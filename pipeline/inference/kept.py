@@ -1,4 +1,4 @@
-"""``predict --keep``: which label maps of an earlier call are still what this call would write."""
+"""What an earlier call left: which maps stand, and with ``--keep`` which are still what this call would write."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 
 RESULT_FILE = "predictions.json"
+_MAP = "_seg.nii.gz"
+_ORIGIN = ("run", "ensemble", "models", "settings")
 _MODEL = ("configs/inference.yaml", "models/model.pt")
 
 
@@ -30,13 +32,91 @@ def source(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**names, "state": {key: _state(files) for key, files in names.items()}}
 
 
+def earlier(folder: Path) -> dict[str, Any]:
+    """What ``predictions.json`` of an earlier call says; without one, that there were no scans.
+
+    Raises:
+        RequestError: it has another form.
+    """
+    file = folder / RESULT_FILE
+    if not file.is_file():
+        return {"scans": []}
+    made = read_json(file)
+    rows = made.get("scans") if isinstance(made, Mapping) else None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, Mapping) and isinstance(row.get("case"), str) and "status" in row for row in rows
+    ):
+        raise RequestError(f"{file} was not written by rarevox predict; give another --output, or remove it")
+    return dict(made)
+
+
+def standing(
+    folder: Path,
+    made: Mapping[str, Any],
+    made_now: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
+    left: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, dict[str, Any]]:
+    """The rows of an earlier call, by case, whose maps are there and stand until this call writes others.
+
+    Args:
+        folder: of the predictions.
+        made: of :func:`earlier`.
+        made_now: of :func:`origin`, of this call.
+        items: the scans of this call.
+        left: rows of what this call cannot segment.
+
+    Raises:
+        RequestError: maps of scans that this call does not name were made by other runs or with other settings, or
+            nobody knows how.
+    """
+    rows = {row["case"]: dict(row) for row in made["scans"] if row["status"] == "ok" and _is_whole(folder, row)}
+    named = {str(item["case"]) for item in (*items, *left)}
+    listed = {name for row in made["scans"] for name in map_names(row.get("output"))}
+    own = {f"{case}{_MAP}" for case in named}
+    unlisted = sorted(path.name for path in folder.glob(f"*{_MAP}") if path.name not in listed | own)
+    same = all(made.get(key) == made_now.get(key) for key in _ORIGIN)
+    others = unlisted if same else sorted({*unlisted, *(rows[case]["output"] for case in rows if case not in named)})
+    if others:
+        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise RequestError(
+            f"{folder} holds maps that this call would not write anew, of another run, another state of it or other "
+            f"settings: {some}; give another --output, or remove them"
+        )
+    return rows if same else {}
+
+
+def superseded(
+    made: Mapping[str, Any],
+    made_now: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
+    left: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Cases whose maps of an earlier call stand for nothing from now on: made otherwise, or of what is no scan now."""
+    same = all(made.get(key) == made_now.get(key) for key in _ORIGIN)
+    scans = {str(item["case"]) for item in items}
+    gone = {str(row["case"]) for row in left if row["status"] == "failed"} - scans
+    return sorted(gone | (set() if same else {str(row["case"]) for row in made["scans"]}))
+
+
+def _is_whole(folder: Path, row: Mapping[str, Any], asked: Sequence[str] = ()) -> bool:
+    """Whether the maps of a row are there."""
+    keys = ("output", *asked)
+    return all(all((folder / name).is_file() for name in map_names(row.get(key)) or ["?/"]) for key in keys)
+
+
 def kept_rows(
-    folder: Path, asked: Sequence[str], made_now: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
+    folder: Path,
+    made: Mapping[str, Any],
+    asked: Sequence[str],
+    made_now: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
     """The rows of an earlier call, by case, whose maps are there, those asked for now among them, of the same files.
 
     Args:
         folder: of the predictions.
+        made: of :func:`earlier`.
         asked: further entries that a row must have, such as ``entropy``.
         made_now: of :func:`origin`, of this call.
         items: the scans of this call. Rows of other scans stay.
@@ -44,20 +124,15 @@ def kept_rows(
     Raises:
         RequestError: the maps are of other runs, of runs that have changed since, or of other settings.
     """
-    if not (folder / RESULT_FILE).is_file():
+    if not made["scans"]:
         return {}
-    made = read_json(folder / RESULT_FILE)
     _same_origin(folder, made, made_now)
     now = {str(item["case"]): source(item) for item in items}
-
-    def has(written: object) -> bool:
-        return all((folder / name).is_file() for name in map_names(written) or [str(written)])
-
     return {
-        row["case"]: row
+        row["case"]: dict(row)
         for row in made["scans"]
         if row["status"] == "ok"
-        and all(has(row.get(key)) for key in ("output", *asked))
+        and _is_whole(folder, row, asked)
         and (row["case"] not in now or _same_source(row, now[row["case"]]))
     }
 

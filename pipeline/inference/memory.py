@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from rarevox.pipeline.device import Precision, available_memory_gb, is_out_of_memory
+from rarevox.pipeline.device import Precision, available_memory_gb, is_out_of_memory, release_memory
 from rarevox.pipeline.inference.tiles import Tile
 
 Result = TypeVar("Result")
@@ -104,7 +104,7 @@ def with_less_each_time(
         effort: of the first attempt.
         attempt: does the work with an effort; it is told the steps down that led there, in words.
         largest: input voxels of the largest tile of an effort, as :meth:`Effort.less` takes them.
-        device: where memory is short; CUDA's cache is emptied before the next attempt.
+        device: where memory is short; what can be given back is, before the next attempt.
 
     Raises:
         whatever ``attempt`` raises, but for a lack of memory while something is left to try.
@@ -113,12 +113,15 @@ def with_less_each_time(
     while True:
         try:
             return attempt(effort, steps)
-        except (RuntimeError, MemoryError) as error:
-            less = effort.less(largest(effort)) if is_out_of_memory(error) else None
-            if less is None:
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
                 raise
-        # Only here has the error let go of the frames that hold the failed attempt's tensors.
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+            failed = error.with_traceback(None)
+        # Only here has the error let go of the frames that hold the failed attempt's tensors; what comes next, laying
+        # the tiles out among it, needs memory too.
+        release_memory(device)
+        less = effort.less(largest(effort))
+        if less is None:
+            raise failed
         effort, words = less
         steps = [*steps, words]

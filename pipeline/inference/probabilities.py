@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import re
 import tempfile
@@ -43,11 +45,22 @@ class ProbabilityMaps:
         self.maps: list[np.memmap] = []
 
     def begin(self, shape: tuple[int, ...]) -> None:
-        """A pass begins: all probabilities are 0."""
-        self.maps = [
-            np.memmap(Path(self._folder.name) / f"{number}.raw", self.dtype, mode="w+", shape=shape, order="F")
-            for number in range(len(self.structures))
-        ]
+        """A pass begins: all probabilities are 0.
+
+        Raises:
+            OSError: the disk has no room for the scratch files.
+        """
+        self.maps = []  # of an earlier pass, whose files are made anew
+        size = math.prod(shape) * self.dtype.itemsize
+        for number in range(len(self.structures)):
+            file = Path(self._folder.name) / f"{number}.raw"
+            try:
+                reserve(file, size)
+            except OSError as error:
+                whole = size * len(self.structures) / 1e9
+                said = f"no room for {whole:.3g} GB of probabilities beside the maps: {error.strerror or error}"
+                raise OSError(said) from None
+            self.maps.append(np.memmap(file, self.dtype, mode="r+", shape=shape, order="F"))
 
     def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
         """Add a block."""
@@ -66,6 +79,29 @@ class ProbabilityMaps:
         self.maps = []
         self._folder.cleanup()
         return {"probabilities": written}
+
+
+def reserve(file: Path, size: int) -> None:
+    """Make a file of so many zero bytes that are all on the disk.
+
+    A sparse file would grow while it is written through memory, and where the disk is full by then the process dies
+    of SIGBUS instead of being told.
+
+    Raises:
+        OSError: no room.
+    """
+    with file.open("wb") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+            return
+        except AttributeError:  # no such call on this system
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # nor in this file system
+                raise
+        block = bytes(min(size, 1 << 20))
+        for begin in range(0, size, 1 << 20):
+            handle.write(block[: size - begin])
 
 
 def file_names(structures: Sequence[str]) -> list[str]:

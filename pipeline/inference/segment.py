@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.device import is_out_of_memory, release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.region import (
@@ -243,22 +245,57 @@ class Segmenter:
         """
         listed = [dict(item) for item in items]
         with ThreadPoolExecutor(1) as pool:
-            upcoming = [pool.submit(self.read, listed[0])] if listed else []
+            upcoming = [pool.submit(self.read, item) for item in listed[:1]]
             precision = getattr(self.inferer, "precision", None)
             if listed and self.device.type == "cpu" and (precision is None or precision.dtype == torch.float32):
                 load_kernels()  # while the first scan is read
             for position, item in enumerate(listed):
                 began = time.monotonic()
-                try:
-                    data = upcoming.pop().result()  # no name for the future, which would keep the scan in memory
-                    if position + 1 < len(listed):
-                        upcoming.append(pool.submit(self.read, listed[position + 1]))
-                    watching = watch(item) if watch is not None else None
-                    labels, raw = self._both(data, watching)
-                    notes = self.notes(data)
-                    del data
-                    yield Segmentation(item, labels, "", time.monotonic() - began, notes, raw, watching)
-                except Exception as error:  # whatever is wrong with one scan must not stop the others
-                    if not upcoming and position + 1 < len(listed):
-                        upcoming.append(pool.submit(self.read, listed[position + 1]))
-                    yield Segmentation(item, None, reason_of(error), time.monotonic() - began)
+                following = listed[position + 1 : position + 2]
+
+                def read_on(items: Sequence[Mapping[str, Any]] = following) -> None:
+                    upcoming.extend(pool.submit(self.read, one) for one in items if not upcoming)
+
+                # No name for the future, which would keep the scan in memory.
+                found = self._tried(item, lambda: upcoming.pop().result(), read_on, watch)
+                if found is None:  # memory was short: once more, with nothing beside
+                    for one in upcoming:
+                        one.exception()
+                    upcoming.clear()
+                    release_memory(self.device)
+                    found = self._tried(item, partial(self.read, item), lambda: None, watch, last=True)
+                    release_memory(self.device)
+                read_on()
+                assert found is not None
+                found.seconds = time.monotonic() - began
+                yield found
+
+    def _tried(
+        self,
+        item: dict[str, Any],
+        data_of: Callable[[], dict[str, Any]],
+        read_on: Callable[[], None],
+        watch: Callable[[Mapping[str, Any]], Watch | None] | None,
+        *,
+        last: bool = False,
+    ) -> Segmentation | None:
+        """What came of a scan; None where memory was short and it is not the last trial.
+
+        Args:
+            item: the scan.
+            data_of: gives it, preprocessed.
+            read_on: is called when it has been read.
+            watch: as in a call.
+            last: lack of memory is a reason like others.
+        """
+        try:
+            data = data_of()
+            read_on()
+            watching = watch(item) if watch is not None else None
+            labels, raw = self._both(data, watching)
+            return Segmentation(item, labels, "", 0.0, self.notes(data), raw, watching)
+        except Exception as error:  # whatever is wrong with one scan must not stop the others
+            short = is_out_of_memory(error)
+            if short and not last:
+                return None
+            return Segmentation(item, None, f"memory ran out: {reason_of(error)}" if short else reason_of(error))

@@ -54,6 +54,8 @@ class Source:
         faults: what is wrong with the others.
         kind: the layout it was recognised as, for the summary.
         composites: unions of labels that the source names, name to values.
+        channel_files: what tells the files of the channels apart, an entry for each, if something does; see
+            :mod:`rarevox.pipeline.data.grouping`.
         ignored: the value of voxels that nobody annotated (nnU-Net's label ``ignore``), which is no structure.
     """
 
@@ -66,6 +68,7 @@ class Source:
     kind: str = ""
     composites: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ignored: int | None = None
+    channel_files: tuple[str | int, ...] | None = None
 
 
 def named_subject(case: str, pattern: str | None = None) -> str:

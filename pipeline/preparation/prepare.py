@@ -11,7 +11,7 @@ from typing import Any
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.composites import Composites, read_composites
-from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset
+from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset, is_channel_rule
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, read_json, write_json
 from rarevox.pipeline.preparation.cases import Case, Source
@@ -145,6 +145,7 @@ def prepare(
     header = {"holdout": holdout, "folds": dealt.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
     content = dataset_content(found, cases, named, values, dealt, header)
     content = content | {"composites": unions, "ignored": found.ignored, "n4": n4}
+    content |= {"channel_files": rule_of(found, len(named)), "fixed": sorted({fix.check for fix in seen.fixes})}
     _write(output / FINGERPRINT_FILE, fingerprint)
     _write(output / DATASET_FILE, content)
     plan = _plan(output, fingerprint)
@@ -192,6 +193,11 @@ def _channel_names(source: Source, facts: Sequence[CaseFacts]) -> tuple[str, ...
         return source.channels
     count = len(facts[0].channels)
     return ("image",) if count == 1 else tuple(f"channel_{number}" for number in range(count))
+
+
+def rule_of(source: Source, channels: int) -> list[str | int] | None:
+    """What tells the channels' files apart, for whoever looks for scans of this kind later."""
+    return list(source.channel_files or ()) if is_channel_rule(source.channel_files, channels) else None
 
 
 def _split(

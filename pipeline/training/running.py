@@ -11,6 +11,7 @@ from rarevox.pipeline.bundle import target_name
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import explained
+from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 
 
 def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
@@ -60,8 +61,9 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         raise found from error
     if validation.interrupted and "interruption" in config:
         status = parser.get_parsed_content("interruption").status
+    unwritten = _unwritten(folder, checkpoint, validation) if processes.is_first() else ""
     if status:
-        console.print(f"interrupted; go on with: rarevox train DATASET --output {folder} --resume")
+        console.print(f"interrupted; {unwritten or f'go on with: rarevox train DATASET --output {folder} --resume'}")
         return status
     if not trainer.state.iteration:
         console.print(
@@ -69,5 +71,21 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
             f"go on with: rarevox train DATASET --output {folder} --resume --minutes M[/]"
         )
         return 1
+    if unwritten:
+        console.print(f"[red]the run is not whole[/]: {unwritten}")
+        return 1
     console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
-    return 1 if checkpoint.failed or validation.failed else 0
+    return 0
+
+
+def _unwritten(folder: Path, checkpoint: Any, validation: Any) -> str:
+    """What of a run's end could not be written, and what to do; empty where all is there."""
+    model = folder / "models" / "model.pt"
+    lost = ["the best model (models/model.pt)"] if validation.failed or not model.exists() else []
+    lost += ["the last checkpoint (models/last.pt)"] if checkpoint.failed else []
+    if not lost:
+        return ""
+    if not has_checkpoint(folder):
+        return f"{' and '.join(lost)} could not be written; free space and train anew into another folder"
+    resume = f"rarevox train DATASET --output {folder} --resume"
+    return f"{' and '.join(lost)} could not be written; free space and go on from the checkpoint before with: {resume}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, read_json
 from rarevox.pipeline.gates import read_gates
+from rarevox.pipeline.locks import LOCK_FILE, held
 from rarevox.pipeline.storage.cases import check_cache
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import one_sentence
@@ -65,7 +67,7 @@ def train(
         last checkpoint or the best model could not be written, or the budget was over before the first step.
 
     Raises:
-        RequestError: anything wrong with the request, before any data is read.
+        RequestError: anything wrong with the request, before any data is read, or another call trains into the folder.
     """
     began = time.monotonic()
     processes.start(device)
@@ -75,10 +77,11 @@ def train(
         data = Dataset.load(dataset)
         if resume:
             config = _resumed(folder, budget, device, (network, loss, start_from, *config_files, *settings))
+            holding.enter_context(held(folder))
             _same_request(config, data, folder, fold)
             check(config, data)
         else:
-            claim_folder(folder, holds=_abandoned, what="a run")
+            holding.enter_context(held(claim_folder(folder, holds=_abandoned, what="a run")))
             options = _options(budget, fold, device)
             if start_from is not None:
                 options["initial_weights"] = str(weights_of(start_from))
@@ -87,10 +90,11 @@ def train(
         write_bundle(folder, config, data)
         return config
 
-    config = processes.from_first(configure)
-    status = run_training(folder, config, began)
-    processes.stop()
-    return status
+    with ExitStack() as holding:  # of the first process, for all
+        config = processes.from_first(configure)
+        status = run_training(folder, config, began)
+        processes.stop()
+        return status
 
 
 def _composed(
@@ -122,7 +126,7 @@ def _abandoned(folder: Path) -> bool:
     known = {"configs", "docs", "LICENSE", "logs", "models"}
     begun = (folder / "logs" / "train.jsonl").exists() or (folder / "models").exists()
     return (
-        {entry.name for entry in folder.iterdir()} <= known
+        {entry.name for entry in folder.iterdir()} <= known | {LOCK_FILE}
         and (folder / "configs" / "train.yaml").exists()
         and not begun
     )

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from rarevox.pipeline.files import atomic
+from rarevox.pipeline.files import atomic, read_json, write_json
 
 
 def test_two_writes_of_one_file_at_once_are_both_whole(tmp_path: Path) -> None:
@@ -16,3 +17,19 @@ def test_two_writes_of_one_file_at_once_are_both_whole(tmp_path: Path) -> None:
     assert path.read_text() == "first"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert first.name.endswith(".nii.gz")
+
+
+def test_the_temporary_name_fits_wherever_the_final_one_does(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 248 + ".nii.gz")  # 255 bytes, the most that file systems take
+    for _ in range(2):
+        with atomic(path, keep=tmp_path / ("b" * 255)) as temporary:
+            assert temporary.name.endswith(".nii.gz")
+            temporary.write_text("whole")
+    assert sorted(file.name[0] for file in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_names_that_are_not_utf8_come_back_from_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"sc\xffan")
+    write_json(tmp_path / "a.json", {"case": name})
+    (tmp_path / "a.json").read_bytes().decode("utf-8")
+    assert read_json(tmp_path / "a.json") == {"case": name}

@@ -39,20 +39,20 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     labels, composites = _named_labels(declared, file)
     cases: tuple[Case, ...]
     faults: tuple[Fault, ...] = ()
+    rule: tuple[str | int, ...] | None = None
     if isinstance(content.get("dataset"), dict):
         kind = "nnU-Net raw folder"
         cases = tuple(_nnunet_case(folder, name, entry, file, subject) for name, entry in content["dataset"].items())
     elif "channel_names" in content or not content.get("training"):
-        found = pair_folders(folder, folder / "imagesTr", folder / "labelsTr", subject=subject)
-        if found.channels and len(found.channels) > 1 and len(found.channels) != len(channels):
-            raise RequestError(f"{file} names {len(channels)} channels; imagesTr holds {len(found.channels)} a case")
+        numbers = sorted(map(int, names))
+        found = pair_folders(folder, folder / "imagesTr", folder / "labelsTr", subject=subject, numbers=numbers)
         kind = "nnU-Net raw folder" if "channel_names" in content else "Decathlon folder without a training list"
-        cases, faults = found.cases, found.faults
+        cases, faults, rule = found.cases, found.faults, found.channel_files
     else:
         kind = "Medical Segmentation Decathlon task"
         cases = tuple(_decathlon_case(folder, entry, file, subject) for entry in content["training"])
     name = str(content.get("name", folder.name))
-    return Source(name, folder, channels, labels, cases, faults, kind, composites, ignored)
+    return Source(name, folder, channels, labels, cases, faults, kind, composites, ignored, rule)
 
 
 def _ignored(labels: dict[str, Any], file: Path) -> tuple[int | None, dict[str, Any]]:

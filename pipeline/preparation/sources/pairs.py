@@ -3,45 +3,66 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from rarevox.pipeline.data.formats import stem, volumes_in
+from rarevox.pipeline.data.grouping import numbered
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
 
-_CHANNEL_SUFFIX = re.compile(r"^(.+)_(\d{4})$")
 _ROLE_SUFFIX = re.compile(r"[-_.](seg|segmentation|label|labels|gt|img|image|scan)$", re.IGNORECASE)
 
 
-def pair_folders(root: Path, images: Path, labels: Path, *, subject: str | None = None) -> Source:
+def pair_folders(
+    root: Path, images: Path, labels: Path, *, subject: str | None = None, numbers: Sequence[int] = ()
+) -> Source:
     """Pair the volumes of ``images`` with those of ``labels`` that bear the same name.
 
     Suffixes are ignored (``a.mha`` pairs with ``a.nii.gz``), and so is a last ``_seg``, ``_label``, ``_gt``, ``_image``
-    or the like. Where every image ends in four digits (``a_0000``, ``a_0001``), these number the channels.
+    or the like. Four digits at the end of an image's name (``a_0000``, ``a_0001``) number its channel, unless a label
+    has them in its name too (``scan_2019``).
+
+    Args:
+        root: the source.
+        images: the folder of images.
+        labels: the folder of labels.
+        subject: a regular expression; see ``named_subject``.
+        numbers: of the channels, where the source declares them; else those that at least half of the cases with
+            numbers and a label have, so that one odd file breaks up nobody else's case.
 
     Raises:
-        RequestError: a folder that is missing or holds no volumes.
+        RequestError: a folder that is missing or holds no volumes, or channels that the source does not declare.
     """
     scans, references = _listed(images, "images"), _listed(labels, "labels")
-    numbered = all(_CHANNEL_SUFFIX.match(stem(path)) for path in scans)
-    by_case: dict[str, list[Path]] = {}
-    for path in scans:
-        by_case.setdefault(_case_name(path, numbered), []).append(path)
     by_label: dict[str, list[Path]] = {}
     for path in references:
-        by_label.setdefault(_case_name(path, False), []).append(path)
-    numbers = sorted({_number(path) for path in scans}) if numbered else [0]
+        by_label.setdefault(_plain(stem(path)), []).append(path)
+    by_case: dict[str, list[tuple[int | None, Path]]] = {}
+    for path in scans:
+        name, number = _case_and_channel(path, by_label)
+        by_case.setdefault(name, []).append((number, path))
+    found_numbers = _most([by_case[name] for name in by_label if name in by_case])
+    if numbers and set(found_numbers) - set(numbers):
+        stated, seen = (", ".join(f"_{n:04d}" for n in some) for some in (sorted(numbers), found_numbers))
+        raise RequestError(
+            f"{root} declares {len(numbers)} channels ({stated}), and most cases of {images} have {seen}"
+        )
+    numbers = sorted(numbers) or found_numbers
     cases, faults = [], []
     for name in sorted(by_case.keys() | by_label.keys()):
-        image, label = by_case.get(name, []), by_label.get(name, [])
-        wrong = _pairing_fault(name, image, label, numbers if numbered else None)
+        found, label = sorted(by_case.get(name, []), key=lambda one: (one[0] or 0, one[1])), by_label.get(name, [])
+        image = [path for _, path in found]
+        wrong = _pairing_fault(name, found, label, numbers)
         if wrong:
             faults.append(wrong)
         else:
             cases.append(Case(name, tuple(image), label[0], None, named_subject(name, subject)))
     channels = tuple(f"channel_{number}" for number in numbers) if len(numbers) > 1 else None
-    return Source(root.name, root, channels, None, tuple(cases), tuple(faults), "folders of images and labels")
+    rule = tuple(numbers) if found_numbers else None
+    kind = "folders of images and labels"
+    return Source(root.name, root, channels, None, tuple(cases), tuple(faults), kind, channel_files=rule)
 
 
 def _listed(folder: Path, what: str) -> list[Path]:
@@ -53,34 +74,49 @@ def _listed(folder: Path, what: str) -> list[Path]:
     return found
 
 
-def _case_name(path: Path, numbered: bool) -> str:
-    name = stem(path)
-    found = _CHANNEL_SUFFIX.match(name) if numbered else None
-    return found.group(1) if found else _ROLE_SUFFIX.sub("", name)
+def _most(cases: Sequence[Sequence[tuple[int | None, Path]]]) -> list[int]:
+    """The numbers that at least half of the cases with numbers have."""
+    each = [{number for number, _ in case if number is not None} for case in cases]
+    each = [present for present in each if present]
+    return sorted(n for n in set().union(*each) if 2 * sum(n in present for present in each) >= len(each))
 
 
-def _number(path: Path) -> int:
-    found = _CHANNEL_SUFFIX.match(stem(path))
-    assert found is not None
-    return int(found.group(2))
+def _plain(name: str) -> str:
+    """A name without the ending that says what the file is."""
+    return _ROLE_SUFFIX.sub("", name)
 
 
-def _pairing_fault(name: str, image: list[Path], label: list[Path], numbers: list[int] | None) -> Fault | None:
+def _case_and_channel(path: Path, labelled: Container[str]) -> tuple[str, int | None]:
+    """The case that an image belongs to, and the number of its channel where its name has one."""
+    name, number = numbered(stem(path))
+    whole = _plain(stem(path))
+    if number is None or (whole in labelled and name not in labelled):
+        return whole, None
+    return name, number
+
+
+def _pairing_fault(
+    name: str, image: Sequence[tuple[int | None, Path]], label: Sequence[Path], numbers: Sequence[int]
+) -> Fault | None:
     """What keeps these files from being a case, if anything does."""
     if not label:
-        return fault(name, "missing-label", "there is no label of this name", image[0])
+        return fault(name, "missing-label", "there is no label of this name", image[0][1])
     if not image:
         return fault(name, "missing-image", "there is no image of this name", label[0])
-    if len(label) > 1 or (numbers is None and len(image) > 1):
-        both = label if len(label) > 1 else image
+    present = [number for number, _ in image]
+    whole = None in present  # a file that numbers no channel holds all of them
+    if len(label) > 1 or (whole and len(image) > 1):
+        both = list(label) if len(label) > 1 else [path for _, path in image]
         names = ", ".join(path.name for path in both)
         return fault(name, "duplicate-name", f"several files claim this name: {names}", both[0])
-    if numbers is not None:
-        present = [_number(path) for path in image]
-        if len(set(present)) < len(present):
-            return fault(name, "duplicate-name", "a channel is there twice", image[0])
-        missing = sorted(set(numbers) - set(present))
-        if missing:
-            listed = ", ".join(f"_{number:04d}" for number in missing)
-            return fault(name, "missing-channel", f"the channel {listed} is missing", image[0])
+    if len(set(present)) < len(present):
+        return fault(name, "duplicate-name", "a channel is there twice", image[0][1])
+    known = {number for number in present if number is not None}
+    missing = [] if whole else sorted(set(numbers) - known)
+    if missing:
+        listed = ", ".join(f"_{number:04d}" for number in missing)
+        return fault(name, "missing-channel", f"the channel {listed} is missing", image[0][1])
+    if known - set(numbers):
+        listed = ", ".join(f"_{number:04d}" for number in sorted(known - set(numbers)))
+        return fault(name, "channel-count", f"{listed} is no channel of the other cases", image[-1][1])
     return None

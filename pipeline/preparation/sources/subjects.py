@@ -56,8 +56,9 @@ def read_subjects(
         if not found_faults:
             image = tuple(chosen[channel] for channel in channels)
             cases.append(Case(name, image, chosen["label"], chosen.get("mask"), named_subject(name, subject)))
+    patterns = tuple(channels.values())
     kind = "BIDS dataset" if bids else "folder per subject"
-    return Source(root.name, root, tuple(channels), None, tuple(cases), tuple(faults), kind)
+    return Source(root.name, root, tuple(channels), None, tuple(cases), tuple(faults), kind, channel_files=patterns)
 
 
 def is_bids(root: Path) -> bool:

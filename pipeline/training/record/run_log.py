@@ -132,6 +132,13 @@ class RunLog:
         status = "KILLED" if getattr(engine.state, "interrupted", False) else "FINISHED"
         for tracker in self.trackers:
             self._attempt(tracker.close, status)
+        self._close_steps()
+
+    def _close_steps(self) -> None:
+        """Close the file now: what it still holds would be tried, and told, once more when Python ends."""
+        if self._steps is not None:
+            self._attempt(self._steps.close)
+            self._steps = None
 
     def _attempt(self, write: Callable[..., Any], *arguments: Any) -> None:
         """Write; the first failure is told."""
@@ -147,6 +154,7 @@ class RunLog:
         self.flush()
         for tracker in self.trackers:
             self._attempt(tracker.close, "FAILED")
+        self._close_steps()
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

@@ -63,9 +63,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         find_scans(tmp_path / "none")
     with pytest.raises(RequestError, match="no scans in"):
         find_scans(touch(tmp_path / "empty", "readme.txt"))
-    touch(tmp_path, "one/a.nii.gz", "two/a.nii.gz")
+    touch(tmp_path, "one/a.nii.gz", "one/a.mha")
     with pytest.raises(RequestError, match="two scans are called a"):
-        find_scans([tmp_path / "one", tmp_path / "two"])
+        find_scans(tmp_path / "one")
 
 
 def test_sections(dataset_dir: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.locks import held
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.record.run_log import read_rows
 from rarevox.pipeline.training.train import train
@@ -153,9 +155,37 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(dataset_dir: Pat
     assert status == 1, errors
     assert "checkpoint not written" in errors
     assert "best model not written" in errors
+    assert "the run is not whole: the best model (models/model.pt) and the last checkpoint" in errors
+    assert "--resume" in errors
+    assert "the run is in" not in errors
     assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
     assert len(read_rows(tmp_path / "run" / "logs" / "train.jsonl")) == 6
     assert load_tensors(tmp_path / "run" / "models" / "last.pt")["iteration"] == 3
     assert {path.name for path in (tmp_path / "run" / "models").iterdir()} == {"last.pt"}
     assert train(dataset_dir, tmp_path / "run", iterations=6, device="cpu", resume=True) == 0
     assert load_tensors(tmp_path / "run" / "models" / "last.pt")["iteration"] == 6
+
+
+def test_a_disk_that_is_full_from_the_first_step_on_leaves_no_run_and_says_so(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    arguments = command(dataset_dir, tmp_path / "run", "log#tensorboard=false", "validations=1", "workers=0")
+    arguments[arguments.index("100000")] = "2"
+    limited = (
+        "import resource, sys; from rarevox.pipeline.training import train; real = train.run_training;"
+        "limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
+        "train.run_training = lambda *a: (limit(), real(*a))[1];"
+        "from rarevox.pipeline.cli import main; main(sys.argv[1:])"
+    )
+    done = forked.run(["-c", limited, *arguments[arguments.index("train") :]])
+    assert done.returncode == 1, done.stderr
+    assert "could not be written; free space and train anew" in done.stderr
+    assert "the run is in" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "models" / "model.pt").exists()
+
+
+def test_a_second_training_into_a_folder_is_refused(dataset_dir: Path, run_dir: Path) -> None:
+    with held(run_dir), pytest.raises(RequestError, match="another call is writing into"):
+        train(dataset_dir, run_dir, iterations=100, device="cpu", resume=True)

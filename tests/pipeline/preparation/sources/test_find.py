@@ -92,6 +92,12 @@ class TestNnunetRaw:
         assert [(f.case, f.check, f.severity) for f in source.faults] == [("b", "missing-channel", "error")]
         assert "_0000" in source.faults[0].message
 
+    def test_channels_that_are_not_declared(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"imagesTr/a_000{c}.nii.gz" for c in (0, 1)), "labelsTr/a.nii.gz")
+        write(tmp_path / "dataset.json", {"channel_names": {"0": "T1"}, "labels": {"lesion": 1}})
+        with pytest.raises(RequestError, match=r"declares 1 channels \(_0000\), and most .* have _0000, _0001"):
+            find_cases(tmp_path)
+
     def test_files_named_one_by_one(self, tmp_path: Path) -> None:
         touch(tmp_path, "elsewhere/x.nrrd", "elsewhere/y.nrrd", "seg/x.nrrd")
         row = {"images": ["elsewhere/x.nrrd", "elsewhere/y.nrrd"], "label": "seg/x.nrrd"}
@@ -109,6 +115,26 @@ class TestNnunetRaw:
 
 
 class TestParallelFolders:
+    def test_digits_number_a_channel_unless_a_label_has_them_too(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"{kind}/scan_{year}.nii" for kind in ("images", "labels") for year in (2019, 2020)))
+        source = find_cases(tmp_path)
+        assert list(found(source, tmp_path)) == ["scan_2019", "scan_2020"]
+        assert (source.channels, source.channel_files, source.faults) == (None, None, ())
+
+    def test_one_odd_case_breaks_up_no_other(self, tmp_path: Path) -> None:
+        touch(
+            tmp_path, *(f"images/{n}_000{c}.nii" for n in "abc" for c in (0, 2)), *(f"labels/{n}.nii" for n in "abcd")
+        )
+        touch(tmp_path, "images/d_0000.nii", "images/c_0005.nii", "images/stray_2019.nii")
+        source = find_cases(tmp_path)
+        assert list(found(source, tmp_path)) == ["a", "b"]
+        assert source.channel_files == (0, 2)
+        assert {(fault.case, fault.check) for fault in source.faults} == {
+            ("c", "channel-count"),
+            ("d", "missing-channel"),
+            ("stray", "missing-label"),
+        }
+
     @pytest.mark.parametrize("options", [{}, {"images": "images", "labels": "labels"}])
     def test_paired_by_name_whatever_the_suffix(self, tmp_path: Path, options: dict) -> None:
         touch(tmp_path, "images/a.mha", "images/b_image.nii.gz", "labels/a_seg.nii.gz", "labels/b.nii.gz")

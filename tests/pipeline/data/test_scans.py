@@ -1,0 +1,159 @@
+"""Every entry that a request names is a scan or a row that says why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rarevox.pipeline.data.scans import FAILED, IGNORED, survey
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def names(*paths: Path, channels: tuple[str, ...] = ("image",)) -> list[str]:
+    return [scan["case"] for scan in survey(paths, channels).scans]
+
+
+def empty_folder(folder: Path) -> None:
+    (folder / "odd").mkdir()
+
+
+def folder_without_scans(folder: Path) -> None:
+    touch(folder, "odd/notes.txt")
+
+
+def dangling_link(folder: Path) -> None:
+    (folder / "odd").symlink_to(folder / "gone.nii.gz")
+
+
+def named_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "odd")
+
+
+def loop_of_links(folder: Path) -> None:
+    (folder / "odd").symlink_to(folder / "odd")
+
+
+def link_to_the_folder_above(folder: Path) -> None:
+    (folder / "odd").symlink_to(folder, target_is_directory=True)
+
+
+def folder_of_a_scan_s_name(folder: Path) -> None:
+    (folder / "odd.nii.gz").mkdir()
+
+
+def pipe_of_a_scan_s_name(folder: Path) -> None:
+    os.mkfifo(folder / "odd.nii.gz")
+
+
+def link_of_a_scan_s_name(folder: Path) -> None:
+    (folder / "odd.nii.gz").symlink_to(folder / "gone.nii.gz")
+
+
+ENTRIES: dict[Callable[[Path], None], tuple[str, str]] = {
+    empty_folder: (IGNORED, "no scans in"),
+    folder_without_scans: (IGNORED, "no scans in"),
+    dangling_link: (IGNORED, "is a link to what does not exist"),
+    named_pipe: (IGNORED, "is a named pipe"),
+    loop_of_links: (IGNORED, "cannot be read"),
+    link_to_the_folder_above: (IGNORED, "leads back to a folder above it"),
+    folder_of_a_scan_s_name: (FAILED, "no scans in"),
+    pipe_of_a_scan_s_name: (FAILED, "is a named pipe"),
+    link_of_a_scan_s_name: (FAILED, "is a link to what does not exist"),
+}
+"""Makers of entries of a folder beside good scans, and what their row says."""
+
+
+@pytest.mark.parametrize("make", ENTRIES, ids=lambda make: make.__name__)
+def test_an_entry_that_is_no_scan_is_one_row(make: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = touch(tmp_path / "scans", "a.nii.gz", "b.nii.gz")
+    make(folder)
+    found = survey([folder])
+    assert [scan["case"] for scan in found.scans] == ["a", "b"]
+    (row,) = found.left
+    status, reason = ENTRIES[make]
+    assert row["status"] == status
+    assert row["case"].startswith("odd")
+    assert reason in row["reason"]
+
+
+@pytest.mark.parametrize("make", ENTRIES, ids=lambda make: make.__name__)
+def test_an_argument_that_is_no_scan_is_one_failed_row(make: Callable[[Path], None], tmp_path: Path) -> None:
+    touch(tmp_path / "good", "a.nii.gz")
+    (tmp_path / "bad").mkdir()
+    make(tmp_path / "bad")
+    if make is link_to_the_folder_above:
+        return
+    found = survey([tmp_path / "good", next((tmp_path / "bad").glob("odd*"))])
+    assert [scan["case"] for scan in found.scans] == ["a"]
+    (row,) = found.left
+    assert row["status"] == FAILED
+
+
+def test_missing_arguments_and_impossible_names(tmp_path: Path) -> None:
+    good = touch(tmp_path, "a.nii.gz") / "a.nii.gz"
+    found = survey([tmp_path / "none.nii.gz", good, tmp_path / f"{'x' * 300}.nii.gz", "null\0byte.nii"])
+    assert [scan["case"] for scan in found.scans] == ["a"]
+    assert [row["status"] for row in found.left] == [FAILED] * 3
+    assert "does not exist" in found.left[0]["reason"]
+
+
+def test_a_scan_that_is_named_twice_is_segmented_once(tmp_path: Path) -> None:
+    folder = touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    (folder / "c.nii.gz").symlink_to(folder / "a.nii.gz")
+    for paths in ([folder / "a.nii.gz"] * 2, [folder / "a.nii.gz", folder / "c.nii.gz"]):
+        found = survey(paths)
+        assert len(found.scans) == 1
+        assert [(row["status"], "named twice" in row["reason"]) for row in found.left] == [(IGNORED, True)]
+    assert len(survey([folder, folder]).scans) == 2
+
+
+def test_names_are_qualified_by_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "x", "s0000/ct.nii.gz", "s0001/ct.nii.gz")
+    assert names(tmp_path / "x") == ["s0000_ct", "s0001_ct"]
+    assert names(*sorted((tmp_path / "x").glob("*/ct.nii.gz"))) == ["s0000_ct", "s0001_ct"]
+    assert names(*sorted((tmp_path / "x").iterdir())) == ["s0000_ct", "s0001_ct"]
+    touch(tmp_path / "y", "sub-01/T1.nii.gz", "sub-01/FLAIR.nii.gz", "sub-02/T1.nii.gz", "sub-02/FLAIR.nii.gz")
+    assert names(tmp_path / "y", channels=("T1", "FLAIR")) == ["sub-01", "sub-02"]
+    assert names(tmp_path / "y") == ["sub-01_FLAIR", "sub-01_T1", "sub-02_FLAIR", "sub-02_T1"]
+
+
+def test_series_are_called_like_the_path_to_them(tmp_path: Path) -> None:
+    for series in ("PAT1/ST0/SE0", "PAT1/ST0/SE1", "PAT2/ST0/SE0"):
+        folder = touch(tmp_path / series)
+        folder.mkdir(parents=True)
+        (folder / "IM0001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
+    assert names(tmp_path) == ["PAT1_ST0_SE0", "PAT1_ST0_SE1", "PAT2_ST0_SE0"]
+    assert names(tmp_path / "PAT1" / "ST0" / "SE0") == ["SE0"]
+
+
+def test_files_and_folders_side_by_side_are_both_found(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "deeper/b.nii.gz", "deeper/still/c.nii.gz")
+    (tmp_path / "IM0001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
+    assert names(tmp_path) == ["a", tmp_path.name, "deeper_b", "deeper_still_c"]
+
+
+def test_scans_that_cannot_be_told_apart_fail_by_name(tmp_path: Path) -> None:
+    found = survey([touch(tmp_path, "a.nii.gz", "a.mha", "b_c.nii", "b/c.nii", "d.nii")])
+    assert [scan["case"] for scan in found.scans] == ["d"]
+    assert {(row["case"], row["status"]) for row in found.left} == {("a", FAILED), ("b_c", FAILED)}
+    assert len(found.left) == 4
+    assert all("two scans are called" in row["reason"] for row in found.left)
+
+
+def test_a_deep_folder_is_told(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(70):
+        folder = folder / "d"
+    folder.mkdir(parents=True)
+    touch(folder, "a.nii.gz")
+    (row,) = survey([tmp_path]).left
+    assert "folders deep" in row["reason"]
