@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that help answers at once; each command impor
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import click
 
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, system
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.words import one_line, visible
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -52,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(visible(said.getvalue()), err=True, nl=False)
         sys.exit(2)
     except (RequestError, OSError, FloatingPointError, KeyboardInterrupt) as error:
         if "--debug" in arguments:
@@ -66,11 +70,11 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
-    text = " ".join(str(error).split())
+    text = str(error)
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         text = f"{error.strerror or text}{where}; free space, correct the permission or choose another place"
-    click.echo(f"rarevox: {text}", err=True)
+    click.echo(f"rarevox: {one_line(text)}", err=True)
     return 2
 
 

@@ -82,7 +82,7 @@ def predict(
     rows = {} if overwrite else kept_rows(folder, asked, made, items)
     segmenter = segmenter_of(run, others, device=device, settings=settings)
     if masks is not None and not any(_reads_masks(member.config) for member in members_of(segmenter)):
-        console.print(f"[yellow]--masks changes nothing[/yellow]: {run} normalises whole scans")
+        console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
 
     def maps(_: object) -> Maps:
@@ -101,9 +101,9 @@ def predict(
     failed = [row for row in rows.values() if row["status"] != "ok"]
     for row in rows.values():
         if "warning" in row:
-            console.print(f"[yellow]{row['case']}: {row['warning']}[/]")
+            console.say("[yellow]{}: {}[/]", row["case"], row["warning"])
     for row in failed:
-        console.print(f"[red]failed[/] {row['case']}: {row['reason']}")
+        console.say("[red]failed[/] {}: {}", row["case"], row["reason"])
     console.print(
         f"{len(rows) - len(failed)} of {len(rows)} scans segmented; label maps and {RESULT_FILE} are in {folder}"
     )
