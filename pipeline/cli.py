@@ -14,7 +14,7 @@ import click
 
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, system
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.words import one_line, visible
+from rarevox.pipeline.words import one_line, show_logs_visibly, visible
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -46,6 +46,7 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; a wrong request is one line on standard error and status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    show_logs_visibly()
     # Threads that wait for one another asleep instead of spinning: the same speed on a quiet machine, and with one
     # other busy process on two cores a convolution takes 21 ms instead of 50 ms. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

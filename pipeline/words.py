@@ -6,7 +6,8 @@ document. Each medium has one function here, and one place that applies it:
 =================  =================  ==========================================================================
 medium             function           applied by
 =================  =================  ==========================================================================
-terminal, log      :func:`visible`    :class:`rarevox.pipeline.console.Console`, to all that it prints
+terminal           :func:`visible`    :class:`rarevox.pipeline.console.Console`, to all that it prints
+log, warning       :func:`visible`    :func:`show_logs_visibly`, for what libraries say
 page               :func:`visible`    :func:`rarevox.pipeline.page.write_page`, beside the escaping of HTML
 CSV                :func:`cell`       :func:`csv_text`; :func:`csv_rows` reads such tables back
 Markdown           :func:`markdown`   the model card
@@ -18,7 +19,9 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -29,7 +32,7 @@ _UNSEEN = re.compile(
     "\ud800-\udfff]"  # halves of pairs: bytes of file names that are not UTF-8
 )
 _FORMULA = re.compile(r"[\s']*[=+\-@\t\r\n＝＋－＠]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$=:@])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~$#!@]|:(?=\S)|(?<=www)\.)")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
 }
@@ -62,6 +65,25 @@ def one_line(text: str) -> str:
     'first second third'
     """
     return visible(" ".join(text.split()))
+
+
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+_formatwarning = warnings.formatwarning
+
+
+def _format_visibly(*said: Any, **more: Any) -> str:
+    return visible(_formatwarning(*said, **more))
+
+
+def show_logs_visibly() -> None:
+    """Have what libraries warn of and log, which may hold names of files, reach the terminal as visible text."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_VisibleFormatter())
+    warnings.formatwarning = _format_visibly
 
 
 def cell(value: Any) -> Any:
@@ -118,7 +140,7 @@ def csv_rows(handle: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def markdown(text: str) -> str:
-    """Text within a line of Markdown, where it is neither markup nor HTML, nor a link.
+    """Text behind the beginning of a line of Markdown, where it is neither markup nor HTML, nor a link.
 
     >>> print(markdown("a_b|<b>"))
     a\\_b\\|&lt;b&gt;

@@ -20,6 +20,8 @@ from rarevox.pipeline.words import visible
 
 LISTED = 20
 """Flagged cases that are named on the screen; the files name all of them."""
+LONGEST = 40
+"""Letters of a structure's name that the picture has room for; the tables have them all."""
 _WIDTH = 120
 
 
@@ -183,7 +185,8 @@ def pairs_figure(result: Mapping[str, Any]) -> str | None:
         for here, colour, marker in ((dice >= below, OKABE_ITO[0], "o"), (dice < below, OKABE_ITO[4], "v")):
             ax.scatter(dice[here], place[here], s=18, color=colour, marker=marker, alpha=0.6, linewidths=0)
         ax.plot([np.median(dice)] * 2, [row - 0.3, row + 0.3], color="black", linewidth=2)
-    ax.set_yticks(range(len(values)), list(map(visible, values)), parse_math=False)  # a name is no formula
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in map(visible, values)]
+    ax.set_yticks(range(len(values)), names, parse_math=False)  # a name is no formula
     ax.invert_yaxis()
     ax.set_xlabel("Dice of two annotators (bar: median)")
     ax.grid(alpha=0.25)
