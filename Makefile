@@ -4,13 +4,15 @@
 # Two more, for those who publish:
 #   make docs         the pages and the API reference as a site that opens from disk: site/index.html
 #   make wheel-test   the wheel, installed away from this checkout: prepare, train, predict, the bundle
+# And one that asks PyPI:
+#   make audit        known holes in the pinned dependencies, and in the lowest that pyproject.toml admits
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUTPUT ?= demo/$(shell date +%Y%m%d-%H%M%S)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install clean docs wheel-test
+.PHONY: demo test lint install clean docs wheel-test audit
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo.done
@@ -30,6 +32,9 @@ docs: $(VENV)/docs.done
 
 wheel-test: $(VENV)/test.done
 	$(BIN)/python -m pytest tests/test_wheel.py tests/installed_wheel.py
+
+audit: $(VENV)/audit/done
+	@$(VENV)/audit/bin/python tests/audit.py
 
 install: $(VENV)/demo.done
 
@@ -56,6 +61,12 @@ $(VENV)/test.done: pyproject.toml constraints.txt | $(VENV)/names.done
 
 $(VENV)/docs.done: pyproject.toml constraints.txt | $(VENV)/names.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# An environment of its own: what asks about dependencies is none of them.
+$(VENV)/audit/done:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check install --quiet 'pip-audit>=2.7'
 	touch $@
 
 clean:
