@@ -4,6 +4,8 @@
 # Two more, for those who publish:
 #   make docs         the pages and the API reference as a site that opens from disk: site/index.html
 #   make wheel-test   the wheel, installed away from this checkout: prepare, train, predict, the bundle
+# And one that asks PyPI:
+#   make audit        known holes in the pinned dependencies, and in the lowest that pyproject.toml admits
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ PLAIN := tests/losses/sums/test_overlap.py tests/contracts tests/networks/test_h
 	tests/networks/cpu/test_convolution.py tests/pipeline/test_doctor.py tests/test_older_cpu.py
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test numerics lint install clean docs wheel-test
+.PHONY: demo test numerics lint install clean docs wheel-test audit
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo.done
@@ -43,6 +45,9 @@ docs: $(VENV)/docs.done
 wheel-test: $(VENV)/test.done
 	$(BIN)/python -m pytest tests/test_wheel.py tests/installed_wheel.py
 
+audit: $(VENV)/audit/done
+	@$(VENV)/audit/bin/python tests/audit.py
+
 install: $(VENV)/demo.done
 
 # `rarevox` is no folder: its sub-packages are the top-level ones. mypy finds them through this link, and so does Python:
@@ -68,6 +73,12 @@ $(VENV)/test.done: pyproject.toml constraints.txt | $(VENV)/names.done
 
 $(VENV)/docs.done: pyproject.toml constraints.txt | $(VENV)/names.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# An environment of its own: what asks about dependencies is none of them.
+$(VENV)/audit/done:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check install --quiet 'pip-audit>=2.7'
 	touch $@
 
 clean:

@@ -13,6 +13,7 @@ from rarevox.pipeline.compose import CONFIGS, derive, write_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json, write_json, write_text
+from rarevox.pipeline.words import markdown
 
 LICENCE = CONFIGS.parent / "LICENSE"
 METADATA, CARD = "configs/metadata.json", "docs/README.md"
@@ -101,9 +102,10 @@ def write_card(
     folder: Path, config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, Any] | None = None
 ) -> None:
     """``docs/README.md``: what the model is, on what it was trained, what it scored and by which conventions."""
-    channels, structures = ", ".join(dataset.channels), ", ".join(dataset.structures)
+    channels, structures = (markdown(", ".join(names)) for names in (dataset.channels, dataset.structures))
+    network, loss = (markdown(target_name(config[key])) for key in ("network_def", "loss"))
     lines = [
-        f"# {target_name(config['network_def'])} on {dataset.name}",
+        f"# {network} on {markdown(dataset.name)}",
         "",
         f"Segments {structures} from {channels}. Trained with rarevox {version('rarevox')}; "
         "for research, not a medical device. A bundle's configuration is code: run only bundles that you trust.",
@@ -112,11 +114,11 @@ def write_card(
         f"- {len(dataset.training)} training cases (validation fold {config['fold']} of {dataset.folds}), "
         f"{len(dataset.test)} held out; seed {dataset.seed}; fingerprint `{dataset.fingerprint}`",
         f"- channels in order: {channels}",
-        f"- labels: {', '.join(f'{value} = {name}' for name, value in dataset.labels.items())}",
+        f"- labels: {', '.join(f'{value} = {markdown(name)}' for name, value in dataset.labels.items())}",
         *([] if dataset.ignored is None else [f"- not annotated, and left out everywhere: label {dataset.ignored}"]),
         "",
         "## Training",
-        f"- network `{target_name(config['network_def'])}`, loss `{target_name(config['loss'])}`, "
+        f"- network {network}, loss {loss}, "
         f"patches {config['patch_size']}, batch {config['batch_size']}, seed {config['seed']}",
         "- everything else: `configs/train.yaml`",
         "",
@@ -153,8 +155,8 @@ def _score_lines(result: Mapping[str, Any] | None) -> list[str]:
     for name, figures in result["structures"].items():
         dice = figures["dice"]
         cells = [f"{dice[key]:.3f}" if dice.get(key) is not None else "–" for key in ("mean", "std", "median")]
-        rows.append(f"| {name} | {' | '.join(cells)} | {dice['n']} |")
-    conventions = "; ".join(f"{key}: {value}" for key, value in result["conventions"].items())
+        rows.append(f"| {markdown(name)} | {' | '.join(cells)} | {dice['n']} |")
+    conventions = markdown("; ".join(f"{key}: {value}" for key, value in result["conventions"].items()))
     return [*rows, "", f"Conventions: {conventions}"]
 
 

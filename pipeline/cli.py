@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that help answers at once; each command impor
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import click
 
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, system
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.words import one_line, show_logs_visibly, visible
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -44,6 +46,7 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; a wrong request is one line on standard error and status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    show_logs_visibly()
     # Threads that wait for one another asleep instead of spinning: the same speed on a quiet machine, and with one
     # other busy process on two cores a convolution takes 21 ms instead of 50 ms. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -52,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(visible(said.getvalue()), err=True, nl=False)
         sys.exit(2)
     except (RequestError, OSError, FloatingPointError, KeyboardInterrupt) as error:
         if "--debug" in arguments:
@@ -66,11 +71,11 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
-    text = " ".join(str(error).split())
+    text = str(error)
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         text = f"{error.strerror or text}{where}; free space, correct the permission or choose another place"
-    click.echo(f"rarevox: {text}", err=True)
+    click.echo(f"rarevox: {one_line(text)}", err=True)
     return 2
 
 

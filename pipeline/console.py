@@ -1,17 +1,83 @@
-"""Where words for the user go: one console on standard error; standard output is left to results."""
+"""Where words for the user go: one console on standard error; standard output is left to results.
+
+What is printed is data: names, paths and messages mean nothing but themselves, whatever brackets, colons or escape
+sequences they hold. Styles come from templates of ours alone, which take the data as values (:func:`styled`).
+"""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from string import Formatter
+from typing import Any
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+from rich import console as rich_console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Span, Text
+
+from rarevox.pipeline.words import visible
+
+_PLACE = "\ufffc"
+"""Stands for a value while a template is parsed."""
+
+
+class Console(rich_console.Console):
+    """A console to which every ``str`` is data, in tables and titles too: no markup, no emoji codes, no highlighting,
+    control characters written out. Options are those of rich, without these four.
+
+    >>> import sys
+    >>> Console(file=sys.stdout).print("scan [/b] \\x1b[2J :dog:")
+    scan [/b] \\x1b[2J :dog:
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Any string that rich comes upon, wherever it stands."""
+        return super().render_str(visible(text), **options)
+
+    def say(self, template: str, *values: object, soft_wrap: bool = True) -> None:
+        """Print a styled line on one line, however long; see :func:`styled`."""
+        self.print(styled(template, *values), soft_wrap=soft_wrap)
+
+
+def styled(template: str, *values: object) -> Text:
+    """A template of ours with rich's markup, its ``{}`` filled with values that are never parsed.
+
+    Args:
+        template: a literal, never put together from data (a test holds this).
+        values: one for each ``{}`` or ``{:format}``. Line feeds in them are written out too: no name feigns a line.
+
+    >>> text = styled("[red]failed[/red] {}: Dice {:.2f}", "[/b]", 0.5)
+    >>> text.plain, text.spans
+    ('failed [/b]: Dice 0.50', [Span(0, 6, 'red')])
+    """
+    parts = list(Formatter().parse(template))
+    markup = "".join(said if name is None else said + _PLACE for said, name, _, _ in parts)
+    text = Text.from_markup(markup, emoji=False)
+    formats = [form or "" for _, name, form, _ in parts if name is not None]
+    for value, form in zip(values, formats, strict=True):
+        _fill(text, visible(format(value, form) if form else str(value)).replace("\n", r"\x0a"))
+    return text
+
+
+def _fill(text: Text, value: str) -> None:
+    """Put a value into the first free place; spans over it and behind it follow."""
+    at, grown = text.plain.index(_PLACE), len(value) - 1
+    spans = [
+        Span(span.start + grown * (span.start > at), span.end + grown * (span.end > at), span.style)
+        for span in text.spans
+    ]
+    text.plain = text.plain.replace(_PLACE, value.replace(_PLACE, "\ufffd"), 1)
+    text.spans = spans
+
+
+console = Console(stderr=True, soft_wrap=True)
 
 
 def progress_bar() -> Progress:
     """A progress bar for work that is counted in cases: ``with progress_bar() as bar: bar.track(cases, ...)``."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -71,4 +71,4 @@ def demo(
 
 
 def _say(stage: str, what: str) -> None:
-    console.print(f"[bold]{stage}[/]  {what}")
+    console.say("[bold]{}[/]  {}", stage, what)

@@ -167,6 +167,10 @@ def doctor(datasets: Sequence[Path] = ()) -> int:
         console.print(f"cache {folder}: {describe_cache(folder)}")
     findings = examine()
     for finding in findings:
-        mark = "[green]ok[/]  " if finding.ok else "[red]look[/]"
-        console.print(f"{mark} {finding.what}: {finding.said}" + (f" — {finding.advice}" if finding.advice else ""))
+        advice = f" — {finding.advice}" if finding.advice else ""
+        said = (finding.what, finding.said, advice)
+        if finding.ok:
+            console.say("[green]ok[/]   {}: {}{}", *said)
+        else:
+            console.say("[red]look[/] {}: {}{}", *said)
     return 0 if all(finding.ok for finding in findings) else 1

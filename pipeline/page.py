@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
 from rarevox.pipeline.figures import figure
-from rarevox.pipeline.files import write_text
+from rarevox.pipeline.files import finite, write_text
+from rarevox.pipeline.words import visible
 
 SHARED = Path(__file__).with_name("templates")
 """``base.html``, which each page extends, ``page.css`` and ``page.js``."""
@@ -25,7 +28,7 @@ def write_page(
     filters: Mapping[str, Callable[..., Any]] | None = None,
     **content: Any,
 ) -> Path:
-    """Fill a template and write the page, atomically; every text is escaped.
+    """Fill a template and write the page, atomically; every text is escaped, control characters are shown.
 
     Args:
         path: the ``.html`` file.
@@ -34,12 +37,14 @@ def write_page(
         title: of the window and the heading.
         style: further style sheets beside the template.
         script: the scripts, one after the other.
-        filters: of the template, beside ``figure``.
+        filters: of the template, beside ``figure`` and ``json`` (data for a script, which cannot end its element).
         content: what the template shows.
     """
     loader = jinja2.FileSystemLoader([template.parent, SHARED])
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": figure, **(filters or {})}
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"figure": figure, "json": _json, **(filters or {})}
 
     def read(names: Sequence[str]) -> str:
         return "".join(loader.get_source(environment, name)[0] for name in names)
@@ -48,3 +53,24 @@ def write_page(
     html = page.render(title=title, style=read(("page.css", *style)), script=read(script), **content)
     write_text(path, html)
     return Path(path)
+
+
+def _shown(value: Any) -> Any:
+    """What the page says instead of a value: text with its control characters and turns of direction written out."""
+    if isinstance(value, Markup):
+        return Markup(visible(value))  # made of words alone: nothing that visible writes needs escaping
+    return visible(value) if isinstance(value, str) else value
+
+
+def _json(content: object) -> Markup:
+    """Data within a script: as JSON in which no character can end the script or begin a comment or a tag."""
+    return htmlsafe_json_dumps(_plain(content))
+
+
+def _plain(content: object) -> Any:
+    """Data that JSON can hold, with the same words as the rest of the page."""
+    if isinstance(content, Mapping):
+        return {_shown(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    return _shown(finite(content))

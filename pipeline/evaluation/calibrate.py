@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml, write_yaml
-from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.calibration.measure import NEAR_MM, read_reference
@@ -67,7 +65,7 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
     fold = int(segmenter.config["fold"])
     samples, failed = _draw(segmenter, data, data.section("validation", fold=fold), voxels)
     for case, reason in failed.items():
-        console.print(f"[red]failed[/red] {case}: {reason}", highlight=False)
+        console.say("[red]failed[/red] {}: {}", case, reason)
     if not any(len(sample.classes) for sample in samples):
         raise RequestError(f"no validation case of {data.path} could be used to fit a temperature")
     result = fit(join(samples), data.scored, data.label_values)
@@ -148,7 +146,7 @@ def _store(run: Path, temperature: float) -> None:
 
 
 def _print(result: Mapping[str, Any], n_cases: int) -> None:
-    out = Console(highlight=False)
+    out = Console()
     nll = result["nll"]
     out.print(
         f"temperature {result['temperature']:.3f}: negative log-likelihood {nll['before']:.4f} to {nll['after']:.4f} "
@@ -156,4 +154,4 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
     )
     for name, s in result["structures"].items():
         before, after = figure(s["before"]["ece"], 4), figure(s["after"]["ece"], 4)
-        out.print(f"  {name}: expected calibration error {before} to {after}", markup=False)
+        out.print(f"  {name}: expected calibration error {before} to {after}")

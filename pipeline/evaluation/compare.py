@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
-from rarevox.pipeline.console import console
+from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.evaluation.comparison.load import Evaluation, Paired, load, pair
 from rarevox.pipeline.evaluation.comparison.stats import better, compare_values
 from rarevox.pipeline.evaluation.comparison.tables import (
     TEXT_WIDTH,
     differences_csv,
-    latex,
     leaderboard_csv,
+    leaderboard_latex,
     print_comparison,
     text,
 )
@@ -57,15 +54,12 @@ def compare(
     if output is not None:
         claim_folder(output, lambda folder: {entry.name for entry in folder.iterdir()} <= set(FILES), "a comparison")
     result = comparison(evaluations, paired, metric)
-    out = Console(highlight=False)
-    print_comparison(
-        result, out if out.is_terminal else Console(highlight=False, width=TEXT_WIDTH + 30 * len(result["structures"]))
-    )
+    out = Console()
+    print_comparison(result, out if out.is_terminal else Console(width=TEXT_WIDTH + 30 * len(result["structures"])))
     for left in result["left_out"][:LISTED]:
-        missing = escape(", ".join(left["missing_from"]))
-        console.print(f"[yellow]left out[/yellow] {escape(left['case'])}: missing from {missing}")
+        console.say("[yellow]left out[/yellow] {}: missing from {}", left["case"], ", ".join(left["missing_from"]))
     if len(result["left_out"]) > LISTED:
-        console.print(f"[yellow]left out[/yellow] {len(result['left_out']) - LISTED} more (--output lists them)")
+        console.say("[yellow]left out[/yellow] {} more (--output lists them)", len(result["left_out"]) - LISTED)
     if output is not None:
         _write(Path(output), result)
         console.print(f"{', '.join(FILES)} are in {output}")
@@ -117,6 +111,6 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
     write_json(folder / "compare.json", result)
     write_text(folder / "leaderboard.txt", text(result))
     write_text(folder / "leaderboard.csv", leaderboard_csv(result))
-    write_text(folder / "leaderboard.tex", latex(result))
+    write_text(folder / "leaderboard.tex", leaderboard_latex(result))
     write_text(folder / "differences.csv", differences_csv(result))
     write_comparison(folder / "compare.html", result)

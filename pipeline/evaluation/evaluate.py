@@ -10,7 +10,7 @@ import numpy as np
 
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
-from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
@@ -99,7 +99,7 @@ def _evaluated(
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
     calibration = None
     if segmenter.config["calibration"] and not hasattr(segmenter.inferer, "log_probabilities"):
-        console.print("[yellow]no calibration[/yellow]: the run's inferer tells no probabilities")
+        console.say("[yellow]no calibration[/yellow]: the run's inferer tells no probabilities")
     elif segmenter.config["calibration"]:
         calibration = Calibration(
             data.scored, data.label_values, temperature=temperature_of(segmenter), ignored=data.ignored
@@ -123,7 +123,7 @@ def _evaluated(
         track_evaluation(run, section, result)
     print_results(result)
     for line in calibration_lines(result["calibration"]) if calibration is not None else ():
-        print(line)
+        Console(soft_wrap=True).print(line)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
     return 1 if result["failed"] or failed_gates(result) else 0
 
@@ -172,7 +172,7 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
 
     source = read_json(run / "configs" / "metadata.json").get("data_source", "")
     if data.fingerprint not in source:
-        console.print(f"[yellow]the model card is left as it is[/yellow]: {data.name} is not the dataset of the run")
+        console.say("[yellow]the model card is left as it is[/yellow]: {} is not the dataset of the run", data.name)
         return
     config = read_yaml(run / "configs" / "train.yaml")
     means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}

@@ -55,5 +55,5 @@ def read_declared(file: str | Path | None, key: str) -> Any:
         raise RequestError(f"{file} is a configuration without {key!r}; give a file that declares {key}")
     declared = content.get(key, content)
     if not declared:
-        console.print(f"[yellow]no {key}[/yellow]: {file} declares none")
+        console.say("[yellow]no {}[/yellow]: {} declares none", key, file)
     return declared

@@ -36,10 +36,10 @@ def tell_correction(segmenter: Segmenter, data: Dataset) -> None:
     for member in members_of(segmenter):
         learnt, here = corrects(member.run), bool(member.config["n4"])
         if learnt and not (data.n4 or here):
-            console.print(f"[yellow]no N4[/yellow]: {member.run} learnt from corrected scans, and n4 is off here")
+            console.say("[yellow]no N4[/yellow]: {} learnt from corrected scans, and n4 is off here", member.run)
         elif data.n4 and not learnt:
             text = f"{data.name} holds scans corrected by N4, and {member.run} learnt from scans as they are"
-            console.print(f"[yellow]other scans[/yellow]: {text}; for its figures on such scans prepare without --n4")
+            console.say("[yellow]other scans[/yellow]: {}; for its figures on such scans prepare without --n4", text)
         elif here and not data.n4:
             console.print(f"{member.run} learnt from scans corrected by N4; those of {data.name} are corrected first")
 

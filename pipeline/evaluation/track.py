@@ -40,7 +40,7 @@ def track_evaluation(run: Path, section: str, result: Mapping[str, Any]) -> None
         try:
             send(run / "logs", figures, step)
         except Exception as error:  # a server that is gone must not take the evaluation with it
-            console.print(f"[yellow]not tracked[/yellow] by {name}: {reason_of(error)}", highlight=False)
+            console.say("[yellow]not tracked[/yellow] by {}: {}", name, reason_of(error))
 
 
 def scalars(section: str, result: Mapping[str, Any]) -> dict[str, float]:

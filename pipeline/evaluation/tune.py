@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml, write_yaml
-from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
@@ -78,7 +77,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     with tempfile.TemporaryDirectory() as kept:
         paths, failed = _segment(segmenter, listed, Path(kept))
         for case, reason in failed.items():
-            console.print(f"[red]failed[/red] {case}: {reason}")
+            console.say("[red]failed[/red] {}: {}", case, reason)
         if not paths:
             raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
         result = choose(paths, structures, options)
@@ -182,8 +181,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _print(result: Mapping[str, Any], n_cases: int) -> None:
-    out = Console(highlight=False)
+    out = Console()
     out.print(f"mean Dice over {n_cases} validation cases, without and with the post-processing that was chosen:")
     for name, before in result["without"].items():
         rule = ", ".join(f"{key} {value}" for key, value in result["chosen"].get(name, {}).items()) or "none"
-        out.print(f"  {name}: {figure(before, 4)} to {figure(result['with'][name], 4)} ({rule})", markup=False)
+        out.print(f"  {name}: {figure(before, 4)} to {figure(result['with'][name], 4)} ({rule})")

@@ -89,7 +89,7 @@ def predict(
         rows = rows if overwrite else kept
         segmenter = segmenter_of(run, others, device=device, settings=settings)
         if masks is not None and not any(_reads_masks(member.config) for member in members_of(segmenter)):
-            console.print(f"[yellow]--masks changes nothing[/yellow]: {run} normalises whole scans")
+            console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
 
         def maps(_: object) -> Maps:
             wanted: list[Map] = [EntropyMap()] if entropy else []

@@ -127,10 +127,10 @@ class Predictions:
         rows = [*self.rows.values(), *self.left]
         for row in rows:
             if "warning" in row:
-                console.print(f"[yellow]{row['case']}: {row['warning']}[/]")
+                console.say("[yellow]{}: {}[/]", row["case"], row["warning"])
         for row in rows:
             if row["status"] != "ok":
-                console.print(f"[red]{row['status']}[/] {row['case']}: {row['reason']}")
+                console.say("[red]{}[/] {}: {}", row["status"], row["case"], row["reason"])
         done = sum(row["status"] == "ok" for row in rows)
         ignored = sum(row["status"] == "ignored" for row in rows)
         besides = f" ({ignored} other entries are no scans)" if ignored else ""

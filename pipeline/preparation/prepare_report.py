@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.preparation.cases import Fault
@@ -38,9 +38,8 @@ def show_faults(faults: Sequence[Fault], root: Path) -> None:
         case = f"{fault.case} and {counts[fault.check] - 1} more" if many else fault.case
         style = "red" if fault.severity == "error" else "yellow"
         message = fault.message if not fault.file or fault.file in fault.message else f"{fault.message} ({fault.file})"
-        table.add_row(
-            escape(case), fault.check, f"[{style}]{fault.severity}[/]", escape(message.replace(f"{root}/", ""))
-        )
+        severity = Text(fault.severity, style)
+        table.add_row(case, fault.check, severity, message.replace(f"{root}/", ""))
     console.print(table)
 
 
@@ -55,23 +54,23 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
         some = [fix for fix in fixes if fix.check == check]
         cases = dict.fromkeys(fix.case for fix in some)
         who = next(iter(cases)) if len(cases) == 1 else f"{next(iter(cases))} and {len(cases) - 1} more"
-        table.add_row(escape(who), check, escape(some[0].what))
+        table.add_row(who, check, some[0].what)
     console.print(table)
 
 
 def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: dict[str, Any], rejected: int) -> None:
     """Cases, channels, structures with their size and rarity, the split, and the files written."""
     training, test = content["training"], content["test"]
-    table = Table(title=f"{escape(content['name'])}: {kind}", title_justify="left", show_header=False)
+    table = Table(title=f"{content['name']}: {kind}", title_justify="left", show_header=False)
     table.add_row("cases", f"{fingerprint['cases']}" + (f" ({rejected} left out)" if rejected else ""))
-    table.add_row("channels", escape(", ".join(content["channels"])))
+    table.add_row("channels", ", ".join(content["channels"]))
     table.add_row("size", " × ".join(f"{axis['median']:.0f}" for axis in fingerprint["size"]) + " voxels (median)")
     table.add_row("spacing", " × ".join(f"{axis['median']:.3g}" for axis in fingerprint["spacing_mm"]) + " mm (median)")
     for name, structure in fingerprint["structures"].items():
-        table.add_row(escape(name), _structure_text(structure, fingerprint["cases"]))
+        table.add_row(name, _structure_text(structure, fingerprint["cases"]))
     for name, values in content.get("composites", {}).items():
         parts = " + ".join(label for label, value in content["labels"].items() if value in values)
-        table.add_row(escape(name), f"union of {escape(parts)}")
+        table.add_row(name, f"union of {parts}")
     if fingerprint["ignored_share"]:
         cases = sum(case["ignored_voxels"] > 0 for case in fingerprint["per_case"])
         share = 100 * fingerprint["ignored_share"]["median"]
@@ -79,7 +78,7 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
             "not annotated", f"{share:.3g} % of the voxels (median) in {cases} cases, label {content['ignored']}"
         )
     table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
-    table.add_row("written", escape(", ".join(str(output / name) for name in ("dataset.json", "fingerprint.json"))))
+    table.add_row("written", ", ".join(str(output / name) for name in ("dataset.json", "fingerprint.json")))
     console.print(table)
 
 
@@ -91,7 +90,7 @@ def show_plan(plan: Sequence[Choice], output: Path) -> None:
         if isinstance(value, dict):
             options = (f"{key} {option}" for key, option in value.items() if key not in ("_target_", "keys"))
             value = " ".join([value["_target_"].rpartition(".")[2], *options])
-        table.add_row(choice.key, escape(str("own grid" if value is None else value)), escape(choice.reason))
+        table.add_row(choice.key, str("own grid" if value is None else value), choice.reason)
     console.print(table)
     console.print(f"edit {output / 'plan.yaml'}, or override any of it with rarevox train --set KEY=VALUE")
 

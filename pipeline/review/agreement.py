@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.markup import escape
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
@@ -30,6 +26,7 @@ from rarevox.pipeline.review.agreement_summary import (
 )
 from rarevox.pipeline.review.annotators import find_annotators, find_cases
 from rarevox.pipeline.review.consensus import MARGIN
+from rarevox.pipeline.words import csv_text
 
 FLAG_BELOW = 0.75
 FILES = ("agreement.json", "agreement.csv", "agreement.html", "consensus")
@@ -173,18 +170,17 @@ def _tell(result: Mapping[str, Any]) -> None:
     """What is missing and what is flagged, on standard error."""
     for one in result["missing"]:
         left = "; the case is left out" if one["left_out"] else ""
-        console.print(
-            f"[red]no map[/red] {escape(one['case'])}, {escape(one['annotator'])}: {escape(one['reason'])}{left}"
-        )
+        console.say("[red]no map[/red] {}, {}: {}{}", one["case"], one["annotator"], one["reason"], left)
     for one in result["model_failed"]:
-        console.print(f"[red]failed[/red] {escape(one['case'])}, model: {escape(one['reason'])}")
+        console.say("[red]failed[/red] {}, model: {}", one["case"], one["reason"])
     for one in result["flagged"][:LISTED]:
-        console.print(
-            f"[yellow]below {result['flag_below']:g}[/yellow] {escape(one['case'])}, {escape(one['structure'])}: Dice "
-            f"{one['dice']:.3f} of {escape(one['first'])} and {escape(one['second'])}"
+        console.say(
+            "[yellow]below {:g}[/yellow] {}, {}: Dice {:.3f} of {} and {}",
+            result["flag_below"],
+            *(one[key] for key in ("case", "structure", "dice", "first", "second")),
         )
     if len(result["flagged"]) > LISTED:
-        console.print(f"[yellow]and {len(result['flagged']) - LISTED} more[/yellow] (--output lists them)")
+        console.say("[yellow]and {} more[/yellow] (--output lists them)", len(result["flagged"]) - LISTED)
     if result["unmatched_predictions"]:
         console.print(f"{len(result['unmatched_predictions'])} predictions have no annotated case and were not used")
     if len(result["annotators"]) == 2:
@@ -195,12 +191,9 @@ def _write(folder: Path, result: Mapping[str, Any]) -> None:
     write_json(folder / "agreement.json", result)
     rows = [{key: value for key, value in row.items() if key not in _CSV_LEFT_OUT} for row in finite(result["cases"])]
     names = {"volume_ml": "first_ml", "reference_ml": "second_ml"}
-    buffer = io.StringIO()
     columns = [key for key in rows[0] if key not in ("status", "reason")] + ["status", "reason"]
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([names.get(column, column) for column in columns])
-    writer.writerows([["" if row.get(column) is None else row[column] for column in columns] for row in rows])
-    write_text(folder / "agreement.csv", buffer.getvalue())
+    renamed = [{names.get(key, key): value for key, value in row.items()} for row in rows]
+    write_text(folder / "agreement.csv", csv_text([names.get(column, column) for column in columns], renamed))
     write_agreement(folder / "agreement.html", result)
 
 

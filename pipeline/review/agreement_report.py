@@ -9,30 +9,33 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.pictures import OKABE_ITO
 from rarevox.pipeline.review.page import svg, write_review
+from rarevox.pipeline.words import visible
 
 LISTED = 20
 """Flagged cases that are named on the screen; the files name all of them."""
+LONGEST = 40
+"""Letters of a structure's name that the picture has room for; the tables have them all."""
 _WIDTH = 120
 
 
 def print_agreement(result: Mapping[str, Any]) -> None:
     """The tables, on standard output."""
-    out = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=_WIDTH + 10 * len(result["annotators"]))
+    out = Console()
+    out = out if out.is_terminal else Console(width=_WIDTH + 10 * len(result["annotators"]))
     out.print(structures_table(result))
     out.print(annotators_table(result))
     out.print(matrix_table(result))
     if result["model_results"]:
         out.print(beside_table(result))
     star = "; *: consensus of all annotators" if result["model_results"] else ""
-    out.print(f"[dim]{escape(summary(result))}{star}[/dim]", soft_wrap=True)
+    out.say("[dim]{}{}[/dim]", summary(result), star)
 
 
 def structures_table(result: Mapping[str, Any]) -> Table:
@@ -46,7 +49,7 @@ def structures_table(result: Mapping[str, Any]) -> Table:
         dice = one["pairs"]["dice"]
         cells = [str(dice["n"]), interval_text(dice["mean"], dice["ci95"]), figure(one["lowest"])]
         cells += [figure(one["pairs"][surface]["mean"])] if surface else []
-        table.add_row(escape(name), *cells, str(one["n_flagged"]))
+        table.add_row(name, *cells, str(one["n_flagged"]))
     return table
 
 
@@ -58,21 +61,21 @@ def annotators_table(result: Mapping[str, Any]) -> Table:
     for one in result["annotators"]:
         rates = [figure(staple_mean(one, key)) for key in ("sensitivity", "specificity")]
         dice = interval_text(one["mean_dice"], one["mean_dice_ci95"])
-        table.add_row(escape(one["name"]), str(one["n_cases"]), dice, figure(one["with_others"]["mean"]), *rates)
+        table.add_row(one["name"], str(one["n_cases"]), dice, figure(one["with_others"]["mean"]), *rates)
     model = result["model_results"]
     if model:
         dice = interval_text(model["mean_dice"], model["mean_dice_ci95"])
         cells = [str(model["n_cases"]), f"{dice} *", figure(model["with_annotators"]["mean"]), "–", "–"]
-        table.add_row("[bold]model[/bold]", *cells)
+        table.add_row(Text("model", "bold"), *cells)
     return table
 
 
 def matrix_table(result: Mapping[str, Any]) -> Table:
     """Annotator × annotator, the mean over structures."""
     names = [one["name"] for one in result["annotators"]]
-    table = _table("Dice", *map(escape, names))
+    table = _table("Dice", *names)
     for name, row in zip(names, result["matrix"], strict=True):
-        table.add_row(escape(name), *map(figure, row))
+        table.add_row(name, *map(figure, row))
     return table
 
 
@@ -81,7 +84,7 @@ def beside_table(result: Mapping[str, Any]) -> Table:
     table = _table("consensus without", "cases", "its annotator", "model", "model − annotator")
     for one in result["model_results"]["beside"]:
         cells = [str(one["n"]), figure(one["annotator_dice"]), figure(one["model"]), difference(one)]
-        table.add_row(escape(one["annotator"]), *cells)
+        table.add_row(one["annotator"], *cells)
     return table
 
 
@@ -182,7 +185,8 @@ def pairs_figure(result: Mapping[str, Any]) -> str | None:
         for here, colour, marker in ((dice >= below, OKABE_ITO[0], "o"), (dice < below, OKABE_ITO[4], "v")):
             ax.scatter(dice[here], place[here], s=18, color=colour, marker=marker, alpha=0.6, linewidths=0)
         ax.plot([np.median(dice)] * 2, [row - 0.3, row + 0.3], color="black", linewidth=2)
-    ax.set_yticks(range(len(values)), list(values))
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in map(visible, values)]
+    ax.set_yticks(range(len(values)), names, parse_math=False)  # a name is no formula
     ax.invert_yaxis()
     ax.set_xlabel("Dice of two annotators (bar: median)")
     ax.grid(alpha=0.25)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
@@ -70,7 +69,7 @@ def monitor(
     print_monitor(result)
     standing = [text for chart in result["charts"] if (text := alarm_text(chart))]
     for text in standing:
-        console.print(f"[red]alarm[/red] {escape(text)}")
+        console.say("[red]alarm[/red] {}", text)
     if output is not None:
         write_json(Path(output) / "monitor.json", result)
         write_monitor(Path(output) / "monitor.html", result)
@@ -134,14 +133,13 @@ def _group(figure: Figure, by: str | None) -> str:
 def _add(history: str | Path, folder: str | Path, cases: list[Any], rule: str) -> bool:
     """Add one folder and say what came of it; returns whether something wants a look."""
     added = add_cases(history, cases, rule, str(folder))
-    console.print(f"{escape(str(folder))}: {len(added.new)} cases added, {added.known} were there already")
+    console.print(f"{folder}: {len(added.new)} cases added, {added.known} were there already")
     if added.elsewhere:
-        console.print(
-            "[yellow]left as they were[/yellow], under another date, site or scanner: "
-            f"{escape(_listed(added.elsewhere))}"
+        console.say(
+            "[yellow]left as they were[/yellow], under another date, site or scanner: {}", _listed(added.elsewhere)
         )
     if added.again:
-        console.print(f"[yellow]reviewed again[/yellow] with other figures, both count: {escape(_listed(added.again))}")
+        console.say("[yellow]reviewed again[/yellow] with other figures, both count: {}", _listed(added.again))
     return bool(added.elsewhere)
 
 

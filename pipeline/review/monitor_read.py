@@ -13,6 +13,7 @@ from typing import Any
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import EMPTY_RULES
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.words import csv_rows
 
 _CONTENT = ("structure", "status", "dice", "tp", "fp", "fn", "reference_ml")
 """The columns that make a reviewed case the same as another of its name."""
@@ -101,12 +102,11 @@ def _cases(path: Path, given: Mapping[str, str]) -> list[Reviewed]:
     rows: dict[str, list[dict[str, Any]]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            missing = {"case", "structure", "dice", "status"} - set(reader.fieldnames or ())
-            if missing:
-                raise RequestError(f"{path} has no column {', '.join(sorted(missing))}; evaluate or score anew")
-            for row in reader:
-                where = f"line {reader.line_num} of {path}"
+            for number, row in csv_rows(handle):
+                missing = {"case", "structure", "dice", "status"} - set(row)
+                if missing:
+                    raise RequestError(f"{path} has no column {', '.join(sorted(missing))}; evaluate or score anew")
+                where = f"line {number} of {path}"
                 rows.setdefault(str(row["case"]), []).append({**row, "dice": _dice(row["dice"], where), "where": where})
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"{path} is not a table of cases ({error}); evaluate or score anew") from error

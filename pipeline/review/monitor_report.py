@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.pictures import OKABE_ITO
 from rarevox.pipeline.review.page import svg, write_review
@@ -28,10 +27,10 @@ _WIDTH = 110
 
 def print_monitor(result: Mapping[str, Any]) -> None:
     """The table and how the figures came about, on standard output."""
-    out = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=_WIDTH)
+    out = Console()
+    out = out if out.is_terminal else Console(width=_WIDTH)
     out.print(monitor_table(result))
-    out.print(f"[dim]{escape(summary(result))}[/dim]", soft_wrap=True)
+    out.say("[dim]{}[/dim]", summary(result))
 
 
 def monitor_table(result: Mapping[str, Any]) -> Table:
@@ -43,7 +42,7 @@ def monitor_table(result: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="right")
     for chart in result["charts"]:
         style = "red" if chart["state"] == "alarm" else None
-        cells = [escape(chart["structure"]), escape(chart["group"]), str(chart["n"]), str(chart["n_failed"])]
+        cells = [chart["structure"], chart["group"], str(chart["n"]), str(chart["n_failed"])]
         cells += [figure(chart["baseline"]["median"]), figure(chart["latest"]["median"]), sum_text(chart)]
         table.add_row(*cells, state_text(chart), style=style)
     return table

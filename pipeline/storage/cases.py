@@ -102,9 +102,11 @@ def on_device(cases: list[dict[str, Any]], device: torch.device) -> list[dict[st
     """The cases with their volumes on the device; where they do not fit, as they are, and a line says so."""
     need, free = sum(map(case_bytes, cases)) / 1e9, available_memory_gb(device)
     if device.type != "cpu" and need > DEVICE_SHARE * free:
-        console.print(
-            f"[yellow]cache: the cases take {need:.1f} GB and the device has {free:.1f} GB free; they stay in memory "
-            "(cache_type=float16 takes half)[/]"
+        console.say(
+            "[yellow]cache: the cases take {:.1f} GB and the device has {:.1f} GB free; they stay in memory "
+            "(cache_type=float16 takes half)[/]",
+            need,
+            free,
         )
         return cases
     return [

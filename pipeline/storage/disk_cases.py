@@ -179,9 +179,10 @@ class DiskCases(Sequence[dict[str, Any]]):
         except OSError as error:
             with self._words:
                 if not self._full:
-                    console.print(
-                        f"[yellow]cache: {self.folder} cannot be written ({error.strerror or error}); "
-                        "cases that are not stored are held in memory[/]"
+                    console.say(
+                        "[yellow]cache: {} cannot be written ({}); cases that are not stored are held in memory[/]",
+                        self.folder,
+                        error.strerror or error,
                     )
                 self._full = True
             return False

@@ -49,7 +49,9 @@ class ProgressLine:
 
     def _start(self, _: Engine) -> None:
         if console.is_terminal:
-            self._bar = Progress(TextColumn("training"), BarColumn(), TextColumn("{task.description}"), console=console)
+            self._bar = Progress(
+                TextColumn("training"), BarColumn(), TextColumn("{task.description}", markup=False), console=console
+            )
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
 

@@ -66,13 +66,14 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         console.print(f"interrupted; {unwritten or f'go on with: rarevox train DATASET --output {folder} --resume'}")
         return status
     if not trainer.state.iteration:
-        console.print(
+        console.say(
             "[yellow]the time was over before the first step, since reading the cases counts: the model is untrained; "
-            f"go on with: rarevox train DATASET --output {folder} --resume --minutes M[/]"
+            "go on with: rarevox train DATASET --output {} --resume --minutes M[/]",
+            folder,
         )
         return 1
     if unwritten:
-        console.print(f"[red]the run is not whole[/]: {unwritten}")
+        console.say("[red]the run is not whole[/]: {}", unwritten)
         return 1
     console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
     return 0

@@ -228,7 +228,7 @@ class Validation:
         except OSError as error:
             self.failed = True
             kept = "the previous one is kept" if self.model_path.exists() else "there is none yet"
-            console.print(f"[yellow]best model not written: {error}; {kept} and training goes on[/]")
+            console.say("[yellow]best model not written: {}; {} and training goes on[/]", error, kept)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

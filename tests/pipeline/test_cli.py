@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,17 @@ def test_doctor_says_what_it_computes_with() -> None:
     assert done.returncode in (0, 1)
     for word in ("torch", "monai", "CPU bfloat16", "3D convolution"):
         assert word in done.stderr
+
+
+def test_what_libraries_say_holds_nothing_that_a_terminal_obeys() -> None:
+    program = (
+        "import logging, sys, warnings\n"
+        "from rarevox.pipeline.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "warnings.warn('a\\x1b[2J')\n"
+        "logging.getLogger('x').warning('b\\x9b31m %s', '\\u202e')\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
+    assert "a\\x1b[2J" in said and "b\\x9b31m \\u202e" in said
+    assert not set("\x1b\x9b\u202e") & set(said)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import finite
+from rarevox.pipeline.words import csv_text, latex, one_line
 
 TEXT_WIDTH = 140
 LEVEL = 0.05
 """The level at which a corrected p-value is marked."""
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    sign: f"\\{sign}" for sign in "&%$#_{}"
-}
 
 
 def leaderboard_table(result: Mapping[str, Any]) -> Table:
@@ -30,11 +26,11 @@ def leaderboard_table(result: Mapping[str, Any]) -> Table:
     table.add_column("#", justify="right")
     table.add_column("evaluation", overflow="fold")
     for heading in (f"{result['metric']}, all", *result["structures"]):
-        table.add_column(escape(heading), justify="right")
+        table.add_column(heading, justify="right")
     for board in result["evaluations"]:
         cells = [interval_text(board["mean"], board["ci95"])]
         cells += [interval_text(one["mean"], one["ci95"]) for one in board["structures"].values()]
-        table.add_row(rank_text(board["rank"]), escape(board["name"]), *cells)
+        table.add_row(rank_text(board["rank"]), board["name"], *cells)
     return table
 
 
@@ -49,10 +45,10 @@ def differences_table(result: Mapping[str, Any]) -> Table:
         counts = f"{row['second_better']}/{row['equal']}/{row['first_better']}"
         cells = [str(row["n"]), difference_text(row["difference"], row["ci95"])]
         cells += [counts if result["better"] else "–", p_text(row["p"]), p_text(row["p_holm"])]
-        table.add_row(escape(f"{row['second']} − {row['first']}"), escape(row["structure"]), *cells)
+        table.add_row(f"{row['second']} − {row['first']}", row["structure"], *cells)
     for row in result["overall"] if len(result["structures"]) > 1 else []:
         text = difference_text(row["difference"], row["ci95"])
-        table.add_row(escape(f"{row['second']} − {row['first']}"), "(mean)", str(result["n_cases"]), text, "", "", "")
+        table.add_row(f"{row['second']} − {row['first']}", "(mean)", str(result["n_cases"]), text, "", "", "")
     return table
 
 
@@ -60,7 +56,7 @@ def print_comparison(result: Mapping[str, Any], out: Console) -> None:
     """Both tables and the sentence that says how they were made."""
     out.print(leaderboard_table(result))
     out.print(differences_table(result))
-    out.print(escape(summary(result)), soft_wrap=True)
+    out.print(summary(result), soft_wrap=True)
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -79,7 +75,7 @@ def text(result: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
     longest = max((len(board["name"]) for board in result["evaluations"]), default=0)
     width = TEXT_WIDTH + 2 * longest + 30 * len(result["structures"])
-    print_comparison(result, Console(file=buffer, width=width, highlight=False, color_system=None))
+    print_comparison(result, Console(file=buffer, width=width, color_system=None))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -108,7 +104,7 @@ def differences_csv(result: Mapping[str, Any]) -> str:
     )
 
 
-def latex(result: Mapping[str, Any]) -> str:
+def leaderboard_latex(result: Mapping[str, Any]) -> str:
     r"""The leaderboard as a ``tabular`` for the package booktabs, the best figure of each column in bold.
 
     A dagger marks a figure that differs from the best one's by a corrected p-value under 0.05; the mean over structures
@@ -124,15 +120,15 @@ def latex(result: Mapping[str, Any]) -> str:
         if row["p_holm"] is not None and row["p_holm"] < LEVEL
     }
     lines = [
-        f"% {summary(result)}",
+        f"% {one_line(summary(result))}",
         "% dagger: differs from the best of its column, corrected p < 0.05",
         f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
         "\\toprule",
-        " & ".join(["evaluation", "mean", *map(escape_latex, structures)]) + r" \\",
+        " & ".join(["evaluation", "mean", *map(latex, structures)]) + r" \\",
         "\\midrule",
     ]
     for index, board in enumerate(boards):
-        cells = [escape_latex(board["name"])]
+        cells = [latex(board["name"])]
         for name, column, top in zip([None, *structures], columns, best, strict=True):
             rival = boards[top]["name"] if top is not None else None
             mark = r"$^\dagger$" if (name, frozenset((board["name"], rival))) in worse else ""
@@ -140,15 +136,6 @@ def latex(result: Mapping[str, Any]) -> str:
             cells.append(f"\\textbf{{{cell}}}" if top is not None and column[index] == column[top] else cell)
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def escape_latex(text: str) -> str:
-    r"""Text that LaTeX prints as it is.
-
-    >>> print(escape_latex("a_b & 5 %"))
-    a\_b \& 5 \%
-    """
-    return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
 def difference_text(difference: float | None, spread: Sequence[float | None]) -> str:
@@ -196,8 +183,4 @@ def _figures(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(finite(list(rows)))
-    return buffer.getvalue()
+    return csv_text(list(rows[0]), finite(list(rows)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -26,6 +24,7 @@ from rarevox.pipeline.evaluation.metrics.options import (
 )
 from rarevox.pipeline.evaluation.metrics.size_strata import by_lesion_size, by_size
 from rarevox.pipeline.files import finite, write_json, write_text
+from rarevox.pipeline.words import csv_text
 
 Row = dict[str, Any]
 
@@ -177,12 +176,8 @@ def write_results(folder: str | Path, result: Mapping[str, Any], *, extra: Mappi
     folder = Path(folder)
     write_json(folder / "metrics.json", {**result, **(extra or {})})
     rows = finite(result["cases"])
-    table = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case", "structure", "dice", "status"]
-    writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "cases.csv", table.getvalue())
+    write_text(folder / "cases.csv", csv_text(columns, rows))
     return folder / "metrics.json"
 
 

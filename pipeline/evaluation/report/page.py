@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from rarevox.pipeline.evaluation.report.charts import curve_charts, distribution
 from rarevox.pipeline.evaluation.report.results_table import empty_references
 from rarevox.pipeline.evaluation.report.viewer import MAX_BYTES, viewer_data
 from rarevox.pipeline.figures import figure, interval_text
-from rarevox.pipeline.files import finite
 from rarevox.pipeline.gates import RULES
 from rarevox.pipeline.page import write_page
 
@@ -236,7 +234,7 @@ def _case(
         "heading": f"{heading[:1].upper()}{heading[1:]}, mean Dice {mean}",
         "reason": next((row["reason"] for row in rows if row["status"] == "failed"), ""),
         "rows": rows,
-        "data": json.dumps(finite(data)).replace("</", "<\\/"),
+        "data": data,
     }
 
 

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from rarevox.pipeline.console import console
+from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.gates import failed_gates
 
@@ -23,31 +21,31 @@ def print_results(result: Mapping[str, Any]) -> None:
 
     Failed cases, predictions without a reference and gates that are not passed go to standard error, one line each.
     """
-    out, table = Console(highlight=False), results_table(result)
+    out, table = Console(), results_table(result)
     needed = Console(width=_UNBOUNDED).measure(table).maximum
     if not out.is_terminal:
-        out = Console(highlight=False, width=max(out.width, needed))  # a file or a pipe has room for every column
+        out = Console(width=max(out.width, needed))  # a file or a pipe has room for every column
     out.print(table if needed <= out.width else results_table(result, narrow=True))
     out.print(
         f"mean Dice {interval_text(result['mean_dice'], result['mean_dice_ci95'])} over {result['n_cases']} cases"
     )
     for sentence in empty_references(result):
-        out.print(escape(sentence), soft_wrap=True)
+        out.print(sentence, soft_wrap=True)
     if "without_post_processing" in result:
         before = result["without_post_processing"]
         out.print(
             f"raw, without post-processing: mean Dice {interval_text(before['mean_dice'], before['mean_dice_ci95'])}"
         )
-    out.print(f"[dim]{escape(result['conventions']['empty_rule'])}; intervals are 95 %[/dim]", soft_wrap=True)
+    out.say("[dim]{}; intervals are 95 %[/dim]", result["conventions"]["empty_rule"])
     for failure in result["failed"]:
-        console.print(f"[red]failed[/red] {escape(failure['case'])}: {escape(failure['reason'])}")
+        console.say("[red]failed[/red] {}: {}", failure["case"], failure["reason"])
     for name in result.get("unmatched_predictions", []):
-        console.print(f"[yellow]not scored[/yellow] {escape(name)}: there is no reference for it")
+        console.say("[yellow]not scored[/yellow] {}: there is no reference for it", name)
     if result.get("gates"):
         passed = sum(row["passed"] for row in result["gates"])
         out.print(f"{passed} of {len(result['gates'])} gates passed")
     for sentence in failed_gates(result):
-        console.print(f"[red]gate not passed[/red] {escape(sentence)}")
+        console.say("[red]gate not passed[/red] {}", sentence)
 
 
 def results_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
@@ -73,7 +71,7 @@ def results_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
         cells += [figure(raw[name]["dice"]["mean"])] if raw else []
         cells += ["–" if figure(low) == figure(None) else f"{figure(low)}–{figure(high)}", figure(dice["median"])]
         cells += [figure(summary[column]["mean"]) for column in list(shown)[1:]]
-        table.add_row(escape(name), *cells, str(summary["n_empty"]), str(summary["n_failed"]))
+        table.add_row(name, *cells, str(summary["n_empty"]), str(summary["n_failed"]))
     return table
 
 

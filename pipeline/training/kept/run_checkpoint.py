@@ -136,7 +136,7 @@ class RunCheckpoint:
         except OSError as error:
             self.failed = True
             kept = "the previous one is kept" if has_checkpoint(self.path.parent.parent) else "there is none yet"
-            console.print(f"[yellow]checkpoint not written: {error}; {kept} and training goes on[/]")
+            console.say("[yellow]checkpoint not written: {}; {} and training goes on[/]", error, kept)
 
     def load(self, engine: Engine) -> None:
         """Set every part, the random states, the iteration and the sampler to what the checkpoint says."""
@@ -172,6 +172,6 @@ class RunCheckpoint:
             content: dict[str, Any] = load_tensors(previous)
             processes.gather(None)  # all have read before it goes
             if processes.is_first():
-                console.print(f"[yellow]{error}; going on from {previous.name}, step {content['iteration']}[/]")
+                console.say("[yellow]{}; going on from {}, step {}[/]", error, previous.name, content["iteration"])
                 self.path.replace(self.path.with_name(DAMAGED))  # never becomes the previous one
             return content

@@ -146,7 +146,7 @@ class RunLog:
             write(*arguments)
         except OSError as error:
             if not self._told:
-                console.print(f"[yellow]log in {self.folder} not written: {error}; training goes on[/]")
+                console.say("[yellow]log in {} not written: {}; training goes on[/]", self.folder, error)
             self._told = True
 
     def _failed(self, *_: object) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
+from rarevox.pipeline.console import Console
 from rarevox.pipeline.evaluation.metrics.aggregate import aggregate
 from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
 from rarevox.pipeline.evaluation.report.results_table import print_results, results_table
