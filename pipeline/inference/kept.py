@@ -11,6 +11,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 
 RESULT_FILE = "predictions.json"
+_REMEDY = "remove the file, or give another --output"
 _MODEL = ("configs/inference.yaml", "models/model.pt")
 
 
@@ -30,6 +31,27 @@ def source(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**names, "state": {key: _state(files) for key, files in names.items()}}
 
 
+def read_rows(folder: Path) -> dict[str, Any]:
+    """An earlier call's ``predictions.json``: a mapping whose ``scans`` are rows with the texts that later code reads.
+
+    Raises:
+        RequestError: another form; says what was found where.
+    """
+    path = folder / RESULT_FILE
+    content = read_json(path)
+    rows = content.get("scans") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise RequestError(f'{path} has no list "scans", as rarevox predict writes it; {_REMEDY}')
+    for number, row in enumerate(rows):
+        texts = (row.get(key) for key in ("case", "status")) if isinstance(row, dict) else (None,)
+        if not all(isinstance(text, str) for text in texts):
+            raise RequestError(f'{path}: "scans"[{number}] is no row with the texts "case" and "status"; {_REMEDY}')
+    for key, kinds in (("settings", list), ("ensemble", list), ("models", list)):
+        if not isinstance(content.get(key, []), kinds):
+            raise RequestError(f'{path}: "{key}" is no list; {_REMEDY}')
+    return dict(content)
+
+
 def kept_rows(
     folder: Path, asked: Sequence[str], made_now: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
@@ -46,7 +68,7 @@ def kept_rows(
     """
     if not (folder / RESULT_FILE).is_file():
         return {}
-    made = read_json(folder / RESULT_FILE)
+    made = read_rows(folder)
     _same_origin(folder, made, made_now)
     now = {str(item["case"]): source(item) for item in items}
 

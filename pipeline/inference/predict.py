@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.bundle import require_run, version
-from rarevox.pipeline.compose import read_yaml
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.data.datalist import find_scans, with_masks
 from rarevox.pipeline.errors import RequestError, reason_of
-from rarevox.pipeline.files import claim_folder, clear_parts, read_json, write_json
+from rarevox.pipeline.files import claim_folder, clear_parts, write_json
 from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
 from rarevox.pipeline.inference.entropy import EntropyMap
-from rarevox.pipeline.inference.kept import RESULT_FILE, kept_rows, map_names, origin, source
+from rarevox.pipeline.inference.kept import RESULT_FILE, kept_rows, map_names, origin, read_rows, source
 from rarevox.pipeline.inference.maps import Map, Maps
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation
+from rarevox.pipeline.trust.gate import run_config
 
 _WRITTEN = re.compile(r"_(seg|entropy|prob_[^/]+)\.nii\.gz$|^\.")
 
@@ -39,6 +39,7 @@ def predict(
     probabilities: str | None = None,
     roi: str | Path | None = None,
     others: Sequence[str | Path] = (),
+    trust: bool = False,
 ) -> int:
     """Segment scans with a trained run.
 
@@ -58,6 +59,7 @@ def predict(
         entropy: write ``CASE_entropy.nii.gz`` too, see :class:`rarevox.pipeline.inference.entropy.EntropyMap`.
         probabilities: ``uint8`` or ``uint16`` writes ``CASE_prob_STRUCTURE.nii.gz`` too, see
             :class:`rarevox.pipeline.inference.probabilities.ProbabilityMaps`.
+        trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
 
     Returns:
         Exit status: 0, or 1 where some scans failed.
@@ -67,7 +69,7 @@ def predict(
             nothing is written over, of other runs or settings, runs of different structures.
     """
     runs = [require_run(folder, "inference") for folder in (run, *others)]
-    configs = [read_yaml(folder / "configs" / "inference.yaml") for folder in runs]
+    configs = [run_config(folder, "inference", trust=trust) for folder in runs]
     config = configs[0]
     for folder, own in zip(runs, configs, strict=True):
         if masks is None and own["normalisation"].get("region") == "mask":
@@ -80,7 +82,7 @@ def predict(
     earlier = _earlier(folder)
     made = origin(runs, settings)
     rows = {} if overwrite else kept_rows(folder, asked, made, items)
-    segmenter = segmenter_of(run, others, device=device, settings=settings)
+    segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
     if masks is not None and not any(_reads_masks(member.config) for member in members_of(segmenter)):
         console.print(f"[yellow]--masks changes nothing[/yellow]: {run} normalises whole scans")
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
@@ -136,7 +138,7 @@ def _earlier(folder: Path) -> dict[str, dict[str, Any]]:
     """The rows of an earlier call by case."""
     if not (folder / RESULT_FILE).is_file():
         return {}
-    return {row["case"]: row for row in read_json(folder / RESULT_FILE)["scans"]}
+    return {row["case"]: row for row in read_rows(folder)["scans"]}
 
 
 def _remove(folder: Path, case: str, row: Mapping[str, Any]) -> None:

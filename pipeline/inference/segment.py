@@ -33,6 +33,7 @@ from rarevox.pipeline.inference.region import (
 from rarevox.pipeline.inference.slabs import slabs
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import NativeWatch, Watch
+from rarevox.pipeline.trust.gate import run_config
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid
@@ -81,6 +82,7 @@ class Segmenter:
         settings: ``KEY=VALUE`` texts over the bundle's configuration.
         uncorrected: of ``evaluate``: the scans come as they are, and a run that learnt from scans with the bias field
             divided out (N4) corrects them first. False: they are corrected copies.
+        trust: build whatever the run's configuration says; see :mod:`rarevox.pipeline.trust.gate`.
 
     Raises:
         RequestError: no run, no weights, weights of another network, an unknown key, post-processing of no structure.
@@ -94,10 +96,11 @@ class Segmenter:
         device: str = "auto",
         settings: Sequence[str] = (),
         uncorrected: bool = False,
+        trust: bool = False,
     ) -> None:
         self.run = require_run(run, stage)
-        self.config = read_yaml(self.run / "configs" / f"{stage}.yaml")
-        self.config["bundle_root"] = str(self.run)
+        self.config = run_config(self.run, stage, trust=trust)
+        self.config["bundle_root"] = str(self.run.resolve())
         put(self.config, "device#name", device)
         if stage == "evaluate" and corrects(self.run):
             put(self.config, "n4", uncorrected)
