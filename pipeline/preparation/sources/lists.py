@@ -123,8 +123,8 @@ def _named_labels(labels: dict[str, Any], file: Path) -> tuple[dict[str, int], C
             values = tuple(int(one) for one in (number if isinstance(number, (list, tuple)) else [number]))
         except (TypeError, ValueError):
             raise RequestError(
-                f"label {shown(name)} in {file} is {shown(number)}; expected a whole number or a list of them, or give the "
-                "values with --structure NAME=VALUE"
+                f"label {shown(name)} in {file} is {shown(number)}; expected a whole number or a list of them, or "
+                "give the values with --structure NAME=VALUE"
             ) from None
         regions[str(name)] = values
     return labels_and_unions(regions)
