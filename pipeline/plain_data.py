@@ -148,6 +148,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise RequestError(f"{path} must be a mapping of configuration keys, not {type(content).__name__}")
+    for key in content:
+        if not isinstance(key, str):
+            raise RequestError(f"{path}: the key {key!r} is no text; put it in quotes, or correct it")
     return content
 
 

@@ -69,7 +69,7 @@ class Segmentation:
 
 def corrects(run: Path) -> bool:
     """Whether a run learnt from scans with the bias field divided out (N4)."""
-    return bool(read_yaml(run / "configs" / "inference.yaml")["n4"])
+    return bool(read_yaml(run / "configs" / "inference.yaml").get("n4"))
 
 
 class Segmenter:

@@ -64,7 +64,9 @@ def require_ours(config: Mapping[str, Any], where: str | Path) -> None:
         Refusal: the first key and value that they do not have.
     """
     for key, value in config.items():
-        _Entry(key, f"{where}", REMEDY).check(value, key)
+        entry = _Entry(key, f"{where}", REMEDY)
+        entry.check_key(key, str(key), value)
+        entry.check(value, key)
     for what, key in (("channel", "channels"), ("structure", "structures"), ("structure", "composites")):
         check_names(config.get(key) or (), what, where)
 
@@ -81,11 +83,12 @@ def require_plain(config: Mapping[str, Any], where: str | Path) -> None:
     for key, value in config.items():
         head, *inner = str(key).replace("::", "#").split("#")
         entry = _Entry(head, f"{where}", remedy, marked=False)
+        entry.check_key(head if isinstance(key, str) else key, str(key), value)
         for number, step in enumerate(inner):
             if step == TARGET and number == len(inner) - 1:
-                entry.check({TARGET: value}, str(key))
+                entry.check({TARGET: value}, head)
                 break
-            entry.check_key(step, str(key))
+            entry.check_key(step, str(key), value)
         else:
             entry.check(value, str(key), inside=bool(inner))
 
@@ -97,17 +100,16 @@ class _Entry:
         self.where, self.remedy = where, remedy
         self.known = vocabulary().entry(str(key))
         self.marked = marked
-        self.check_key(key, str(key))
 
     def refuse(self, place: str, value: object, why: str) -> Refusal:
         return Refusal(f"{self.where}: {place} is {shown(value)}: {why}; {self.remedy}")
 
-    def check_key(self, key: object, place: str) -> None:
+    def check_key(self, key: object, place: str, value: object) -> None:
         """A key is a name."""
         if not isinstance(key, str):
-            raise self.refuse(place, key, "a key is a text")
+            raise self.refuse(place, value, "a key is a text")
         if "#" in key or "::" in key or key.startswith(MARKS) or (_KEYWORD.fullmatch(key) and key not in _KEYWORDS):
-            raise self.refuse(place, key, "no key of rarevox's own configurations is spelled so")
+            raise self.refuse(place, value, "no key of rarevox's own configurations is spelled so")
 
     def check(self, value: object, place: str, *, inside: bool = False) -> None:
         """A value outside of what is built, or, ``inside``, an argument that no template is held against."""
@@ -133,7 +135,7 @@ class _Entry:
         if TARGET in value and (not isinstance(target, str) or target not in self.known.targets):
             raise self.refuse(f"{place}#{TARGET}", target, "rarevox's own configurations build nothing of it here")
         for key, inner in value.items():
-            self.check_key(key, f"{place}#{key}")
+            self.check_key(key, f"{place}#{key}", inner)
             if TARGET not in value:
                 self.check(inner, f"{place}#{key}")
             elif key != TARGET:
@@ -147,7 +149,7 @@ class _Entry:
                 self._argument(target, name, part, f"{place}#{number}")
         elif isinstance(value, dict) and TARGET not in value:
             for key, part in value.items():
-                self.check_key(key, f"{place}#{key}")
+                self.check_key(key, f"{place}#{key}", part)
                 self._argument(target, name, part, f"{place}#{key}")
         elif isinstance(value, str) and not value.startswith(MARKS):
             words = target.startswith(_TAKES_WORDS) if known is None else not known.only_built
@@ -183,7 +185,9 @@ _FACTS = {
     "normalisation": (lambda value: isinstance(value, dict), "an entry with _target_"),
     "inferer": (lambda value: isinstance(value, dict), "an entry with _target_"),
     "device": (lambda value: isinstance(value, dict), "an entry with _target_"),
+    "post_processing": (lambda value: isinstance(value, dict), "rules by structure"),
 }
+_EVALUATED = ("fold", "gates", "calibration", "metric_options")
 
 
 def _require_facts(config: Mapping[str, Any], path: Path) -> None:
@@ -193,5 +197,8 @@ def _require_facts(config: Mapping[str, Any], path: Path) -> None:
             raise RequestError(f"{path} has no {key!r}; it is not what rarevox train wrote")
         if not fits(config[key]):
             raise RequestError(f"{path}: {key} is {shown(config[key])}; expected {words}")
+    lacks = [key for key in _EVALUATED if key not in config] if path.stem == "evaluate" else []
+    if lacks:
+        raise RequestError(f"{path} has no {lacks[0]!r}; it is not what rarevox train wrote")
     if len(config["label_values"]) != len(config["structures"]) + 1:
         raise RequestError(f"{path}: label_values must be one more than structures, for the background")
