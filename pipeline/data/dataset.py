@@ -79,12 +79,12 @@ class Dataset:
             training=_checked_cases(content["training"], "training", file),
             test=_checked_cases(content["test"], "test", file),
             folds=content["folds"],
-            seed=content.get("seed", 0),
-            holdout=float(content.get("holdout", 0.0)),
-            fingerprint=str(content.get("fingerprint", "")),
+            seed=content.get("seed") or 0,
+            holdout=float(content.get("holdout") or 0.0),
+            fingerprint=content.get("fingerprint") or "",
             composites=_checked_composites(content.get("composites"), labels, file),
             ignored=_checked_ignored(content.get("ignored"), labels, file),
-            n4=bool(content.get("n4", False)),
+            n4=bool(content.get("n4")),
             path=file,
         )
 
@@ -184,4 +184,4 @@ def _checked_cases(cases: list[dict[str, Any]], section: str, file: Path) -> tup
                 f'the name of "{section}"[{number}] in {file}, {shown(case["case"])}, {said}; run rarevox prepare again'
             )
         seen.add(case["case"])
-    return tuple(cases)
+    return tuple({key: value for key, value in case.items() if value is not None} for case in cases)

@@ -1,4 +1,4 @@
-"""The form of ``dataset.json`` as prepare writes it: which key holds what, said where it does not."""
+"""The form of a dataset's files as prepare writes them: which key holds what, said where it does not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import read_json
 from rarevox.pipeline.names import shown
 
 
@@ -23,7 +24,8 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
 
 
-def _whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """A whole number from 0 that every library takes."""
     return type(value) is int and 0 <= value < 2**63
 
 
@@ -40,8 +42,8 @@ KEYS = {
     "labels": Kind(lambda value: isinstance(value, dict), "names with their values"),
     "training": CASES,
     "test": CASES,
-    "folds": Kind(lambda value: _whole(value) and value >= 1, "a whole number from 1"),
-    "seed": Kind(_whole, "a whole number from 0", True),
+    "folds": Kind(lambda value: is_whole(value) and value >= 1, "a whole number from 1"),
+    "seed": Kind(is_whole, "a whole number from 0", True),
     "holdout": Kind(lambda value: isinstance(value, (int, float)) and 0 <= value <= 1, "a share from 0 to 1", True),
     "fingerprint": Kind(is_text, "a text", True),
     "name": Kind(is_text, "a text", True),
@@ -54,7 +56,41 @@ CASE_KEYS = {
     "label": Kind(is_text, "the name of a file"),
     "mask": Kind(is_text, "the name of a file", True),
 }
-FOLD = Kind(_whole, "a whole number from 0")
+FOLD = Kind(is_whole, "a whole number from 0")
+
+
+def _three(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) == 3 and all(map(fits, value))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+FINGERPRINT_ROW = {
+    "orientation": Kind(lambda value: is_text(value) and len(value) == 3, "three letters, such as RAS"),
+    "size": Kind(_three(lambda n: is_whole(n) and n > 0), "voxels along three axes"),
+    "spacing_mm": Kind(_three(lambda mm: _number(mm) and 0 < mm < float("inf")), "millimetres along three axes"),
+    "right_mm": Kind(lambda v: isinstance(v, dict) and all(map(_number, v.values())), "millimetres by label", True),
+}
+
+
+def fingerprint_rows(dataset: Path) -> list[dict[str, Any]]:
+    """The rows by case of the ``fingerprint.json`` beside a ``dataset.json``; none where there is no such file.
+
+    Raises:
+        RequestError: not JSON, or another form; names the row and the key.
+    """
+    path = dataset.parent / "fingerprint.json"
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    rows: Any = content.get("per_case", []) if isinstance(content, dict) else None
+    if not CASES.fits(rows):
+        raise RequestError(f'{path} has no list "per_case", as rarevox prepare writes it; prepare again')
+    for number, row in enumerate(rows):
+        check_keys(row, FINGERPRINT_ROW, f'"per_case"[{number}] of {path}')
+    return list(rows)
 
 
 def check_form(content: object, file: Path) -> None:

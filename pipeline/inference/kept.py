@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.data.form import Kind, are_files, check_keys, is_text
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 
 RESULT_FILE = "predictions.json"
-_REMEDY = "remove the file, or give another --output"
 _MODEL = ("configs/inference.yaml", "models/model.pt")
 
 
@@ -31,24 +31,42 @@ def source(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**names, "state": {key: _state(files) for key, files in names.items()}}
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+_KEYS = {
+    "scans": Kind(lambda value: _is_list(value) and all(isinstance(row, dict) for row in value), "a list of rows"),
+    "run": Kind(is_text, "a folder", True),
+    "ensemble": Kind(are_files, "a list of folders", True),
+    "models": Kind(_is_list, "a list", True),
+    "settings": Kind(lambda value: _is_list(value) and all(map(is_text, value)), "a list of texts", True),
+}
+_ROW = {
+    "case": Kind(is_text, "a name"),
+    "status": Kind(is_text, "a text"),
+    **{key: Kind(are_files, "a file or a list of files", True) for key in ("image", "mask", "roi")},
+    **{key: Kind(is_text, "a file", True) for key in ("output", "entropy")},
+}
+
+
 def read_rows(folder: Path) -> dict[str, Any]:
-    """An earlier call's ``predictions.json``: a mapping whose ``scans`` are rows with the texts that later code reads.
+    """The content of an earlier call's ``predictions.json``, whose form is checked: ``scans`` are the rows.
 
     Raises:
-        RequestError: another form; says what was found where.
+        RequestError: another form; says where, what was found and what was expected.
     """
     path = folder / RESULT_FILE
     content = read_json(path)
-    rows = content.get("scans") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise RequestError(f'{path} has no list "scans", as rarevox predict writes it; {_REMEDY}')
-    for number, row in enumerate(rows):
-        texts = (row.get(key) for key in ("case", "status")) if isinstance(row, dict) else (None,)
-        if not all(isinstance(text, str) for text in texts):
-            raise RequestError(f'{path}: "scans"[{number}] is no row with the texts "case" and "status"; {_REMEDY}')
-    for key, kinds in (("settings", list), ("ensemble", list), ("models", list)):
-        if not isinstance(content.get(key, []), kinds):
-            raise RequestError(f'{path}: "{key}" is no list; {_REMEDY}')
+    remedy = "remove the file, or give another --output"
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} is not what rarevox predict wrote; {remedy}")
+    try:
+        check_keys(content, _KEYS, str(path))
+        for number, row in enumerate(content["scans"]):
+            check_keys(row, _ROW, f'"scans"[{number}] of {path}')
+    except RequestError as error:
+        raise RequestError(f"{error}; {remedy}") from None
     return dict(content)
 
 

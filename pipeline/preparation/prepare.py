@@ -169,7 +169,8 @@ def _is_prepared(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()} - {"cache"}
     if not names <= _FILES or REJECTED_FILE not in names:
         return False
-    return isinstance(read_json(folder / REJECTED_FILE).get("faults"), list)
+    rejected = read_json(folder / REJECTED_FILE)
+    return isinstance(rejected, dict) and isinstance(rejected.get("faults"), list)
 
 
 def _declared(structures: dict[str, int]) -> dict[str, int]:
