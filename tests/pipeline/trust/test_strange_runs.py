@@ -149,6 +149,17 @@ def test_a_run_may_lie_in_any_folder(
     assert predict(name, [scan(task_dir)], tmp_path / "out", device="cpu") == 0
 
 
+def test_a_training_may_read_and_write_in_any_folder(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(dataset_dir, tmp_path / "$d#1")
+    monkeypatch.chdir(tmp_path)
+    assert train("$d#1", "r@1#2::3", settings=[*SMALL, "cache=disk"], iterations=1, device="cpu") == 0
+    assert (tmp_path / "r@1#2::3" / "models" / "model.pt").is_file()
+    assert train("$d#1", "r@1#2::3", iterations=2, device="cpu", resume=True) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"$d#1", "r@1#2::3"}
+
+
 @pytest.mark.parametrize(("key", "value"), [("labels", {"0": "background", "1": "{}"}), ("modality", {"0": "{}"})])
 def test_code_in_a_name_is_refused_where_a_source_is_prepared(
     key: str, value: dict[str, str], planted: Planted, tmp_path: Path
