@@ -28,8 +28,8 @@ CATALOGUE = {
         Entry(
             "case-name",
             "error",
-            "a case's name that is no file name: empty, with a leading dot, a slash, or a character that configurations "
-            "or terminals obey",
+            "a case's name that is no file name: empty, with a leading dot, a slash, or a character that "
+            "configurations or terminals obey",
         ),
         Entry("duplicate-name", "error", "several cases or files bear one name"),
         Entry(
