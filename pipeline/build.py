@@ -23,7 +23,31 @@ def build(config: Mapping[str, Any], key: str) -> Any:
     """
     from monai.bundle import ConfigParser
 
-    return parsed(ConfigParser(dict(config)), key)
+    return parsed(ConfigParser(with_literal_paths(config)), key)
+
+
+def with_literal_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration whose top-level paths mean themselves, whatever characters they hold.
+
+    MONAI's reader takes ``#`` in any text for a separator of its own. Paths are recognised by being absolute.
+    """
+    return {k: literal(v) if isinstance(v, str) and v.startswith("/") else v for k, v in config.items()}
+
+
+def literal(text: str) -> str:
+    """A text that MONAI's reader gives back as it is.
+
+    One without characters of MONAI's stands as it is, any other as an expression that is a quoted text and no more.
+
+    >>> literal("/data/run"), literal("/data/run#1")
+    ('/data/run', "$'/data/run\\\\x231'")
+    """
+    if not (text.startswith("$") or set(text) & set("@%#") or "::" in text):
+        return text
+    quoted = repr(text)
+    for character in "@%#":
+        quoted = quoted.replace(character, f"\\x{ord(character):02x}")
+    return f"${quoted}"
 
 
 def parsed(parser: ConfigParser, key: str) -> Any:

@@ -108,7 +108,8 @@ def write_card(
         f"# {network} on {markdown(dataset.name)}",
         "",
         f"Segments {structures} from {channels}. Trained with rarevox {version('rarevox')}; "
-        "for research, not a medical device. A bundle's configuration is code: run only bundles that you trust.",
+        "for research, not a medical device. MONAI's tools execute a bundle's configuration: use them on bundles that "
+        "you trust; rarevox takes it as data unless it is told `--trust`, and `rarevox verify RUN` checks its sums.",
         "",
         "## Data",
         f"- {len(dataset.training)} training cases (validation fold {config['fold']} of {dataset.folds}), "

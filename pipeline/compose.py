@@ -18,33 +18,12 @@ import yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import merge, parse_setting, put
 from rarevox.pipeline.errors import RequestError, nearest
+from rarevox.pipeline.plain_data import read_yaml
+from rarevox.pipeline.trust.gate import require_plain
+from rarevox.pipeline.trust.vocabulary import CONFIGS
 
-# Beside this package; not through an import, which a run's own folder of that name would answer there.
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PLAN_FILE = "plan.yaml"
 STAGES = {"train": ("train",), "evaluate": ("inference", "evaluate"), "inference": ("inference",)}
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A configuration file (YAML or JSON); one without a key (all commented out) is empty.
-
-    Raises:
-        RequestError: missing, not readable as YAML, or not a mapping.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise RequestError(f"{path} is a folder; give a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RequestError(f"configuration file {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise RequestError(f"{path} must be a mapping of configuration keys, not {type(content).__name__}")
-    return content
 
 
 def overlay(kind: str, name: str) -> dict[str, Any]:
@@ -168,11 +147,15 @@ def compose(
 def plan_of(dataset: Dataset) -> dict[str, Any]:
     """The plan that prepare wrote beside ``dataset.json``, perhaps edited since; empty where there is none.
 
+    It is data: plain values, and what the packaged configurations build under the same keys.
+
     Raises:
-        RequestError: not YAML, or not a mapping.
+        RequestError: not YAML, not a mapping, or more than data.
     """
     path = dataset.path.parent / PLAN_FILE
-    return read_yaml(path) if path.is_file() else {}
+    plan = read_yaml(path) if path.is_file() else {}
+    require_plain(plan, path)
+    return plan
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:

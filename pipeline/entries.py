@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from rarevox.pipeline.errors import RequestError, nearest
+from rarevox.pipeline.plain_data import parse_yaml
 
 OPEN = ("gates", "post_processing")
 """Mappings by structure, whose inner keys a setting may add; whoever reads them checks the names."""
@@ -29,8 +28,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not sign or not key.strip():
         raise RequestError(f"--set {text} is not KEY=VALUE; for example --set optimizer#lr=1e-4")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        parsed = parse_yaml(value)
+    except ValueError as error:
         raise RequestError(f"--set {text}: the value is not valid YAML; put it in quotes") from error
     if isinstance(parsed, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", parsed):
         parsed = float(parsed)

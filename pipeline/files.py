@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.plain_data import LARGEST_JSON, parse_json, read_text
 
 _writes = itertools.count()
 
@@ -121,15 +122,14 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        RequestError: the file is missing or not JSON; the message names it.
+        RequestError: the file is missing, not JSON or beyond the bounds; the message names it.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path, LARGEST_JSON))
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not valid JSON ({error}); write it again or restore it") from error
+    except ValueError as error:
+        raise RequestError(f"{path} cannot be read: {error}; write it again or restore it") from error
 
 
 def finite(content: object) -> Any:

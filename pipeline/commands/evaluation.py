@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option
+from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option, trust_option
 
 
 @click.command()
@@ -18,6 +18,7 @@ from rarevox.pipeline.commands.options import FOLDER, device_option, others_opti
 @others_option
 @device_option
 @settings_option
+@trust_option
 def evaluate(**options: Any) -> int:
     """Score RUN on whole volumes of DATASET: metrics.json, cases.csv, report.html."""
     from rarevox.pipeline.evaluation.evaluate import evaluate as run
@@ -29,19 +30,21 @@ def evaluate(**options: Any) -> int:
 @click.argument("run", type=FOLDER)
 @click.argument("dataset", type=FOLDER)
 @device_option
-def tune_post_processing(run: Path, dataset: Path, device: str) -> int:
+@trust_option
+def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> int:
     """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse."""
     from rarevox.pipeline.evaluation.tune import tune_post_processing as tune
 
-    return tune(run, dataset, device=device)
+    return tune(run, dataset, device=device, trust=trust)
 
 
 @click.command()
 @click.argument("run", type=FOLDER)
 @click.argument("dataset", type=FOLDER)
 @device_option
-def calibrate(run: Path, dataset: Path, device: str) -> int:
+@trust_option
+def calibrate(run: Path, dataset: Path, device: str, trust: bool) -> int:
     """Fit the temperature of RUN's probabilities on the validation cases of DATASET; labels do not change."""
     from rarevox.pipeline.evaluation.calibrate import calibrate as fit
 
-    return fit(run, dataset, device=device)
+    return fit(run, dataset, device=device, trust=trust)

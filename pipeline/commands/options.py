@@ -52,3 +52,9 @@ def settings_option(command: Command) -> Command:
     """``--set``, as ``settings``."""
     text = "Set any configuration key, for example optimizer#lr=1e-4. Repeatable."
     return click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help=text)(command)
+
+
+def trust_option(command: Command) -> Command:
+    """``--trust``."""
+    text = "Build whatever RUN's configuration names, code of its author's too."
+    return click.option("--trust", is_flag=True, help=text)(command)

@@ -1,4 +1,4 @@
-"""Commands that train a run or use one: train, predict, demo."""
+"""Commands that train a run or use one: train, predict, verify, demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option
+from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option, trust_option
 
 
 @click.command()
@@ -28,6 +28,7 @@ from rarevox.pipeline.commands.options import FOLDER, device_option, others_opti
 @click.option("--fold", type=click.IntRange(min=0), help="Fold that validates.  [default: 0]")
 @device_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --output.")
+@trust_option
 @click.option("--from", "start_from", metavar="RUN", type=FOLDER, help="Start from RUN's weights, where layers match.")
 def train(**options: Any) -> int:
     """Train a network on DATASET (made by `rarevox prepare`)."""
@@ -43,6 +44,7 @@ def train(**options: Any) -> int:
 @device_option
 @settings_option
 @others_option
+@trust_option
 @click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
 @click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
 @click.option(
@@ -61,6 +63,16 @@ def predict(keep: bool, **options: Any) -> int:
     from rarevox.pipeline.inference.predict import predict as run
 
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--signers", metavar="FILE", type=FOLDER, help="OpenSSH's allowed signers; one of them must have signed.")
+def verify(run: Path, signers: Path | None) -> int:
+    """Check RUN against its SHA-256 sums, and its signature where it has one; status 1 where it differs."""
+    from rarevox.pipeline.trust.verify import verify as check
+
+    return check(run, signers=signers)
 
 
 @click.command()

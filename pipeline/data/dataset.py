@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.data.composites import Composites, read_composites
+from rarevox.pipeline.data.form import check_case, check_form
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.names import case_flaw, check_names, plain_name, shown
 
 DATASET_FILE = "dataset.json"
 SECTIONS = ("training", "train", "validation", "test")
@@ -71,28 +73,25 @@ class Dataset:
         if not file.is_file():
             raise RequestError(f"{path} is not a prepared dataset (no {DATASET_FILE}); make one with: rarevox prepare")
         content = read_json(file)
-        missing = {"root", "channels", "labels", "training", "test", "folds"} - set(content)
-        if missing or not isinstance(content["labels"], dict):
-            lacks = f" (it lacks {', '.join(sorted(missing))})" if missing else ""
-            raise RequestError(f"{file} was not written by rarevox prepare{lacks}; run: rarevox prepare {path}")
+        check_form(content, file)
         root = (file.parent / content["root"]).resolve()
         if not root.is_dir():
             raise RequestError(f'the data of {file} has moved: {root} does not exist; correct "root" in that file')
         labels = _checked_labels(content["labels"], file)
         return cls(
-            name=str(content.get("name", root.name)),
+            name=_checked_name(content.get("name"), root, file),
             root=root,
-            channels=tuple(content["channels"]),
+            channels=_checked_channels(content["channels"], file),
             labels=labels,
             training=_checked_cases(content["training"], "training", file),
             test=_checked_cases(content["test"], "test", file),
-            folds=int(content["folds"]),
-            seed=int(content.get("seed", 0)),
-            holdout=float(content.get("holdout", 0.0)),
-            fingerprint=str(content.get("fingerprint", "")),
-            composites=read_composites(content.get("composites"), labels, f'"composites" in {file}'),
+            folds=content["folds"],
+            seed=content.get("seed") or 0,
+            holdout=float(content.get("holdout") or 0.0),
+            fingerprint=content.get("fingerprint") or "",
+            composites=_checked_composites(content.get("composites"), labels, file),
             ignored=_checked_ignored(content.get("ignored"), labels, file),
-            n4=bool(content.get("n4", False)),
+            n4=bool(content.get("n4")),
             channel_files=_checked_channel_files(content.get("channel_files"), content["channels"], file),
             fixed=_checked_fixed(content.get("fixed"), file),
             path=file,
@@ -147,6 +146,18 @@ class Dataset:
         return {key: place(value) if key in _FILE_KEYS else value for key, value in case.items()}
 
 
+def _checked_name(name: str | None, root: Path, file: Path) -> str:
+    if name is None:
+        return plain_name(root.name)
+    check_names([name], "dataset", file)
+    return name
+
+
+def _checked_channels(channels: list[str], file: Path) -> tuple[str, ...]:
+    check_names(channels, "channel", file)
+    return tuple(channels)
+
+
 def _checked_labels(labels: dict[str, Any], file: Path) -> dict[str, int]:
     try:
         values = {str(name): int(value) for name, value in labels.items()}
@@ -154,7 +165,14 @@ def _checked_labels(labels: dict[str, Any], file: Path) -> dict[str, int]:
         raise RequestError(f'"labels" in {file} must give each name a whole number: {error}') from error
     if len(set(values.values())) != len(values) or values.get("background") != 0:
         raise RequestError(f'"labels" in {file} must hold "background": 0 and every value once; it holds {values}')
+    check_names(values, "structure", file)
     return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def _checked_composites(declared: object, labels: dict[str, int], file: Path) -> Composites:
+    composites = read_composites(declared, labels, f'"composites" in {file}')
+    check_names(composites, "structure", file)
+    return composites
 
 
 def _checked_ignored(value: object, labels: dict[str, int], file: Path) -> int | None:
@@ -191,9 +209,15 @@ def _checked_fixed(fixed: object, file: Path) -> tuple[str, ...]:
 
 
 def _checked_cases(cases: list[dict[str, Any]], section: str, file: Path) -> tuple[dict[str, Any], ...]:
-    needed = {"case", "image", "label"} | ({"fold"} if section == "training" else set())
+    """Cases with the names of their files; a case's name begins those of files that are written."""
+    seen: set[str] = set()
     for number, case in enumerate(cases):
-        if needed - set(case):
-            lacks = ", ".join(sorted(needed - set(case)))
-            raise RequestError(f'"{section}"[{number}] in {file} lacks {lacks}; run rarevox prepare again')
-    return tuple(cases)
+        check_case(case, f'"{section}"[{number}] in {file}', fold=section == "training")
+        wrong = case_flaw(case["case"])
+        if wrong or case["case"] in seen:
+            said = wrong or "is that of an earlier case too"
+            raise RequestError(
+                f'the name of "{section}"[{number}] in {file}, {shown(case["case"])}, {said}; run rarevox prepare again'
+            )
+        seen.add(case["case"])
+    return tuple({key: value for key, value in case.items() if value is not None} for case in cases)

@@ -28,12 +28,15 @@ from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structure
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.trust.sums import keeping_sums
 
 RESULT_FILE = "calibration.json"
 STAGES = ("train", "evaluate", "inference")
 
 
-def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", voxels: int = VOXELS) -> int:
+def calibrate(
+    run: str | Path, dataset: str | Path, *, device: str = "auto", voxels: int = VOXELS, trust: bool = False
+) -> int:
     """Fit the temperature of a run's probabilities on the validation cases, and store it in the run.
 
     The temperature with the lowest negative log-likelihood over a sample of voxels goes into the run's configurations
@@ -44,6 +47,7 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
         run: the run folder.
         dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
         device: auto, cpu, cuda or cuda:i.
+        trust: take the run's configuration whatever it builds; see :mod:`rarevox.pipeline.trust.gate`.
         voxels: drawn from each case; see :class:`rarevox.pipeline.evaluation.calibration.temperature.VoxelSample`.
 
     Returns:
@@ -54,7 +58,8 @@ def calibrate(run: str | Path, dataset: str | Path, *, device: str = "auto", vox
             maximum between 0.05 and 20.
     """
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
-    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
+    how: dict[str, Any] = {"device": device, "trust": trust}
+    segmenter = Segmenter(run, "evaluate", settings=["post_processing={}"], uncorrected=not data.n4, **how)
     same_structures(segmenter.config, data, run)
     tell_correction(segmenter, data)
     if not hasattr(segmenter.inferer, "temperature"):
@@ -138,11 +143,12 @@ def _draw(
 
 def _store(run: Path, temperature: float) -> None:
     """The temperature in every configuration of the run, also where its inferer has had one of its own."""
-    for stage in STAGES:
-        path = run / "configs" / f"{stage}.yaml"
-        config = read_yaml(path)
-        config["inferer"] = dict(config["inferer"]) | {"temperature": "@temperature"}
-        write_text(path, write_yaml(config | {"temperature": temperature}))
+    with keeping_sums(run):
+        for stage in STAGES:
+            path = run / "configs" / f"{stage}.yaml"
+            config = read_yaml(path)
+            config["inferer"] = dict(config["inferer"]) | {"temperature": "@temperature"}
+            write_text(path, write_yaml(config | {"temperature": temperature}))
 
 
 def _print(result: Mapping[str, Any], n_cases: int) -> None:

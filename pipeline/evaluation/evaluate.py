@@ -33,6 +33,7 @@ from rarevox.pipeline.inference.ensemble import segmenter_of
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.locks import held
+from rarevox.pipeline.trust.sums import keeping_sums
 
 
 def evaluate(
@@ -44,6 +45,7 @@ def evaluate(
     device: str = "auto",
     settings: Sequence[str] = (),
     others: Sequence[str | Path] = (),
+    trust: bool = False,
 ) -> int:
     """Score a run on a section of a prepared dataset.
 
@@ -57,6 +59,7 @@ def evaluate(
         settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
         others: further runs, which form an ensemble with ``run``; see :mod:`rarevox.pipeline.inference.ensemble`. The
             fold, the conventions, gates and post-processing are ``run``'s.
+        trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
 
     Returns:
         Exit status: 0, or 1 where some cases failed (they count as failures in every mean) or a gate was not passed.
@@ -66,7 +69,8 @@ def evaluate(
     """
     run = require_run(run, "evaluate")
     data = Dataset.load(dataset)
-    segmenter = segmenter_of(run, others, "evaluate", device=device, settings=settings, uncorrected=not data.n4)
+    how: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": not data.n4, "trust": trust}
+    segmenter = segmenter_of(run, others, "evaluate", **how)
     same_structures(segmenter.config, data, run)
     tell_correction(segmenter, data)
     gates = read_gates(segmenter.config["gates"], data.scored)
@@ -177,5 +181,6 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
     config = read_yaml(run / "configs" / "train.yaml")
     means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
     scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
-    write_json(run / "configs" / "metadata.json", bundle_metadata(config, data, scores))
+    with keeping_sums(run):
+        write_json(run / "configs" / "metadata.json", bundle_metadata(config, data, scores))
     write_card(run, config, data, result)

@@ -24,6 +24,7 @@ from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_co
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.transforms.clean import clean_labels, read_rules
 from rarevox.transforms.reader import read_scan
 
@@ -47,7 +48,7 @@ class ValidationCase:
     spacing_mm: tuple[float, ...]
 
 
-def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = "auto") -> int:
+def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = "auto", trust: bool = False) -> int:
     """Choose, for each structure of a run, the post-processing with the best mean Dice over the validation cases.
 
     A rule is taken only where it raises the mean Dice of its structure and lowers that of no structure. The choice is
@@ -58,6 +59,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
         run: the run folder.
         dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
         device: auto, cpu, cuda or cuda:i.
+        trust: take the run's configuration whatever it builds; see :mod:`rarevox.pipeline.trust.gate`.
 
     Returns:
         0, or 1 where some validation cases could not be segmented; they are listed, and the rest decides.
@@ -67,7 +69,8 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     """
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
     configurations = [run / "configs" / f"{stage}.yaml" for stage in ("train", "evaluate", "inference")]
-    segmenter = Segmenter(run, "evaluate", device=device, settings=["post_processing={}"], uncorrected=not data.n4)
+    how: dict[str, Any] = {"device": device, "trust": trust}
+    segmenter = Segmenter(run, "evaluate", settings=["post_processing={}"], uncorrected=not data.n4, **how)
     same_structures(segmenter.config, data, run)
     tell_correction(segmenter, data)
     listed = data.section("validation", fold=int(segmenter.config["fold"]))
@@ -81,8 +84,9 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
         if not paths:
             raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
         result = choose(paths, structures, options)
-    for path in configurations:
-        write_text(path, write_yaml(read_yaml(path) | {"post_processing": result["chosen"]}))
+    with keeping_sums(run):
+        for path in configurations:
+            write_text(path, write_yaml(read_yaml(path) | {"post_processing": result["chosen"]}))
     made = {"section": "validation", "fold": int(segmenter.config["fold"]), "fingerprint": data.fingerprint}
     file = run / "evaluation" / RESULT_FILE
     write_json(file, result | {"n_cases": len(paths), "failed": failed, "context": made, "versions": versions()})

@@ -43,6 +43,7 @@ class EnsembleSegmenter(Segmenter):
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the configuration of every run.
         uncorrected: as for a Segmenter, each run by itself.
+        trust: as for a Segmenter, all runs alike.
         score_gb: memory for class scores; None is a quarter of what is free, at most 2 GB.
 
     Raises:
@@ -57,11 +58,11 @@ class EnsembleSegmenter(Segmenter):
         device: str = "auto",
         settings: Sequence[str] = (),
         uncorrected: bool = False,
+        trust: bool = False,
         score_gb: float | None = None,
     ) -> None:
-        self.members = [
-            Segmenter(run, stage, device=device, settings=settings, uncorrected=uncorrected) for run in runs
-        ]
+        options: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": uncorrected, "trust": trust}
+        self.members = [Segmenter(run, stage, **options) for run in runs]
         first = self.members[0]
         for member in self.members[1:]:
             for key in SHARED:
@@ -153,11 +154,11 @@ def segmenter_of(
     device: str = "auto",
     settings: Sequence[str] = (),
     uncorrected: bool = False,
+    trust: bool = False,
 ) -> Segmenter:
     """A run's Segmenter, or that of its ensemble with others."""
-    if not others:
-        return Segmenter(run, stage, device=device, settings=settings, uncorrected=uncorrected)
-    return EnsembleSegmenter([run, *others], stage, device=device, settings=settings, uncorrected=uncorrected)
+    options: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": uncorrected, "trust": trust}
+    return EnsembleSegmenter([run, *others], stage, **options) if others else Segmenter(run, stage, **options)
 
 
 def members_of(segmenter: Segmenter) -> list[Segmenter]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.data.form import Kind, are_files, check_keys, is_text
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 
@@ -32,22 +33,52 @@ def source(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**names, "state": {key: _state(files) for key, files in names.items()}}
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+_KEYS = {
+    "scans": Kind(lambda value: _is_list(value) and all(isinstance(row, dict) for row in value), "a list of rows"),
+    "run": Kind(is_text, "a folder", True),
+    "ensemble": Kind(are_files, "a list of folders", True),
+    "models": Kind(_is_list, "a list", True),
+    "settings": Kind(lambda value: _is_list(value) and all(map(is_text, value)), "a list of texts", True),
+}
+_ROW = {
+    "case": Kind(is_text, "a name"),
+    "status": Kind(is_text, "a text"),
+    **{key: Kind(are_files, "a file or a list of files", True) for key in ("image", "mask", "roi")},
+    **{key: Kind(is_text, "a file", True) for key in ("output", "entropy")},
+}
+
+
+def read_rows(folder: Path) -> dict[str, Any]:
+    """The content of an earlier call's ``predictions.json``, whose form is checked: ``scans`` are the rows.
+
+    Raises:
+        RequestError: another form; says where, what was found and what was expected.
+    """
+    path = folder / RESULT_FILE
+    content = read_json(path)
+    remedy = "remove the file, or give another --output"
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} is not what rarevox predict wrote; {remedy}")
+    try:
+        check_keys(content, _KEYS, str(path))
+        for number, row in enumerate(content["scans"]):
+            check_keys(row, _ROW, f'"scans"[{number}] of {path}')
+    except RequestError as error:
+        raise RequestError(f"{error}; {remedy}") from None
+    return dict(content)
+
+
 def earlier(folder: Path) -> dict[str, Any]:
     """What ``predictions.json`` of an earlier call says; without one, that there were no scans.
 
     Raises:
         RequestError: it has another form.
     """
-    file = folder / RESULT_FILE
-    if not file.is_file():
-        return {"scans": []}
-    made = read_json(file)
-    rows = made.get("scans") if isinstance(made, Mapping) else None
-    if not isinstance(rows, list) or not all(
-        isinstance(row, Mapping) and isinstance(row.get("case"), str) and "status" in row for row in rows
-    ):
-        raise RequestError(f"{file} was not written by rarevox predict; give another --output, or remove it")
-    return dict(made)
+    return read_rows(folder) if (folder / RESULT_FILE).is_file() else {"scans": []}
 
 
 def standing(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.bundle import require_run
-from rarevox.pipeline.compose import read_yaml
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.data.datalist import with_masks
 from rarevox.pipeline.data.scans import require_scans, survey
@@ -21,6 +20,7 @@ from rarevox.pipeline.inference.maps import Map, Maps
 from rarevox.pipeline.inference.predictions import Predictions, with_names_that_fit
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps, file_names
 from rarevox.pipeline.locks import held
+from rarevox.pipeline.trust.gate import run_config
 
 _WRITTEN = re.compile(r"_(seg|entropy|prob_[^/]+)\.nii\.gz$|^\.")
 
@@ -38,6 +38,7 @@ def predict(
     probabilities: str | None = None,
     roi: str | Path | None = None,
     others: Sequence[str | Path] = (),
+    trust: bool = False,
 ) -> int:
     """Segment scans with a trained run.
 
@@ -58,6 +59,7 @@ def predict(
         entropy: write ``CASE_entropy.nii.gz`` too, see :class:`rarevox.pipeline.inference.entropy.EntropyMap`.
         probabilities: ``uint8`` or ``uint16`` writes ``CASE_prob_STRUCTURE.nii.gz`` too, see
             :class:`rarevox.pipeline.inference.probabilities.ProbabilityMaps`.
+        trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
 
     Returns:
         Exit status: 0, or 1 where some scans failed, or some entries are no scans.
@@ -67,7 +69,7 @@ def predict(
             another call writes, or that would still hold maps of other runs or settings, runs of different structures.
     """
     runs = [require_run(folder, "inference") for folder in (run, *others)]
-    configs = [read_yaml(folder / "configs" / "inference.yaml") for folder in runs]
+    configs = [run_config(folder, "inference", trust=trust) for folder in runs]
     config = configs[0]
     for folder, own in zip(runs, configs, strict=True):
         if masks is None and own["normalisation"].get("region") == "mask":
@@ -87,7 +89,7 @@ def predict(
         rows = standing(folder, before, made, items, left)
         kept = {} if overwrite else kept_rows(folder, before, asked, made, items)
         rows = rows if overwrite else kept
-        segmenter = segmenter_of(run, others, device=device, settings=settings)
+        segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
         if masks is not None and not any(_reads_masks(member.config) for member in members_of(segmenter)):
             console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
 

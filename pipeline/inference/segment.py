@@ -35,6 +35,7 @@ from rarevox.pipeline.inference.region import (
 from rarevox.pipeline.inference.slabs import slabs
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import NativeWatch, Watch
+from rarevox.pipeline.trust.gate import run_config
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid
@@ -77,7 +78,7 @@ def is_idle(data: Mapping[str, Any]) -> bool:
 
 def corrects(run: Path) -> bool:
     """Whether a run learnt from scans with the bias field divided out (N4)."""
-    return bool(read_yaml(run / "configs" / "inference.yaml")["n4"])
+    return bool(read_yaml(run / "configs" / "inference.yaml").get("n4"))
 
 
 class Segmenter:
@@ -90,6 +91,7 @@ class Segmenter:
         settings: ``KEY=VALUE`` texts over the bundle's configuration.
         uncorrected: of ``evaluate``: the scans come as they are, and a run that learnt from scans with the bias field
             divided out (N4) corrects them first. False: they are corrected copies.
+        trust: build whatever the run's configuration says; see :mod:`rarevox.pipeline.trust.gate`.
 
     Raises:
         RequestError: no run, no weights, weights of another network, an unknown key, post-processing of no structure.
@@ -103,10 +105,11 @@ class Segmenter:
         device: str = "auto",
         settings: Sequence[str] = (),
         uncorrected: bool = False,
+        trust: bool = False,
     ) -> None:
         self.run = require_run(run, stage)
-        self.config = read_yaml(self.run / "configs" / f"{stage}.yaml")
-        self.config["bundle_root"] = str(self.run)
+        self.config = run_config(self.run, stage, trust=trust)
+        self.config["bundle_root"] = str(self.run.resolve())
         put(self.config, "device#name", device)
         if stage == "evaluate" and corrects(self.run):
             put(self.config, "n4", uncorrected)

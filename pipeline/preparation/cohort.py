@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rarevox.pipeline.names import case_flaw, shown
 from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.checks.signature import COPY, copies
@@ -24,11 +25,12 @@ def duplicate_names(cases: Sequence[Case]) -> list[Fault]:
 
 
 def plain_names(cases: Sequence[Case]) -> list[Fault]:
-    """Every case's name can be a file's and stays inside the folder that it is written to."""
+    """Every case's name can be a file's, stays inside the folder that it is written to, and is a name and no more."""
+    found = ((case, case_flaw(case.case)) for case in cases)
     return [
-        fault(case.case, "case-name", f"the name {case.case!r} is no plain file name", case.image[0])
-        for case in cases
-        if not is_plain(case.case)
+        fault(case.case, "case-name", f"the name {shown(case.case)} {wrong}", case.image[0])
+        for case, wrong in found
+        if wrong
     ]
 
 
@@ -38,7 +40,7 @@ def is_plain(name: str) -> bool:
     >>> [is_plain(name) for name in ("case_01.a", "../up", "a/b", "", ".hidden", r"a\b")]
     [True, False, False, False, False, False]
     """
-    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0\n")
+    return not case_flaw(name)
 
 
 def duplicate_content(facts: Sequence[CaseFacts]) -> list[Fault]:

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.files import read_json
+from rarevox.pipeline.data.form import fingerprint_rows
 from rarevox.pipeline.preparation.fingerprint import along_ras
 
 SIDED_SHARE = 0.85
@@ -25,8 +25,7 @@ LEAST_OFFSET = 0.03
 
 def sided_cohort(dataset: Dataset) -> str | None:
     """:func:`sided` for the cases of a prepared dataset; None where its fingerprint does not say."""
-    path = dataset.path.parent / "fingerprint.json"
-    rows = read_json(path).get("per_case", []) if path.is_file() else []
+    rows = fingerprint_rows(dataset.path)
     names = {str(value): name for name, value in dataset.labels.items()}
     cases = []
     for row in rows:

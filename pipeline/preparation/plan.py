@@ -10,7 +10,7 @@ import numpy as np
 
 from rarevox.networks import Geometry
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.files import read_json
+from rarevox.pipeline.data.form import fingerprint_rows
 from rarevox.pipeline.preparation.fingerprint import along_ras
 from rarevox.transforms.slices import slice_order
 
@@ -20,10 +20,7 @@ def median_size(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: s
 
     With ``slice_axis`` (see :func:`rarevox.transforms.slices.slice_order`) the axis across the slices is last.
     """
-    path = dataset.path.parent / "fingerprint.json"
-    if not path.is_file():
-        return None
-    cases = read_json(path).get("per_case", [])
+    cases = fingerprint_rows(dataset.path)
     if not cases:
         return None
     sizes = []
@@ -37,8 +34,7 @@ def median_size(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: s
 
 def slice_orders(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: str) -> set[tuple[int, int, int]]:
     """In which orders the axes R, A, S of the dataset's volumes come with ``slice_axis``; see `median_size`."""
-    path = dataset.path.parent / "fingerprint.json"
-    cases = read_json(path).get("per_case", []) if path.is_file() and spacing is None else []
+    cases = fingerprint_rows(dataset.path) if spacing is None else []
     grids = [[own for _, own in _along_ras(case)] for case in cases] or [list(spacing or (1.0, 1.0, 1.0))]
     return {slice_order([float(t) for t in grid], slice_axis) for grid in grids}
 

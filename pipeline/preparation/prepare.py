@@ -14,6 +14,7 @@ from rarevox.pipeline.data.composites import Composites, read_composites
 from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset, is_channel_rule
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.names import check_names, plain_name
 from rarevox.pipeline.preparation.cases import Case, Source
 from rarevox.pipeline.preparation.checks_page import write_checks_page
 from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
@@ -114,7 +115,8 @@ def prepare(
         raise RequestError(f"--workers is {workers}; expected 1 or more")
     named_structures = _declared(structures) if structures else None
     found = find_cases(source, channels=channels, label=label, mask=mask, images=images, labels=labels, subject=subject)
-    found = with_split(found, split)
+    _check_names(found, source, structures, composites)
+    found = with_split(replace(found, name=plain_name(found.name)), split)
     claim_folder(output, _is_prepared, "a dataset")
     declared = named_structures or found.labels
     found = replace(found, ignored=_ignored(ignore, found, declared))
@@ -154,12 +156,22 @@ def prepare(
     return 1 if rejected else 0
 
 
+def _check_names(found: Source, source: Path, structures: dict[str, int] | None, composites: Composites | None) -> None:
+    """Names become part of configurations and files; refused before a voxel is read."""
+    listed = Path(source) / DATASET_FILE
+    where = listed if listed.is_file() else source
+    check_names(found.channels or (), "channel", where)
+    check_names([*(structures or {}), *(composites or {})], "structure", "--structure")
+    check_names([*(found.labels or {}), *found.composites], "structure", where)
+
+
 def _is_prepared(folder: Path) -> bool:
     """Whether the folder holds nothing but what an earlier prepare wrote, and training's cache."""
     names = {path.name for path in folder.iterdir()} - {"cache"}
     if not names <= _FILES or REJECTED_FILE not in names:
         return False
-    return isinstance(read_json(folder / REJECTED_FILE).get("faults"), list)
+    rejected = read_json(folder / REJECTED_FILE)
+    return isinstance(rejected, dict) and isinstance(rejected.get("faults"), list)
 
 
 def _declared(structures: dict[str, int]) -> dict[str, int]:

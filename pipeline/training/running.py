@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.build import parsed
+from rarevox.pipeline.build import parsed, with_literal_paths
 from rarevox.pipeline.bundle import target_name
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training import processes
@@ -33,7 +33,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     from monai.bundle import ConfigParser
     from monai.utils import set_determinism
 
-    parser = ConfigParser(dict(config) | {"bundle_root": str(folder)})
+    parser = ConfigParser(with_literal_paths({**config, "bundle_root": str(folder.resolve())}))
     parser.parse()
     seed = int(parsed(parser, "seed"))
     set_determinism(seed)

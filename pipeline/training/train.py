@@ -10,7 +10,8 @@ from typing import Any
 
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run, target_name, write_bundle
-from rarevox.pipeline.compose import compose, dataset_facts, read_yaml
+from rarevox.pipeline.compose import compose, dataset_facts
+from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
@@ -26,6 +27,8 @@ from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.learn import learn_normalisation
 from rarevox.pipeline.training.plain_values import check_values
 from rarevox.pipeline.training.running import run_training
+from rarevox.pipeline.trust.gate import Refusal, run_config
+from rarevox.pipeline.trust.sums import forget_sums, write_sums
 
 
 def train(
@@ -42,6 +45,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     start_from: str | Path | None = None,
+    trust: bool = False,
 ) -> int:
     """Train a network on a prepared dataset; the run folder is a MONAI bundle.
 
@@ -59,6 +63,8 @@ def train(
         resume: go on from ``models/last.pt``; the configuration is the run's own, only the budget and the device may
             change.
         start_from: another run, or a file of weights, whose layers are taken over where name and shape match.
+        trust: with ``resume``, take the run's configuration whatever it builds; see
+            :mod:`rarevox.pipeline.trust.gate`. What ``config_files`` and ``settings`` say is the caller's own word.
 
     Several processes may call this together, each started by ``torchrun``.
 
@@ -76,7 +82,8 @@ def train(
     def configure() -> dict[str, Any]:
         data = Dataset.load(dataset)
         if resume:
-            config = _resumed(folder, budget, device, (network, loss, start_from, *config_files, *settings))
+            others = (network, loss, start_from, *config_files, *settings)
+            config = _resumed(folder, budget, device, others, trust=trust)
             holding.enter_context(held(folder))
             _same_request(config, data, folder, fold)
             check(config, data)
@@ -87,14 +94,29 @@ def train(
                 options["initial_weights"] = str(weights_of(start_from))
             with one_sentence("composing the configuration"):
                 config = _composed(data, network, loss, config_files, settings, options)
+        forget_sums(folder)
         write_bundle(folder, config, data)
         return config
 
     with ExitStack() as holding:  # of the first process, for all
         config = processes.from_first(configure)
         status = run_training(folder, config, began)
+        if processes.is_first() and (folder / "models" / "model.pt").is_file():
+            write_sums(folder)
+            _tell_what_needs_trust(folder)
         processes.stop()
         return status
+
+
+def _tell_what_needs_trust(folder: Path) -> None:
+    """Say which of the user's own words the other commands will take with ``--trust`` only."""
+    for stage in ("inference", "evaluate", "train"):
+        try:
+            run_config(folder, stage)
+        except Refusal as error:
+            needed = "train --resume" if stage == "train" else "predict, evaluate and train --resume"
+            console.print(f"{needed} will need --trust for this run: {error}", markup=False, highlight=False)
+            return
 
 
 def _composed(
@@ -142,7 +164,9 @@ def _options(budget: Mapping[str, Any], fold: int | None, device: str) -> dict[s
     return options | {"device#name": device}
 
 
-def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Sequence[Any]) -> dict[str, Any]:
+def _resumed(
+    folder: Path, budget: Mapping[str, Any], device: str, others: Sequence[Any], *, trust: bool
+) -> dict[str, Any]:
     """The configuration of an earlier run, with what may change on resuming."""
     require_run(folder, "train")
     if not has_checkpoint(folder) and (folder / "models" / "model.pt").exists():
@@ -151,7 +175,7 @@ def _resumed(folder: Path, budget: Mapping[str, Any], device: str, others: Seque
         raise RequestError(
             "--resume keeps the run's own configuration; leave out --network, --loss, --config, --set and --from"
         )
-    config = read_yaml(folder / "configs" / "train.yaml")
+    config = run_config(folder, "train", trust=trust)
     for key, value in _options(budget, None, device).items():
         put(config, key, value)
     return config | {"resume": True}

@@ -11,6 +11,7 @@ from typing import Any
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.lesions import CONNECTIVITIES, SIZES
 from rarevox.pipeline.evaluation.metrics.surface import SURFACES
+from rarevox.pipeline.plain_data import parse_yaml
 
 EMPTY_RULES = ("one", "nan", "zero")
 Structures = Mapping[str, "int | Sequence[int]"]
@@ -140,15 +141,13 @@ def read_options(settings: Mapping[str, str], **given: object) -> MetricOptions:
     >>> read_options({"lesion_dilation": "3", "lesion_sizes_ml": "[0.05, 0.5]"}, empty="nan").lesion_sizes_ml
     (0.05, 0.5)
     """
-    import yaml
-
     known = [field.name for field in fields(MetricOptions)]
     for name in settings:
         if name not in known:
             raise RequestError(f"--set {name}: there is no such convention; known are {', '.join(known)}")
     try:
-        values = {name: yaml.safe_load(text) for name, text in settings.items()}
-    except yaml.YAMLError as error:
+        values = {name: parse_yaml(text) for name, text in settings.items()}
+    except ValueError as error:
         raise RequestError(f"--set {_typed(settings)}: {' '.join(str(error).split())}") from error
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:

@@ -25,7 +25,12 @@ CATALOGUE = {
         Entry("missing-mask", "error", "no file matches the mask's pattern"),
         Entry("missing-channel", "error", "no file for one of the channels"),
         Entry("ambiguous-file", "error", "several files match a pattern"),
-        Entry("case-name", "error", "a case's name that is no file name: empty, with a slash or a leading dot"),
+        Entry(
+            "case-name",
+            "error",
+            "a case's name that is no file name: empty, with a leading dot, a slash, or a character that "
+            "configurations or terminals obey",
+        ),
         Entry("duplicate-name", "error", "several cases or files bear one name"),
         Entry(
             "unreadable",

@@ -7,13 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.data.composites import Composites, labels_and_unions
+from rarevox.pipeline.data.form import Kind, are_files, check_keys, is_text
 from rarevox.pipeline.data.formats import stem
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.names import shown
 from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.sources.pairs import pair_folders
 from rarevox.pipeline.preparation.stated_split import read_part
+
+
+def _indexed(value: object) -> bool:
+    return isinstance(value, dict) and all(key.isdecimal() and is_text(name) for key, name in value.items())
+
+
+_CHANNELS = Kind(_indexed, 'names by number, such as {"0": "FLAIR"}', True)
+_KEYS = {
+    "name": Kind(is_text, "a text", True),
+    "channel_names": _CHANNELS,
+    "modality": _CHANNELS,
+    "training": Kind(lambda value: isinstance(value, list), "a list of cases", True),
+}
+_NNUNET_CASE = {"images": Kind(are_files, "a list of files"), "label": Kind(is_text, "the name of a file")}
+_DECATHLON_CASE = {"image": Kind(are_files, "a file or a list of files"), "label": Kind(is_text, "the name of a file")}
 
 
 def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
@@ -31,6 +48,7 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise RequestError(f'{file} has no "labels"; expected a Decathlon or nnU-Net dataset.json')
+    check_keys(content, _KEYS, str(file))
     names = content.get("channel_names") or content.get("modality") or {"0": "image"}
     channels = tuple(str(names[key]) for key in sorted(names, key=int))
     if len(set(channels)) < len(channels):  # two sequences of the same modality
@@ -51,7 +69,7 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     else:
         kind = "Medical Segmentation Decathlon task"
         cases = tuple(_decathlon_case(folder, entry, file, subject) for entry in content["training"])
-    name = str(content.get("name", folder.name))
+    name = content.get("name") or folder.name
     return Source(name, folder, channels, labels, cases, faults, kind, composites, ignored, rule)
 
 
@@ -75,15 +93,17 @@ def _ignored(labels: dict[str, Any], file: Path) -> tuple[int | None, dict[str, 
 def _nnunet_case(folder: Path, name: str, entry: object, file: Path, subject: str | None) -> Case:
     if not isinstance(entry, dict) or not isinstance(entry.get("images"), list) or "label" not in entry:
         raise RequestError(
-            f'"dataset" in {file} must give {{"images": [...], "label": …}} for {name}; it holds {entry!r}'
+            f'"dataset" in {file} must give {{"images": [...], "label": …}} for {name}; it holds {shown(entry)}'
         )
+    check_keys(entry, _NNUNET_CASE, f"{name} in {file}")
     images = tuple(folder / image for image in entry["images"])
     return Case(name, images, folder / entry["label"], None, named_subject(name, subject))
 
 
 def _decathlon_case(folder: Path, entry: object, file: Path, subject: str | None) -> Case:
     if not isinstance(entry, dict) or "image" not in entry or "label" not in entry:
-        raise RequestError(f'"training" in {file} must list {{"image": …, "label": …}}; it holds {entry!r}')
+        raise RequestError(f'"training" in {file} must list {{"image": …, "label": …}}; it holds {shown(entry)}')
+    check_keys(entry, _DECATHLON_CASE, f'an entry of "training" in {file}')
     files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
     case = stem(Path(entry["label"]))
     return Case(
@@ -96,12 +116,14 @@ def _named_labels(labels: dict[str, Any], file: Path) -> tuple[dict[str, int], C
     regions: dict[str, int | tuple[int, ...]] = {}
     for key, value in labels.items():
         name, number = (value, key) if str(key).lstrip("-").isdigit() else (key, value)
+        if not isinstance(name, str):
+            raise RequestError(f'"labels" in {file} gives {key!r} the name {shown(name)}; expected a text')
         try:
             values = tuple(int(one) for one in (number if isinstance(number, (list, tuple)) else [number]))
         except (TypeError, ValueError):
             raise RequestError(
-                f"label {name!r} in {file} is {number!r}; expected a whole number or a list of them, or give the "
-                "values with --structure NAME=VALUE"
+                f"label {shown(name)} in {file} is {shown(number)}; expected a whole number or a list of them, or "
+                "give the values with --structure NAME=VALUE"
             ) from None
         regions[str(name)] = values
     return labels_and_unions(regions)
@@ -142,11 +164,21 @@ def read_table(file: Path, subject: str | None = None) -> Source:
     return Source(file.stem, file.parent, known, None, tuple(cases), tuple(faults), "table of cases")
 
 
+def _require_texts(rows: list[dict[str, Any]], file: Path) -> None:
+    """Cells are texts, as those of a CSV file are; a number will do, and an empty cell is a fault of its case."""
+    for number, row in enumerate(rows, start=1):
+        for key, value in row.items():
+            if value is not None and (not isinstance(value, (str, int)) or "\0" in str(value)):
+                raise RequestError(f'row {number} of {file}: "{key}" is {shown(value)}; expected the name of a file')
+            row[key] = value if value is None else str(value)
+
+
 def _rows(file: Path) -> list[dict[str, Any]]:
     if file.suffix.lower() == ".json":
         content = read_json(file)
         content = content.get("training", content) if isinstance(content, dict) else content
         rows = content if isinstance(content, list) and all(isinstance(row, dict) for row in content) else []
+        _require_texts(rows, file)
     else:
         try:
             with file.open(newline="", encoding="utf-8-sig") as handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,18 @@ def save_weights(network: torch.nn.Module, path: str | Path) -> None:
 def load_tensors(path: str | Path) -> Any:
     """Read a checkpoint, refusing anything but tensors and plain values (``weights_only``).
 
-    The checksums of the archive are compared first, as ``torch.load`` itself does not: a flipped bit is found too.
+    The checksums of the archive are compared first, as ``torch.load`` itself does not: a flipped bit is found too. An
+    archive that unpacks to more than the file holds is no checkpoint: ``torch.save`` does not compress.
 
     Raises:
-        RequestError: missing, torn or not a checkpoint; the message names the file.
+        RequestError: missing, a pipe or a device, torn or not a checkpoint; the message names the file.
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise ValueError("it is a folder, a pipe or a device")
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                _require_uncompressed(archive, Path(path))
                 damaged = archive.testzip()
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
@@ -60,6 +65,13 @@ def load_tensors(path: str | Path) -> Any:
         raise RequestError(f"{path} is not a readable checkpoint ({reason}); restore it or train again") from error
 
 
+def _require_uncompressed(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a small file that would fill the memory: what is stored as it is can be no larger than the file."""
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise ValueError(f"its parts unpack to {unpacked} bytes, and the file has {path.stat().st_size}")
+
+
 def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
     """Load a state dict into the network and set it to evaluation.
 
@@ -67,6 +79,8 @@ def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
         RequestError: the file cannot be read, or its layers are not the network's; the first that differs is named.
     """
     state = load_tensors(path)
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise RequestError(f"{path} holds no weights by layer; give a run's models/model.pt")
     own = network.state_dict()
     for name in [*own, *(name for name in state if name not in own)]:
         if name not in state or name not in own or state[name].shape != own[name].shape:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
@@ -124,3 +126,79 @@ def test_text_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(RequestError, match="not valid JSON"):
         Dataset.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("root", 3),
+        ("root", "a\0b"),
+        ("channels", "T1"),
+        ("channels", []),
+        ("channels", [1, 2]),
+        ("labels", ["lesion"]),
+        ("training", {"a": 1}),
+        ("training", [3]),
+        ("test", None),
+        ("folds", "2"),
+        ("folds", 0),
+        ("folds", 10**400),
+        ("seed", [1]),
+        ("holdout", {}),
+        ("name", 7),
+        ("n4", "yes"),
+    ],
+    ids=str,
+)
+def test_another_form_is_one_sentence(tmp_path: Path, content: dict, key: str, value: object) -> None:
+    with pytest.raises(RequestError, match=f'"{key}" in .*dataset.json is .*; expected'):
+        Dataset.load(write(tmp_path, content | {key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("case", 3), ("image", 3), ("image", []), ("image", [3]), ("label", ["a"]), ("mask", 3), ("fold", "0")],
+    ids=str,
+)
+def test_another_form_of_a_case_is_one_sentence(tmp_path: Path, content: dict, key: str, value: object) -> None:
+    content["training"][1][key] = value
+    with pytest.raises(RequestError, match=rf'"{key}" in "training"\[1\] in .*dataset.json is .*; expected'):
+        Dataset.load(write(tmp_path, content))
+
+
+def test_two_cases_of_one_name_would_write_one_file(tmp_path: Path, content: dict) -> None:
+    content["training"][1]["case"] = "a"
+    with pytest.raises(RequestError, match="'a', is that of an earlier case"):
+        Dataset.load(write(tmp_path, content))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 40), JSON), min_size=1, max_size=3))
+def test_whatever_stands_in_the_file_is_a_dataset_or_one_sentence(
+    tmp_path: Path, content: dict, changes: list[tuple[int, Any]]
+) -> None:
+    """Values replaced anywhere: at the top, in a case, in a list."""
+    changed = json.loads(json.dumps(content))
+    for number, value in changes:
+        places = [(changed, key) for key in changed]
+        places += [(case, key) for part in ("training", "test") for case in _rows(changed, part) for key in case]
+        inner, key = places[number % len(places)]
+        inner[key] = value
+    try:
+        dataset = Dataset.load(write(tmp_path, changed))
+    except RequestError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(isinstance(case["label"], str) for case in dataset.section("training"))
+
+
+def _rows(content: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    rows = content.get(part)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []

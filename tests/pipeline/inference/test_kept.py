@@ -112,3 +112,28 @@ def test_maps_of_other_runs_or_regions_are_not_kept(
         options = {"device": "cpu", "overwrite": False, "roi": tmp_path / "nowhere.nii.gz"}
         assert predict(run_dir, [scans / "a.nii.gz"], folder, **options) == 0
         assert not np.asarray(nib.load(folder / "a_seg.nii.gz").dataobj).any()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1]", "is not what rarevox predict wrote"),
+        ("{}", '"scans"'),
+        ('{"scans": {"a": 1}}', '"scans"'),
+        ('{"scans": [3]}', '"scans"'),
+        ('{"scans": [{"status": "ok"}]}', '"case"'),
+        ('{"scans": [{"case": 3, "status": "ok"}]}', '"case"'),
+        ('{"scans": [{"case": "a", "status": "ok", "image": 3}]}', '"image"'),
+        ('{"scans": [{"case": "a", "status": "ok", "output": [3]}]}', '"output"'),
+        ('{"scans": [], "settings": 3}', '"settings"'),
+        ("[" * 5000, "nested deeper"),
+        ("{", "not valid JSON"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_an_earlier_result_of_another_form_is_one_sentence(
+    content: str, said: str, overwrite: bool, run_dir: Path, scans: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "predictions.json").write_text(content)
+    with pytest.raises(RequestError, match=rf"predictions\.json.*{said}|{said}.*predictions\.json"):
+        predict(run_dir, [scans], tmp_path, device="cpu", overwrite=overwrite)

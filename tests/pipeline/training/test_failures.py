@@ -74,7 +74,7 @@ def test_memory_that_runs_out_is_one_sentence_and_the_checkpoint_is_kept(
     assert 1 <= load_tensors(run / "models" / "last.pt")["iteration"] <= 3
     path = run / "configs" / "train.yaml"
     path.write_text(path.read_text().replace(f"kind: {kind}", "kind: ''"))  # memory has become free
-    assert train(dataset_dir, run, device="cpu", resume=True) == 0
+    assert train(dataset_dir, run, device="cpu", resume=True, trust=True) == 0
 
 
 def test_memory_that_runs_out_in_a_validation_is_told_apart(dataset_dir: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import random
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +68,25 @@ def test_weights_round_trip_and_mismatches_are_named(tmp_path: Path) -> None:
         load_weights(torch.nn.Conv3d(2, 3, 3, bias=False), tmp_path / "model.pt")
     with pytest.raises(RequestError, match="does not exist"):
         load_weights(network, tmp_path / "none.pt")
+
+
+def test_an_archive_that_unpacks_to_more_than_the_file_is_refused(tmp_path: Path) -> None:
+    """torch.save stores what it writes as it is: 1 MB of zeros in 1 kB would be someone else's doing."""
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", bytes(1 << 20))
+    with pytest.raises(RequestError, match="unpack to 1048576 bytes"):
+        load_tensors(path)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pt")
+    with pytest.raises(RequestError, match="a pipe"):
+        load_tensors(tmp_path / "model.pt")
+
+
+def test_weights_are_tensors_by_layer(tmp_path: Path) -> None:
+    for content in ([1], {"a": 1}, 3):
+        torch.save(content, tmp_path / "model.pt")
+        with pytest.raises(RequestError, match="no weights by layer"):
+            load_weights(torch.nn.Linear(2, 2), tmp_path / "model.pt")

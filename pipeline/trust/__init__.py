@@ -1,0 +1,1 @@
+"""What a run from elsewhere may hold: the gate that its configurations pass, its sums and its signature."""
