@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python 3.10+ and make:
 #   make demo   environment, installation, the phantom cohort through the whole pipeline; the report's path comes last
-#   make test   the same environment with the test extras: linters, type check, tests
+#   make test   the same environment with the test extras: linters, type check, tests, the numerics as on other CPUs
 # Two more, for those who publish:
 #   make docs         the pages and the API reference as a site that opens from disk: site/index.html
 #   make wheel-test   the wheel, installed away from this checkout: prepare, train, predict, the bundle
@@ -12,14 +12,26 @@ BIN := $(VENV)/bin
 OUTPUT ?= demo/$(shell date +%Y%m%d-%H%M%S)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install clean docs wheel-test audit
+# What another CPU computes otherwise; and of that what PyTorch takes over where there is no Numba.
+NUMERICS := tests/networks tests/losses tests/contracts/test_networks.py tests/contracts/test_losses.py tests/test_older_cpu.py
+PLAIN := tests/losses/sums/test_overlap.py tests/contracts tests/networks/test_highresnet.py tests/networks/test_deepmedic.py \
+	tests/networks/cpu/test_convolution.py tests/pipeline/test_doctor.py tests/test_older_cpu.py
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test numerics lint install clean docs wheel-test audit
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo.done
 	$(BIN)/rarevox demo --output $(OUTPUT)
 
 test: lint
-	$(BIN)/python -m pytest --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --durations=10
+	$(MAKE) numerics
+
+# The numerics as on other machines: a CPU with AVX2 alone and kernels for any CPU, and a machine without Numba.
+numerics: $(VENV)/test.done
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=generic $(PYTEST) --older-cpu $(NUMERICS)
+	$(PYTEST) --without-numba $(PLAIN)
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

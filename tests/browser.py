@@ -139,7 +139,7 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def wait(self, ready: Any, what: str, seconds: float = 20.0) -> Any:
+    def wait(self, ready: Any, what: str, seconds: float = 300.0) -> Any:
         """Ask ``ready`` again and again until it answers."""
         end = time.monotonic() + seconds
         while not (found := ready()):

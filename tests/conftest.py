@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import locale
 import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -29,7 +31,14 @@ multiprocessing.get_context("forkserver").set_forkserver_preload(forked.LIBRARIE
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", default=os.environ.get("RAREVOX_TEST_DATA"), help="folder with the real volumes")
+    parser.addoption("--older-cpu", action="store_true", help="fail unless PyTorch and Numba are held to an older CPU")
+    parser.addoption("--without-numba", action="store_true", help="as where Numba is not installed")
     parser.addoption("--kills", type=int, default=5, help="how often the survival test kills its training")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--without-numba"):
+        sys.modules["numba"] = None  # type: ignore[assignment]  # neither found nor imported
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -92,9 +101,10 @@ def write_task(folder: Path, cases: int = 8, shape: tuple[int, int, int] = (22, 
 
 
 @pytest.fixture
-def processor_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--minutes`` in seconds of this process: what fits into them does not depend on what else the machine does."""
-    monkeypatch.setattr(time, "monotonic", time.process_time)
+def counted_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--minutes`` counted: each look at the clock is 20 ms after the one before, on any machine, however busy."""
+    looks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(looks) / 50)
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +123,15 @@ def dataset_dir(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-SMALL = ("network_def#width=4", "patch_size=[16,16,16]", "batch_size=2", "epoch_length=5", "optimizer#lr=0.01")
+# In float32 on any CPU: `auto` would be bfloat16 where the hardware has it and Numba is missing.
+SMALL = (
+    "network_def#width=4",
+    "patch_size=[16,16,16]",
+    "batch_size=2",
+    "epoch_length=5",
+    "optimizer#lr=0.01",
+    "precision#name=float32",
+)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from scipy import ndimage
 
+from rarevox.transforms.reading import geometry
+
 RULES = ("min_ml", "largest", "fill_holes")
 _NEIGHBOURS = np.ones((3, 3, 3), bool)  # 26, as in the lesion-wise metrics
 
@@ -113,10 +115,10 @@ class CleanLabelsd(MapTransform):
         if not self.rules:
             return out
         affine = np.asarray(out[self.image_key].meta["original_affine"], float)
-        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
+        each_ml = geometry.voxel_ml(affine)
         for key in self.key_iterator(out):
             out[self.raw_key] = out[key]
-            cleaned = clean_labels(np.asarray(out[key])[0], self.rules, voxel_ml)
+            cleaned = clean_labels(np.asarray(out[key])[0], self.rules, each_ml)
             out[key] = torch.from_numpy(cleaned)[None]
         return out
 

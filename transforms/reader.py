@@ -3,75 +3,49 @@
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.data import ImageReader
 from monai.utils.enums import MetaKeys, SpaceKeys
 from numpy.typing import DTypeLike
 
 from rarevox.transforms.dicom import SeriesError, read_series
+from rarevox.transforms.reading.content import content_of
+from rarevox.transforms.reading.errors import ScanError
+from rarevox.transforms.reading.files import require_regular
+from rarevox.transforms.reading.geometry import (
+    AFFINE_TOLERANCE,
+    odd_spacing,
+    require_affine,
+    same_affine,
+    size_text,
+    spacing_mm,
+)
+from rarevox.transforms.reading.itk import from_itk, read_itk
+from rarevox.transforms.reading.nifti import forms_mm, header_path, read_nifti
+from rarevox.transforms.reading.scan import Scan, channels_first
+from rarevox.transforms.reading.slices import image_of
+from rarevox.transforms.told import WARNINGS
 
-AFFINE_TOLERANCE = 1e-3
-"""Two affines whose entries differ by no more than this (mm) describe the same grid."""
-
-_NIFTI = (".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mgh")
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-class ScanError(ValueError):
-    """A scan cannot be used as it is; the message is one sentence that names the file and the fault.
-
-    Attributes:
-        check: the name of the fault: ``missing-file``, ``unreadable``, ``singular-affine``, ``dicom-series`` or
-            ``channel-grid``.
-    """
-
-    def __init__(self, message: str, *, check: str = "unreadable") -> None:
-        super().__init__(message)
-        self.check = check
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A volume in memory with its place in space.
-
-    Attributes:
-        array: (C, X, Y, Z), C-contiguous, in the axis order of the file.
-        affine: 4×4 float64, voxel indices to RAS+ millimetres.
-        paths: the files or the DICOM folder it came from, one per file read.
-        header: the NIfTI header of the first file, or None for the other formats.
-        stored_dtype: the type of the voxels in the (first) file, before any scaling.
-    """
-
-    array: np.ndarray
-    affine: np.ndarray
-    paths: tuple[Path, ...]
-    header: Any = None
-    stored_dtype: str = ""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The voxels along each axis of the file."""
-        return self.array.shape[1:]  # type: ignore[return-value]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """The voxel's edge lengths in millimetres: the lengths of the affine's first three columns."""
-        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
-        return x, y, z
-
-    @property
-    def voxel_ml(self) -> float:
-        """The volume of one voxel in millilitres (also right for a sheared grid)."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
+__all__ = [
+    "AFFINE_TOLERANCE",
+    "Scan",
+    "ScanError",
+    "ScanReader",
+    "channels_first",
+    "forms_mm",
+    "odd_spacing",
+    "read_grid",
+    "read_scan",
+    "same_affine",
+    "size_text",
+    "spacing_mm",
+]
 
 
 def read_scan(paths: str | Path | Sequence[str | Path], dtype: DTypeLike | None = np.float32) -> Scan:
@@ -79,23 +53,26 @@ def read_scan(paths: str | Path | Sequence[str | Path], dtype: DTypeLike | None 
 
     Several files are its channels, in that order. A 4D file holds channels on its last axis; further axes of one are
     dropped, and a 2D image gets one slice. NIfTI scaling (``scl_slope``) is applied, spatial units of metres and
-    micrometres become millimetres, and ITK's LPS becomes RAS+.
+    micrometres (NIfTI, NRRD) become millimetres, and ITK's LPS becomes RAS+. What a file holds is told by its content,
+    whatever its suffix; only regular files are opened, and of those no more is read than their headers declare.
 
     Args:
         paths: a file, a folder with one DICOM series, or a sequence of them.
         dtype: the type of the array; None keeps the file's own (the common type when several files differ).
 
     Raises:
-        ScanError: missing, truncated or corrupt, not an image, more than four dimensions, no voxels, an affine that is
-            not invertible, a DICOM folder with several series, missing slices or gantry tilt, or files whose shapes or
-            affines (beyond ``AFFINE_TOLERANCE``) differ.
+        ScanError: missing, truncated or corrupt, no regular file, not an image, more than four dimensions, no voxels,
+            more than its file or the memory can hold, an affine with which no figure could be right, a DICOM folder
+            with several series, damaged, missing or repeated slices or gantry tilt, or files whose shapes or affines
+            (beyond ``AFFINE_TOLERANCE``) differ.
 
-    >>> import tempfile
+    >>> import nibabel as nib, tempfile
     >>> path = Path(tempfile.mkdtemp()) / "scan.nii.gz"
-    >>> nib.save(nib.Nifti1Image(np.ones((4, 3, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0])), path)
+    >>> ramp = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
+    >>> nib.save(nib.Nifti1Image(ramp, np.diag([1.0, 2.0, 3.0, 1.0])), path)
     >>> scan = read_scan([path, path])
-    >>> scan.array.shape, str(scan.array.dtype), scan.stored_dtype, scan.spacing_mm
-    ((2, 4, 3, 2), 'float32', 'int16', (1.0, 2.0, 3.0))
+    >>> scan.array.shape, str(scan.array.dtype), scan.stored_dtype, scan.spacing_mm, scan.warnings
+    ((2, 4, 3, 2), 'float32', 'int16', (1.0, 2.0, 3.0), ())
     """
     files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not files:
@@ -107,16 +84,19 @@ def read_scan(paths: str | Path | Sequence[str | Path], dtype: DTypeLike | None 
     for other in scans[1:]:
         _require_same_grid(first, other)
     array = np.concatenate([scan.array for scan in scans])
-    return Scan(array, first.affine, tuple(files), first.header, first.stored_dtype)
+    warnings = tuple(f"{scan.paths[0].name}: {text}" for scan in scans for text in scan.warnings)
+    return Scan(array, first.affine, tuple(files), first.header, first.stored_dtype, warnings)
 
 
-def same_affine(first: np.ndarray, second: np.ndarray, tolerance: float = AFFINE_TOLERANCE) -> bool:
-    """Whether no entry of the two affines differs by more than ``tolerance`` (NaN never agrees).
+def read_grid(path: str | Path) -> Scan:
+    """Where a scan lies in space, without its voxels: the array is a view that takes no memory.
 
-    >>> same_affine(np.eye(4), np.eye(4) + 1e-8), same_affine(np.eye(4), np.eye(4) + 0.002)
-    (True, False)
+    Affine and header are those of :func:`read_scan`, to the bit. A DICOM series is read whole.
+
+    Raises:
+        ScanError: as :func:`read_scan`, of what the header can tell.
     """
-    return bool(np.all(np.abs(np.asarray(first) - np.asarray(second)) <= tolerance))
+    return _read_one(Path(path), None, voxels=False)
 
 
 def _require_same_grid(first: Scan, other: Scan) -> None:
@@ -134,28 +114,14 @@ def _require_same_grid(first: Scan, other: Scan) -> None:
         )
 
 
-def size_text(shape: Sequence[int]) -> str:
-    """A shape in words.
-
-    >>> size_text((4, 3, 2))
-    '4×3×2'
-    """
-    return "×".join(str(size) for size in shape)
-
-
-def _read_one(path: Path, dtype: DTypeLike | None) -> Scan:
+def _read_one(path: Path, dtype: DTypeLike | None, *, voxels: bool = True) -> Scan:
     """One file or one DICOM folder, with every way in which it can fail turned into a ScanError."""
-    if not path.exists():
-        raise ScanError(f"{path} does not exist", check="missing-file")
-    if path.is_file() and path.stat().st_size == 0:
-        raise ScanError(f"{path} is empty (0 bytes)")
     try:
-        if path.is_dir():
-            scan = _from_itk(read_series(path), path)
-        elif path.name.lower().endswith(_NIFTI):
-            scan = _read_nifti(path, dtype)
-        else:
-            scan = _read_itk(path)
+        scan = _read_any(path, dtype, voxels=voxels)
+        _require_sound(scan)
+        if not voxels:
+            return replace(scan, paths=(path,))
+        array = np.ascontiguousarray(scan.array if dtype is None else scan.array.astype(dtype, copy=False))
     except ScanError:
         raise
     except SeriesError as error:
@@ -164,11 +130,37 @@ def _read_one(path: Path, dtype: DTypeLike | None) -> Scan:
         raise ScanError(f"{path} is truncated or corrupt: its compressed data ends early or is damaged") from error
     except PermissionError as error:
         raise ScanError(f"{path} may not be read: permission denied") from error
+    except MemoryError as error:
+        raise ScanError(f"{path} takes more memory than there is") from error
     except Exception as error:  # a damaged header makes the format libraries raise nearly anything
         raise ScanError(f"{path} cannot be read as an image: {_first_line(error)}") from error
-    _require_sound(scan)
-    array = np.ascontiguousarray(scan.array if dtype is None else scan.array.astype(dtype, copy=False))
-    return Scan(array, scan.affine, (path,), scan.header, scan.stored_dtype)
+    spacing = odd_spacing(scan.affine)
+    warnings = (*scan.warnings, *([spacing] if spacing else []), *_constant_channels(array))
+    return Scan(array, scan.affine, (path,), scan.header, scan.stored_dtype, warnings)
+
+
+def _read_any(path: Path, dtype: DTypeLike | None, *, voxels: bool) -> Scan:
+    if path.is_dir():
+        image, warnings = read_series(path)
+        return replace(from_itk(image, path), warnings=tuple(warnings))
+    require_regular(path)
+    path = header_path(path)
+    content = content_of(path)
+    if content.kind == "dicom":
+        return from_itk(image_of(path), path)
+    if content.kind in ("nrrd", "metaimage"):
+        return read_itk(path, content.kind, voxels=voxels)
+    return read_nifti(path, content, dtype, voxels=voxels)
+
+
+def _constant_channels(array: np.ndarray) -> list[str]:
+    """A sentence for every channel with one value throughout; the first other value ends the search."""
+    found = []
+    for number, channel in enumerate(array):
+        if all((plane == channel[0, 0, 0]).all() for plane in channel):
+            which = f" of channel {number + 1}" if len(array) > 1 else ""
+            found.append(f"every voxel{which} is {channel[0, 0, 0]:g}: it carries nothing")
+    return found
 
 
 def _first_line(error: Exception) -> str:
@@ -184,87 +176,7 @@ def _require_sound(scan: Scan) -> None:
         raise ScanError(f"{path} holds no voxels (its size is {size_text(scan.array.shape)})")
     if scan.array.dtype.kind not in "biuf":
         raise ScanError(f"{path} holds {scan.array.dtype} voxels; expected whole or real numbers")
-    if not np.all(np.isfinite(scan.affine)) or abs(np.linalg.det(scan.affine[:3, :3])) < 1e-12:
-        raise ScanError(
-            f"the affine of {path} is singular: an axis has no length or two run the same way", check="singular-affine"
-        )
-
-
-def channels_first(array: np.ndarray, path: Path) -> np.ndarray:
-    """Voxels (X, Y), (X, Y, Z), (X, Y, Z, C) or with more axes of one, as (C, X, Y, Z).
-
-    >>> channels_first(np.zeros((4, 3)), Path("a")).shape, channels_first(np.zeros((4, 3, 2, 1, 5)), Path("a")).shape
-    ((1, 4, 3, 1), (5, 4, 3, 2))
-    """
-    shape = array.shape + (1,) * (3 - array.ndim)
-    if array.ndim < 2:
-        raise ScanError(f"{path} has {array.ndim} dimension(s); expected a volume of 3, or 4 with channels last")
-    further = [size for size in shape[3:] if size != 1]
-    if len(further) > 1:
-        raise ScanError(f"{path} has the size {size_text(shape)}; expected a volume of 3, or 4 with channels last")
-    channels = further[0] if further else 1
-    return np.moveaxis(array.reshape(*shape[:3], channels, order="F"), -1, 0)
-
-
-def _read_nifti(path: Path, dtype: DTypeLike | None) -> Scan:
-    image = _load_nifti(path)
-    if len(image.shape) > 4 and sum(size != 1 for size in image.shape[3:]) > 1:
-        channels_first(np.broadcast_to(np.int8(0), image.shape), path)  # refuses before the voxels are read
-    if image.get_data_dtype().kind not in "biuf":
-        raise ScanError(f"{path} holds {image.get_data_dtype()} voxels; expected whole or real numbers")
-    # get_fdata scales integers in the wanted precision, with half the memory of going through float64.
-    real = dtype is not None and np.dtype(dtype).kind == "f"
-    voxels = image.get_fdata(dtype=dtype, caching="unchanged") if real else np.asanyarray(image.dataobj)
-    nifti = isinstance(image.header, nib.Nifti1Header)
-    affine = np.array(image.affine, np.float64)
-    if nifti:
-        affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-    stored = str(np.dtype(image.get_data_dtype()).newbyteorder("="))
-    array = channels_first(voxels, path)
-    if array.dtype.byteorder == ">":
-        array = array.astype(array.dtype.newbyteorder("="))
-    return Scan(array, affine, (path,), image.header if nifti else None, stored)
-
-
-def _load_nifti(path: Path) -> Any:
-    """A nibabel image; a compressed one is decompressed to its end, so that its checksum is compared.
-
-    nibabel stops reading at the last voxel and never sees the checksum behind it: flipped bits would pass.
-    """
-    if not path.name.lower().endswith((".nii.gz", ".mgz")):
-        return nib.load(path)
-    with gzip.open(path) as handle:
-        content = io.BytesIO(handle.read())
-    image = nib.load(path)  # only its header: which kind of file this is
-    return type(image).from_file_map(type(image).make_file_map({"image": content}))
-
-
-def _read_itk(path: Path) -> Scan:
-    import SimpleITK
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    return _from_itk(reader.Execute(), path)
-
-
-def _from_itk(image: Any, path: Path) -> Scan:
-    """A SimpleITK image (LPS) as a scan (RAS+): A = diag(−1, −1, 1, 1) · [direction · diag(spacing) | origin]."""
-    import SimpleITK
-
-    dimensions = image.GetDimension()
-    voxels = SimpleITK.GetArrayFromImage(image)  # (…, Z, Y, X[, component])
-    components = image.GetNumberOfComponentsPerPixel() > 1
-    order = list(range(dimensions))[::-1] + ([dimensions] if components else [])
-    direction = np.asarray(image.GetDirection()).reshape(dimensions, dimensions)
-    spacing, origin = np.asarray(image.GetSpacing()), np.asarray(image.GetOrigin())
-    affine = np.eye(4)
-    used = min(3, dimensions)
-    affine[:used, :used] = direction[:used, :used] * spacing[:used]
-    affine[:used, 3] = origin[:used]
-    array = voxels.transpose(order)
-    if components and dimensions == 2:
-        array = array[:, :, None, :]
-    return Scan(channels_first(array, path), _LPS_TO_RAS @ affine, (path,), None, str(voxels.dtype))
+    require_affine(scan.affine, path)
 
 
 class ScanReader(ImageReader):
@@ -273,7 +185,7 @@ class ScanReader(ImageReader):
     The array comes as (C, X, Y, Z) and the metadata say so (``original_channel_dim`` 0), so that
     ``ensure_channel_first=True`` and ``EnsureChannelFirstd`` work as ever. The metadata hold the same few keys for
     every format (``affine``, ``original_affine``, ``spatial_shape``, ``original_channel_dim``, ``space``,
-    ``original_dtype``), so that a batch may mix formats.
+    ``original_dtype``, ``warnings``), so that a batch may mix formats.
 
     ``read`` only notes the names: ``LoadImage`` swallows what a reader's ``read`` raises and tries its other readers,
     which buries the reason; a ScanError raised by ``get_data`` reaches the caller.
@@ -308,4 +220,5 @@ class ScanReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
             MetaKeys.SPACE: SpaceKeys.RAS,
             "original_dtype": scan.stored_dtype,
+            WARNINGS: "\n".join(scan.warnings),
         }

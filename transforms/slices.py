@@ -10,6 +10,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from rarevox.transforms.reading.geometry import spacing_mm
+
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """The axis across which each kind of slices lies, in a volume whose axes run to the right, anterior and superior."""
 
@@ -61,8 +63,8 @@ class SlicesLastd(MapTransform):
         for key in self.key_iterator(out):
             volume = out[key]
             if order is None:
-                spacing = np.linalg.norm(np.asarray(volume.affine, float)[:3, :3], axis=0)
-                order = slice_order([float(s) for s in spacing], self.axis)
+                spacing = spacing_mm(np.asarray(volume.affine, float))
+                order = slice_order(spacing, self.axis)
             if order == (0, 1, 2):
                 return out
             moved = volume.as_tensor().permute(0, *(axis + 1 for axis in order)).contiguous()

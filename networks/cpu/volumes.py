@@ -15,22 +15,17 @@ import math
 import torch
 import torch.nn.functional as F
 
-from rarevox.networks.cpu.instructions.sizes import LANES, LINE_FLOATS
+from rarevox.networks.cpu.instructions.sizes import LANES, LINE_FLOATS, in_eights
 
 
-def in_eights(channels: int) -> int:
-    """So many channels rounded up to whole vectors."""
-    return -(-channels // LANES) * LANES
-
-
-def apart(x: torch.Tensor) -> int | None:
+def voxel_stride(x: torch.Tensor) -> int | None:
     """From one voxel of ``x`` (B, D, H, W, C) to the next, in numbers; None if they do not lie evenly.
 
     Where that is more than C, there is room for whole vectors after the channels of each, also of the last one.
 
-    >>> apart(torch.empty(1, 2, 3, 4, 8)), apart(torch.empty(1, 2, 3, 4, 8)[..., :5])
+    >>> voxel_stride(torch.empty(1, 2, 3, 4, 8)), voxel_stride(torch.empty(1, 2, 3, 4, 8)[..., :5])
     (8, 8)
-    >>> apart(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)), apart(torch.empty(1, 2, 3, 4, 8)[..., 3:])
+    >>> voxel_stride(torch.empty(1, 5, 2, 3, 4).movedim(1, -1)), voxel_stride(torch.empty(1, 2, 3, 4, 8)[..., 3:])
     (None, None)
     """
     if not _side_by_side(x):
@@ -69,9 +64,9 @@ def part(x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
 
 
 def voxels(x: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """``x`` (B, C, D, H, W) as (B, D, H, W, C) and its `apart`; copied only if need be."""
+    """``x`` (B, C, D, H, W) as (B, D, H, W, C) and its `voxel_stride`; copied only if need be."""
     last = x.detach().movedim(1, -1)
-    stride = apart(last)
+    stride = voxel_stride(last)
     return (last.contiguous(), x.shape[1]) if stride is None else (last, stride)
 
 

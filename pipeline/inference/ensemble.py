@@ -12,7 +12,7 @@ import torch
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.region import model_box, native_grid, region_box, shifted
-from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.inference.segment import Segmenter, is_idle
 from rarevox.pipeline.inference.slabs import slabs
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import Watch, chunks
@@ -85,13 +85,13 @@ class EnsembleSegmenter(Segmenter):
 
     def notes(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """What was decided: the runs' notes are those of the last slab."""
-        first = super().notes(data)
-        if "warning" in first:
-            return first
+        if is_idle(data):
+            return self.warned(data)
         return {
             "ensemble": len(self.members),
             "slabs": self._slabs,
             "members": [dict(getattr(member.inferer, "notes", {})) for member in self.members],
+            **self.warned(data),
         }
 
     def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:

@@ -11,12 +11,11 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import ArrayLike
 
-from rarevox.pipeline.inference.saving import grid_of
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import CERTAIN, Watch
 from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.native_grid import TOLERANCE, find_lattice
-from rarevox.transforms.reader import read_scan, same_affine, size_text
+from rarevox.transforms.reader import ScanError, read_grid, read_scan, same_affine, size_text, spacing_mm
 
 
 def native_grid(image: MetaTensor) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -49,8 +48,8 @@ def check_mask_grid(item: Mapping[str, Any]) -> None:
     """
     image = item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"]
     try:
-        scan, mask = grid_of(image), grid_of(item["mask"])
-    except Exception:  # a file that cannot be read: the reader, which comes next, says what is wrong with it
+        scan, mask = read_grid(image), read_grid(item["mask"])
+    except ScanError:  # a file that cannot be read: the reader, which comes next, says what is wrong with it
         return
     require_grid(item["mask"], mask.shape, mask.affine, scan.shape, scan.affine)
 
@@ -78,9 +77,8 @@ def require_grid(
 
 
 def _described(shape: Sequence[int], affine: np.ndarray) -> str:
-    spacing = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
     origin = ", ".join(f"{round(float(x), 3) + 0.0:g}" for x in np.asarray(affine, float)[:3, 3])
-    return f"{size_text(shape)} voxels of {'×'.join(f'{s:.4g}' for s in spacing)} mm from ({origin})"
+    return f"{size_text(shape)} voxels of {'×'.join(f'{s:.4g}' for s in spacing_mm(affine))} mm from ({origin})"
 
 
 def region_box(region: np.ndarray) -> Box | None:

@@ -6,29 +6,18 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from rarevox.pipeline.data.formats import stem, suffix_of
+from rarevox.pipeline.data.formats import stem
 from rarevox.pipeline.data.volumes import write_labels
-from rarevox.transforms.reader import Scan, read_scan
-
-
-def grid_of(image: str | Path) -> Scan:
-    """Where a scan lies in space, without reading the voxels of a NIfTI file: its array is an empty view."""
-    path = Path(image)
-    if suffix_of(path) not in (".nii", ".nii.gz"):
-        return read_scan(path)
-    header = nib.load(path)
-    shape = (*header.shape[:3], 1, 1)[:3]
-    return Scan(np.broadcast_to(np.uint8(0), (1, *shape)), header.affine, (path,), header.header)
+from rarevox.transforms.reader import Scan, read_grid
 
 
 def save_labels(labels: np.ndarray, image: str | Path, case: str, output: str | Path) -> tuple[Path, Scan]:
     """Write ``OUTPUT/CASE_seg.nii.gz`` on the grid of the scan; returns the path and the scan's grid (no voxels)."""
-    grid = grid_of(image)
+    grid = read_grid(image)
     return write_labels(Path(output) / f"{case}_seg.nii.gz", labels, grid), grid
 
 

@@ -36,6 +36,7 @@ from rarevox.pipeline.inference.watch import NativeWatch, Watch
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid
+from rarevox.transforms.told import WARNINGS
 
 
 @dataclass
@@ -64,6 +65,12 @@ class Segmentation:
     def case(self) -> str:
         """The scan's name."""
         return str(self.item["case"])
+
+
+def is_idle(data: Mapping[str, Any]) -> bool:
+    """Whether a region of interest leaves nothing to do."""
+    region = data.get("region")
+    return region is not None and not region.any()
 
 
 def corrects(run: Path) -> bool:
@@ -194,12 +201,18 @@ class Segmenter:
         return values_from_classes(out, values)[None]
 
     def notes(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """What the inferer decided of the scan just segmented, and a warning where there was nothing to do."""
-        region = data.get("region")
-        if region is not None and not region.any():
-            return {"warning": "the region of interest is empty: everything is background"}
+        """What the inferer decided of the scan just segmented, and what is odd about the scan, as ``warning``."""
+        if is_idle(data):
+            return self.warned(data)
         several = {"slabs": self._slabs} if self._slabs > 1 else {}
-        return dict(getattr(self.inferer, "notes", {})) | several
+        return dict(getattr(self.inferer, "notes", {})) | several | self.warned(data)
+
+    def warned(self, data: Mapping[str, Any]) -> dict[str, str]:
+        """What reading and preprocessing found odd about a scan (``warnings`` of its metadata), in one text."""
+        found = ["the region of interest is empty: everything is background"] if is_idle(data) else []
+        for own in data.get("members", [data]):
+            found += str(own["image"].meta.get(WARNINGS, "")).splitlines()
+        return {"warning": "; ".join(dict.fromkeys(found))} if found else {}
 
     @contextmanager
     def _shown_to(self, watch: Watch | None, image: MetaTensor) -> Iterator[NativeWatch | None]:

@@ -129,6 +129,6 @@ class _Rows:
 
 def _write(path: Path, labels: np.ndarray, like: Path) -> None:
     from rarevox.pipeline.data.volumes import write_labels
-    from rarevox.pipeline.inference.saving import grid_of
+    from rarevox.transforms.reader import read_grid
 
-    write_labels(path, labels, grid_of(like))
+    write_labels(path, labels, read_grid(like))

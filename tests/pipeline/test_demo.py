@@ -8,7 +8,7 @@ from rarevox.pipeline.demo import demo
 from rarevox.pipeline.errors import RequestError
 
 
-@pytest.mark.usefixtures("processor_clock")
+@pytest.mark.usefixtures("counted_clock")
 def test_the_whole_pipeline_runs_and_prints_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Coarse phantoms and a narrow network: every stage for real, in seconds."""
     settings = ["network_def#width=4", "patch_size=[16,16,16]", "batch_size=1"]

@@ -77,7 +77,7 @@ def test_the_paper_s_smallest_patches_train(
     assert drawn["without_foreground"] == 0
 
 
-@pytest.mark.usefixtures("processor_clock")
+@pytest.mark.usefixtures("counted_clock")
 def test_the_patch_is_fitted_and_timed_like_any_other(dataset_dir: Path, tmp_path: Path) -> None:
     """Volumes of 22×20×18: no slice is larger than 24×20."""
     settings = ["network_def#network#width=4", "validation_cases=1", "epoch_length=5"]

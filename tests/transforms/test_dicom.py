@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
 
+from rarevox.transforms.dicom import is_dicom_file, is_dicom_folder
 from rarevox.transforms.reader import ScanError, read_scan
-
-TURN = np.radians(30.0)
-# Rows and columns of a slice turned by 30° about the patient's left-right axis (LPS).
-ROW = np.array([1.0, 0.0, 0.0])
-COLUMN = np.array([0.0, np.cos(TURN), np.sin(TURN)])
-NORMAL = np.cross(ROW, COLUMN)
-
-
-def write_series(
-    folder: Path,
-    voxels: np.ndarray,
-    positions: np.ndarray | None = None,
-    *,
-    series: str = "1.2.3",
-    row: np.ndarray = ROW,
-    prefix: str = "s",
-) -> Path:
-    """Write voxels (X, Y, Z) as one file per slice; 0.8 × 1.2 mm pixels, slices 2.5 mm apart from (5, −7, 11) LPS."""
-    folder.mkdir(exist_ok=True)
-    if positions is None:
-        positions = np.array([5.0, -7.0, 11.0]) + 2.5 * np.arange(voxels.shape[2])[:, None] * NORMAL
-    writer = SimpleITK.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for number, position in enumerate(positions):
-        image = SimpleITK.GetImageFromArray(voxels[:, :, number].T[None])
-        image.SetSpacing((0.8, 1.2, 2.5))
-        tags = {
-            "0008|0060": "MR",
-            "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
-            "0008|0018": f"{series}.{number + 1}",
-            "0020|000d": "1.2.9",
-            "0020|000e": series,
-            "0020|0013": str(number + 1),
-            "0020|0032": "\\".join(f"{value:.6f}" for value in position),
-            "0020|0037": "\\".join(f"{value:.6f}" for value in (*row, *np.cross(NORMAL, row))),
-        }
-        direction = np.stack([row, np.cross(NORMAL, row), NORMAL], axis=1)
-        image.SetDirection(direction.reshape(-1).tolist())
-        image.SetOrigin(position.tolist())
-        for key, value in tags.items():
-            image.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{prefix}{(number * 7) % 11:02d}.dcm"))  # file names in another order
-        writer.Execute(image)
-    return folder
+from rarevox.transforms.reading.slices import read_slice
+from tests.transforms.series import COLUMN, NORMAL, ROW, write_series
 
 
 @pytest.fixture
@@ -106,3 +65,52 @@ def test_real_series(data_dir: Path) -> None:
     scan = read_scan(data_dir / "dicom_sample" / "flair_oblique")
     assert scan.shape[2] == 22
     assert scan.spacing_mm == pytest.approx((0.6875, 0.6875, 6.5), abs=1e-3)
+
+
+def test_slopes_that_differ_between_slices_keep_their_fractions(tmp_path: Path) -> None:
+    """Slices of PET have slopes of their own; the first one's is 1 here, so that its voxels are whole numbers."""
+    sevens = np.full((6, 5, 4), 7, np.int16)
+    folder = write_series(tmp_path / "a", sevens, tags={"0028|1052": "0", "0028|1053": "1.00"})
+    for path in folder.iterdir():
+        if read_slice(path).tags["number"] == "3":
+            content = path.read_bytes()
+            at, tag = content.index(b"\x28\x00\x53\x10"), b"\x28\x00\x53\x10"  # RescaleSlope
+            end = at + 8 + content[at + 4]
+            path.write_bytes(content[:at] + tag + b"\x04\x00\x00\x000.50" + content[end:])
+    assert read_scan(folder).array[0, 0, 0].tolist() == [7, 7, 3.5, 7]
+
+
+def test_what_is_dicom_is_told_by_content_or_a_suffix(tmp_path: Path, voxels: np.ndarray) -> None:
+    slice_ = next(write_series(tmp_path / "a", voxels).iterdir())
+    for name in ("IM0001", "1.2.3.4", "x.IMA", "x.image"):
+        path = slice_.rename(tmp_path / name)
+        assert is_dicom_file(path)
+        slice_ = path
+    for name, content in (("x.dcm", b""), ("y.DICOM", b"text"), ("z.ima", b"text")):
+        (tmp_path / name).write_bytes(content)
+        assert is_dicom_file(tmp_path / name)
+    for name, content in (("README", b"text"), ("a.nii.gz", b"\x1f\x8b"), ("._x.dcm", b"\x00\x05\x16\x07"), ("e", b"")):
+        (tmp_path / name).write_bytes(content)
+        assert not is_dicom_file(tmp_path / name)
+    assert not is_dicom_file(tmp_path)
+
+
+def test_a_pipe_is_not_opened_to_see_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "IM0001")
+    assert not is_dicom_file(tmp_path / "IM0001")
+    assert not is_dicom_folder(tmp_path)
+    os.mkfifo(tmp_path / "x.dcm")
+    assert is_dicom_folder(tmp_path)  # it claims to be, and fails with its name
+    with pytest.raises(ScanError, match=r"x\.dcm in .* is a named pipe"):
+        read_scan(tmp_path)
+
+
+def test_a_file_without_a_preamble_is_dicom_all_the_same(tmp_path: Path, voxels: np.ndarray) -> None:
+    """Of the days before the mark: the data set alone, without preamble and first group."""
+    folder = write_series(tmp_path / "a", voxels)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        content = path.read_bytes()
+        path.write_bytes(content[content.index(b"\x08\x00\x16\x00") :])  # from SOPClassUID on
+        path.rename(path.with_name(f"IM{number}"))
+    assert is_dicom_folder(folder)
+    np.testing.assert_array_equal(read_scan(folder).array[0], voxels)

@@ -9,6 +9,10 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from rarevox.transforms.intensity.normaliser import plain
+from rarevox.transforms.intensity.outcome import require_finite, said_of
+from rarevox.transforms.told import tell
+
 WINDOWS = {
     "brain": (0.0, 80.0),
     "stroke": (20.0, 60.0),
@@ -51,14 +55,23 @@ def ct_windows(image: torch.Tensor, windows: Sequence[Window]) -> torch.Tensor:
         windows: names of :data:`WINDOWS` or pairs.
 
     Returns:
-        float32 (len(windows)·C, *spatial), the channels of the first window first, of the same class as ``image``.
+        float32 (len(windows)·C, *spatial), the channels of the first window first, of the same class as ``image``; a
+        channel that the window leaves nothing of is told in the metadata, as by a normalisation.
+
+    Raises:
+        NormalisationError: NaN or infinite voxels.
 
     Example:
         >>> ct_windows(torch.tensor([[-1000.0, 40.0, 80.0, 1500.0]]), ["brain", (0, 160)]).tolist()
         [[0.0, 0.5, 1.0, 1.0], [0.0, 0.25, 0.5, 1.0]]
     """
+    for channel, values in enumerate(plain(image)):
+        require_finite(values, channel)
     seen = [image.float().clamp(low, high).sub_(low).div_(high - low) for low, high in map(bounds, windows)]
-    return torch.cat(seen) if len(seen) > 1 else seen[0]
+    out = torch.cat(seen) if len(seen) > 1 else seen[0]
+    flat = [said_of(values, channel) for channel, values in enumerate(plain(out))]
+    tell(out, [f"{sentence} (is it in Hounsfield units?)" for sentence in flat if sentence])
+    return out
 
 
 class CTWindowd(MapTransform):

@@ -10,6 +10,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from rarevox.transforms.reading.geometry import spacing_mm
+
 SHRINK = 4
 """The field is fitted on every fourth voxel along each axis of 64 or more; it is smooth, and 64 times as fast."""
 
@@ -102,8 +104,7 @@ class N4Correctedd(MapTransform):
         inside = None if mask is None else np.asarray(mask)[0]
         for key in self.key_iterator(out):
             image = out[key]
-            affine = np.asarray(getattr(image, "affine", np.eye(4)))
-            spacing = np.linalg.norm(affine[:3, :3], axis=0)
+            spacing = spacing_mm(np.asarray(getattr(image, "affine", np.eye(4))))
             done = image.float().clone()
             for channel in range(done.shape[0]):
                 plain = np.asarray(image[channel])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from rarevox.transforms.intensity.normaliser import Change, Normaliser, change_channels
@@ -29,6 +31,8 @@ def z_score(image: torch.Tensor, inside: torch.Tensor | None = None, *, keep_out
     def fit(values: torch.Tensor, _: int) -> Change:
         mean = values.mean(dtype=torch.float64)
         std = float((values - mean).square().mean(dtype=torch.float64).sqrt())
+        if not math.isfinite(std):  # the square of 1e20 is none in float32
+            std = float((values.double() - mean).square_().mean().sqrt())
         return shift_and_scale(float(mean), std)
 
     return change_channels(image, inside, fit, keep_outside=keep_outside)

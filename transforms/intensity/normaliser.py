@@ -10,6 +10,9 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from rarevox.transforms.intensity.outcome import require_finite, said_of
+from rarevox.transforms.told import tell
+
 REGIONS = ("image", "nonzero", "mask")
 Change = Callable[[torch.Tensor], torch.Tensor]
 """Maps intensities to normalised ones; it may overwrite its argument."""
@@ -29,6 +32,9 @@ def change_channels(
 ) -> torch.Tensor:
     """Change every channel by what is fitted to its voxels inside; a channel without any is returned as zeros.
 
+    What says nothing afterwards (no voxel inside, one value throughout, all but a few extreme voxels alike) is told by
+    a line of the image's metadata, ``warnings``, where it has metadata.
+
     Args:
         image: (C, *spatial), any real dtype.
         inside: bool, (C, *spatial) or (1, *spatial); None means every voxel.
@@ -37,20 +43,28 @@ def change_channels(
 
     Returns:
         float32 (C, *spatial), of the same class as ``image`` (a MetaTensor keeps its affine).
+
+    Raises:
+        NormalisationError: NaN or infinite voxels inside.
     """
     out = image.float().clone()
+    told = []
     for channel in range(out.shape[0]):
         values = plain(out[channel])
         where = None if inside is None else inside[min(channel, inside.shape[0] - 1)]
         chosen = values.reshape(-1) if where is None else values[where]
         if chosen.numel() == 0:
             out[channel] = 0
+            told.append(f"channel {channel + 1} has no voxel in the region of its normalisation")
             continue
+        require_finite(chosen, channel)
         changed = fit(chosen, channel)(values)
         if where is not None and not keep_outside:
             changed[~where] = 0
         if changed.data_ptr() != values.data_ptr():
             out[channel] = changed
+        told.append(said_of(changed, channel))
+    tell(out, told)
     return out
 
 
@@ -64,7 +78,8 @@ class Normaliser(MapTransform):
         keep_outside: change the voxels outside as well instead of setting them to 0.
 
     Raises:
-        ValueError: an unknown region; KeyError when the mask is not in the data.
+        ValueError: an unknown region; KeyError when the mask is not in the data; NormalisationError: NaN or infinite
+            voxels inside.
     """
 
     def __init__(

@@ -13,6 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+# What a kernel is to C: a function of the pointer to its job.
+KERNEL = types.void(types.CPointer(types.int64))
 _INT64 = ir.IntType(64)
 
 

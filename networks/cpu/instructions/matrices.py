@@ -123,8 +123,8 @@ def linear_map(
             bias, slope = vectors_at(builder, rest.pop(0), 2)
             results = [activated(builder, added(builder, v, bias), slope) for v in results]
         if plus:
-            other, pitch = rest
-            others = [load_at(builder, stepped(builder, other, pitch, k)) for k in range(len(results))]
+            other, other_step = rest
+            others = [load_at(builder, stepped(builder, other, other_step, k)) for k in range(len(results))]
             results = [added(builder, a, b) for a, b in zip(results, others, strict=True)]
         for k, result in enumerate(results):
             store(builder, result, stepped(builder, target, target_step, k))

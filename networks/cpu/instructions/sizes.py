@@ -19,3 +19,12 @@ BLOCK_ROWS = 6
 # A line of the cache, the unit in which memory is read and written.
 LINE_BYTES = 64
 LINE_FLOATS = LINE_BYTES // FLOAT_BYTES
+
+
+def in_eights(channels: int) -> int:
+    """So many channels rounded up to whole vectors.
+
+    >>> in_eights(1), in_eights(8), in_eights(9)
+    (8, 8, 16)
+    """
+    return -(-channels // LANES) * LANES

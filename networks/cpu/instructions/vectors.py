@@ -16,15 +16,18 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
+from rarevox.networks.cpu.instructions import sizes
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, VECTOR_BYTES
 
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
 VECTOR = ir.VectorType(FLOAT, LANES)
 MASK = ir.VectorType(INTEGER, LANES)
+
+in_eights = njit(nogil=True, error_model="numpy")(sizes.in_eights)
 
 
 def function(code: Callable[..., None]) -> Any:

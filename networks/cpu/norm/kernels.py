@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 
 from rarevox.compiled import counter, source_stamp
 from rarevox.compiled.counter import take_next
 from rarevox.networks.cpu.instructions import jobs, reductions, sizes, vectors
-from rarevox.networks.cpu.instructions.jobs import job_reader
+from rarevox.networks.cpu.instructions.jobs import KERNEL, job_reader
 from rarevox.networks.cpu.instructions.reductions import over_voxels
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, VECTOR_BYTES
 from rarevox.networks.cpu.norm import job as norm_job
@@ -28,7 +28,6 @@ _sums_4, _sums_1 = (over_voxels(reductions.norm_sums, 4, 3, unroll=n) for n in (
 _values_4, _values_1 = (over_voxels(reductions.norm_values, 5, 0, unroll=n) for n in (_FOUR, 1))
 _pass_job = job_reader(Pass)
 
-_JOB = types.void(types.CPointer(types.int64))
 _SOURCES = (counter, jobs, norm_job, reductions, sizes, vectors)
 _STAMP = source_stamp(*_SOURCES)
 
@@ -70,7 +69,7 @@ def _work(pointer: Any, task: int, parameters: int, sums: int) -> None:
 def _compiled(task: int, parameters: int, sums: int, stamp: int) -> Any:
     """`_work` of one task as a C function, kept on disk for the ``stamp`` of what it is made from."""
 
-    @cfunc(_JOB, cache=True, error_model="numpy")
+    @cfunc(KERNEL, cache=True, error_model="numpy")
     def work(pointer: Any) -> None:
         _ = stamp
         _work(pointer, task, parameters, sums)

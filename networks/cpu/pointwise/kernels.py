@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 
 from rarevox.compiled import counter, source_stamp
 from rarevox.compiled.counter import take_next
 from rarevox.networks.cpu.instructions import jobs, matrices, sizes, vectors
-from rarevox.networks.cpu.instructions.jobs import job_reader, record_reader
+from rarevox.networks.cpu.instructions.jobs import KERNEL, job_reader, record_reader
 from rarevox.networks.cpu.instructions.matrices import product
 from rarevox.networks.cpu.instructions.sizes import (
     BLOCK_ROWS,
@@ -31,7 +31,7 @@ from rarevox.networks.cpu.instructions.sizes import (
     PANEL_BYTES,
     VECTOR_BYTES,
 )
-from rarevox.networks.cpu.instructions.vectors import copy_float, copy_vector, prefetch
+from rarevox.networks.cpu.instructions.vectors import copy_float, copy_vector, in_eights, prefetch
 from rarevox.networks.cpu.pointwise import job as pointwise_job
 from rarevox.networks.cpu.pointwise.job import ROWS, Chain, LayerWeights
 
@@ -42,7 +42,6 @@ _product_16, _product_8 = product(BLOCK_ROWS, 2, biased=True), product(ROWS, 1, 
 _add_16, _add_8 = product(BLOCK_ROWS, 2, add=True, biased=True), product(ROWS, 1, add=True, biased=True)
 _chain_job, _layer_at = job_reader(Chain), record_reader(LayerWeights)
 
-_JOB = types.void(types.CPointer(types.int64))
 _SOURCES = (counter, jobs, matrices, pointwise_job, sizes, vectors)
 _STAMP = source_stamp(*_SOURCES)
 
@@ -86,7 +85,7 @@ def _layer(
 @njit(nogil=True, error_model="numpy")
 def _begin_with_coarse(job: Any, start: int, rows: int, columns: int, out: int) -> None:
     """The coarse sums at some voxels, each at the coarse voxel that it lies in, to the rows at ``out``."""
-    wide = -(-columns // LANES) * LANES
+    wide = in_eights(columns)
     line, x = start // job.width, start % job.width
     for row in range(rows):
         # Voxels follow one another along x: where they are is found once for each line of the volume.
@@ -145,7 +144,7 @@ def _chain(pointer: Any) -> None:
             _through(job, start, min(ROWS, job.voxels - start), own, own + ROWS * job.row_bytes)
 
 
-@cfunc(_JOB, cache=True, error_model="numpy")
+@cfunc(KERNEL, cache=True, error_model="numpy")
 def chain(pointer: Any) -> None:
     """Voxels through a chain of layers (`Chain`)."""
     _ = _STAMP

@@ -98,10 +98,9 @@ def _column(
 
 @njit(nogil=True, error_model="numpy")
 def _leave(ring: int, first: int, row: int, out: int, place_stride: int) -> None:
-    """ANALYSIS along the last axis of a ring of six columns that begins at ``first``: one of its 36 rows, to
-    ``out``."""
+    """ANALYSIS along the last axis of a ring of six columns that begins at ``first``, for one of its 36 rows."""
     source, target, stride = ring + row * VECTOR_BYTES, out + WINDOW * row * place_stride, _FACE * VECTOR_BYTES
-    # Where the ring begins stands in the instructions: a remainder for each vector would cost more than the pass.
+    # Where the ring begins stands in the instructions of three functions: no remainder is formed for each vector.
     if first == 0:
         _analyse(source, stride, target, place_stride)
     elif first == 2:

@@ -25,9 +25,10 @@ from torch.autograd.function import once_differentiable
 
 from rarevox.compiled import compiled_module, share_out
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LINE_BYTES, LINE_FLOATS, PANEL
-from rarevox.networks.cpu.volumes import apart, in_eights, lanes, part, voxels
+from rarevox.networks.cpu.volumes import in_eights, lanes, part, voxel_stride, voxels
 from rarevox.networks.cpu.winograd import job
-from rarevox.networks.cpu.winograd.plan import Plan, memory
+from rarevox.networks.cpu.winograd.operands import address_of, extent_table, input_fields, output_fields
+from rarevox.networks.cpu.winograd.plan import Plan, kept_memory, memory_of_pass
 from rarevox.networks.cpu.winograd.toom_cook import PLACES, TAPS, TILE
 
 # Below, carrying the weights into the domain costs what the products save: forward and backward of 16, 32 and 64
@@ -44,11 +45,11 @@ LEAST_FEW = 60
 # Bytes of tiles that a thread has in the domain at once, about a second-level cache of 1 MB: with 700 KB convolutions
 # of 30 to 64 channels took 2 % longer in the median (0 to 8), with 1.8 MB as long or up to 9 % longer.
 NEAR_BYTES = 1000 * 2**10
+# The same for the gradient of the weights, where more tiles save more sums than the further cache costs.
+NEAR_BYTES_OF_SUMS = 2 * 2**20
 # A larger result is written past the caches, so that its lines are not read from memory first: whole scans and training
 # steps took 5 to 10 % longer without, and no less with 8 to 32 MB.
 STREAM_BYTES = 2**21
-# The same for the gradient of the weights, where more tiles save more sums than the further cache costs.
-NEAR_BYTES_OF_SUMS = 2 * 2**20
 # What the threads' own sums of that gradient should take together; beyond, fewer threads, two at least, share the work.
 MOST_BYTES_OF_SUMS = 2**28
 
@@ -204,28 +205,28 @@ def convolve(
     if out is None:
         out = torch.empty((x.shape[0], out_channels, *size), memory_format=torch.channels_last_3d)
     target = out.movedim(1, -1)
-    out_stride = apart(target)
+    out_stride = voxel_stride(target)
     assert out_stride is not None, "out must be channels last"
     tile_bytes = FLOAT_BYTES * in_eights(in_channels)
     plan = Plan(target, NEAR_BYTES // (PLACES * tile_bytes))
     domain_bytes = plan.domain_bytes(tile_bytes, FLOAT_BYTES * PANEL)
-    domain, threads = memory("domain", plan.threads * domain_bytes), torch.zeros(1, dtype=torch.int64)
+    domain, threads = kept_memory(plan.threads * domain_bytes), torch.zeros(1, dtype=torch.int64)
     norm, bias = (None if one is None else lanes(one) for one in (around.norm, around.bias))
     add, add_strides = (None, (0,) * 4) if around.add is None else part(around.add)
     add_channels = 0 if add is None else add.shape[-1]
-    extents = _extents(around.extents)
+    extents = extent_table(around.extents)
     # What is written past the caches takes no line from memory first; half a line of it would take more than one.
     whole = add is None or add_strides[0] >= in_eights(add_channels)
     lines = out_stride % LINE_FLOATS == 0 and target.data_ptr() % LINE_BYTES == 0
     convolution = job.Convolve(
-        **_input(source, in_stride, padding, norm, extents),
+        **input_fields(source, in_stride, padding, norm, extents),
         filters=filters.data_ptr(),
         target=target.data_ptr(),
-        **_output(target),
+        **output_fields(target),
         out_stride=out_stride,
         stream=int(lines and whole and FLOAT_BYTES * target.numel() > STREAM_BYTES),
-        bias=_address(bias),
-        add=_address(add),
+        bias=address_of(bias),
+        add=address_of(add),
         add_first=around.first,
         add_channels=add_channels,
         add_voxel_stride=add_strides[0],
@@ -267,13 +268,13 @@ def weight_gradient(
     tile_bytes = FLOAT_BYTES * in_rounded, FLOAT_BYTES * out_rounded
     plan = Plan(incoming, NEAR_BYTES_OF_SUMS // (PLACES * sum(tile_bytes)), max(2, MOST_BYTES_OF_SUMS // sums_bytes))
     slots, domain_bytes = plan.threads, plan.domain_bytes(*tile_bytes)
-    domain = memory("domain", slots * domain_bytes)
-    sums = memory("sums", slots * sums_bytes)[: slots * sums_bytes].view(torch.float32).zero_()
-    normed, inside = None if norm is None else lanes(norm), _extents(extents)
+    domain = kept_memory(slots * domain_bytes)
+    sums = memory_of_pass(slots * sums_bytes)[: slots * sums_bytes].view(torch.float32).zero_()
+    normed, inside = None if norm is None else lanes(norm), extent_table(extents)
     correlation = job.Correlate(
-        **_input(source, in_channels, padding, normed, inside),
+        **input_fields(source, in_channels, padding, normed, inside),
         gradient=incoming.data_ptr(),
-        **_output(incoming),
+        **output_fields(incoming),
         sums=sums.data_ptr(),
         tiles=plan.tiles,
         group=plan.group,
@@ -292,40 +293,6 @@ def weight_gradient(
     )
     _run("carry_gradient", carry)
     return result
-
-
-def _extents(extents: torch.Tensor | None) -> torch.Tensor | None:
-    """``extents`` (B, 3) as the kernels' table of them."""
-    return None if extents is None else extents.to("cpu", torch.int64).contiguous()
-
-
-def _address(tensor: torch.Tensor | None) -> int:
-    """Where a tensor begins; 0 for none. It must outlive the job that tells of it."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _input(
-    source: torch.Tensor, stride: int, padding: int, norm: torch.Tensor | None, extents: torch.Tensor | None
-) -> dict[str, int]:
-    """What jobs say of the input (B, D, H, W, C)."""
-    _, depth, height, width, channels = source.shape
-    return {
-        "source": source.data_ptr(),
-        "depth": depth,
-        "height": height,
-        "width": width,
-        "in_channels": channels,
-        "in_stride": stride,
-        "padding": padding,
-        "norm": _address(norm),
-        "extents": _address(extents),
-    }
-
-
-def _output(target: torch.Tensor) -> dict[str, int]:
-    """What jobs say of the size of the output (B, D', H', W', C')."""
-    _, depth, height, width, channels = target.shape
-    return {"out_depth": depth, "out_height": height, "out_width": width, "out_channels": channels}
 
 
 def _run(kernel: str, job: Iterable[int]) -> None:

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 
 from rarevox.compiled import counter, source_stamp
 from rarevox.compiled.counter import take_next
 from rarevox.networks.cpu.instructions import jobs, matrices, sizes, vectors
-from rarevox.networks.cpu.instructions.jobs import job_reader
+from rarevox.networks.cpu.instructions.jobs import KERNEL, job_reader
 from rarevox.networks.cpu.instructions.matrices import product
 from rarevox.networks.cpu.instructions.sizes import BLOCK_ROWS, FLOAT_BYTES, LANES, PANEL
+from rarevox.networks.cpu.instructions.vectors import in_eights
 from rarevox.networks.cpu.winograd import analysis, domain, scratch, toom_cook
 from rarevox.networks.cpu.winograd import job as winograd_job
 from rarevox.networks.cpu.winograd.analysis import spread
 from rarevox.networks.cpu.winograd.domain import (
     byte_strides,
     corner_of,
-    in_eights,
     into_domain,
     place_stride,
     tile_counts,
@@ -37,7 +37,6 @@ _add_6x16, _add_6x8 = product(BLOCK_ROWS, 2, add=True), product(BLOCK_ROWS, 1, a
 _add_4x16, _add_4x8 = product(_FOUR, 2, add=True), product(_FOUR, 1, add=True)
 _correlate_job = job_reader(Correlate)
 
-_JOB = types.void(types.CPointer(types.int64))
 _SOURCES = (analysis, counter, domain, jobs, matrices, scratch, sizes, toom_cook, vectors, winograd_job)
 _STAMP = source_stamp(*_SOURCES)
 
@@ -102,7 +101,7 @@ def _correlate(pointer: Any) -> None:
                 _add_products(a, b, sums + place * sums_stride, tiles, in_rounded, out_rounded)
 
 
-@cfunc(_JOB, cache=True, error_model="numpy")
+@cfunc(KERNEL, cache=True, error_model="numpy")
 def correlate(pointer: Any) -> None:
     """Sums (slots, 216, C, C') += tiles of a volume, transposed, times tiles of a gradient (`Correlate`).
 

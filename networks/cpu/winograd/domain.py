@@ -14,6 +14,7 @@ from numba import njit
 
 from rarevox.networks.cpu.instructions.jobs import record_reader
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, PANEL, VECTOR_BYTES
+from rarevox.networks.cpu.instructions.vectors import in_eights
 from rarevox.networks.cpu.winograd import job as winograd_job
 from rarevox.networks.cpu.winograd.analysis import analyse
 from rarevox.networks.cpu.winograd.job import Extent
@@ -24,12 +25,6 @@ _TILES_AT_ONCE = 12
 _EXTENT_BYTES = 8 * len(Extent._fields)
 _extent_at = record_reader(Extent)
 place_stride = njit(nogil=True, error_model="numpy")(winograd_job.place_stride)
-
-
-@njit(nogil=True, error_model="numpy")
-def in_eights(channels: int) -> int:
-    """So many channels rounded up to whole vectors."""
-    return -(-channels // LANES) * LANES
 
 
 @njit(nogil=True, error_model="numpy")

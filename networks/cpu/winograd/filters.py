@@ -11,15 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 
 from rarevox.compiled import counter, source_stamp
 from rarevox.compiled.counter import take_next
 from rarevox.networks.cpu.instructions import jobs, matrices, sizes, vectors
-from rarevox.networks.cpu.instructions.jobs import job_reader
+from rarevox.networks.cpu.instructions.jobs import KERNEL, job_reader
 from rarevox.networks.cpu.instructions.matrices import linear_map
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, PANEL, PANEL_BYTES, VECTOR_BYTES
-from rarevox.networks.cpu.instructions.vectors import add_vectors, copy_float, copy_vector
+from rarevox.networks.cpu.instructions.vectors import add_vectors, copy_float, copy_vector, in_eights
 from rarevox.networks.cpu.winograd import job as winograd_job
 from rarevox.networks.cpu.winograd import toom_cook
 from rarevox.networks.cpu.winograd.job import CarryFilters, CarryGradient
@@ -29,7 +29,6 @@ _FACE, _ALL_TAPS = WINDOW**2, TAPS**3
 _carry, _carry_back = linear_map(FILTER), linear_map(FILTER.T)
 _filters_job, _gradient_job = job_reader(CarryFilters), job_reader(CarryGradient)
 
-_JOB = types.void(types.CPointer(types.int64))
 _SOURCES = (counter, jobs, matrices, sizes, toom_cook, vectors, winograd_job)
 _STAMP = source_stamp(*_SOURCES)
 
@@ -37,7 +36,7 @@ _STAMP = source_stamp(*_SOURCES)
 @njit(nogil=True, error_model="numpy")
 def _carry_filters(pointer: Any) -> None:
     job, next_piece = _filters_job(pointer)
-    in_rounded, panels = -(-job.in_channels // LANES) * LANES, -(-job.out_channels // PANEL)
+    in_rounded, panels = in_eights(job.in_channels), -(-job.out_channels // PANEL)
     place_stride = in_rounded * PANEL_BYTES
     # The taps of sixteen output channels side by side, and two steps on their way.
     buffers = np.zeros((_ALL_TAPS + 2 * PLACES) * PANEL, np.float32)
@@ -73,7 +72,7 @@ def _carry_filters(pointer: Any) -> None:
                 _carry(b + k * VECTOR_BYTES, _FACE * VECTOR_BYTES, target, _FACE * place_stride)
 
 
-@cfunc(_JOB, cache=True, error_model="numpy")
+@cfunc(KERNEL, cache=True, error_model="numpy")
 def carry_filters(pointer: Any) -> None:
     """Weights to filters (`CarryFilters`); a piece is an input channel of a panel."""
     _ = _STAMP
@@ -83,9 +82,8 @@ def carry_filters(pointer: Any) -> None:
 @njit(nogil=True, error_model="numpy")
 def _carry_gradient(pointer: Any) -> None:
     job, next_piece = _gradient_job(pointer)
-    in_rounded, out_rounded = -(-job.in_channels // LANES) * LANES, -(-job.out_channels // LANES) * LANES
+    in_rounded, out_rounded = in_eights(job.in_channels), in_eights(job.out_channels)
     place_stride = FLOAT_BYTES * in_rounded * out_rounded
-    slot_stride = PLACES * place_stride
     buffers = np.zeros(2 * PLACES * LANES, np.float32)
     a = buffers.ctypes.data
     b = a + PLACES * VECTOR_BYTES
@@ -94,13 +92,15 @@ def _carry_gradient(pointer: Any) -> None:
         if piece >= job.in_channels * (out_rounded // LANES):
             return
         c, first = piece // (out_rounded // LANES), piece % (out_rounded // LANES) * LANES
+        # Slot by slot in their order: the total does not depend on which thread was faster.
+        sums = job.sums + (c * out_rounded + first) * FLOAT_BYTES
         for place in range(PLACES):
-            # Slot by slot in their order: the total does not depend on which thread was faster.
-            source = job.sums + place * place_stride + (c * out_rounded + first) * FLOAT_BYTES
-            total = a + place * VECTOR_BYTES
-            copy_vector(source, total)
-            for slot in range(1, job.slots):
-                add_vectors(source + slot * slot_stride, total, total)
+            copy_vector(sums + place * place_stride, a + place * VECTOR_BYTES)
+        for _ in range(1, job.slots):
+            sums += PLACES * place_stride
+            for place in range(PLACES):
+                total = a + place * VECTOR_BYTES
+                add_vectors(sums + place * place_stride, total, total)
         for row in range(_FACE):  # 6 × 6 × 6 to 6 × 6 × 3
             _carry_back(a + row * WINDOW * VECTOR_BYTES, VECTOR_BYTES, b + row * TAPS * VECTOR_BYTES, VECTOR_BYTES)
         for z in range(WINDOW):  # to 6 × 3 × 3
@@ -116,7 +116,7 @@ def _carry_gradient(pointer: Any) -> None:
                 copy_float(b + tap * VECTOR_BYTES + FLOAT_BYTES * lane, out + FLOAT_BYTES * tap)
 
 
-@cfunc(_JOB, cache=True, error_model="numpy")
+@cfunc(KERNEL, cache=True, error_model="numpy")
 def carry_gradient(pointer: Any) -> None:
     """Sums of all slots, added up, to a weight's gradient (`CarryGradient`).
 

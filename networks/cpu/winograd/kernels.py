@@ -16,12 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 
 from rarevox.compiled import counter, source_stamp
 from rarevox.compiled.counter import take_next
 from rarevox.networks.cpu.instructions import jobs, matrices, sizes, vectors
-from rarevox.networks.cpu.instructions.jobs import job_reader
+from rarevox.networks.cpu.instructions.jobs import KERNEL, job_reader
 from rarevox.networks.cpu.instructions.matrices import product
 from rarevox.networks.cpu.instructions.sizes import (
     BLOCK_ROWS,
@@ -31,15 +31,14 @@ from rarevox.networks.cpu.instructions.sizes import (
     PANEL_BYTES,
     VECTOR_BYTES,
 )
-from rarevox.networks.cpu.instructions.vectors import prefetch
-from rarevox.networks.cpu.winograd import analysis, domain, scratch, synthesis, toom_cook
+from rarevox.networks.cpu.instructions.vectors import in_eights, prefetch
+from rarevox.networks.cpu.winograd import analysis, correlation, domain, filters, scratch, synthesis, toom_cook
 from rarevox.networks.cpu.winograd import job as winograd_job
 from rarevox.networks.cpu.winograd.correlation import correlate
 from rarevox.networks.cpu.winograd.domain import (
     byte_strides,
     corner_of,
     extent_of,
-    in_eights,
     into_domain,
     place_stride,
     tile_counts,
@@ -57,9 +56,8 @@ _product_16, _product_8 = product(BLOCK_ROWS, 2), product(BLOCK_ROWS, 1)
 _product_8_twice = product(2 * BLOCK_ROWS, 1)
 _convolve_job = job_reader(Convolve)
 
-_JOB = types.void(types.CPointer(types.int64))
 _SOURCES = (
-    *(analysis, counter, domain, jobs, matrices, scratch, sizes, synthesis, toom_cook, vectors),
+    *(analysis, correlation, counter, domain, filters, jobs, matrices, scratch, sizes, synthesis, toom_cook, vectors),
     winograd_job,
 )
 _STAMP = source_stamp(*_SOURCES)
@@ -183,7 +181,7 @@ def _convolve(pointer: Any) -> None:
             _out_of_domain(job, first, start, tiles, after, stride_after, own)
 
 
-@cfunc(_JOB, cache=True, error_model="numpy")
+@cfunc(KERNEL, cache=True, error_model="numpy")
 def convolve(pointer: Any) -> None:
     """Tiles of the output, a group at a time (`Convolve`).
 

@@ -10,10 +10,21 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
-from rarevox.transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
+from rarevox.transforms.intensity.outcome import outweighing
+from rarevox.transforms.reader import (
+    AFFINE_TOLERANCE,
+    Scan,
+    ScanError,
+    forms_mm,
+    odd_spacing,
+    read_scan,
+    same_affine,
+    size_text,
+)
 
 MAX_LABEL_VALUES = 128
 """A label with more values than this, none of them declared, is taken for an image."""
@@ -149,6 +160,15 @@ def constant_channel(loaded: Loaded) -> Iterator[Finding]:
             yield f"every voxel is {channel.flat[0]:g}; the channel carries nothing", file
 
 
+def extreme_voxels(loaded: Loaded) -> Iterator[Finding]:
+    """No few voxels make up nearly all of a channel's variance."""
+    for channel, file in _channels(loaded):
+        values = torch.from_numpy(channel)
+        if bool(torch.isfinite(values.sum(dtype=torch.float64))) and (count := outweighing(values)):
+            most = channel.flat[np.abs(channel).argmax()]
+            yield f"{count} voxel(s) as extreme as {most:g} outweigh all others, which a z-score makes alike", file
+
+
 def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
     """Label values are whole numbers, however they are stored."""
     if loaded.label_counts is None:
@@ -259,15 +279,14 @@ def form_gap_mm(scan: Scan) -> float:
     if header is None or not (header["sform_code"] > 0 and header["qform_code"] > 0):
         return 0.0
     corners = np.array([[(i >> axis & 1) * (scan.shape[axis] - 1) for axis in range(3)] + [1] for i in range(8)])
-    return float(np.linalg.norm((corners @ (header.get_sform() - header.get_qform()).T)[:, :3], axis=1).max())
+    sform, qform = forms_mm(header)
+    return float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max())
 
 
 def implausible_spacing(loaded: Loaded) -> Iterator[Finding]:
     """Voxels are between 0.01 and 30 mm long; others hint at wrong units."""
-    spacing = loaded.image.spacing_mm
-    if min(spacing) < 0.01 or max(spacing) > 30:
-        listed = " × ".join(f"{length:.4g}" for length in spacing)
-        yield f"voxels are {listed} mm; are the units right?", loaded.case.image[0]
+    if text := odd_spacing(loaded.image.affine):
+        yield text, loaded.case.image[0]
 
 
 CHECKS = (
@@ -279,6 +298,7 @@ CHECKS = (
     Check("empty-mask", mask_empty),
     Check("not-finite", not_finite),
     Check("constant-channel", constant_channel),
+    Check("extreme-voxels", extreme_voxels),
     Check("label-not-whole", label_not_whole),
     Check("label-ignored", label_ignored),
     Check("nothing-annotated", nothing_annotated),

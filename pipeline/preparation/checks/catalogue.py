@@ -32,8 +32,8 @@ CATALOGUE = {
             "error",
             "truncated, damaged (the checksum of a compressed file is compared), not an image, too many dimensions",
         ),
-        Entry("dicom-series", "error", "a DICOM folder with mixed series, missing or repeated slices, gantry tilt"),
-        Entry("singular-affine", "error", "an axis has no length, or two run the same way"),
+        Entry("dicom-series", "error", "DICOM with mixed series, damaged, missing or repeated slices, gantry tilt"),
+        Entry("singular-affine", "error", "an axis has no length, or two run the same way; impossible voxel sizes"),
         Entry("channel-grid", "error", "channels in several files differ in size or place"),
         Entry("channel-count", "error", "more or fewer channels than declared, or than most cases have"),
         Entry("label-channels", "error", "the label has several channels instead of values"),
@@ -79,6 +79,7 @@ CATALOGUE = {
             "nor scores",
         ),
         Entry("empty-label", "warning", "no foreground; the case is kept and counted in `cases_without_foreground`"),
+        Entry("extreme-voxels", "warning", "a few voxels make up nearly all of a channel's variance"),
         Entry("label-outside", "warning", "over a tenth of the foreground lies in the empty surround of the image"),
         Entry("sheared-affine", "warning", "axes more than 0.6° off the right angle"),
         Entry(

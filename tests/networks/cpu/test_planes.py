@@ -13,6 +13,7 @@ from rarevox.networks.blocks import crop_faces
 from rarevox.networks.cpu import planes
 from rarevox.networks.cpu.ops import add_channels
 from rarevox.networks.cpu.planes import PlaneStream, planes_at_once
+from tests.bounds import assert_within, network_bound
 
 
 class Valid(nn.Conv3d):
@@ -55,7 +56,8 @@ def test_any_pushes_give_the_planes_of_one_pass(channels, residual, more, pushed
             y = stream.push(block) if block.shape[2] else None
             found += [] if y is None else [y.clone()]
         whole = residual_pass(layers, residual, x)
-    torch.testing.assert_close(torch.cat(found, dim=2), whole, atol=1e-5, rtol=1e-5)
+    bound = 2 * network_bound(nn.ModuleList(layers))  # both are in float32
+    assert_within(torch.cat(found, dim=2), whole, bound * max(x.abs().max().item(), whole.abs().max().item()))
 
 
 @pytest.mark.parametrize(
@@ -82,9 +84,14 @@ def test_deepmedic_goes_through_in_planes_with_the_same_result(options, monkeypa
         monkeypatch.undo()
         for voxels in (1, 20_000, 10**9):
             monkeypatch.setattr(planes, "VOXELS", voxels)
-            torch.testing.assert_close(network(x), whole, atol=1e-4, rtol=1e-4)
-            labels = network(x, lambda logits: logits.argmax(1, keepdim=True))
-            assert bool((labels == whole.argmax(1, keepdim=True)).float().mean() > 0.999)
+            logits, labels = network(x), network(x, lambda logits: logits.argmax(1, keepdim=True))
+            bound = 2 * network_bound(network) * max(x.abs().max().item(), whole.abs().max().item())
+            assert_within(logits, whole, bound)
+            # Where two classes are nearer than what both are off by, either may win.
+            best, second = whole.topk(2, dim=1).values.unbind(1)
+            clear = best - second > 2 * bound
+            assert clear.float().mean() > 0.9
+            assert torch.equal(labels[:, 0][clear], whole.argmax(1)[clear])
 
 
 def test_large_planes_are_pushed_fewer_at_a_time() -> None:

@@ -73,6 +73,39 @@ def test_volumes_are_voxels_times_their_size(predictions: Path) -> None:
             assert row["volume_ml"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_volumes_are_the_same_in_every_unit(run_dir: Path, scans: Path, predictions: Path, tmp_path: Path) -> None:
+    """The scan in metres and in micrometres: its maps are told in millilitres, and lie where the scan lies."""
+    for name, code, unit in (("metres", 1, 0.001), ("micrometres", 3, 1000.0)):
+        scan = nib.load(scans / "a.nii.gz")
+        other = nib.Nifti1Image(np.asarray(scan.dataobj), np.diag([unit, unit, unit, 1.0]) @ scan.affine)
+        other.header["xyzt_units"] = code
+        other.to_filename(tmp_path / f"{name}.nii.gz")
+    assert predict(run_dir, [tmp_path], tmp_path / "out", device="cpu") == 0
+    expected = next(
+        row for row in json.loads((predictions / "predictions.json").read_text())["scans"] if row["case"] == "a"
+    )
+    for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]:
+        assert row["volume_ml"] == pytest.approx(expected["volume_ml"], rel=1e-5, abs=1e-4)
+        written = nib.load(tmp_path / "out" / row["output"])
+        scan = nib.load(tmp_path / f"{row['case']}.nii.gz")
+        assert written.header["xyzt_units"] == scan.header["xyzt_units"]
+        assert np.array_equal(written.affine, scan.affine)
+
+
+def test_what_is_odd_about_a_scan_stands_in_its_row(run_dir: Path, scans: Path, tmp_path: Path) -> None:
+    scan = nib.load(scans / "a.nii.gz")
+    (tmp_path / "in").mkdir()
+    extreme = np.asarray(scan.dataobj).copy()
+    extreme[0, 0, 0] = 1e30
+    for name, array in (("blank", np.zeros_like(extreme)), ("extreme", extreme), ("sound", np.asarray(scan.dataobj))):
+        nib.Nifti1Image(array, scan.affine).to_filename(tmp_path / "in" / f"{name}.nii.gz")
+    assert predict(run_dir, [tmp_path / "in"], tmp_path / "out", device="cpu") == 0
+    rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
+    assert "warning" not in rows["sound"]
+    assert rows["blank"]["warning"].startswith("every voxel is 0: it carries nothing; channel 1 is the same everywhere")
+    assert "1 voxel(s) of extreme intensity outweigh all others" in rows["extreme"]["warning"]
+
+
 def test_the_way_back_does_not_depend_on_how_the_file_stores_its_axes(
     run_dir: Path, scans: Path, task_dir: Path
 ) -> None:

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.entropy import EntropyMap
 from rarevox.pipeline.inference.predict import predict
-from rarevox.pipeline.inference.region import model_box, require_grid
+from rarevox.pipeline.inference.region import check_mask_grid, model_box, require_grid
 from rarevox.pipeline.inference.segment import Segmenter
 
 
@@ -166,4 +166,21 @@ def test_interpolated_scores_are_the_same_slab_by_slab(run_dir: Path, task_dir: 
     assert "slabs" not in (whole.notes or {})
     assert (found.notes or {})["slabs"] == 22
     assert (whole.labels == found.labels).mean() > 0.999
-    assert np.abs(whole.watch.values.astype(int) - found.watch.values).max() <= 8  # bfloat16 tiles of other sizes
+    assert np.abs(whole.watch.values.astype(int) - found.watch.values).max() <= 1  # bytes, to the last place
+
+
+@pytest.mark.parametrize(("code", "unit"), [(1, 0.001), (3, 1000.0)])
+def test_a_mask_in_another_unit_lies_where_its_scan_lies(
+    code: int, unit: float, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path
+) -> None:
+    """The scan is in millimetres; masks in metres and micrometres are on its grid, and one in another unit is not."""
+    image = str(task_dir / "imagesTr" / "case_01.nii.gz")
+    mask = nib.Nifti1Image(np.ones(scan.shape, np.uint8), np.diag([unit, unit, unit, 1.0]) @ scan.affine)
+    mask.header["xyzt_units"] = code
+    mask.to_filename(tmp_path / "mask.nii.gz")
+    check_mask_grid({"image": image, "mask": tmp_path / "mask.nii.gz"})
+    mask = nib.Nifti1Image(np.ones(scan.shape, np.uint8), scan.affine)  # whose millimetres are called micrometres
+    mask.header["xyzt_units"] = 3
+    mask.to_filename(tmp_path / "other.nii.gz")
+    with pytest.raises(ValueError, match="on another grid than the scan"):
+        check_mask_grid({"image": image, "mask": tmp_path / "other.nii.gz"})

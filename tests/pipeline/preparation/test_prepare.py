@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -302,11 +301,8 @@ def test_no_space_left_for_the_result(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.data
-def test_real_cases_are_clean_and_quick(tmp_path: Path, data_dir: Path) -> None:
-    before = os.times()
+def test_real_cases_are_clean(tmp_path: Path, data_dir: Path) -> None:
     assert prepare(data_dir / "Task04_Hippocampus", tmp_path / "out") == 0
-    used = [after - then for after, then in zip(os.times()[:4], before[:4], strict=True)]
-    assert sum(used) < 60  # seconds of processors, its workers' included: a busy machine changes the clock's alone
     assert written(tmp_path / "out", "rejected.json")["faults"] == []
     dataset = Dataset.load(tmp_path / "out")
     assert (len(dataset.section("training")), len(dataset.section("test"))) == (175, 20)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import time
+import sys
+import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
@@ -218,20 +219,38 @@ def test_the_grid_covers_every_voxel_and_stays_inside(shape: tuple[int, ...], ov
 
 @pytest.mark.parametrize("sampler", FAMILY, ids=str)
 def test_a_draw_costs_the_same_from_a_volume_a_thousand_times_as_large(sampler: PatchSampler) -> None:
-    """The least time of 20 draws in 60 attempts; anything that looked at the voxels would take far over 4 times."""
-    frame, seconds = PatchFrame.of((6, 6, 6), 1), []
+    """Counted: bytes of the index, which is all that a draw sees, of memory that it takes, and calls of functions."""
+    frame, costs = PatchFrame.of((6, 6, 6), 1), []
     for side in (12, 120):
         labels = np.zeros((side,) * 3, np.uint8)
         labels[2:5, 2:5, 2:5] = labels[side - 2 :, 3:6, 4] = 1
         index, random = sampler.index(labels, frame), np.random.RandomState(0)
-        attempts = []
-        for _ in range(60):
-            began = time.perf_counter()
-            for _ in range(20):
-                sampler.draw(index, frame, random)
-            attempts.append(time.perf_counter() - began)
-        seconds.append(min(attempts))
-    assert seconds[1] < 4 * seconds[0]
+        costs.append((len(pickle.dumps(index)), *cost_of(lambda: sampler.draw(index, frame, random))))  # noqa: B023
+    assert all(large <= 2 * small for small, large in zip(*costs, strict=True))
+
+
+def cost_of(draw: Callable[[], Start]) -> tuple[int, int]:
+    """Of 20 draws: bytes at most, and calls of functions, those in C included."""
+    draw()
+    tracemalloc.start()
+    for _ in range(20):
+        draw()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        for _ in range(20):
+            draw()
+    finally:
+        sys.setprofile(before)
+    return peak, calls
 
 
 @pytest.mark.parametrize("sampler", FAMILY, ids=str)

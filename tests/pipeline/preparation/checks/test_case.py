@@ -110,6 +110,32 @@ def test_opposite_infinities_are_found_although_they_could_cancel(case: Case) ->
     assert [fault.check for fault in faults_of(case)] == ["not-finite"]
 
 
+def test_a_voxel_that_outweighs_all_others(case: Case) -> None:
+    for path in (*case.image, case.label, *([case.mask] if case.mask else [])):
+        save(path, np.tile(voxels(path), (3, 3, 3)))
+    save(case.image[1], put(1e30)(voxels(case.image[1]).astype(np.float32)))
+    (fault,) = faults_of(case)
+    assert (fault.check, fault.severity, fault.file) == ("extreme-voxels", "warning", str(case.image[1]))
+    assert fault.message.startswith("1 voxel(s) as extreme as 1e+30 outweigh all others")
+
+
+def test_the_forms_of_a_file_in_metres_are_compared_in_millimetres(case: Case) -> None:
+    """A qform 0.05 mm off is 0.00005 in the file and no conflict; 0.5 mm is 0.0005 there and one."""
+    for off_mm, expected in ((0.05, []), (0.5, ["form-conflict"])):
+        for path in (*case.image, case.label, *([case.mask] if case.mask else [])):
+            old = nib.load(path)
+            in_metres = int(old.header["xyzt_units"]) == 1
+            affine = old.affine if in_metres else np.diag([0.001, 0.001, 0.001, 1.0]) @ old.affine
+            image = nib.Nifti1Image(np.asarray(old.dataobj), affine)
+            image.set_sform(affine, 1)
+            moved = affine.copy()
+            moved[0, 3] += off_mm / 1000
+            image.set_qform(moved, 1)
+            image.header["xyzt_units"] = 1
+            image.to_filename(path)
+        assert sorted({fault.check for fault in faults_of(case)}) == expected
+
+
 def test_a_constant_channel(case: Case) -> None:
     save(case.image[1], np.full(SHAPE, 7, np.float32))
     (fault,) = faults_of(case)

@@ -18,7 +18,11 @@ def test_the_documentation_holds_the_catalogue() -> None:
 
 
 def test_every_check_is_raised_somewhere_and_every_raised_one_is_listed() -> None:
-    sources = [*(ROOT / "pipeline" / "preparation").rglob("*.py"), ROOT / "transforms" / "reader.py"]
+    sources = [
+        *(ROOT / "pipeline" / "preparation").rglob("*.py"),
+        *(ROOT / "transforms" / "reading").glob("*.py"),
+        ROOT / "transforms" / "reader.py",
+    ]
     text = "".join(path.read_text(encoding="utf-8") for path in sources if path.name != "catalogue.py")
     raised = set(re.findall(r'(?:fault\([^"]*?|Check\(|check=|note\()"([a-z0-9]+(?:-[a-z]+)+)"', text))
     unnamed = {"unreadable", "missing-label", "missing-mask", "missing-channel"}  # a default, and names put together

@@ -17,7 +17,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.transforms.intensity.n4 import n4_corrected
 from rarevox.transforms.reader import read_scan
-from tests.pipeline.preparation.checks.test_corrections import hashes
+from tests.pipeline.preparation.corrected.test_corrections import hashes
 from tests.pipeline.preparation.test_prepare import SUBJECTS, save, subjects, written
 
 
