@@ -157,8 +157,23 @@ def _score_lines(result: Mapping[str, Any] | None) -> list[str]:
         dice = figures["dice"]
         cells = [f"{dice[key]:.3f}" if dice.get(key) is not None else "–" for key in ("mean", "std", "median")]
         rows.append(f"| {markdown(name)} | {' | '.join(cells)} | {dice['n']} |")
-    conventions = markdown("; ".join(f"{key}: {value}" for key, value in result["conventions"].items()))
-    return [*rows, "", f"Conventions: {conventions}"]
+    conventions = (f"- {markdown(key.replace('_', ' '))}: {_in_words(v)}" for key, v in result["conventions"].items())
+    return [*rows, "", "Conventions of these figures:", "", *conventions]
+
+
+def _in_words(value: Any) -> str:
+    """A convention as words: lists and mappings without Python's brackets.
+
+    >>> _in_words({"lesion": [1, 2]}), _in_words(None), _in_words(False)
+    ('lesion 1, 2', 'none', 'no')
+    """
+    if isinstance(value, Mapping):
+        return "; ".join(f"{markdown(str(name))} {_in_words(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_in_words, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return markdown(str(value))
 
 
 _TARGET = re.compile(r"""_target_["']?:\s*["']?(\w+)\.""")

@@ -11,7 +11,7 @@ import click
 from rarevox.pipeline.commands.options import FOLDER, named_structures, pairs
 
 
-@click.command()
+@click.command(short_help="Download a task of the Decathlon.")
 @click.argument("task")
 @click.option("--to", type=FOLDER, required=True, help="Folder that gets the folder TASK.")
 @click.option("--url", help="Another address of the archive.  [default: MONAI's]")
@@ -23,7 +23,7 @@ def download(task: str, to: Path, url: str | None, md5: str | None) -> int:
     return run(task, to, url=url, md5=md5)
 
 
-@click.command()
+@click.command(short_help="Check the cases of SOURCE, write the dataset.")
 @click.argument("source", type=FOLDER)
 @click.option("--output", type=FOLDER, required=True, help="Folder for dataset.json and fingerprint.json.")
 @click.option(

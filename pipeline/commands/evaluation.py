@@ -10,7 +10,7 @@ import click
 from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option, trust_option
 
 
-@click.command()
+@click.command(short_help="Score RUN on the held-out cases of DATASET.")
 @click.argument("run", type=FOLDER)
 @click.argument("dataset", type=FOLDER)
 @click.option("--section", default="test", show_default=True, help="test, validation, train or training.")
@@ -26,7 +26,7 @@ def evaluate(**options: Any) -> int:
     return run(options.pop("run"), options.pop("dataset"), **options)
 
 
-@click.command("tune-postprocessing")
+@click.command("tune-postprocessing", short_help="Choose RUN's post-processing on validation.")
 @click.argument("run", type=FOLDER)
 @click.argument("dataset", type=FOLDER)
 @device_option
@@ -38,7 +38,7 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
     return tune(run, dataset, device=device, trust=trust)
 
 
-@click.command()
+@click.command(short_help="Make RUN's probabilities frequencies.")
 @click.argument("run", type=FOLDER)
 @click.argument("dataset", type=FOLDER)
 @device_option

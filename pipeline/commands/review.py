@@ -12,7 +12,7 @@ from rarevox.pipeline.commands.options import FOLDER
 from rarevox.pipeline.errors import RequestError
 
 
-@click.command()
+@click.command(short_help="Compare annotators, and a model with them.")
 @click.argument("folders", type=FOLDER, nargs=-1, required=True)
 @click.option("--model", type=FOLDER, metavar="PREDICTIONS", help="The model's label maps of the same cases.")
 @click.option("--output", type=FOLDER, help="Folder for agreement.json, .csv, .html and the consensus maps.")
@@ -53,7 +53,7 @@ def agreement(
     return run(folders, output, structures=parse_structures(structures) or None, options=conventions, **options)
 
 
-@click.command()
+@click.command(short_help="Look for a sustained drop of Dice.")
 @click.argument("history", type=FOLDER, metavar="DB")
 @click.option("--add", type=FOLDER, multiple=True, help="Folder of `evaluate` or `score` to add. Repeatable.")
 @click.option("--site", default="", help="Where the added cases come from.")

@@ -10,7 +10,7 @@ import click
 from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option, trust_option
 
 
-@click.command()
+@click.command(short_help="Train a network on DATASET.")
 @click.argument("dataset", type=FOLDER)
 @click.option("--output", type=FOLDER, required=True, help="The run folder, a MONAI bundle.")
 @click.option("--network", metavar="NAME", help="Overlay of configs/networks.  [default: highresnet]")
@@ -37,7 +37,7 @@ def train(**options: Any) -> int:
     return run(options.pop("dataset"), options.pop("output"), **options)
 
 
-@click.command()
+@click.command(short_help="Segment SCANS with RUN.")
 @click.argument("run", type=FOLDER)
 @click.argument("scans", type=FOLDER, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, required=True, help="Folder for CASE_seg.nii.gz and predictions.json.")
@@ -75,7 +75,7 @@ def verify(run: Path, signers: Path | None) -> int:
     return check(run, signers=signers)
 
 
-@click.command()
+@click.command(short_help="The whole pipeline on a phantom cohort.")
 @click.option("--output", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
 @click.option("--minutes", type=float, default=7.0, show_default=True, help="Training time.")
 @click.option("--subjects", type=int, default=16, show_default=True, help="Phantom subjects.")

@@ -11,7 +11,7 @@ import click
 from rarevox.pipeline.commands.options import FOLDER, pairs
 
 
-@click.command()
+@click.command(short_help="Score label maps against references.")
 @click.argument("predictions", type=FOLDER)
 @click.argument("references", type=FOLDER)
 @click.option("--output", type=FOLDER, help="Folder for metrics.json, cases.csv and report.html.")
@@ -77,7 +77,7 @@ def score(
     return run(predictions, references, output, structures=given, options=conventions, **options)
 
 
-@click.command()
+@click.command(short_help="Compare evaluations case by case.")
 @click.argument("folders", type=FOLDER, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, help="Folder for compare.json, compare.html and the tables (text, CSV, LaTeX).")
 @click.option("--metric", default="dice", show_default=True, help="A column of cases.csv.")

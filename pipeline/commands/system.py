@@ -9,7 +9,7 @@ import click
 from rarevox.pipeline.commands.options import FOLDER
 
 
-@click.command()
+@click.command(short_help="Versions, devices, known-bad combinations.")
 @click.argument("datasets", type=FOLDER, nargs=-1)
 def doctor(datasets: tuple[Path, ...]) -> int:
     """Versions, devices and known-bad combinations; of DATASETS (or cache folders) the size of the prepared cases."""

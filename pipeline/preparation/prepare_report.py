@@ -78,13 +78,16 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
             "not annotated", f"{share:.3g} % of the voxels (median) in {cases} cases, label {content['ignored']}"
         )
     table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
-    table.add_row("written", ", ".join(str(output / name) for name in ("dataset.json", "fingerprint.json")))
+    written = ("dataset.json", "fingerprint.json", "checks.html")
+    table.add_row("written", ", ".join(str(output / name) for name in written))
     console.print(table)
 
 
 def show_plan(plan: Sequence[Choice], output: Path) -> None:
     """What was chosen for training and why."""
     table = Table(title="Plan", title_justify="left", show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")  # the names of classes are to be copied, not guessed
     for choice in plan:
         value = choice.value
         if isinstance(value, dict):
@@ -92,7 +95,9 @@ def show_plan(plan: Sequence[Choice], output: Path) -> None:
             value = " ".join([value["_target_"].rpartition(".")[2], *options])
         table.add_row(choice.key, str("own grid" if value is None else value), choice.reason)
     console.print(table)
-    console.print(f"edit {output / 'plan.yaml'}, or override any of it with rarevox train --set KEY=VALUE")
+    console.print(
+        f"next: rarevox train {output} --output RUN, with {output / 'plan.yaml'} as it is or edited, or --set KEY=VALUE"
+    )
 
 
 def _structure_text(structure: dict[str, Any], cases: int) -> str:
