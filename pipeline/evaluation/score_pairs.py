@@ -58,7 +58,7 @@ def find_pairs(predictions: Path, references: Path) -> Pairs:
     """
     for path, what in ((predictions, "predictions"), (references, "references")):
         if fault := unusable(path):
-            raise RequestError(f"the {what}: {path} {fault}; give a label map or a folder of label maps")
+            raise RequestError(f"{path} {fault}; give the {what}: a label map or a folder of label maps")
     if predictions.is_file() and references.is_file():
         return Pairs({case_name(references): (predictions, references)}, [])
     if predictions.is_file() != references.is_file():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rarevox.pipeline.data.scans import FAILED, IGNORED, survey
+from tests.hostile.of_entries import ENTRIES, link_to_the_folder_above
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -20,56 +20,6 @@ def touch(folder: Path, *names: str) -> Path:
 
 def names(*paths: Path, channels: tuple[str, ...] = ("image",)) -> list[str]:
     return [scan["case"] for scan in survey(paths, channels).scans]
-
-
-def empty_folder(folder: Path) -> None:
-    (folder / "odd").mkdir()
-
-
-def folder_without_scans(folder: Path) -> None:
-    touch(folder, "odd/notes.txt")
-
-
-def dangling_link(folder: Path) -> None:
-    (folder / "odd").symlink_to(folder / "gone.nii.gz")
-
-
-def named_pipe(folder: Path) -> None:
-    os.mkfifo(folder / "odd")
-
-
-def loop_of_links(folder: Path) -> None:
-    (folder / "odd").symlink_to(folder / "odd")
-
-
-def link_to_the_folder_above(folder: Path) -> None:
-    (folder / "odd").symlink_to(folder, target_is_directory=True)
-
-
-def folder_of_a_scan_s_name(folder: Path) -> None:
-    (folder / "odd.nii.gz").mkdir()
-
-
-def pipe_of_a_scan_s_name(folder: Path) -> None:
-    os.mkfifo(folder / "odd.nii.gz")
-
-
-def link_of_a_scan_s_name(folder: Path) -> None:
-    (folder / "odd.nii.gz").symlink_to(folder / "gone.nii.gz")
-
-
-ENTRIES: dict[Callable[[Path], None], tuple[str, str]] = {
-    empty_folder: (IGNORED, "no scans in"),
-    folder_without_scans: (IGNORED, "no scans in"),
-    dangling_link: (IGNORED, "is a link to what does not exist"),
-    named_pipe: (IGNORED, "is a named pipe"),
-    loop_of_links: (IGNORED, "cannot be read"),
-    link_to_the_folder_above: (IGNORED, "leads back to a folder above it"),
-    folder_of_a_scan_s_name: (FAILED, "no scans in"),
-    pipe_of_a_scan_s_name: (FAILED, "is a named pipe"),
-    link_of_a_scan_s_name: (FAILED, "is a link to what does not exist"),
-}
-"""Makers of entries of a folder beside good scans, and what their row says."""
 
 
 @pytest.mark.parametrize("make", ENTRIES, ids=lambda make: make.__name__)

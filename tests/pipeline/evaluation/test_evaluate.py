@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rarevox.pipeline import locks
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
@@ -121,3 +123,28 @@ def test_the_background_is_evaluated_where_it_is_asked_for(run_dir: Path, datase
     assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu", settings=asked) == 0
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert list(found["structures"]) == found["conventions"]["mean_over"] == ["background", "ball", "box"]
+
+
+def test_a_folder_that_another_call_writes_into_is_refused(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
+    with locks.held(tmp_path), pytest.raises(RequestError, match="another call is writing into"):
+        evaluate(run_dir, dataset_dir, output=tmp_path, device="cpu")
+
+
+def test_a_map_that_cannot_be_written_is_a_failed_case(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, first = nib.save, [True]
+
+    def save(volume: nib.Nifti1Image, path: Path) -> None:
+        if first and first.pop():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(volume, path)
+
+    monkeypatch.setattr(nib, "save", save)
+    assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu") == 1
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["cases"]
+    assert sorted(row["status"] for row in rows) == ["failed", "failed", "ok", "ok"]  # two structures a case
+    assert any("No space left" in str(row) for row in rows)

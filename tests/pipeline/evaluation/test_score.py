@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def test_requests_that_cannot_be_met(folders: tuple[Path, Path], tmp_path: Path)
     _save(other / "zzz.nii.gz", _labels())
     (tmp_path / "empty").mkdir()
     for pair, message in (
-        ((tmp_path / "nowhere", references), "do not exist"),
+        ((tmp_path / "nowhere", references), "nowhere does not exist"),
         ((predictions, tmp_path / "empty"), "no label maps"),
         ((predictions / "a_seg.nii.gz", references), "a file and a folder"),
         ((other, references), "zzz.nii.gz"),
@@ -242,6 +243,55 @@ def test_exact_names_win_and_channel_endings_do_not_count(tmp_path: Path) -> Non
         "y": "y.nrrd",
     }
     assert pairs.extra == []
+
+
+def _pairs(folder: Path, predictions: str, references: str) -> dict[str, str | None]:
+    """Case → the prediction's path, of empty files."""
+    for name, there in (("p", predictions), ("r", references)):
+        for file in there.split():
+            path = folder / name / f"{file}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    found = find_pairs(folder / "p", folder / "r")
+    return {
+        case: None if one is None else one.relative_to(folder / "p").as_posix()[:-7]
+        for case, (one, _) in found.matched.items()
+    }
+
+
+def test_nested_files_are_paired_by_their_relative_path(tmp_path: Path) -> None:
+    names = "s0000/ct s0001/ct deep/er/x flat"
+    assert _pairs(tmp_path, names, names) == {
+        "deep_er_x": "deep/er/x",
+        "flat": "flat",
+        "s0000_ct": "s0000/ct",
+        "s0001_ct": "s0001/ct",
+    }
+
+
+def test_what_predict_made_of_nested_scans_is_found(tmp_path: Path) -> None:
+    assert _pairs(tmp_path, "s0000_ct_seg s0001_ct_seg", "s0000/ct s0001/ct s0002/ct") == {
+        "s0000_ct": "s0000_ct_seg",
+        "s0001_ct": "s0001_ct_seg",
+        "s0002_ct": None,
+    }
+
+
+def test_a_folder_called_like_a_label_map_is_a_failed_case(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, references = folders
+    (predictions / "a_seg.nii.gz").unlink()
+    (predictions / "a_seg.nii.gz").mkdir()
+    (references / "loop").symlink_to(references, target_is_directory=True)
+    assert score(predictions, references, tmp_path / "out", structures=STRUCTURES, report=False) == 1
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["cases"]
+    assert {row["status"] for row in rows if row["case"] == "a"} == {"failed"}
+    assert {row["status"] for row in rows if row["case"] != "a"} == {"ok"}
+
+
+def test_a_pipe_in_place_of_a_folder_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RequestError, match="is a named pipe"):
+        score(tmp_path / "pipe", folders[1], structures=STRUCTURES)
 
 
 def test_labels_of_a_dataset_that_are_not_understood(tmp_path: Path) -> None:

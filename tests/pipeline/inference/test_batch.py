@@ -27,7 +27,7 @@ from rarevox.pipeline.inference.probabilities import ProbabilityMaps
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.preparation.prepare import prepare
-from tests.pipeline.data.test_scans import ENTRIES
+from tests.hostile.of_entries import ENTRIES
 
 
 @pytest.fixture
