@@ -1,4 +1,4 @@
-"""Commands that train a run or use one: train, predict, demo."""
+"""Commands that train a run or use one: train, predict, export, demo."""
 
 from __future__ import annotations
 
@@ -61,6 +61,23 @@ def predict(keep: bool, **options: Any) -> int:
     from rarevox.pipeline.inference.predict import predict as run
 
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--output", type=FOLDER, required=True, help="A folder, or one file: .onnx, .pt2 or .ts.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["onnx", "pt2", "torchscript"]),
+    multiple=True,
+    help="What to write. Repeatable.  [default: all]",
+)
+def export(run: Path, output: Path, formats: tuple[str, ...]) -> int:
+    """Write RUN's network as ONNX, torch.export program and TorchScript, each checked against the network."""
+    from rarevox.pipeline.export.export import export as run_export
+
+    return run_export(run, output, formats)
 
 
 @click.command()
