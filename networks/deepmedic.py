@@ -18,10 +18,11 @@ from rarevox.networks.cpu import ops
 from rarevox.networks.geometry import Geometry
 from rarevox.networks.norms import BATCH_NORM
 from rarevox.networks.protocols import Reduction
+from rarevox.networks.recorded import Traced
 from rarevox.networks.valid_path import RESIDUAL_LAYERS, ValidPath, ValidUnit
 
 
-class DeepMedic(nn.Module):
+class DeepMedic(Traced):
     """DeepMedic: a path at full resolution, paths at lower ones, joined by fully connected layers as 1³ convolutions.
 
     Every path has eight valid 3³ convolutions (30, 30, 40, 40, 40, 40, 50, 50). A path of factor f sees the scan

@@ -19,6 +19,7 @@ from rarevox.networks.lattices.padding import WHOLE, Layout
 from rarevox.networks.norms import BATCH_NORM
 from rarevox.networks.protocols import Reduction
 from rarevox.networks.recompute import recomputed
+from rarevox.networks.recorded import Traced
 from rarevox.networks.residual import ConvNormActivation, ResidualBlock
 
 DILATIONS = (1, 2, 4)
@@ -26,7 +27,7 @@ DILATIONS = (1, 2, 4)
 FAST_MULTIPLE = 16
 
 
-class HighResNet(nn.Module):
+class HighResNet(Traced):
     """HighRes3DNet: 20 convolutions and a 1³ classifier at full resolution, receptive field 87 voxels.
 
     A 3³ convolution to ``width`` channels; three residual blocks of two 3³ convolutions with ``width`` channels, three

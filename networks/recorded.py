@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from rarevox.networks.geometry import Geometry
 
@@ -35,3 +36,18 @@ def _refuse_sizes(x: torch.Tensor, minimum: list[int], multiple: list[int], base
         if length < minimum[axis] or (length - base[axis]) % multiple[axis] != 0:
             raise ValueError("an input size does not fit the network, see its geometry: minimum, multiple and base")
     return x  # a tracer records functions of tensors to tensors alone
+
+
+class Traced(nn.Module):
+    """A network that `torch.jit.trace` takes and `torch.jit.script` refuses in one sentence."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` asks for first.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            f"{type(self).__name__} is traced, not scripted: torch.jit.trace gives a program for all sizes (with MONAI "
+            "python -m monai.bundle ckpt_export --use_trace True)"
+        )

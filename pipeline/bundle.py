@@ -88,6 +88,7 @@ def bundle_metadata(
     formats = content["network_data_format"]
     formats["inputs"]["image"] |= {
         "num_channels": len(dataset.channels),
+        "spatial_shape": list(config["patch_size"]),
         "channel_def": {str(i): name for i, name in enumerate(dataset.channels)},
     }
     formats["outputs"]["pred"] |= {
@@ -106,7 +107,8 @@ def write_card(
         f"# {target_name(config['network_def'])} on {dataset.name}",
         "",
         f"Segments {structures} from {channels}. Trained with rarevox {version('rarevox')}; "
-        "for research, not a medical device. A bundle's configuration is code: run only bundles that you trust.",
+        "for research, not a medical device. It needs the package rarevox; `rarevox export` writes files that do not. "
+        "A bundle's configuration is code: run only bundles that you trust.",
         "",
         "## Data",
         f"- {len(dataset.training)} training cases (validation fold {config['fold']} of {dataset.folds}), "

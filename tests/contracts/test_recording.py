@@ -116,3 +116,9 @@ def test_networks_go_through_vmap(name: str) -> None:
     network = _network(name)
     example = next(iter(_inputs(network)))
     _check(network, lambda x: torch.func.vmap(network)(x[:, None])[:, 0], [example])
+
+
+@every_network
+def test_scripting_is_refused_in_a_sentence(name: str) -> None:
+    with pytest.raises(RuntimeError, match=r"is traced, not scripted: torch\.jit\.trace"):
+        torch.jit.script(NETWORKS[name]())
