@@ -8,8 +8,10 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from rarevox.compiled import is_exported
 from rarevox.networks.cpu.ops import Conv3d
 from rarevox.networks.geometry import Geometry
+from rarevox.networks.recorded import check_recorded_size
 
 CONVOLUTION = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -56,6 +58,9 @@ def check_input(x: torch.Tensor, in_channels: int, geometry: Geometry) -> None:
             f"a network with spatial_dims={dims} takes a batch with {dims + 2} axes (batch, channel, {dims} spatial), "
             f"got shape {tuple(x.shape)}"
         )
+    if is_exported(x):  # of the channels the first convolution sees to
+        check_recorded_size(x, geometry)
+        return
     if x.shape[1] != in_channels:
         raise ValueError(
             f"the network was built for in_channels={in_channels} and got {x.shape[1]} (shape {tuple(x.shape)}); "

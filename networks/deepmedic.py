@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rarevox.compiled import is_exported
 from rarevox.networks.blocks import CONVOLUTION, check_input, check_options, crop_faces, initialise, unreduced
 from rarevox.networks.cpu import ops
 from rarevox.networks.geometry import Geometry
 from rarevox.networks.norms import BATCH_NORM
 from rarevox.networks.protocols import Reduction
+from rarevox.networks.recorded import Traced
 from rarevox.networks.valid_path import RESIDUAL_LAYERS, ValidPath, ValidUnit
 
 
-class DeepMedic(nn.Module):
+class DeepMedic(Traced):
     """DeepMedic: a path at full resolution, paths at lower ones, joined by fully connected layers as 1³ convolutions.
 
     Every path has eight valid 3³ convolutions (30, 30, 40, 40, 40, 40, 50, 50). A path of factor f sees the scan
@@ -145,7 +147,7 @@ class DeepMedic(nn.Module):
             low.append(path(_average(crop_faces(x, self.layers * (largest - factor)), factor)))
         x = crop_faces(x, self.layers * (largest - 1))
         size = tuple(length - 2 * self.layers for length in x.shape[2:])
-        if self.training or torch.is_grad_enabled():
+        if self.training or torch.is_grad_enabled() or is_exported(x):
             return reduce(self._join(self.full(x), low, size))
         joint = ops.joint_layers(
             lambda planes, first: self._join(planes, low, size, first),

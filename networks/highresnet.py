@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from rarevox.compiled import is_exported
 from rarevox.networks.blocks import CONVOLUTION, check_choice, check_input, check_options, initialise, unreduced
 from rarevox.networks.cpu import ops
 from rarevox.networks.geometry import Geometry
@@ -18,6 +19,7 @@ from rarevox.networks.lattices.padding import WHOLE, Layout
 from rarevox.networks.norms import BATCH_NORM
 from rarevox.networks.protocols import Reduction
 from rarevox.networks.recompute import recomputed
+from rarevox.networks.recorded import Traced
 from rarevox.networks.residual import ConvNormActivation, ResidualBlock
 
 DILATIONS = (1, 2, 4)
@@ -25,7 +27,7 @@ DILATIONS = (1, 2, 4)
 FAST_MULTIPLE = 16
 
 
-class HighResNet(nn.Module):
+class HighResNet(Traced):
     """HighRes3DNet: 20 convolutions and a 1³ classifier at full resolution, receptive field 87 voxels.
 
     A 3³ convolution to ``width`` channels; three residual blocks of two 3³ convolutions with ``width`` channels, three
@@ -145,7 +147,7 @@ class HighResNet(nn.Module):
 
     def _head(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         """The 1³ layers: features, dropout, linear logits."""
-        if self.training or torch.is_grad_enabled():
+        if self.training or torch.is_grad_enabled() or is_exported(x):
             return self.classifier(self.dropout(self.features(x, layout)))
         return ops.pointwise_chain(x, [(self.features.conv, self.features.norm)], self.classifier, layout)
 
@@ -164,7 +166,9 @@ class HighResNet(nn.Module):
         return type(self.stem.norm.norm) in BATCH_NORM.values()
 
     def _runs_on_lattices(self, x: torch.Tensor) -> bool:
-        """Whether sub-lattices give the same result and are worth their padding."""
+        """Whether sub-lattices give the same result, are worth their padding, and need fit the sizes at hand alone."""
+        if not self.sub_lattices or is_exported(x):
+            return False
         # Statistics that leave the padding out exist for the plain batch norm alone.
         most = pieces.MOST_PADDED if self._plain else 1.0
-        return self.sub_lattices and pieces.padded_share(x.shape[2:], DILATIONS[-1]) <= most
+        return pieces.padded_share(x.shape[2:], DILATIONS[-1]) <= most

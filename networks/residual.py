@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from rarevox.compiled import is_exported
 from rarevox.networks.blocks import CONVOLUTION
 from rarevox.networks.cpu import ops
 from rarevox.networks.lattices.padding import WHOLE, Layout
@@ -45,7 +46,7 @@ class ResidualBlock(nn.Module):
         self, x: torch.Tensor, layout: Layout = WHOLE, spare: ops.Spare | None = None, name: str = "block"
     ) -> torch.Tensor:
         """(B', channels_in, *spatial) to (B', channels, *spatial); with ``spare`` memory ``x`` may be overwritten."""
-        if self.training or torch.is_grad_enabled():
+        if self.training or (torch.is_grad_enabled() and not is_exported(x)):
             y = ops.norm_act_conv(x, self.norm1, self.conv1, layout)
             return ops.norm_act_conv(y, self.norm2, self.conv2, layout, add=x)
         return ops.residual_block(x, (self.norm1, self.conv1, self.norm2, self.conv2), layout, spare, name)

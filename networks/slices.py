@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from rarevox.networks.geometry import Geometry, geometry_of
+from rarevox.networks.recorded import Traced
 
 
-class SliceWise(nn.Module):
+class SliceWise(Traced):
     """A 2D network as one of three axes, which sees nothing along the last: a receptive field of 1 there.
 
     Samplers, loss crop, tiler and configuration treat it like any other network: a training patch is one slice (or

@@ -10,6 +10,7 @@ from torch import nn
 
 from rarevox.networks.blocks import CONVOLUTION, MAX_POOL, check_input, check_options, initialise
 from rarevox.networks.geometry import Geometry
+from rarevox.networks.recorded import Traced
 
 
 class _Maxout(nn.Module):
@@ -25,7 +26,7 @@ class _Maxout(nn.Module):
         return self.conv(x).unflatten(1, (-1, self.pieces)).amax(dim=2)
 
 
-class TwoPathCNN(nn.Module):
+class TwoPathCNN(Traced):
     """TwoPathCNN: 33² voxels of context in a local and a global path; 51 to 19, 63 to 31, 85 to 53.
 
     Local path: 7² maxout convolution to 64 features, maxima over 4² with stride 1, 3² maxout convolution to 64,

@@ -20,9 +20,10 @@ from rarevox.networks.blocks import (
 )
 from rarevox.networks.geometry import Geometry
 from rarevox.networks.norms import BATCH_NORM
+from rarevox.networks.recorded import Traced
 
 
-class ValidUNet(nn.Module):
+class ValidUNet(Traced):
     """U-Net of valid convolutions with two poolings: 56 to 16, 64 to 24, 88 to 48.
 
     Two valid 3³ convolutions with ReLU at each of three levels (``width``, 2·``width``, 4·``width`` features) with

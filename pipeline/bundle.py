@@ -89,6 +89,7 @@ def bundle_metadata(
     formats = content["network_data_format"]
     formats["inputs"]["image"] |= {
         "num_channels": len(dataset.channels),
+        "spatial_shape": list(config["patch_size"]),
         "channel_def": {str(i): name for i, name in enumerate(dataset.channels)},
     }
     formats["outputs"]["pred"] |= {
@@ -108,8 +109,9 @@ def write_card(
         f"# {network} on {markdown(dataset.name)}",
         "",
         f"Segments {structures} from {channels}. Trained with rarevox {version('rarevox')}; "
-        "for research, not a medical device. MONAI's tools execute a bundle's configuration: use them on bundles that "
-        "you trust; rarevox takes it as data unless it is told `--trust`, and `rarevox verify RUN` checks its sums.",
+        "for research, not a medical device. It needs the package rarevox; `rarevox export` writes files that do not. "
+        "MONAI's tools execute a bundle's configuration: use them on bundles that you trust; rarevox takes it as data "
+        "unless it is told `--trust`, and `rarevox verify RUN` checks its sums.",
         "",
         "## Data",
         f"- {len(dataset.training)} training cases (validation fold {config['fold']} of {dataset.folds}), "

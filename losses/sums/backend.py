@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from rarevox.compiled import is_eager
 from rarevox.losses.sums.checks import Extremes
 from rarevox.losses.sums.chunks import Volume
 from rarevox.losses.sums.table import Columns, SumTable
@@ -41,6 +42,7 @@ def known_to_kernels(volume: Volume, columns: Columns) -> bool:
         and not columns.uniform
         and columns.focal_gamma is None
         and volume.shape[1] <= LARGEST_CLASSES
+        and is_eager(volume.logits, volume.labels, volume.weight)
     )
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rarevox.compiled import compiled_module, has_compiler
+from rarevox.compiled import compiled_module, has_compiler, is_eager
 from rarevox.networks.cpu import half_precision
 from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.winograd import convolution as winograd
@@ -29,9 +29,10 @@ def is_slow_alone(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether PyTorch would convolve ``x`` (B, C, *spatial) without oneDNN for its small size alone."""
     return bool(
         x.ndim == 5
-        and x.shape[0] == 1
         and x.device.type == "cpu"
         and x.dtype == torch.float32
+        and is_eager(x, weight)
+        and x.shape[0] == 1
         and not torch.is_autocast_enabled("cpu")
         and x.shape[1] * x.shape[2] * x.shape[3] <= _SMALL
         and 1 < weight.shape[-1] <= 3
@@ -115,7 +116,7 @@ def _plain(
     """`conv3d` by PyTorch's convolution, in two slabs where that is faster."""
     reach = (weight.shape[2] - 1) * dilation[0]
     length = x.shape[2] + 2 * padding[0] - reach
-    if length < 2 or not is_slow_alone(x, weight):
+    if not is_slow_alone(x, weight) or length < 2:
         return half_precision.conv3d(x, weight, bias, padding=padding, dilation=dilation)
     half = -(-length // 2)
     padded = F.pad(x, (0, 0, 0, 0, padding[0], padding[0] + 2 * half - length))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from rarevox.compiled import is_exported
+
 _Three = tuple[int, ...]
 
 
@@ -27,9 +29,12 @@ def conv3d(
     >>> conv3d(x, weight, None, padding=(1, 1, 1)).flatten().tolist()
     [4.0, 6.0, 4.0, 4.0, 6.0, 4.0]
     """
+    # Asked first: a program that is recorded for other sizes must decide nothing by those at hand.
+    if not (torch.is_grad_enabled() and is_half_on_cpu(x)) or is_exported(x):
+        return F.conv3d(x, weight, bias, stride, padding, dilation, groups)
     missing = [max(0, 2 * p + 1 - length) for length, p in zip(x.shape[2:], padding, strict=True)]
     sizes = _sizes(x, weight, stride, padding, dilation)
-    if not any(missing) or min(sizes) < 1 or not (torch.is_grad_enabled() and is_half_on_cpu(x)):
+    if not any(missing) or min(sizes) < 1:
         return F.conv3d(x, weight, bias, stride, padding, dilation, groups)
     longer = F.pad(x, [more for one in reversed(missing) for more in (0, one)])
     y = F.conv3d(longer, weight, bias, stride, padding, dilation, groups)

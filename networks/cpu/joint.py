@@ -65,7 +65,8 @@ def joint_layers(
     """
     layers = [pointwise.layer_of(unit.conv, unit) for unit in units[1 if lost else 0 :]]
     known = [layer for layer in layers if layer is not None]
-    if not low or not known or len(known) < len(layers) or not pointwise.applies(low[0]):
+    applies = bool(low) and pointwise.applies(low[0], classifier.get_parameter("weight"))
+    if not applies or not known or len(known) < len(layers):
         return JointLayers(plain, lost, chained=False)
     known.append(pointwise.linear(classifier))
     if lost:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rarevox.compiled import is_exported
 from rarevox.networks.cpu.convolution import (
     Conv3d,
     conv3d,
@@ -81,7 +82,7 @@ def conv_norm_act(
     Returns:
         (B', C', *spatial').
     """
-    folded = None if torch.is_grad_enabled() else fold(layer)
+    folded = None if _must_be_plain(x) else fold(layer)
     if folded is None:
         y = norm_act(layout.clear(_convolve(conv, x, layout)), layer, layout)
     else:
@@ -94,7 +95,7 @@ def conv_norm_act(
     y = y if out is None else out.copy_(y)
     if add is None:
         return y
-    return y + _widened(add, y.shape[1]) if torch.is_grad_enabled() else add_channels(y, add)
+    return y + _widened(add, y.shape[1]) if _must_be_plain(x) else add_channels(y, add)
 
 
 def norm_act_conv(
@@ -151,14 +152,16 @@ def residual_block(
     """
     norm1, conv1, norm2, conv2 = parts
     weight1, weight2 = conv1.get_parameter("weight"), conv2.get_parameter("weight")
-    more = weight1.shape[0] - x.shape[1]
+    assert isinstance(conv1, (nn.Conv2d, nn.Conv3d))
+    more = conv1.out_channels - conv1.in_channels  # numbers also for a tracer, to which sizes are data
     first, second = fold(norm1), fold(norm2)
     # The kernels add whole vectors of channels.
-    aligned = more == 0 or (more // 2 % LANES == 0 and x.shape[1] % LANES == 0)
+    aligned = more == 0 or (more // 2 % LANES == 0 and conv1.in_channels % LANES == 0)
     fits = spare is not None and aligned and _undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
     if spare is None or first is None or second is None or not fits:
         between = conv_norm_act(norm_act(x, norm1, layout), conv1, norm2, layout)
-        return add_channels(layout.clear(_convolve(conv2, between, layout)), x, more // 2)
+        y = layout.clear(_convolve(conv2, between, layout))
+        return y.add_(x) if more == 0 else add_channels(y, x, more // 2)
     # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
     x = x.contiguous(memory_format=torch.channels_last_3d)
     shape = (x.shape[0], weight1.shape[0], *x.shape[2:])
@@ -188,7 +191,8 @@ def pointwise_chain(
     Returns:
         (B', C', *spatial).
     """
-    layers = [pointwise.layer_of(conv, layer) for conv, layer in hidden] if pointwise.applies(x) else [None]
+    applies = pointwise.applies(x, last.get_parameter("weight"))
+    layers = [pointwise.layer_of(conv, layer) for conv, layer in hidden] if applies else [None]
     if None not in layers:
         return pointwise.chain(x, [layer for layer in layers if layer is not None] + [pointwise.linear(last)])
     for conv, layer in hidden:
@@ -204,15 +208,20 @@ def add_channels(y: torch.Tensor, more: torch.Tensor, first: int = 0) -> torch.T
     >>> add_channels(torch.ones(1, 4, 1), torch.ones(1, 2, 1), 1).flatten().tolist()
     [1.0, 2.0, 2.0, 1.0]
     """
-    if torch.is_grad_enabled():
+    if _must_be_plain(y):
         return y.add_(_widened(more, y.shape[1], first))
     y.narrow(1, first, more.shape[1]).add_(more)
     return y
 
 
+def _must_be_plain(x: torch.Tensor) -> bool:
+    """Whether gradients may be asked for: now, or of a program that is recorded, which is one whatever the mode."""
+    return torch.is_grad_enabled() or is_exported(x)
+
+
 def _widened(x: torch.Tensor, channels: int, first: int = 0) -> torch.Tensor:
     """``x`` (B, C, *spatial) with ``first`` channels of zeros before its own and as many after as make ``channels``."""
-    if x.shape[1] == channels:
+    if not torch.jit.is_tracing() and x.shape[1] == channels:
         return x
     return F.pad(x, [0, 0] * (x.ndim - 2) + [first, channels - x.shape[1] - first])
 

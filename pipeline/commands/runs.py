@@ -1,4 +1,4 @@
-"""Commands that train a run or use one: train, predict, verify, demo."""
+"""Commands that train a run or use one: train, predict, export, verify, demo."""
 
 from __future__ import annotations
 
@@ -73,6 +73,24 @@ def verify(run: Path, signers: Path | None) -> int:
     from rarevox.pipeline.trust.verify import verify as check
 
     return check(run, signers=signers)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--output", type=FOLDER, required=True, help="A folder, or one file: .onnx, .pt2 or .ts.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["onnx", "pt2", "torchscript"]),
+    multiple=True,
+    help="What to write. Repeatable.  [default: all]",
+)
+@trust_option
+def export(run: Path, output: Path, formats: tuple[str, ...], trust: bool) -> int:
+    """Write RUN's network as ONNX, torch.export program and TorchScript, each checked against the network."""
+    from rarevox.pipeline.export.export import export as run_export
+
+    return run_export(run, output, formats, trust=trust)
 
 
 @click.command(short_help="The whole pipeline on a phantom cohort.")

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rarevox.compiled import compiled_module, share_out
+from rarevox.compiled import compiled_module, is_eager, share_out
 from rarevox.networks.cpu import volumes
 from rarevox.networks.cpu.fold import fold
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, PANEL
@@ -45,14 +45,15 @@ def kernels() -> ModuleType | None:
     return compiled_module("rarevox.networks.cpu.pointwise.kernels")
 
 
-def applies(x: torch.Tensor) -> bool:
-    """Whether `chain` takes ``x``: (B, C, D, H, W) of float32 on the CPU, without gradients or autocast."""
+def applies(x: torch.Tensor, *weights: torch.Tensor) -> bool:
+    """Whether `chain` takes ``x``: (B, C, D, H, W) of float32 on the CPU, without gradients or autocast, all eager."""
     return (
         x.ndim == 5
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and is_eager(x, *weights)
         and kernels() is not None
     )
 
@@ -60,7 +61,7 @@ def applies(x: torch.Tensor) -> bool:
 def layer_of(conv: nn.Module, layer: NormAct) -> Layer | None:
     """A 1³ convolution with the batch norm in evaluation and the ReLU or PReLU after it; None for others."""
     folded, weight = fold(layer), conv.get_parameter("weight")
-    if folded is None or conv.bias is not None or weight[0, 0].numel() != 1:
+    if folded is None or conv.bias is not None or weight[0, 0].numel() != 1 or not is_eager(weight, *folded):
         return None
     return Layer(weight.flatten(1) * folded.scale[:, None], folded.shift, folded.slope)
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from rarevox.compiled import compiled_module, share_out
+from rarevox.compiled import compiled_module, is_eager, share_out
 from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LINE_BYTES, LINE_FLOATS, PANEL
 from rarevox.networks.cpu.volumes import in_eights, lanes, part, voxel_stride, voxels
 from rarevox.networks.cpu.winograd import job
@@ -66,12 +66,13 @@ def pays(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, ...]) -> boo
     (from 32 channels on by two fifths); without gradients with fewer input channels too, of a scan's own, if many come
     out.
     """
+    if x.ndim != 5 or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32:
+        return False
+    if not is_eager(x, weight):  # asked before sizes are: a program that is recorded must decide nothing by them
+        return False
     few = weight.ndim == 5 and weight.shape[1] < PANEL
     if (
-        x.ndim != 5
-        or x.device.type != "cpu"
-        or not x.dtype == weight.dtype == torch.float32
-        or weight.shape[2:] != (3, 3, 3)
+        weight.shape[2:] != (3, 3, 3)
         or weight.shape[0] < PANEL
         or (few and (torch.is_grad_enabled() or weight.shape[0] * weight.shape[1] < LEAST_FEW))
         or len(set(padding)) != 1

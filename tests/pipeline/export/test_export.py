@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rarevox.networks import DeepMedic
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.export import export as stage
+from rarevox.pipeline.export.export import export, images, load
+
+
+def test_every_format_gives_the_networks_logits(run_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    assert export(run_dir, tmp_path / "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "export.json",
+        "model.onnx",
+        "model.pt2",
+        "model.ts",
+    ]
+    told = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert told["classes"] == ["background", "ball", "box"]
+    assert told["geometry"] == {"minimum": [1] * 3, "multiple": [1] * 3, "base": [0] * 3, "margin": [0] * 3}
+    assert told["files"]["model.onnx"]["opset"] >= 18
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    network, x = load(run_dir)[0], torch.randn(1, 1, 21, 9, 13)
+    programs = (
+        torch.jit.load(str(tmp_path / "out" / "model.ts")),
+        torch.export.load(tmp_path / "out" / "model.pt2").module(),
+        lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0]),
+    )
+    with torch.no_grad():
+        for program in programs:
+            torch.testing.assert_close(program(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_alone(run_dir: Path, tmp_path: Path) -> None:
+    assert export(run_dir, tmp_path / "brain.ts") == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["brain.json", "brain.ts"]
+
+
+def test_other_numbers_leave_no_file(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "read", lambda file, kind: lambda x: torch.zeros(x.shape[0], 3, *x.shape[2:]))
+    with pytest.raises(RequestError, match=r"differ from the network's by .*; nothing was written"):
+        export(run_dir, tmp_path, ["torchscript"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_requests_are_one_sentence(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="is not a run"):
+        export(tmp_path, tmp_path / "out")
+    with pytest.raises(RequestError, match="is a file of format onnx, and --format asks for pt2"):
+        export(run_dir, tmp_path / "model.onnx", ["pt2"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="is no folder"):
+        export(run_dir, tmp_path / "file", ["pt2"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"pip install 'rarevox\[export\]'"):
+        export(run_dir, tmp_path / "out", ["onnx"])
+
+
+def test_images_differ_and_fit() -> None:
+    geometry = DeepMedic(in_channels=1, out_channels=2, channels=(2,) * 8, joint=(4,)).geometry
+    found = images(geometry, 1)
+    assert len({x.shape[2:] for x in found}) == 4
+    assert all(geometry.accepts(tuple(x.shape[2:])) for x in found)
+
+
+def test_monais_tools_take_a_run(run_dir: Path, tmp_path: Path) -> None:
+    def monai(*arguments: str) -> None:
+        command = [sys.executable, "-m", "monai.bundle", *arguments, "--config_file", "configs/inference.yaml"]
+        # The package under test, where the interpreter is told of it by the path alone.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        done = subprocess.run(command, cwd=run_dir, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    monai("verify_net_in_out", "network_def", "--meta_file", "configs/metadata.json", "--device", "cpu")
+    monai("ckpt_export", "--use_trace", "True", "--filepath", str(tmp_path / "model.ts"))
+    network, x = load(run_dir)[0], torch.randn(1, 1, 18, 21, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts"))(x), network(x), rtol=1e-4, atol=1e-4)
