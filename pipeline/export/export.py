@@ -67,7 +67,7 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
     """The network of a run in evaluation on the CPU, its geometry, and what a runtime must know to feed it."""
     run = require_run(run, "inference")
     config = run_config(run, "inference", trust=trust)
-    config["bundle_root"] = str(run)
+    config["bundle_root"] = str(run.resolve())
     put(config, "device#name", "cpu")
     wanted = {"network": "@network_def", "geometry": "@geometry", "weights": "@weights"}
     built = build(config | {"_exported": wanted}, "_exported")
