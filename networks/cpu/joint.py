@@ -63,9 +63,11 @@ def joint_layers(
         size: of the output at full resolution.
         lost: planes that the layers lose.
     """
+    if not low or not pointwise.applies(low[0]):
+        return JointLayers(plain, lost, chained=False)
     layers = [pointwise.layer_of(unit.conv, unit) for unit in units[1 if lost else 0 :]]
     known = [layer for layer in layers if layer is not None]
-    if not low or not known or len(known) < len(layers) or not pointwise.applies(low[0]):
+    if not known or len(known) < len(layers):
         return JointLayers(plain, lost, chained=False)
     known.append(pointwise.linear(classifier))
     if lost:

@@ -152,11 +152,11 @@ def residual_block(
     norm1, conv1, norm2, conv2 = parts
     weight1, weight2 = conv1.get_parameter("weight"), conv2.get_parameter("weight")
     more = weight1.shape[0] - x.shape[1]
-    first, second = fold(norm1), fold(norm2)
     # The kernels add whole vectors of channels.
     aligned = more == 0 or (more // 2 % LANES == 0 and x.shape[1] % LANES == 0)
     fits = spare is not None and aligned and _undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
-    if spare is None or first is None or second is None or not fits:
+    first, second = (fold(norm1), fold(norm2)) if fits else (None, None)
+    if spare is None or first is None or second is None:
         between = conv_norm_act(norm_act(x, norm1, layout), conv1, norm2, layout)
         return add_channels(layout.clear(_convolve(conv2, between, layout)), x, more // 2)
     # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
