@@ -161,13 +161,18 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
     for number, matrix in enumerate(matrices):
         batches[(matrix.shape[0], matrix.shape[1])].append(number)
     result: dict[int, Tensor] = {}
-    for (rows, columns), numbers in (pooled(batches) if matrices[0].is_cuda else batches).items():
+    for (rows, columns), numbers in (pooled(batches) if is_on_gpu(matrices[0]) else batches).items():
         some = [_in_corner(matrices[number], rows, columns) for number in numbers]
         stacked = torch.stack(some)
         stacked = stacked if stacked.dtype == torch.float64 else stacked.float()
         for number, direction in zip(numbers, orthogonalise(stacked), strict=True):
             result[number] = _out_of_corner(direction, matrices[number].shape)
     return [result[number] for number in range(len(matrices))]
+
+
+def is_on_gpu(tensor: Tensor) -> bool:
+    """Whether launches cost more than a quarter more of arithmetic."""
+    return tensor.is_cuda
 
 
 def pooled(batches: Mapping[tuple[int, int], list[int]]) -> dict[tuple[int, int], list[int]]:

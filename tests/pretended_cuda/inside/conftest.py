@@ -36,13 +36,6 @@ class NotedKernel:
 
 
 @pytest.fixture
-def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton is missing."""
-    for module in (kernels, overlap):
-        monkeypatch.setattr(module, "triton", None)
-
-
-@pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """Everything in the check happens to fake tensors and is taken down here."""
     torch.manual_seed(0)
@@ -51,6 +44,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     triton = types.SimpleNamespace(next_power_of_2=lambda n: 1 << (n - 1).bit_length())
     for module in (kernels, overlap):
         monkeypatch.setattr(module, "triton", triton)
+    monkeypatch.setattr(overlap, "why_none", lambda: None)
     for name in ("sums_kernel", "gradient_kernel"):
         monkeypatch.setattr(kernels, name, NotedKernel(name, [book]), raising=False)
     with FakeTensorMode(), book:

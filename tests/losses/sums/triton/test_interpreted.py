@@ -1,4 +1,4 @@
-"""The GPU kernels under Triton's interpreter, on the CPU, against the plain PyTorch path: values, gradients, refusals."""
+"""The GPU kernels under Triton's interpreter, on the CPU, against the PyTorch path: values, gradients, refusals."""
 
 from __future__ import annotations
 
