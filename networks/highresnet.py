@@ -104,7 +104,7 @@ class HighResNet(Traced):
             sizes = (channels_in, channels, channels)
             return nn.ModuleList(ResidualBlock(c, channels, spatial_dims, dilation, norm, activation) for c in sizes)
 
-        self._peak_channels = 3 * width + in_channels
+        self._peak_channels, self._features = 3 * width + in_channels, 5 * width
         self.stem = unit(in_channels, width, 3)
         widths = (width, *(width * dilation for dilation in DILATIONS))
         self.stages = nn.ModuleList(stage(a, b, d) for a, b, d in zip(widths, widths[1:], DILATIONS, strict=False))
@@ -124,11 +124,14 @@ class HighResNet(Traced):
             return reduce(self._head(self.extract_features(x), WHOLE))
         # All sub-lattices go through together where statistics or gradients need them all, or where they are small.
         at_once = self.training or torch.is_grad_enabled() or not self._plain
-        at_once = at_once or x[:, 0].numel() <= pieces.PIECE_VOXELS
+        most = pieces.piece_voxels(x, self._features)
+        at_once = at_once or x[:, 0].numel() <= most
         spare = None if at_once else ops.Spare()
         x = self._stage(self.stem(x), WHOLE, index=0, spare=spare)
         dilated = [partial(self._stage, index=index, spare=spare) for index in range(1, len(DILATIONS))]
-        return (pieces.on_lattices if at_once else pieces.in_pieces)(x, dilated, self._head, reduce)
+        if at_once:
+            return pieces.on_lattices(x, dilated, self._head, reduce)
+        return pieces.in_pieces(x, dilated, self._head, reduce, most)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """The residual stream after the last block, (B, 4 · width, *spatial), in the order of the scan."""

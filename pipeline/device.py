@@ -17,7 +17,12 @@ import torch
 from rarevox.networks.cpu.ops import prefers_float32, use_fast_convolutions
 from rarevox.pipeline.errors import RequestError
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -65,13 +70,17 @@ class Precision:
     Attributes:
         device: where the network runs.
         dtype: float32, bfloat16 or float16.
+        tf32: on CUDA, float32 convolutions and products may round their factors to 10 bits (TF32).
     """
 
     device: torch.device
     dtype: torch.dtype
+    tf32: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which the network is called."""
+        if self.device.type == "cuda":
+            set_tf32(self.tf32)
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -80,6 +89,15 @@ class Precision:
     def needs_scaling(self) -> bool:
         """Whether gradients underflow without loss scaling (float16 only)."""
         return self.dtype == torch.float16
+
+
+def set_tf32(allowed: bool) -> None:
+    """Let CUDA's float32 convolutions and matrix products use TF32, or not; cuDNN does unless it is told.
+
+    TF32 keeps 10 bits of each factor, so that a product is off by up to 2⁻¹⁰ of itself, as in float16.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def select_precision(
@@ -94,12 +112,13 @@ def select_precision(
     0.5 to 0.9 times (two cores, Zen 4).
 
     Args:
-        name: auto, float32, bfloat16 or float16.
+        name: auto, float32, tf32 (float32 whose convolutions round their factors to 10 bits, on CUDA), bfloat16 or
+            float16.
         device: where it computes.
         network: what it computes, for ``auto``.
 
     Raises:
-        RequestError: an unknown name, or float16 on a CPU.
+        RequestError: an unknown name, or float16 or tf32 on a CPU.
     """
     device = torch.device(device)
     if name == "auto":
@@ -113,7 +132,9 @@ def select_precision(
         raise RequestError(f"precision is {name!r}; expected auto, {', '.join(PRECISIONS)}")
     if name == "float16" and device.type == "cpu":
         raise RequestError("precision float16 trains on CUDA only; choose auto, bfloat16 or float32 for the CPU")
-    return Precision(device, PRECISIONS[name])
+    if name == "tf32" and device.type == "cpu":
+        raise RequestError("precision tf32 is of CUDA devices; choose auto, bfloat16 or float32 for the CPU")
+    return Precision(device, PRECISIONS[name], tf32=name == "tf32")
 
 
 def channels_last(spatial_dims: int) -> torch.memory_format:
@@ -165,8 +186,9 @@ def available_memory_gb(device: torch.device) -> float:
 
     Where the system does not say (not Linux), 4 GB is assumed. A control group's limit counts where it is lower.
     """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 1e9
+    if device.type == "cuda":  # with what PyTorch's allocator keeps of freed memory, for its next tensors
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -180,9 +202,11 @@ def available_memory_gb(device: torch.device) -> float:
 
 
 _SHORT = re.compile(
-    r"DefaultCPUAllocator|could not create a (primitive|memory)|std::bad_alloc|ALLOC_FAILED|ailed to allocate memory"
+    r"DefaultCPUAllocator|could not create a (primitive|memory)|std::bad_alloc|ailed to allocate memory"
+    # cuDNN, cuBLAS, cuSOLVER and the driver allocate for themselves; cuDNN's plans may all need more than there is.
+    r"|ALLOC(ATION)?_FAILED|CUDA error: out of memory|nable to find an engine to execute this computation"
 )
-"""The words of PyTorch, oneDNN, the C++ library, CUDA's libraries and ITK."""
+"""The words of PyTorch, oneDNN, the C++ library, ITK, and of CUDA's libraries and driver."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ import torch
 from rich.table import Table
 
 from rarevox.compiled import why_plain
+from rarevox.losses.sums.triton import overlap as triton
 from rarevox.pipeline.bundle import version
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import DATASET_FILE
@@ -80,6 +81,21 @@ def cpu_kernels() -> Finding:
     return Finding("CPU kernels", False, f"plain PyTorch: {reason}", advice)
 
 
+def loss_kernels() -> Finding:
+    """Tells whether the fused losses are taken on CUDA, and why not."""
+    reason = triton.why_none()
+    if reason is None:
+        return Finding("CUDA losses", True, "fused, by Triton: up to 64 classes, with softmax")
+    advice = "install Triton and a C compiler (gcc): without them losses take more memory and time"
+    return Finding("CUDA losses", False, f"plain PyTorch: {reason}", advice)
+
+
+def float32_on_cuda() -> Finding:
+    """Tells what float32 means on CUDA: cuDNN would round the factors of convolutions to TF32 unless told otherwise."""
+    said = "float32 throughout; TF32 only where precision#name=tf32 asks for it"
+    return Finding("CUDA float32", True, said)
+
+
 def shared_memory() -> Finding:
     """Loader workers pass batches through /dev/shm; containers often leave it 64 MB."""
     try:
@@ -124,7 +140,7 @@ def examine() -> list[Finding]:
     device = select_device()
     found = [torch_version(), cpu_bfloat16(), cpu_kernels(), shared_memory(), convolution(torch.device("cpu"))]
     if device.type == "cuda":
-        found.append(convolution(device))
+        found += [convolution(device), float32_on_cuda(), loss_kernels()]
     return found
 
 

@@ -27,8 +27,11 @@ class Backend(ABC):
         self.columns = columns
 
     @abstractmethod
-    def sums(self, volume: Volume) -> tuple[Tensor, Extremes]:
-        """The stacked columns of the table, (columns, problems, K) in float64 where the device has it."""
+    def sums(self, volume: Volume) -> tuple[Tensor, Extremes | Tensor]:
+        """The stacked columns of the table, (columns, problems, K) in float64 where the device has it.
+
+        The extremes are a tensor (6,) where they lie on a GPU, so that the caller decides when to wait for it.
+        """
 
     @abstractmethod
     def gradient(self, volume: Volume, grad_sums: Tensor) -> Tensor:

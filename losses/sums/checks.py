@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from torch import Tensor
@@ -74,17 +77,47 @@ def check_shapes(logits: Tensor, labels: Tensor, weight: Tensor | None, *, sigmo
         raise ValueError(f"weight has shape {tuple(weight.shape)}; logits of shape {shape} need a weight of {expected}")
 
 
-def check_values(extremes: Extremes, num_classes: int) -> None:
-    """Refuse values seen while the sums were made.
+class Unchecked(NamedTuple):
+    """What was seen of a volume and still lies on the device, (6,) in the order of `Extremes`, and its classes."""
+
+    seen: Tensor
+    num_classes: int
+
+
+_LATER: ContextVar[list[Unchecked] | None] = ContextVar("later", default=None)
+
+
+@contextlib.contextmanager
+def checked_later() -> Iterator[list[Unchecked]]:
+    """Losses in this context do not wait for a GPU; what they saw is in the list, and whoever reads it checks it.
+
+    To read it with other numbers in one transfer: each wait lets the device run dry. On the CPU losses check at once.
+    """
+    waiting: list[Unchecked] = []
+    token = _LATER.set(waiting)
+    try:
+        yield waiting
+    finally:
+        _LATER.reset(token)
+
+
+def check_values(extremes: Extremes | Tensor, num_classes: int) -> None:
+    """Refuse values seen while the sums were made; within `checked_later`, those on a device later.
 
     Args:
-        extremes: of the whole volume.
+        extremes: of the whole volume; as a tensor (6,) where they lie on a device.
         num_classes: how many classes the labels may name, from 0.
 
     Raises:
         NonFiniteLogitsError: a logit is not finite.
         ValueError: labels outside the classes or not integers; weights that are negative or not finite.
     """
+    if isinstance(extremes, Tensor):
+        waiting = _LATER.get()
+        if waiting is not None:
+            waiting.append(Unchecked(extremes, num_classes))
+            return
+        extremes = Extremes(*extremes.tolist())
     if not math.isfinite(extremes.logit_sum):
         raise NonFiniteLogitsError(
             f"the logits hold NaN or an infinity (their sum is {extremes.logit_sum:g}); skip this step, or lower the "

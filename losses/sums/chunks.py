@@ -227,8 +227,8 @@ def piece_extremes(piece: Piece) -> PieceExtremes:
     return PieceExtremes(piece.logits.sum(), low, high, fraction, weight.amin(), weight.sum())
 
 
-def merge_extremes(extremes: list[PieceExtremes]) -> Extremes:
-    """The extremes of all pieces together; the one place where a GPU is waited for."""
+def merge_extremes(extremes: list[PieceExtremes]) -> Extremes | Tensor:
+    """The extremes of all pieces together; on a GPU a tensor (6,), for which nobody has waited yet."""
     device = extremes[0].logit_sum.device
     merged = []
     for name, values in zip(PieceExtremes._fields, zip(*extremes, strict=True), strict=True):
@@ -238,4 +238,5 @@ def merge_extremes(extremes: list[PieceExtremes]) -> Extremes:
         seen = torch.stack(values).to(torch.float32)
         merged.append(seen.sum() if name.endswith("sum") else seen.amin() if name.endswith("low") else seen.amax())
     # One transfer for all six: each would wait for everything that the device has still to do.
-    return Extremes(*torch.stack(merged).tolist())
+    together = torch.stack(merged)
+    return together if together.is_cuda else Extremes(*together.tolist())

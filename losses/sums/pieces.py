@@ -47,7 +47,7 @@ class InPieces(Backend):
         self.keep = keep
         self.kept: Tensor | None = None
 
-    def sums(self, volume: Volume) -> tuple[Tensor, Extremes]:
+    def sums(self, volume: Volume) -> tuple[Tensor, Extremes | Tensor]:
         """See :class:`rarevox.losses.sums.backend.Backend`."""
         self.kept = torch.empty_like(volume.logits) if self.keep else None
         kept = None if self.kept is None else self.kept.view(volume.shape)

@@ -6,6 +6,7 @@ region is a number from 0 for each voxel and foreground class, so one weighted c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -93,6 +94,15 @@ class _Context(Protocol):
         """Autograd's own."""
 
 
+def _counted(region: Tensor, weights: Sequence[Tensor], regions: int) -> Sequence[Tensor]:
+    """The sum of each of the weights (n,) over each region, (R,) each."""
+    if not region.is_cuda:
+        return [torch.bincount(region, values, minlength=regions) for values in weights]
+    # There each bincount would wait for the device, to learn the largest region.
+    sums = torch.zeros(len(weights), regions, dtype=torch.float64, device=region.device)
+    return sums.index_add_(1, region, torch.stack(list(weights)).double()).unbind(0)
+
+
 class _RegionSums(torch.autograd.Function):
     """(4, B, F, R) sums of the regions and (2, B) sums of the samples, of the logits."""
 
@@ -114,9 +124,9 @@ class _RegionSums(torch.autograd.Function):
             w = torch.ones_like(soft.total) if piece.weight is None else piece.weight
             part = flat_regions[span.sample, :, volume.voxels(span)]
             counts = [
-                torch.bincount(region, values, minlength=options.regions)
+                count
                 for p_of, r_of, region in zip(soft.probability[1:], r[1:], part, strict=True)
-                for values in (w, p_of * w, r_of * w, p_of * r_of * w)
+                for count in _counted(region, (w, p_of * w, r_of * w, p_of * r_of * w), options.regions)
             ]
             surprisal = soft.surprisal(piece.logits).mul_(r).sum(0)
             of_sample = torch.stack(((surprisal * w).sum(), w.sum()))

@@ -63,10 +63,11 @@ def joint_layers(
         size: of the output at full resolution.
         lost: planes that the layers lose.
     """
+    if not low or not pointwise.applies(low[0], classifier.get_parameter("weight")):
+        return JointLayers(plain, lost, chained=False)
     layers = [pointwise.layer_of(unit.conv, unit) for unit in units[1 if lost else 0 :]]
     known = [layer for layer in layers if layer is not None]
-    applies = bool(low) and pointwise.applies(low[0], classifier.get_parameter("weight"))
-    if not applies or not known or len(known) < len(layers):
+    if not known or len(known) < len(layers):
         return JointLayers(plain, lost, chained=False)
     known.append(pointwise.linear(classifier))
     if lost:

@@ -154,11 +154,11 @@ def residual_block(
     weight1, weight2 = conv1.get_parameter("weight"), conv2.get_parameter("weight")
     assert isinstance(conv1, (nn.Conv2d, nn.Conv3d))
     more = conv1.out_channels - conv1.in_channels  # numbers also for a tracer, to which sizes are data
-    first, second = fold(norm1), fold(norm2)
     # The kernels add whole vectors of channels.
     aligned = more == 0 or (more // 2 % LANES == 0 and conv1.in_channels % LANES == 0)
     fits = spare is not None and aligned and _undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
-    if spare is None or first is None or second is None or not fits:
+    first, second = (fold(norm1), fold(norm2)) if fits else (None, None)
+    if spare is None or first is None or second is None:
         between = conv_norm_act(norm_act(x, norm1, layout), conv1, norm2, layout)
         y = layout.clear(_convolve(conv2, between, layout))
         return y.add_(x) if more == 0 else add_channels(y, x, more // 2)

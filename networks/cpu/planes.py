@@ -22,6 +22,8 @@ KEPT = 2
 VOXELS, LEAST_PLANES = 720_000, 4
 # Voxels of the output that go through the joint layers together where planes do not come a few at a time.
 PIECE_VOXELS = 1 << 16
+# On a GPU each piece costs tens of launches: 400 features of 2 million voxels are 1.7 GB in half precision.
+GPU_PIECE_VOXELS = 1 << 21
 
 
 def can_stream(x: torch.Tensor) -> bool:
@@ -66,7 +68,7 @@ def in_planes(
         begin, count = first + given.shape[2] - planes.shape[2], planes.shape[2] - lost
         at_once = count
         if not (few and joint.chained and lost == 0):
-            at_once = max(1, PIECE_VOXELS // planes[0, 0, 0].numel())
+            at_once = max(1, (GPU_PIECE_VOXELS if x.is_cuda else PIECE_VOXELS) // planes[0, 0, 0].numel())
             at_once = at_once if lost == 0 else -(-at_once // LEAST_PLANES) * LEAST_PLANES
         for start in range(0, count, at_once):
             piece = planes.narrow(2, start, min(at_once, count - start) + lost)

@@ -29,6 +29,20 @@ PIECE_VOXELS = 2**18
 # Voxels with their padding for each one without, beyond which volumes are better left as they are.
 MOST_PADDED = 1.5
 
+
+def piece_voxels(x: torch.Tensor, channels: int) -> int:
+    """Voxels of a pass in pieces: `PIECE_VOXELS`, on a GPU as many as a quarter of its free memory holds.
+
+    There each piece costs hundreds of launches, whatever its size. So many voxels of four tensors of ``channels``.
+    """
+    if not x.is_cuda:
+        return PIECE_VOXELS
+    free = torch.cuda.mem_get_info(x.device)[0]
+    # What PyTorch keeps of freed memory is free as well.
+    free += torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
+    return max(PIECE_VOXELS, free // 4 // (4 * channels * x.element_size()))
+
+
 Stage = Callable[[torch.Tensor, Layout], torch.Tensor]
 """Some sub-lattices (B', C, *spatial) and how their voxels lie, to (B', C', *spatial)."""
 
@@ -68,28 +82,33 @@ def on_lattices(x: torch.Tensor, stages: Sequence[Stage], head: Stage, reduce: R
     return reduce(crop(from_lattices(head(x, layout), (2,) * len(stages)), size))
 
 
-def in_pieces(x: torch.Tensor, stages: Sequence[Stage], head: Stage, reduce: Reduction) -> torch.Tensor:
+def in_pieces(
+    x: torch.Tensor, stages: Sequence[Stage], head: Stage, reduce: Reduction, most: int | None = None
+) -> torch.Tensor:
     """`on_lattices` a few sub-lattices at a time, each piece reduced by itself: memory for ``x`` and one piece.
 
-    For stages whose rows do not depend on one another, as those of batch norm in evaluation.
+    For stages whose rows do not depend on one another, as those of batch norm in evaluation. A piece has about ``most``
+    voxels (`PIECE_VOXELS`).
     """
     layout = Layout(x.shape[0], padding=Padding.of(x, period(stages)))
-    return _in_pieces(x, layout, stages, head, reduce)
+    return _in_pieces(x, layout, stages, head, reduce, PIECE_VOXELS if most is None else most)
 
 
 def _in_pieces(
-    x: torch.Tensor, layout: Layout, stages: Sequence[Stage], head: Stage, reduce: Reduction
+    x: torch.Tensor, layout: Layout, stages: Sequence[Stage], head: Stage, reduce: Reduction, most: int
 ) -> torch.Tensor:
     if not stages:
         return reduce(head(x, layout))
 
     def rest(x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        return _in_pieces(stages[0](x, layout), layout, stages[1:], head, reduce)
+        return _in_pieces(stages[0](x, layout), layout, stages[1:], head, reduce, most)
 
-    return by_lattices(rest, x, layout.dealt(2), period(stages))
+    return by_lattices(rest, x, layout.dealt(2), period(stages), most)
 
 
-def by_lattices(function: Stage, x: torch.Tensor, layout: Layout, multiple: int) -> torch.Tensor:
+def by_lattices(
+    function: Stage, x: torch.Tensor, layout: Layout, multiple: int, most: int | None = None
+) -> torch.Tensor:
     """``function`` of the sub-lattices of dilation 2 of ``x``, a few at a time, put together again.
 
     Args:
@@ -97,6 +116,7 @@ def by_lattices(function: Stage, x: torch.Tensor, layout: Layout, multiple: int)
         x: (B, C, *spatial).
         layout: of all sub-lattices of ``x``, padded to ``multiple``.
         multiple: what the sizes are padded to, in ``x``.
+        most: voxels of a piece, about; `PIECE_VOXELS`.
 
     Returns:
         (B, C', *spatial).
@@ -104,7 +124,7 @@ def by_lattices(function: Stage, x: torch.Tensor, layout: Layout, multiple: int)
     batch, dims = x.shape[0], x.ndim - 2
     offsets = list(itertools.product((0, 1), repeat=dims))
     voxels = math.prod(-(-length // multiple) * multiple // 2 for length in x.shape[2:])
-    rows = max(1, PIECE_VOXELS // voxels)
+    rows = max(1, (PIECE_VOXELS if most is None else most) // voxels)
     result: torch.Tensor | None = None
     for start in range(0, batch * len(offsets), rows):
         some = range(start, min(start + rows, batch * len(offsets)))

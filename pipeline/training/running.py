@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from rarevox.losses.sums.triton import overlap as triton
 from rarevox.pipeline.build import parsed, with_literal_paths
 from rarevox.pipeline.bundle import target_name
 from rarevox.pipeline.console import console
@@ -37,6 +40,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     parser.parse()
     seed = int(parsed(parser, "seed"))
     set_determinism(seed)
+    if not parsed(parser, "deterministic"):  # patches have one shape, so that one trial of each convolution is enough
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     budget = parsed(parser, "budget")
     budget.start_at(began)
     parsed(parser, "network_def")  # which precision asks for: what is wrong with it is said of it
@@ -45,6 +50,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         f"{target_name(config['network_def'])} with {target_name(config['loss'])}, patches {config['patch_size']}, "
         f"batch {config['batch_size']}, {precision.device} {str(precision.dtype).removeprefix('torch.')}; reading cases"
     )
+    if precision.device.type == "cuda" and (reason := triton.why_none()):
+        console.print(f"{reason}: losses run in PyTorch's operations, with more memory and time; `rarevox doctor`")
     trainer = parsed(parser, "train#trainer")
     processes.vary_seed(seed)
     validation, checkpoint = (parsed(parser, key) for key in ("validation", "checkpoint"))

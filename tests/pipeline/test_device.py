@@ -20,6 +20,7 @@ from rarevox.pipeline.device import (
     place_network,
     select_device,
     select_precision,
+    set_tf32,
 )
 from rarevox.pipeline.errors import RequestError
 
@@ -111,3 +112,33 @@ def test_memory_errors_of_the_cpu_count_too() -> None:
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 TB"))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+    ],
+)
+def test_lack_of_memory_in_the_words_of_libraries_and_driver(words) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(ValueError(words))
+    assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"))
+
+
+def test_float32_on_cuda_is_float32_unless_tf32_is_asked_for() -> None:
+    """The network is called in `autocast`, which says what cuDNN and cuBLAS may do; cuDNN would round by default."""
+    torch.backends.cudnn.allow_tf32 = True
+    for name, allowed in (("float32", False), ("tf32", True), ("float32", False)):
+        with select_precision(name, "cuda").autocast():
+            assert torch.backends.cudnn.allow_tf32 is allowed
+            assert torch.backends.cuda.matmul.allow_tf32 is allowed
+    set_tf32(True)
+    assert torch.backends.cudnn.allow_tf32
+    set_tf32(False)
+    with pytest.raises(RequestError, match="tf32 is of CUDA"):
+        select_precision("tf32", "cpu")

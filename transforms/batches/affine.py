@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rarevox.transforms.batches.intensity import Batch, BatchTransform, Generators
+from rarevox.transforms.batches.intensity import Batch, BatchTransform, Generators, sent
 from rarevox.transforms.labels import is_ignored
 
 
@@ -55,16 +55,18 @@ class BatchAffine(BatchTransform):
         if not rows:
             return batch
         labels = batch[self.label_key]
-        where = torch.tensor(rows, device=labels.device)
-        grid = sampling_grid(np.stack([matrices[row] for row in rows]), labels.shape[2:]).to(labels.device)
+        where = sent(torch.tensor(rows), labels.device)
+        grid = sampling_grid(np.stack([matrices[row] for row in rows]), labels.shape[2:], labels.device)
         before = labels[where]
         after = F.grid_sample(before.float(), grid, "nearest", "border", align_corners=False).to(before.dtype)
-        kept = self._seen(after) | ~self._seen(before)
-        where, grid = where[kept], grid[kept]
-        labels[where] = after[kept]
+        # Chosen voxel by voxel: how many patches are kept, only the device could tell, and the host would wait for it.
+        kept = (self._seen(after) | ~self._seen(before)).view(-1, 1, 1, 1, 1)
+        labels[where] = torch.where(kept, after, before)
         for key in self.keys:
             images = batch[key]
-            images[where] = F.grid_sample(images[where], grid, "bilinear", "border", align_corners=False)
+            still = images[where]
+            moved = F.grid_sample(still, grid, "bilinear", "border", align_corners=False)
+            images[where] = torch.where(kept, moved, still)
         return batch
 
     def matrix(self, generator: np.random.Generator) -> np.ndarray:
@@ -89,9 +91,10 @@ class BatchAffine(BatchTransform):
         return ((seen != 0) & ~is_ignored(seen)).flatten(1).any(1)
 
 
-def sampling_grid(matrices: np.ndarray, size: Sequence[int]) -> torch.Tensor:
+def sampling_grid(matrices: np.ndarray, size: Sequence[int], device: torch.device | None = None) -> torch.Tensor:
     """``grid_sample``'s grid (B, X, Y, Z, 3) for matrices (B, 3, 3) of voxel coordinates about the centre.
 
+    It is made on ``device``, the CPU by default.
     ``grid_sample`` counts each axis from −1 to 1, last axis first.
 
     >>> float(sampling_grid(np.eye(3)[None], (2, 2, 2))[0, 1, 0, 0, 2])
@@ -101,4 +104,6 @@ def sampling_grid(matrices: np.ndarray, size: Sequence[int]) -> torch.Tensor:
     scaled = matrices * half[None, None, :] / half[None, :, None]
     reversed_axes = scaled[:, ::-1, ::-1]
     theta = np.concatenate([reversed_axes, np.zeros((len(matrices), 3, 1))], axis=2)
-    return F.affine_grid(torch.from_numpy(theta.copy()).float(), [len(matrices), 1, *size], align_corners=False)
+    # Twelve numbers a patch are sent, not three for each voxel.
+    numbers = sent(torch.from_numpy(theta.copy()).float(), torch.device("cpu") if device is None else device)
+    return F.affine_grid(numbers, [len(matrices), 1, *size], align_corners=False)

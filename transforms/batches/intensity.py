@@ -80,7 +80,7 @@ class BatchFlip(BatchTransform):
             rows = self.chosen(generators)
             for key in self.keys if rows else ():
                 volumes = batch[key]
-                where = torch.tensor(rows, device=volumes.device)
+                where = sent(torch.tensor(rows), volumes.device)
                 volumes[where] = volumes[where].flip(axis + 2)
         return batch
 
@@ -135,6 +135,11 @@ class BatchGaussianNoise(BatchTransform):
         return batch
 
 
+def sent(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A few numbers of the host on a device; to CUDA through pinned memory, so that the host does not wait for it."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
+
+
 def _limits(value: float | Sequence[float]) -> tuple[float, float]:
     if isinstance(value, (int, float)):
         return -abs(value), abs(value)
@@ -151,5 +156,5 @@ def _values(transform: BatchScaleIntensity | BatchShiftIntensity, generators: Ge
 
 def _column(values: list[float], volumes: torch.Tensor) -> torch.Tensor:
     """(B, 1, 1 …), to meet (B, C, *spatial)."""
-    column = torch.tensor(values, dtype=volumes.dtype).to(volumes.device, non_blocking=True)
+    column = sent(torch.tensor(values, dtype=volumes.dtype), volumes.device)
     return column.view(-1, *(1,) * (volumes.ndim - 1))

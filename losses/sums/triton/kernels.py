@@ -25,6 +25,7 @@ if triton is not None:
     VOXELS, P, R, PR = (tl.constexpr(place) for place in (table.VOXELS, table.P, table.R, table.PR))
     PP, PPR, CE = (tl.constexpr(place) for place in (table.PP, table.PPR, table.CE))
     SEEN_PLACES = tl.constexpr(SEEN)
+    LARGEST_LABEL = tl.constexpr(2**63 - 1)
     LOGIT_SUM, LABEL_LOW, LABEL_HIGH = (
         tl.constexpr(place) for place in (checks.LOGIT_SUM, checks.LABEL_LOW, checks.LABEL_HIGH)
     )
@@ -38,22 +39,35 @@ if triton is not None:
         voxels,
         stride_b,
         stride_c,
-        stride_n,
+        stride_x,
+        stride_y,
+        stride_z,
+        size_y,
+        size_z,
         ignore,
         CLASSES: tl.constexpr,
         PADDED: tl.constexpr,
         BLOCK: tl.constexpr,
         WEIGHTED: tl.constexpr,
         IGNORING: tl.constexpr,
+        CROP: tl.constexpr,
     ):
-        """Logits (PADDED, BLOCK), 0 beyond the volume and the classes; labels and weights (BLOCK,)."""
+        """Logits (PADDED, BLOCK), 0 beyond the volume and the classes; labels and weights (BLOCK,).
+
+        Labels stay int64, in which every integer label is what it was: in int32 one of 2³² would be class 0.
+        """
         sample = tl.program_id(1).to(tl.int64)
         c = tl.arange(0, PADDED)
         n = (first + tl.arange(0, BLOCK)).to(tl.int64)
         there = n < voxels
-        where_z = sample * stride_b + c[:, None].to(tl.int64) * stride_c + n[None, :] * stride_n
+        if CROP:  # the rows of a crop lie apart, so that no one stride leads from voxel to voxel
+            row = n // size_z
+            of_voxel = (row // size_y) * stride_x + (row % size_y) * stride_y + (n % size_z) * stride_z
+        else:
+            of_voxel = n * stride_z
+        where_z = sample * stride_b + c[:, None].to(tl.int64) * stride_c + of_voxel[None, :]
         z = tl.load(logits + where_z, mask=(c < CLASSES)[:, None] & there[None, :], other=0.0).to(tl.float32)
-        y = tl.load(labels + sample * voxels + n, mask=there, other=0).to(tl.int32)
+        y = tl.load(labels + sample * voxels + n, mask=there, other=0).to(tl.int64)
         if WEIGHTED:
             w = tl.load(weight + sample * voxels + n, mask=there, other=0.0).to(tl.float32)
         else:
@@ -84,7 +98,11 @@ if triton is not None:
         voxels,
         stride_b,
         stride_c,
-        stride_n,
+        stride_x,
+        stride_y,
+        stride_z,
+        size_y,
+        size_z,
         ignore,
         CLASSES: tl.constexpr,
         PADDED: tl.constexpr,
@@ -93,6 +111,7 @@ if triton is not None:
         IGNORING: tl.constexpr,
         SQUARES: tl.constexpr,
         ENTROPY: tl.constexpr,
+        CROP: tl.constexpr,
     ):
         """The sums of one program, (COLUMNS, PADDED) to ``partial``, and what it saw, to ``seen``: the caller adds the
         programs up in float64, and needs no atomic additions, whose order would change from run to run.
@@ -102,8 +121,9 @@ if triton is not None:
         # Every element of the tile keeps sums of its own, reduced once at the end: reductions across threads for each
         # tile took more instructions than all the rest.
         voxel_count = tl.zeros([BLOCK], tl.float32)
-        label_low = tl.zeros([BLOCK], tl.int32)
-        label_high = tl.zeros([BLOCK], tl.int32)
+        # Beyond the volume labels are read as 0, which is seen only where it is in the volume too.
+        label_low = tl.full([BLOCK], LARGEST_LABEL, tl.int64)
+        label_high = tl.full([BLOCK], -LARGEST_LABEL, tl.int64)
         logit_sum = tl.zeros([PADDED, BLOCK], tl.float32)
         p_sum = tl.zeros([PADDED, BLOCK], tl.float32)
         r_sum = tl.zeros([PADDED, BLOCK], tl.float32)
@@ -120,21 +140,27 @@ if triton is not None:
                 voxels,
                 stride_b,
                 stride_c,
-                stride_n,
+                stride_x,
+                stride_y,
+                stride_z,
+                size_y,
+                size_z,
                 ignore,
                 CLASSES,
                 PADDED,
                 BLOCK,
                 WEIGHTED,
                 IGNORING,
+                CROP,
             )
             p, log_total = _softmax(z, CLASSES, PADDED)
             r = tl.where(y[None, :] == c[:, None], w[None, :], 0.0)
             pw = p * w[None, :]
             pr = p * r
             voxel_count += w
-            label_low = tl.minimum(label_low, y)
-            label_high = tl.maximum(label_high, y)
+            there = first + tl.arange(0, BLOCK) < voxels
+            label_low = tl.minimum(label_low, tl.where(there, y, LARGEST_LABEL))
+            label_high = tl.maximum(label_high, tl.where(there, y, -LARGEST_LABEL))
             logit_sum += z
             p_sum += pw
             r_sum += r
@@ -168,7 +194,11 @@ if triton is not None:
         voxels,
         stride_b,
         stride_c,
-        stride_n,
+        stride_x,
+        stride_y,
+        stride_z,
+        size_y,
+        size_z,
         grad_stride_b,
         grad_stride_c,
         grad_stride_n,
@@ -180,6 +210,7 @@ if triton is not None:
         IGNORING: tl.constexpr,
         SQUARES: tl.constexpr,
         ENTROPY: tl.constexpr,
+        CROP: tl.constexpr,
     ):
         """The gradient of the logits to ``grad``, from that of the sums, ``grad_sums`` (B, COLUMNS, CLASSES).
 
@@ -205,13 +236,18 @@ if triton is not None:
                 voxels,
                 stride_b,
                 stride_c,
-                stride_n,
+                stride_x,
+                stride_y,
+                stride_z,
+                size_y,
+                size_z,
                 ignore,
                 CLASSES,
                 PADDED,
                 BLOCK,
                 WEIGHTED,
                 IGNORING,
+                CROP,
             )
             p, _ = _softmax(z, CLASSES, PADDED)
             r = y[None, :] == c[:, None]

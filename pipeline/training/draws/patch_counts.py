@@ -19,6 +19,9 @@ POINTS = 16
 DECADES, STEPS = 9, 100
 """Foreground shares from 1e-9 to 1 are counted in so many logarithmic steps a decade: quantiles to 1.2 %."""
 
+UNREAD = 64
+"""Batches on a device whose counts are read together."""
+
 SUMS = ("holding", "voxels", "shares", "drawn")
 COUNTS = ("batches", *SUMS, "covered")
 
@@ -59,6 +62,7 @@ class PatchCounts:
         self.covered = torch.zeros((cases, *(POINTS,) * len(self.margin)), dtype=torch.bool)
         self.drawn = torch.zeros(cases, dtype=torch.int64)
         self.effective: tuple[int, ...] = ()
+        self._unread: list[torch.Tensor] = []
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer; a batch counts before its step, so that a checkpoint after the step holds it."""
@@ -72,21 +76,37 @@ class PatchCounts:
     def count(self, batch: dict[str, torch.Tensor]) -> None:
         """Take in one batch: ``label`` (B, 1, *spatial), and for coverage ``case_number`` (B,), ``patch_start`` and
         ``volume_size`` (B, axes) where they are there."""
-        labels = batch["label"].detach().cpu().numpy()
+        labels = batch["label"].detach()
         inner = tuple(slice(m, n - m) for m, n in zip(self.margin, labels.shape[2:], strict=True))
         self.effective = tuple(n - 2 * m for m, n in zip(self.margin, labels.shape[2:], strict=True))
         self.batches += 1
-        for patch in (label[0][inner] for label in labels):
-            counts = class_counts(patch, len(self.voxels))
+        if labels.is_cuda:
+            # Counted there and read many steps at a time: to read them now, the host would wait for the device.
+            patches = labels[:, 0][(slice(None), *inner)].flatten(1)
+            self._unread.append(torch.stack([(patches == c).sum(1) for c in range(len(self.voxels))], 1))
+            if len(self._unread) >= UNREAD:
+                self._read()
+        else:
+            self._take([class_counts(label[0][inner], len(self.voxels)) for label in labels.numpy()])
+        if "case_number" in batch and "patch_start" in batch and "volume_size" in batch:
+            rows = (batch[key].tolist() for key in ("case_number", "patch_start", "volume_size"))
+            for case, start, size in zip(*rows, strict=True):
+                self._cover(case, start, size)
+
+    def _read(self) -> None:
+        """Take in what was counted on the device."""
+        if self._unread:
+            unread, self._unread = torch.cat(self._unread).cpu().numpy(), []
+            self._take(list(unread))
+
+    def _take(self, patches: Sequence[np.ndarray]) -> None:
+        """Take in the voxels of each class in some patches."""
+        for counts in patches:
             self.voxels += torch.from_numpy(counts)
             self.holding[1:] += torch.from_numpy(counts[1:] > 0)
             foreground, annotated = int(counts[1:].sum()), int(counts.sum())
             self.holding[0] += foreground == 0
             self.shares[share_bin(foreground / max(annotated, 1))] += 1
-        if "case_number" in batch and "patch_start" in batch and "volume_size" in batch:
-            rows = (batch[key].tolist() for key in ("case_number", "patch_start", "volume_size"))
-            for case, start, size in zip(*rows, strict=True):
-                self._cover(case, start, size)
 
     def _cover(self, case: int, start: Sequence[int], size: Sequence[int]) -> None:
         """Mark the points, at (i + ½)·n/16 on each axis, that the effective region holds."""
@@ -99,6 +119,7 @@ class PatchCounts:
 
     def summary(self) -> dict[str, Any]:
         """The content of ``patches.json``."""
+        self._read()
         patches, voxels = int(self.shares.sum()), int(self.voxels.sum())
         median = self._quantile(0.5)
         return {
@@ -139,6 +160,7 @@ class PatchCounts:
         """Write the file, of all processes' patches; nothing is written before the first batch."""
         if not self.batches:
             return
+        self._read()
         own, total = {name: getattr(self, name) for name in COUNTS}, self._total()
         if processes.is_first():
             self.load_state_dict(total)
@@ -147,6 +169,7 @@ class PatchCounts:
 
     def _total(self) -> dict[str, Any]:
         """The counts of all processes; the batches are the steps, which all have taken."""
+        self._read()
         counts = processes.gather({name: getattr(self, name) for name in COUNTS})
         total = {name: sum(each[name] for each in counts[1:]) + counts[0][name] for name in SUMS}
         covered = torch.stack([each["covered"] for each in counts]).any(0)

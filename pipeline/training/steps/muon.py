@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,46 +98,112 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            kernels: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
+            alike: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                if parameter.ndim < 2:
-                    self._adam(parameter, group)
-                else:
-                    matrix = (parameter.shape[0], parameter[0].numel())
-                    kernels[(*matrix, parameter.device, parameter.dtype)].append(parameter)
-            for alike in kernels.values():
-                self._along_orthogonal(alike, group)
+                if parameter.grad is not None:
+                    alike[(parameter.ndim < 2, parameter.device, parameter.dtype)].append(parameter)
+            for (vectors, *_), parameters in alike.items():
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                (self._adam if vectors else self._along_orthogonal)(parameters, group)
         return loss
 
-    def _adam(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Adam's step; the weight decay is done."""
-        state = self.state[parameter]
-        if not state:
-            state.update(step=0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
-        state["step"] += 1
-        gradient, (beta1, beta2) = parameter.grad, group["betas"]
-        assert gradient is not None
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean.lerp_(gradient, 1 - beta1)
-        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        deviation = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(mean, deviation, value=-group["lr"] / (1 - beta1 ** state["step"]))
+        by_step: dict[int, list[Tensor]] = defaultdict(list)  # all at once, unless some had no gradient before
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state.update(step=0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
+            state["step"] += 1
+            by_step[state["step"]].append(parameter)
+        beta1, beta2 = group["betas"]
+        for step, some in by_step.items():
+            gradients = [parameter.grad for parameter in some if parameter.grad is not None]
+            means, squares = ([self.state[parameter][key] for parameter in some] for key in ("exp_avg", "exp_avg_sq"))
+            torch._foreach_lerp_(means, gradients, 1 - beta1)
+            torch._foreach_mul_(squares, beta2)
+            torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+            deviations = torch._foreach_div(squares, 1 - beta2**step)
+            torch._foreach_sqrt_(deviations)
+            torch._foreach_add_(deviations, group["eps"])
+            torch._foreach_addcdiv_(some, means, deviations, value=-group["lr"] / (1 - beta1**step))
 
     def _along_orthogonal(self, kernels: list[Tensor], group: dict[str, Any]) -> None:
-        """The step of kernels that are matrices of one size; they go through the iteration together."""
-        updates = []
+        """The step of kernels, matrices of one size going through the iteration together."""
         for kernel in kernels:
-            state = self.state[kernel]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(kernel)
-            assert kernel.grad is not None
-            momentum = state["momentum_buffer"].lerp_(kernel.grad, 1 - group["momentum"])
-            updates.append(kernel.grad.lerp(momentum, group["momentum"]).flatten(1))
-        matrices = torch.stack(updates)
-        matrices = matrices if matrices.dtype == torch.float64 else matrices.float()
-        rate = group["lr"] * RMS * max(matrices.shape[1:]) ** 0.5
-        for kernel, direction in zip(kernels, orthogonalise(matrices), strict=True):
-            kernel.add_(direction.view(kernel.shape).to(kernel.dtype), alpha=-rate)
+            if not self.state[kernel]:
+                self.state[kernel]["momentum_buffer"] = torch.zeros_like(kernel)
+        gradients = [kernel.grad for kernel in kernels if kernel.grad is not None]
+        momenta = [self.state[kernel]["momentum_buffer"] for kernel in kernels]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = [update.flatten(1) for update in torch._foreach_lerp(gradients, momenta, group["momentum"])]
+        directions = orthogonalised(updates)
+        rates = [-group["lr"] * RMS * max(update.shape) ** 0.5 for update in updates]
+        steps = [one.view(kernel.shape).to(kernel.dtype) for one, kernel in zip(directions, kernels, strict=True)]
+        if kernels[0].is_cuda:
+            torch._foreach_mul_(steps, rates)
+            torch._foreach_add_(kernels, steps)
+        else:
+            for kernel, step, rate in zip(kernels, steps, rates, strict=True):
+                kernel.add_(step, alpha=rate)
+
+
+def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """`orthogonalise` for matrices of any sizes, those of one size together; on a GPU those of few sizes.
+
+    There each batch costs twenty launches, however small, so that narrow matrices go with wider ones: zeros beside a
+    matrix stay zeros, and change neither its norm nor its products.
+
+    >>> [one.shape for one in orthogonalised([torch.ones(2, 5), torch.ones(4, 3)])]
+    [torch.Size([2, 5]), torch.Size([4, 3])]
+    """
+    batches: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, matrix in enumerate(matrices):
+        batches[(matrix.shape[0], matrix.shape[1])].append(number)
+    result: dict[int, Tensor] = {}
+    for (rows, columns), numbers in (pooled(batches) if is_on_gpu(matrices[0]) else batches).items():
+        some = [_in_corner(matrices[number], rows, columns) for number in numbers]
+        stacked = torch.stack(some)
+        stacked = stacked if stacked.dtype == torch.float64 else stacked.float()
+        for number, direction in zip(numbers, orthogonalise(stacked), strict=True):
+            result[number] = _out_of_corner(direction, matrices[number].shape)
+    return [result[number] for number in range(len(matrices))]
+
+
+def is_on_gpu(tensor: Tensor) -> bool:
+    """Whether launches cost more than a quarter more of arithmetic."""
+    return tensor.is_cuda
+
+
+def pooled(batches: Mapping[tuple[int, int], list[int]]) -> dict[tuple[int, int], list[int]]:
+    """Batches of matrices, small ones put into larger ones that they enlarge by a quarter at most.
+
+    The sizes have the short side first; a matrix that stands upright lies down.
+
+    >>> pooled({(16, 27): [0], (16, 432): [1, 2, 3, 4], (432, 16): [5]})
+    {(16, 432): [1, 2, 3, 4, 5, 0]}
+    """
+    lying: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for size, numbers in batches.items():
+        lying[(min(size), max(size))].extend(numbers)
+    for small in sorted(lying, key=lambda size: size[0] * size[1]):
+        for large in sorted(lying, key=lambda size: size[0] * size[1]):
+            holds = large != small and small[0] <= large[0] and small[1] <= large[1]
+            if holds and 4 * len(lying[small]) <= len(lying[large]):
+                lying[large].extend(lying.pop(small))
+                break
+    return dict(lying)
+
+
+def _in_corner(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """A matrix, lying if the size does, with zeros after its rows and columns."""
+    matrix = matrix.mT if (matrix.shape[0] > matrix.shape[1]) != (rows > columns) else matrix
+    pad = (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])
+    return torch.nn.functional.pad(matrix, pad) if any(pad) else matrix
+
+
+def _out_of_corner(matrix: Tensor, size: Sequence[int]) -> Tensor:
+    """The inverse of `_in_corner`."""
+    if (size[0] > size[1]) != (matrix.shape[0] > matrix.shape[1]):
+        matrix = matrix.mT
+    return matrix[: size[0], : size[1]]

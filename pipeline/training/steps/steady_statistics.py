@@ -64,6 +64,8 @@ class SteadyStatistics:
 
     @staticmethod
     def _copy(source: list[torch.Tensor], target: list[torch.Tensor]) -> None:
-        with torch.no_grad():
-            for one, other in zip(source, target, strict=True):
-                other.copy_(one)
+        with torch.no_grad():  # on a GPU one launch for the statistics and one for the counters, not one for each
+            for floating in (True, False):
+                chosen = [place for place, one in enumerate(source) if one.is_floating_point() == floating]
+                if chosen:
+                    torch._foreach_copy_([target[place] for place in chosen], [source[place] for place in chosen])

@@ -11,6 +11,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
+from rarevox.losses.sums.checks import Extremes, NonFiniteLogitsError, Unchecked, check_values, checked_later
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
@@ -36,6 +37,24 @@ def finite_everywhere(logits: torch.Tensor) -> bool:
     if processes.count() == 1:
         return True
     return not processes.agree(not bool(torch.isfinite(logits.detach()).all()))
+
+
+def _read(loss: torch.Tensor, norm: torch.Tensor, unchecked: Sequence[Unchecked]) -> tuple[float, float, bool]:
+    """Loss, gradient norm, and whether the logits were finite: all in one transfer, the only wait of a step.
+
+    Raises:
+        ValueError: labels or weights that the loss refuses.
+    """
+    numbers = [loss.detach().double().view(1), norm.double().view(1), *(one.seen.double() for one in unchecked)]
+    value, length, *seen = torch.cat(numbers).tolist()
+    known = True
+    for number, one in enumerate(unchecked):
+        first = number * len(Extremes._fields)
+        try:
+            check_values(Extremes(*seen[first : first + len(Extremes._fields)]), one.num_classes)
+        except NonFiniteLogitsError:
+            known = False
+    return value, length, known
 
 
 class Objective(NamedTuple):
@@ -102,13 +121,14 @@ class TrainingStep:
         logits, labels = crop_faces(logits, self.loss_margin), crop_faces(labels, seen)
         engine.state.output = {Keys.IMAGE: images, Keys.LABEL: labels, Keys.PRED: logits}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-        objective = self._finite_objective(engine, logits, labels)
+        with checked_later() as unchecked:
+            objective = self._finite_objective(engine, logits, labels)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         value = math.nan
         if objective is None:
             statistics.restore()
         else:
-            value = self._update(engine, objective, statistics)
+            value = self._update(engine, objective, statistics, unchecked)
         self._count(engine, value)
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
@@ -149,7 +169,13 @@ class TrainingStep:
         """Who takes this step: the trainer's optimiser."""
         return engine.optimizer  # type: ignore[no-any-return]
 
-    def _update(self, engine: SupervisedTrainer, objective: Objective, statistics: SteadyStatistics) -> float:
+    def _update(
+        self,
+        engine: SupervisedTrainer,
+        objective: Objective,
+        statistics: SteadyStatistics,
+        unchecked: Sequence[Unchecked],
+    ) -> float:
         """Backward and optimiser step; NaN, and the running statistics as before, where not all is finite."""
         self._backward(engine, objective)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -157,10 +183,11 @@ class TrainingStep:
         self.scaler.unscale_(optimizer)
         limit = math.inf if self.clip_norm is None else self.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), limit)
-        value = processes.mean(float(objective.loss.detach()))
-        finite = math.isfinite(value) and bool(torch.isfinite(norm))
+        value, length, known = _read(objective.loss, norm, unchecked)
+        value = processes.mean(value if known else math.nan)
+        finite = math.isfinite(value) and math.isfinite(length)
         if finite:
-            self.scaler.step(optimizer)
+            optimizer.step()  # of finite gradients: the scaler would ask the device for that once more
         else:
             statistics.restore()
         self.scaler.update()

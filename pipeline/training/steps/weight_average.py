@@ -54,7 +54,7 @@ class WeightAverage:
         self.decay = decay
         self._average = None
         if decay is not None:
-            self._average = AveragedModel(network, multi_avg_fn=self._average_lists, use_buffers=True)
+            self._average = AveragedModel(network, use_buffers=True)
             self._average.requires_grad_(False)
 
     @property
@@ -68,17 +68,24 @@ class WeightAverage:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
 
     def update(self, _: Engine | None = None) -> None:
-        """Take in the weights as they are now; the first update copies them."""
-        if self._average is not None:
-            self._average.update_parameters(self.trained)
+        """Take in the weights as they are now; the first update copies them.
 
-    def _average_lists(self, averages: Any, current: Any, _: Tensor | int) -> None:
-        """One group of tensors of one kind; the number of updates is read on the CPU, which no device waits for."""
-        assert self.decay is not None and self._average is not None
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, current, 1 - decay_at(int(self._average.n_averaged), self.decay))
-        else:
-            torch._foreach_copy_(averages, current)
+        As ``AveragedModel.update_parameters`` does, which would send the number of updates to the device each time.
+        """
+        if self._average is None:
+            return
+        assert self.decay is not None
+        averages, current = _tensors(self._average.module), _tensors(self.trained)
+        update = int(self._average.n_averaged)
+        moved = [place for place, one in enumerate(averages) if update and one.is_floating_point()]
+        copied = [place for place in range(len(averages)) if place not in set(moved)]
+        with torch.no_grad():
+            if moved:
+                share = 1 - decay_at(update, self.decay)
+                torch._foreach_lerp_([averages[n] for n in moved], [current[n] for n in moved], share)
+            if copied:
+                torch._foreach_copy_([averages[n] for n in copied], [current[n] for n in copied])
+        self._average.n_averaged += 1
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -88,3 +95,8 @@ class WeightAverage:
         """Take up where the saved run was."""
         if self._average is not None:
             self._average.load_state_dict(state)
+
+
+def _tensors(network: torch.nn.Module) -> list[Tensor]:
+    """All that is averaged: parameters and buffers."""
+    return [*network.parameters(), *network.buffers()]

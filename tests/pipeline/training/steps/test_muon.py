@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from rarevox.pipeline.training.steps.muon import Muon, orthogonalise
+from rarevox.pipeline.training.steps import muon
+from rarevox.pipeline.training.steps.muon import Muon, orthogonalise, orthogonalised, pooled
 from tests.bounds import unit_roundoff
 
 
@@ -134,3 +135,23 @@ def test_a_closure_is_called_with_gradients() -> None:
 def test_values_outside_their_range_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Muon([torch.nn.Parameter(torch.ones(2))], **wrong)
+
+
+def test_matrices_in_the_corner_of_larger_ones_come_out_as_by_themselves(monkeypatch) -> None:
+    """Zeros beside a matrix change neither its norm nor its products; in float64, to roundoff of five rounds."""
+    torch.manual_seed(5)
+    matrices = [torch.randn(size, dtype=torch.float64) for size in [(4, 9), (9, 4), (3, 5), *[(6, 20)] * 16]]
+    alone = orthogonalised(matrices)
+    batches: list[int] = []
+    monkeypatch.setattr(muon, "is_on_gpu", lambda _: True)
+    monkeypatch.setattr(muon, "orthogonalise", lambda some: batches.append(len(some)) or orthogonalise(some))
+    for one, other in zip(orthogonalised(matrices), alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert batches == [19]
+
+
+def test_no_batch_grows_by_more_than_a_quarter() -> None:
+    sizes = {(16, 27): [0], (16, 432): [1, 2, 3, 4], (32, 432): [5], (32, 864): [6, 7], (400, 400): [8]}
+    found = pooled(sizes)
+    assert sorted(n for numbers in found.values() for n in numbers) == list(range(9))
+    assert found == {(16, 432): [1, 2, 3, 4, 0], (32, 432): [5], (32, 864): [6, 7], (400, 400): [8]}

@@ -1,0 +1,105 @@
+"""Every kind of training step on CUDA: launches, waits of the host and copies, site by site."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rarevox import losses, networks
+from rarevox.pipeline.training.steps.alternating import AlternatingStep
+from rarevox.pipeline.training.steps.projected import ProjectedStep
+from tests.pretended_cuda.inside.training import take_steps
+
+READ = ("pipeline/training/steps/step.py:_read", "tolist")
+SENT = {"pipeline/training/steps/step.py:__call__": 2}  # the patches and their labels
+FUSED = {"triton sums_kernel": 1, "triton gradient_kernel": 1}
+
+
+def deepmedic():
+    return networks.DeepMedic(in_channels=1, out_channels=3, residual=True)
+
+
+def of_classes(count):
+    return lambda: networks.HighResNet(in_channels=1, out_channels=count)
+
+
+# Options, the most launches, waits beside the one that each step has, kernels of the loss. Bounds on launches leave a
+# twentieth to PyTorch, whose operations are made of more or fewer kernels from release to release.
+STEPS = {
+    "default": ({}, 510, {}, FUSED),
+    "float16": ({"dtype": torch.float16}, 520, {}, FUSED),
+    "float32": ({"dtype": torch.float32}, 470, {}, FUSED),
+    "AdamW": ({"optimizer": torch.optim.AdamW}, 890, {}, FUSED),
+    "average of the weights": ({"ema": True}, 515, {}, FUSED),
+    "second device": ({"device": torch.device("cuda", 1)}, 510, {}, FUSED),
+    "loss on a crop": ({"loss_margin": 8}, 520, {}, FUSED),
+    "size not divisible by 4": ({"size": (50, 47, 33)}, 1080, {}, FUSED),
+    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 690, {}, FUSED),
+    "two optimisers": ({"kind": AlternatingStep, "loss": losses.DiceCELoss(batch=True)}, 490, {}, FUSED),
+    "projected": (
+        {"kind": ProjectedStep, "loss": losses.DiceCELoss(batch=True)},
+        1130,
+        {("pipeline/training/steps/gradients.py:inner", "item"): 1},
+        {"triton sums_kernel": 1, "triton gradient_kernel": 2},
+    ),
+    "64 classes": ({"make": of_classes(64)}, 510, {}, FUSED),
+    "65 classes": ({"make": of_classes(65)}, 820, {}, {}),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_waits_once_and_launches_little(ledger, name):
+    options, most, more, kernels = STEPS[name]
+    outputs = take_steps(ledger, **options)
+    assert all(output["loss"] == output["loss"] for output in outputs), "a step was skipped"
+    assert dict(ledger.waits) == {READ: 1, **more}, ledger.report()
+    assert dict(ledger.pinned) == SENT, ledger.report()
+    assert ledger.total <= most, ledger.report()
+    assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
+    # PyTorch's path makes its totals on the host's side of a table, once a step.
+    assert dict(ledger.pageable) == ({} if kernels else {"losses/sums/pieces.py:_totals": 1}), ledger.report()
+
+
+def test_the_optimiser_launches_less_than_150_kernels(ledger):
+    take_steps(ledger)
+    ours = sum(n for place, n in ledger.sites.items() if place.startswith("pipeline/training/steps/muon.py"))
+    assert 0 < ours <= 150, ledger.report()
+
+
+def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypatch):
+    from rarevox.losses.sums.triton import overlap
+
+    monkeypatch.setattr(overlap, "why_none", lambda: "no C compiler")
+    take_steps(ledger)
+    assert dict(ledger.waits) == {READ: 1}, ledger.report()
+    assert not any(kernel.startswith("triton") for kernel in ledger.launches)
+
+
+TOPK = {("losses/dice_topk.py:hardest_weight", "item"): 1}
+LOSSES = {
+    "dice": (losses.DiceLoss(batch=True), FUSED, {}),
+    "dice_ce": (losses.DiceCELoss(batch=True, ignore_index=255), FUSED, {}),
+    "tversky": (losses.TverskyLoss(), FUSED, {}),
+    "weighted cross-entropy": (losses.WeightedCrossEntropyLoss(), FUSED, {}),
+    "cross-entropy": (losses.CrossEntropyLoss(), FUSED, {}),
+    "sensitivity and specificity": (losses.SensitivitySpecificityLoss(), FUSED, {}),
+    "two-class dice": (losses.TwoClassDiceLoss(), FUSED, {}),
+    "generalised dice": (losses.GeneralizedDiceLoss(), FUSED, {}),
+    "dice_focal": (losses.DiceFocalLoss(), {}, {}),
+    "dice_topk": (losses.DiceTopKLoss(batch=True), {}, TOPK),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_fused_where_it_is_meant_to_be(ledger, name):
+    loss, kernels, more = LOSSES[name]
+    take_steps(ledger, loss=loss, steps=1, size=(16, 16, 16))
+    assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
+    assert dict(ledger.waits) == {READ: 1, **more}, ledger.report()
+
+
+def test_the_component_loss_waits_for_its_number_of_regions_alone(ledger):
+    take_steps(ledger, loss=losses.ComponentDiceCELoss(), label_channels=3, steps=1, size=(16, 16, 16))
+    regions = "losses/sums/regions.py"
+    asked = {(f"{regions}:check_regions", "item"): 1, (f"{regions}:region_sums", "item"): 1}
+    assert dict(ledger.waits) == {READ: 1, **asked}, ledger.report()

@@ -1,0 +1,51 @@
+"""A ledger for each check, fake tensors while it lasts, and kernels of Triton that only take notes."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from rarevox.losses.sums.triton import kernels, overlap
+from tests.pretended_cuda.inside.device import Current, pretend
+from tests.pretended_cuda.inside.ledger import Ledger
+
+pretend()
+
+
+class NotedKernel:
+    """A kernel of Triton: started on the current device, which must be that of all its tensors."""
+
+    def __init__(self, name: str, ledgers: list[Ledger]) -> None:
+        self.name = name
+        self.ledgers = ledgers
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*args: Any, **_: Any) -> None:
+            tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+            devices = {tensor.device for tensor in tensors}
+            assert devices == {torch.device("cuda", Current.index)}, f"{self.name} on cuda:{Current.index}: {devices}"
+            for ledger in self.ledgers:
+                ledger.launched(f"triton {self.name}", *tensors)
+
+        return launch
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """Everything in the check happens to fake tensors and is taken down here."""
+    torch.manual_seed(0)
+    Current.index = 0
+    book = Ledger()
+    triton = types.SimpleNamespace(next_power_of_2=lambda n: 1 << (n - 1).bit_length())
+    for module in (kernels, overlap):
+        monkeypatch.setattr(module, "triton", triton)
+    monkeypatch.setattr(overlap, "why_none", lambda: None)
+    for name in ("sums_kernel", "gradient_kernel"):
+        monkeypatch.setattr(kernels, name, NotedKernel(name, [book]), raising=False)
+    with FakeTensorMode(), book:
+        yield book
