@@ -23,7 +23,7 @@ from rarevox.losses.sums.triton import kernels
 from rarevox.losses.sums.triton.kernels import SEEN, triton
 
 # Elements of one tile, classes padded to a power of two. The sums keep up to six accumulators an element: 8 elements a
-# thread (four warps) take 90 to 128 registers for up to 32 classes and 225 for 64 (compute capability 9.0, uint8 labels).
+# thread (four warps) take 90 to 128 registers for up to 32 classes, 225 for 64 (compute capability 9.0, uint8 labels).
 # The gradient takes 32 elements a thread, and 16 from 32 classes on, where 32 would spill.
 SUMS_ELEMENTS = 1024
 GRADIENT_ELEMENTS, GRADIENT_ELEMENTS_OF_MANY, MANY = 4096, 2048, 32
