@@ -23,9 +23,10 @@ from rarevox.losses.sums.triton import kernels
 from rarevox.losses.sums.triton.kernels import SEEN, triton
 
 # Elements of one tile, classes padded to a power of two. The sums keep up to six accumulators an element: 8 elements a
-# thread (four warps) take 63 to 105 registers for up to 16 classes (compute capability 9.0); 32 would spill.
+# thread (four warps) take 90 to 128 registers for up to 32 classes, 225 for 64 (compute capability 9.0, uint8 labels).
+# The gradient takes 32 elements a thread, and 16 from 32 classes on, where 32 would spill.
 SUMS_ELEMENTS = 1024
-GRADIENT_ELEMENTS = 4096
+GRADIENT_ELEMENTS, GRADIENT_ELEMENTS_OF_MANY, MANY = 4096, 2048, 32
 # Voxels of a tile at least, so that neighbouring threads load neighbouring voxels: a warp's width.
 LEAST_VOXELS = 32
 PROGRAMS_A_PROCESSOR = 8
@@ -103,7 +104,8 @@ class TritonKernels(Backend):
         logits, labels, weight = _inputs(volume)
         samples, classes, voxels = *logits.shape[:2], labels.shape[1]
         padded = triton.next_power_of_2(classes)
-        block = max(LEAST_VOXELS, GRADIENT_ELEMENTS // padded)
+        elements = GRADIENT_ELEMENTS if padded < MANY else GRADIENT_ELEMENTS_OF_MANY
+        block = max(LEAST_VOXELS, elements // padded)
         grad = torch.empty_like(volume.logits)
         place = grad.view(samples, classes, voxels)  # dense, in the order of the axes of the logits, even for a crop
         with _on(logits):
