@@ -3,8 +3,8 @@
 A CPU without matrix units is bound by its multiplications, and PyTorch's 3³ convolution does 27 of them for each
 voxel and pair of channels. F(4×4×4, 3×3×3) does 3.4: windows of 6³ voxels, 4 apart, go into a domain where the
 convolution is a product of 216 matrices over the channels, and come back as blocks of 4³. The weights' gradient is the
-transposed algorithm, in the same domain. The result differs from the plain sum by rounding alone, about twice that of
-the plain sum (see `rarevox.networks.cpu.winograd.toom_cook`).
+transposed algorithm, in the same domain. The result differs from the plain sum by rounding alone, 1.2e-6 to 2.0e-6 of
+its own size in root mean square with 16 to 64 channels, where a plain sum in vectors has 2.3e-7 (see `toom_cook`).
 
 A thread takes a few tiles of all channels at a time, so that they stay in its own cache on the way through the domain;
 what comes before and after a convolution, norm, activation, bias and sum, is fused into that way. The extra memory is
