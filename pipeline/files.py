@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -150,6 +151,19 @@ def _plain(value: object) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+LOCK_FILE = ".rarevox.lock"
+"""Of `rarevox.pipeline.locks`; like temporary files it may stay where a call was killed."""
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is what a killed call may leave in a folder of its own: its lock, a file half written.
+
+    >>> is_leftover(Path("run/.rarevox.lock")), is_leftover(Path("run/.12.part.0.json")), is_leftover(Path("run/.git"))
+    (True, True, False)
+    """
+    return path.name == LOCK_FILE or re.match(r"\.\d+\.part\.", path.name) is not None
+
+
 def claim_folder(folder: str | Path, holds: Callable[[Path], bool], what: str) -> Path:
     """Make ``folder`` for writing, refusing one that already holds something else.
 
@@ -165,7 +179,7 @@ def claim_folder(folder: str | Path, holds: Callable[[Path], bool], what: str) -
     try:
         if folder.exists() and not folder.is_dir():
             raise RequestError(f"--output {folder} is a file; give a folder")
-        if folder.is_dir() and any(folder.iterdir()) and not holds(folder):
+        if folder.is_dir() and not all(map(is_leftover, folder.iterdir())) and not holds(folder):
             raise RequestError(
                 f"--output {folder} already holds other files, and {what} is never written over them; "
                 "give a new folder or empty this one"

@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import LOCK_FILE
 
-LOCK_FILE = ".rarevox.lock"
 PATIENCE_SECONDS = 3.0
 """So long is waited for a lock: what a killed call started may outlive it by a moment."""
 

@@ -118,6 +118,11 @@ KINDS = {
     "mlflow": Kind(_or_null(_text), "local, a folder, a URI, or null for none"),
     "initial_weights": Kind(_or_null(_text), "a file of weights, or null"),
     "n4": FLAG,
+    "deterministic": FLAG,
+    "fill_surround": FLAG,
+    "channel_files": Kind(
+        _or_null(lambda value: isinstance(value, list)), "a pattern or a number for each channel's files, or null"
+    ),
     "crop_to_content": FLAG,
     "batch_augmentation": Kind(_or_null(_is_built), f"{BUILT.words}, or null for none"),
     "post_processing": Kind(lambda value: True, "rules by structure"),  # whoever reads them says what is wrong

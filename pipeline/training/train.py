@@ -15,9 +15,9 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, read_json
+from rarevox.pipeline.files import claim_folder, is_leftover, read_json
 from rarevox.pipeline.gates import read_gates
-from rarevox.pipeline.locks import LOCK_FILE, held
+from rarevox.pipeline.locks import held
 from rarevox.pipeline.storage.cases import check_cache
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import one_sentence
@@ -148,7 +148,7 @@ def _abandoned(folder: Path) -> bool:
     known = {"configs", "docs", "LICENSE", "logs", "models"}
     begun = (folder / "logs" / "train.jsonl").exists() or (folder / "models").exists()
     return (
-        {entry.name for entry in folder.iterdir()} <= known | {LOCK_FILE}
+        {entry.name for entry in folder.iterdir() if not is_leftover(entry)} <= known
         and (folder / "configs" / "train.yaml").exists()
         and not begun
     )

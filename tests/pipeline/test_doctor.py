@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
@@ -50,9 +52,12 @@ def test_a_numba_that_does_not_import_is_told(monkeypatch: pytest.MonkeyPatch) -
 def test_no_place_for_compiled_code_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
 
-    def absent(name: str) -> None:
+    original = importlib.import_module
+
+    def absent(name: str) -> ModuleType:
         if name == "rarevox.compiled.probe":
             raise RuntimeError("cannot cache function 'nothing': no locator available for file 'probe.py'")
+        return original(name)
 
     monkeypatch.setattr(modules.importlib, "import_module", absent)
     found = cpu_kernels()

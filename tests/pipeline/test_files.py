@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rarevox.pipeline.files import atomic, read_json, write_json
+import pytest
+
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import LOCK_FILE, atomic, claim_folder, read_json, write_json
 
 
 def test_two_writes_of_one_file_at_once_are_both_whole(tmp_path: Path) -> None:
@@ -33,3 +36,12 @@ def test_names_that_are_not_utf8_come_back_from_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"case": name})
     (tmp_path / "a.json").read_bytes().decode("utf-8")
     assert read_json(tmp_path / "a.json") == {"case": name}
+
+
+def test_what_a_killed_call_left_does_not_take_a_folder(tmp_path: Path) -> None:
+    for name in (LOCK_FILE, ".123.part.0.json", ".123.part.probe"):
+        (tmp_path / name).write_text("")
+    assert claim_folder(tmp_path, holds=lambda _: False, what="a run") == tmp_path
+    (tmp_path / ".part").write_text("")
+    with pytest.raises(RequestError, match="already holds other files"):
+        claim_folder(tmp_path, holds=lambda _: False, what="a run")

@@ -10,7 +10,8 @@ import pytest
 
 from rarevox.pipeline import locks
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.locks import LOCK_FILE, held
+from rarevox.pipeline.files import LOCK_FILE
+from rarevox.pipeline.locks import held
 
 HOLD = """
 import sys, time

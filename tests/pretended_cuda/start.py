@@ -27,4 +27,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     import pytest
 
+    from tests.pretended_cuda.inside.device import pretend
+
+    pretend()
     sys.exit(pytest.main(sys.argv[2:]))

@@ -161,7 +161,7 @@ def test_an_earlier_list_of_another_form_is_refused_in_a_sentence(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.json").write_text(content)
-    with pytest.raises(RequestError, match="was not written by rarevox predict"):
+    with pytest.raises(RequestError, match="remove the file, or give another --output"):
         predict(run_dir, [scans], tmp_path / "out", device="cpu")
 
 

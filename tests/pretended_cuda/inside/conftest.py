@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +12,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rarevox.losses.sums.triton import kernels, overlap
-from tests.pretended_cuda.inside.device import Current, pretend
+from tests.pretended_cuda.inside.device import Current
 from tests.pretended_cuda.inside.ledger import Ledger
-
-pretend()
 
 
 class NotedKernel:
@@ -47,5 +46,10 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setattr(overlap, "why_none", lambda: None)
     for name in ("sums_kernel", "gradient_kernel"):
         monkeypatch.setattr(kernels, name, NotedKernel(name, [book]), raising=False)
+    # Fake tensors are what a tracer has, for whom plain operations are taken; here they stand for real ones.
+    for module in [module for name, module in sys.modules.items() if name.startswith("rarevox.")]:
+        for name, answer in (("is_eager", True), ("is_recorded", False), ("is_exported", False)):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, lambda *_, answer=answer: answer)
     with FakeTensorMode(), book:
         yield book
