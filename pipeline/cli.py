@@ -14,7 +14,7 @@ import click
 
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, system
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.words import one_line, show_logs_visibly, visible
+from rarevox.pipeline.words import one_line, visible
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -29,6 +29,9 @@ def cli(context: click.Context, debug: bool) -> None:
     Exit status: 0 all done; 1 some cases failed, the rest done and listed; 2 the request is wrong; 130 interrupted
     (training that SIGTERM ended: 143).
     """
+    from rarevox.pipeline.logs import show_logs_visibly
+
+    show_logs_visibly()
     context.obj = {"debug": debug}
 
 
@@ -46,7 +49,6 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; a wrong request is one line on standard error and status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    show_logs_visibly()
     # Threads that wait for one another asleep instead of spinning: the same speed on a quiet machine, and with one
     # other busy process on two cores a convolution takes 21 ms instead of 50 ms. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -7,7 +7,7 @@ document. Each medium has one function here, and one place that applies it:
 medium             function           applied by
 =================  =================  ==========================================================================
 terminal           :func:`visible`    :class:`rarevox.pipeline.console.Console`, to all that it prints
-log, warning       :func:`visible`    :func:`show_logs_visibly`, for what libraries say
+log, warning       :func:`visible`    :func:`rarevox.pipeline.logs.show_logs_visibly`
 page               :func:`visible`    :func:`rarevox.pipeline.page.write_page`, beside the escaping of HTML
 CSV                :func:`cell`       :func:`csv_text`; :func:`csv_rows` reads such tables back
 Markdown           :func:`markdown`   the model card
@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -65,25 +63,6 @@ def one_line(text: str) -> str:
     'first second third'
     """
     return visible(" ".join(text.split()))
-
-
-class _VisibleFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
-
-
-_formatwarning = warnings.formatwarning
-
-
-def _format_visibly(*said: Any, **more: Any) -> str:
-    return visible(_formatwarning(*said, **more))
-
-
-def show_logs_visibly() -> None:
-    """Have what libraries warn of and log, which may hold names of files, reach the terminal as visible text."""
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_VisibleFormatter())
-    warnings.formatwarning = _format_visibly
 
 
 def cell(value: Any) -> Any:

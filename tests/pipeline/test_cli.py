@@ -102,7 +102,7 @@ def test_what_libraries_say_holds_nothing_that_a_terminal_obeys() -> None:
     program = (
         "import logging, sys, warnings\n"
         "from rarevox.pipeline.cli import main\n"
-        "try: main(['--help'])\n"
+        "try: main(['doctor', '--help'])\n"
         "except SystemExit: pass\n"
         "warnings.warn('a\\x1b[2J')\n"
         "logging.getLogger('x').warning('b\\x9b31m %s', '\\u202e')\n"
