@@ -24,6 +24,7 @@ def read(path: str) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def main(path: str | None = None) -> None:
+    """One pass over a scan, and the same in tiles within a budget of memory."""
     torch.manual_seed(0)
     scan, affine = (torch.randn(1, 1, 160, 40, 40), np.eye(4)) if path is None else read(path)
     # The weights are random here; network.load_state_dict(torch.load("run/models/model.pt")) takes those of a run.
