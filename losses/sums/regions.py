@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from rarevox.losses.sums.checks import check_values
 from rarevox.losses.sums.chunks import PieceExtremes, Span, Volume, merge_extremes, piece_extremes, softmax_piece
+from rarevox.losses.sums.taken import take_down
 from rarevox.losses.sums.workers import each_piece
 
 
@@ -112,6 +113,7 @@ class _RegionSums(torch.autograd.Function):
         ctx: _Context, logits: Tensor, labels: Tensor, weight: Tensor | None, regions: Tensor, options: _Options
     ) -> tuple[Tensor, Tensor]:
         volume = Volume(logits, labels, weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index)
+        take_down("PyTorch's operations (no kernel sums over regions of components)")
         samples, structures = regions.shape[:2]
         shape = (4, samples, structures, options.regions)
         of_regions = torch.zeros(shape, dtype=volume.accumulator, device=logits.device)

@@ -111,7 +111,7 @@ def test_options_are_checked(loss, options, message):
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.37, 1.0])
 @pytest.mark.parametrize("counted", ["all", "some", "none"])
 def test_the_choice_that_waits_for_no_device_is_the_same(share, counted):
-    """On a GPU the voxels are chosen by their rank; 30 voxels, of which a tenth is 3 though 0.1 · 30 is no whole number."""
+    """On a GPU voxels are chosen by their rank; a tenth of 30 voxels is 3, though 0.1 · 30 is no whole number."""
     entropy = torch.randperm(30, generator=torch.Generator().manual_seed(3)).double()
     weight = {"all": torch.ones(30), "some": torch.arange(30) % 3 / 2, "none": torch.zeros(30)}[counted].double()
     expected = hardest_weight(entropy[None, None], weight[None, None], share, batch=False)[0, 0]

@@ -84,8 +84,13 @@ def fits(volume: Volume, columns: Columns) -> bool:
         and logits.dtype in (torch.float32, torch.bfloat16)
         and logits.ndim <= 5
         and labels.dtype in _LABEL_KINDS
-        and compiled_module(_KERNELS) is not None
+        and are_there()
     )
+
+
+def are_there() -> bool:
+    """Whether the kernels are there: Numba is, and can build them."""
+    return compiled_module(_KERNELS) is not None
 
 
 class CompiledKernels(Backend):
