@@ -55,7 +55,7 @@ def test_workers_do_not_change_the_batches() -> None:
 
 @pytest.mark.parametrize(("seconds", "workers"), [(0.0002, 0), (0.002, 1), (0.02, 2)])
 def test_slow_draws_are_given_to_processes_after_some_steps(monkeypatch, seconds, workers) -> None:
-    """As on CUDA, with steps of 5 ms: 1.25 · 2 / 5 and 1.25 · 20 / 5 processes, of the two beside the training's own."""
+    """As on CUDA, with steps of 5 ms: 1.25 · 2 / 5 and 1.25 · 20 / 5 processes, of the two beside the trainer."""
     now = [0.0]
 
     def pass_(seconds: float) -> None:
