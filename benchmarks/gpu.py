@@ -1,4 +1,4 @@
-"""Everything that only a GPU can tell, in one call of at most nine minutes: the tests that need one, and all benchmarks.
+"""What only a GPU can tell, in one call of at most nine minutes: the tests that need one, and all benchmarks.
 
 Writes one JSON file: the device and the versions, how many tests passed and which did not, and of each benchmark its
 command, its time, what it printed and the figures that it wrote. A part that fails or takes too long is told in the
