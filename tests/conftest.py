@@ -33,7 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", default=os.environ.get("RAREVOX_TEST_DATA"), help="folder with the real volumes")
     parser.addoption("--older-cpu", action="store_true", help="fail unless PyTorch and Numba are held to an older CPU")
     parser.addoption("--without-numba", action="store_true", help="as where Numba is not installed")
-    parser.addoption("--on", default="cuda", help="device of tests/gpu; cpu shows that these tests themselves are sound")
+    parser.addoption(
+        "--on", default="cuda", help="device of tests/gpu; cpu shows that these tests themselves are sound"
+    )
     parser.addoption("--kills", type=int, default=5, help="how often the survival test kills its training")
 
 

@@ -7,14 +7,12 @@ the same.
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
-import shutil
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rarevox.compiled.gpu import why_none
 from rarevox.losses.sums.backend import Backend, known_to_kernels, with_all_columns
 from rarevox.losses.sums.checks import LABEL_HIGH, LABEL_LOW, LOGIT_SUM, Extremes
 from rarevox.losses.sums.chunks import Volume
@@ -33,19 +31,6 @@ LEAST_VOXELS = 32
 WARPS, WARPS_OF_MANY, ELEMENTS_OF_MANY, MANY_CLASSES = 4, 8, 2048, 64
 LARGEST_CLASSES = 256
 PROGRAMS_A_PROCESSOR = 8
-
-
-@functools.cache
-def why_none() -> str | None:
-    """Why no kernel of Triton can be used on this machine, in words; None where they can.
-
-    Triton builds its launcher with a C compiler when a kernel is first called, in the middle of the first step.
-    """
-    if triton is None:
-        return "Triton is not installed"
-    if not any(shutil.which(name) for name in (os.environ.get("CC", ""), "clang", "gcc") if name):
-        return "Triton finds no C compiler (clang or gcc on the PATH, or the variable CC)"
-    return None
 
 
 def fits(volume: Volume, columns: Columns) -> bool:
