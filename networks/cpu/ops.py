@@ -220,7 +220,7 @@ def _norm_act(x: torch.Tensor, layer: NormAct, layout: Layout) -> torch.Tensor:
     folded = fold(layer) if affine.fits(x) else None
     if folded is None:
         return norm_act(x, layer, layout)
-    return affine.affine_act(x, *folded, layout.padding and layout.padding.mask)
+    return affine.affine_act(x, *folded, _mask(layout))
 
 
 def _convolved_act(
@@ -232,8 +232,12 @@ def _convolved_act(
     y = _convolve(conv, x, layout, weight)
     if not affine.fits(y):  # of one channel the convolution may have put the channels first
         y = y.contiguous(memory_format=torch.channels_last if y.ndim == 4 else torch.channels_last_3d)
-    mask = layout.padding and layout.padding.mask
-    return affine.affine_act(y, None, folded.shift, folded.slope, mask, in_place=True)
+    return affine.affine_act(y, None, folded.shift, folded.slope, _mask(layout), in_place=True)
+
+
+def _mask(layout: Layout) -> torch.Tensor | None:
+    """1 inside the volumes and 0 outside; None where nothing lies outside."""
+    return None if layout.padding is None else layout.padding.mask
 
 
 def _must_be_plain(x: torch.Tensor) -> bool:
