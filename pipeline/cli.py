@@ -14,8 +14,11 @@ import click
 
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, system
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.words import one_line, visible
 
+WORDED = (RequestError, OSError, FloatingPointError, KeyboardInterrupt)
+"""Errors that are told in a line; so is lack of memory."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -61,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show(said)
         click.echo(visible(said.getvalue()), err=True, nl=False)
         sys.exit(2)
-    except (RequestError, OSError, FloatingPointError, KeyboardInterrupt) as error:
-        if "--debug" in arguments:
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in arguments or not (isinstance(error, WORDED) or is_out_of_memory(error)):
             raise
         sys.exit(_explain(error))
     sys.exit(status if isinstance(status, int) else 0)
@@ -74,7 +77,9 @@ def _explain(error: BaseException) -> int:
         click.echo("interrupted", err=True)
         return 130
     text = str(error)
-    if isinstance(error, OSError):
+    if is_out_of_memory(error):
+        text = "memory ran out; what is written is whole: close other programs, or take more memory, and call again"
+    elif isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         text = f"{error.strerror or text}{where}; free space, correct the permission or choose another place"
     click.echo(f"rarevox: {one_line(text)}", err=True)

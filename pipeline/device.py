@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import functools
 import gc
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,34 +197,6 @@ def available_memory_gb(device: torch.device) -> float:
         used = float(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
         available = min(available, limit - used)
     return available / 1e9
-
-
-_SHORT = re.compile(
-    r"DefaultCPUAllocator|could not create a (primitive|memory)|std::bad_alloc|ailed to allocate memory"
-    # cuDNN, cuBLAS, cuSOLVER and the driver allocate for themselves; cuDNN's plans may all need more than there is.
-    r"|ALLOC(ATION)?_FAILED|CUDA error: out of memory|nable to find an engine to execute this computation"
-)
-"""The words of PyTorch, oneDNN, the C++ library, ITK, and of CUDA's libraries and driver."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it comes from, says that memory was exhausted, on a device or on the CPU.
-
-    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(RuntimeError("a bad shape"))
-    (True, False)
-    >>> is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN
-    True
-    """
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, (torch.OutOfMemoryError, MemoryError)):
-            return True
-        if isinstance(found, OSError) and found.errno == errno.ENOMEM:
-            return True
-        if isinstance(found, RuntimeError) and _SHORT.search(str(found)):
-            return True
-        found = found.__cause__
-    return False
 
 
 def release_memory(device: torch.device) -> None:

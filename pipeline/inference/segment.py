@@ -19,7 +19,7 @@ from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml
-from rarevox.pipeline.device import is_out_of_memory, release_memory
+from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.region import (
@@ -35,6 +35,7 @@ from rarevox.pipeline.inference.region import (
 from rarevox.pipeline.inference.slabs import slabs
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.pipeline.inference.watch import NativeWatch, Watch
+from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.labels import values_from_classes

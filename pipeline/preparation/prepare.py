@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,12 +10,14 @@ from typing import Any
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.composites import Composites, read_composites
-from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset, is_channel_rule
+from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.files import claim_folder, clear_parts, is_leftover, read_json, write_json
+from rarevox.pipeline.locks import held
 from rarevox.pipeline.names import check_names, plain_name
 from rarevox.pipeline.preparation.cases import Case, Source
 from rarevox.pipeline.preparation.checks_page import write_checks_page
+from rarevox.pipeline.preparation.content import dataset_content, rule_of
 from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, summarise
 from rarevox.pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, Choice, make_plan, write_plan
@@ -37,18 +38,8 @@ FIXED_FILE = "fixed.json"
 PAGE_FILE = "checks.html"
 FIXED_FOLDER, N4_FOLDER = "fixed", "n4"
 _CACHE = "cache"  # of training, which may lie here
-_FILES = {
-    DATASET_FILE,
-    FINGERPRINT_FILE,
-    REJECTED_FILE,
-    FIXED_FILE,
-    PAGE_FILE,
-    PLAN_FILE,
-    EDITED_FILE,
-    FIXED_FOLDER,
-    N4_FOLDER,
-    _CACHE,
-}
+_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE, FIXED_FILE, PAGE_FILE, PLAN_FILE, EDITED_FILE}
+_FILES |= {FIXED_FOLDER, N4_FOLDER, _CACHE}
 
 
 def prepare(
@@ -117,43 +108,87 @@ def prepare(
     found = find_cases(source, channels=channels, label=label, mask=mask, images=images, labels=labels, subject=subject)
     _check_names(found, source, structures, composites)
     found = with_split(replace(found, name=plain_name(found.name)), split)
-    claim_folder(output, _is_prepared, "a dataset")
-    declared = named_structures or found.labels
-    found = replace(found, ignored=_ignored(ignore, found, declared))
-    unions = ({} if named_structures else found.composites) | (composites or {})
-    if declared:
-        read_composites(unions, declared, "--structure")  # refused before the cases are read
+    with held(claim_folder(output, _is_prepared, "a dataset")):
+        declared = named_structures or found.labels
+        found = replace(found, ignored=_ignored(ignore, found, declared))
+        unions = ({} if named_structures else found.composites) | (composites or {})
+        if declared:
+            read_composites(unions, declared, "--structure")  # refused before the cases are read
+        _begin(output)
+        seen = _examined(found, declared, output, fix=fix, n4=n4, workers=workers)
+        kept = _usable(found, seen, output, skip_faulty=skip_faulty)
+        dealing = {"holdout": holdout, "folds": folds, "seed": seed}
+        content, fingerprint = _described(found, seen, kept, declared, dealing)
+        content |= {"composites": read_composites(unions, declared or _discovered(kept), "--structure")}
+        _write(output / FINGERPRINT_FILE, fingerprint)
+        _write(output / DATASET_FILE, content | {"n4": n4})
+        plan = _plan(output, fingerprint)
+    show_summary(output, found.kind, content, fingerprint, len(seen.rejected))
+    show_plan(plan, output)
+    return 1 if seen.rejected else 0
+
+
+def _begin(output: Path) -> None:
+    """Clear away what a killed call left, and mark a new folder as a dataset's before any case is read.
+
+    Corrected copies come first, the list of faults after them: of a call that was killed in between, the folder must
+    still be one that the next call may write into.
+    """
+    for folder in (output, *(output / FIXED_FOLDER).glob("*"), *(output / N4_FOLDER).glob("*")):
+        clear_parts(folder)
+    if not (output / REJECTED_FILE).exists():
+        _write(output / REJECTED_FILE, {"cases": 0, "rejected": [], "faults": []})
+
+
+def _examined(
+    found: Source, declared: dict[str, int] | None, output: Path, *, fix: bool, n4: bool, workers: int | None
+) -> Examination:
+    """All cases, read, corrected and checked; what was found is written and shown."""
     places = [(output / name).resolve() if wanted else None for name, wanted in ((FIXED_FOLDER, fix), (N4_FOLDER, n4))]
     seen = examine(found, declared, Treatment(*places), workers)
-    rejected = seen.rejected
-    total = len({case.case for case in found.cases} | rejected)
-    _write_findings(output, found, total, seen, declared)
+    _write_findings(output, found, _total(found, seen), seen, declared)
     show_fixes(seen.fixes)
     show_faults(seen.faults, found.root)
-    if rejected and not skip_faulty:
+    return seen
+
+
+def _total(found: Source, seen: Examination) -> int:
+    return len({case.case for case in found.cases} | seen.rejected)
+
+
+def _usable(found: Source, seen: Examination, output: Path, *, skip_faulty: bool) -> list[CaseFacts]:
+    """The cases without an error, sorted by name.
+
+    Raises:
+        RequestError: there are cases with errors, which may not be left out, or no others.
+    """
+    total = _total(found, seen)
+    if seen.rejected and not skip_faulty:
         raise RequestError(
-            f"{len(rejected)} of {total} cases have errors, listed above and in {output / REJECTED_FILE}; "
+            f"{len(seen.rejected)} of {total} cases have errors, listed above and in {output / REJECTED_FILE}; "
             "correct them, or leave them out with --skip-faulty"
         )
-    kept = sorted((fact for fact in seen.facts if fact.case not in rejected), key=lambda fact: fact.case)
+    kept = sorted((fact for fact in seen.facts if fact.case not in seen.rejected), key=lambda fact: fact.case)
     if not kept:
         raise RequestError(f"no usable case is left of {total}; see {output / REJECTED_FILE}")
-    cases = seen.cases
-    named = _channel_names(found, kept)
-    values = declared or _discovered(kept)
-    unions = read_composites(unions, values, "--structure")
-    dealt = _split([cases[fact.case] for fact in kept], kept, seen.twins, holdout=holdout, folds=folds, seed=seed)
+    return kept
+
+
+def _described(
+    found: Source,
+    seen: Examination,
+    kept: Sequence[CaseFacts],
+    declared: dict[str, int] | None,
+    dealing: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of ``dataset.json`` and ``fingerprint.json``: names, figures, split."""
+    named, values = _channel_names(found, kept), declared or _discovered(kept)
+    dealt = _split([seen.cases[fact.case] for fact in kept], kept, seen.twins, **dealing)
     fingerprint = summarise(kept, named, values, found.ignored)
-    header = {"holdout": holdout, "folds": dealt.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
-    content = dataset_content(found, cases, named, values, dealt, header)
-    content = content | {"composites": unions, "ignored": found.ignored, "n4": n4}
-    content |= {"channel_files": rule_of(found, len(named)), "fixed": sorted({fix.check for fix in seen.fixes})}
-    _write(output / FINGERPRINT_FILE, fingerprint)
-    _write(output / DATASET_FILE, content)
-    plan = _plan(output, fingerprint)
-    show_summary(output, found.kind, content, fingerprint, len(rejected))
-    show_plan(plan, output)
-    return 1 if rejected else 0
+    header = dealing | {"folds": dealt.folds, "fingerprint": fingerprint["sha256"]}
+    content = dataset_content(found, seen.cases, named, values, dealt, header)
+    content |= {"ignored": found.ignored, "channel_files": rule_of(found, len(named))}
+    return content | {"fixed": sorted({fix.check for fix in seen.fixes})}, fingerprint
 
 
 def _check_names(found: Source, source: Path, structures: dict[str, int] | None, composites: Composites | None) -> None:
@@ -167,7 +202,7 @@ def _check_names(found: Source, source: Path, structures: dict[str, int] | None,
 
 def _is_prepared(folder: Path) -> bool:
     """Whether the folder holds nothing but what an earlier prepare wrote, and training's cache."""
-    names = {path.name for path in folder.iterdir()} - {"cache"}
+    names = {path.name for path in folder.iterdir() if not is_leftover(path)}
     if not names <= _FILES or REJECTED_FILE not in names:
         return False
     rejected = read_json(folder / REJECTED_FILE)
@@ -207,11 +242,6 @@ def _channel_names(source: Source, facts: Sequence[CaseFacts]) -> tuple[str, ...
     return ("image",) if count == 1 else tuple(f"channel_{number}" for number in range(count))
 
 
-def rule_of(source: Source, channels: int) -> list[str | int] | None:
-    """What tells the channels' files apart, for whoever looks for scans of this kind later."""
-    return list(source.channel_files or ()) if is_channel_rule(source.channel_files, channels) else None
-
-
 def _split(
     cases: Sequence[Case],
     facts: Sequence[CaseFacts],
@@ -232,46 +262,6 @@ def _split(
     if is_stated(cases):
         return follow_split(items, {case.case: case.part or "training" for case in cases}, folds=folds, seed=seed)
     return split_cases(items, holdout=holdout, folds=folds, seed=seed)
-
-
-def dataset_content(
-    source: Source,
-    cases: dict[str, Case],
-    channels: Sequence[str],
-    labels: dict[str, int],
-    split: Split,
-    header: dict[str, Any],
-) -> dict[str, Any]:
-    """The content of ``dataset.json``: a MONAI data list whose file names are relative to ``root``."""
-    root = _common_root(source, [cases[name] for name in (*split.fold, *split.test)])
-
-    def entry(case: Case) -> dict[str, Any]:
-        names = [_relative(file, root) for file in case.image]
-        row = {"case": case.case, "image": names if len(names) > 1 else names[0], "label": _relative(case.label, root)}
-        return {**row, "mask": _relative(case.mask, root)} if case.mask else row
-
-    ordered = dict(sorted({"background": 0, **labels}.items(), key=lambda item: item[1]))
-    return {
-        "name": source.name,
-        "root": str(root),
-        "channels": list(channels),
-        "labels": ordered,
-        **header,
-        "training": [{**entry(cases[name]), "fold": fold} for name, fold in split.fold.items()],
-        "test": [entry(cases[name]) for name in split.test],
-    }
-
-
-def _common_root(source: Source, cases: Sequence[Case]) -> Path:
-    """The source's folder, or where files lie outside it, the nearest folder that holds everything."""
-    files = [file for case in cases for file in (*case.image, case.label, *([case.mask] if case.mask else []))]
-    if all(file.is_relative_to(source.root) for file in files):
-        return source.root
-    return Path(os.path.commonpath([source.root, *(file.parent.resolve() for file in files)]))
-
-
-def _relative(file: Path, root: Path) -> str:
-    return Path(os.path.relpath(file, root)).as_posix()
 
 
 def _write_findings(

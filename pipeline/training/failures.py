@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.bundle import target_name
-from rarevox.pipeline.device import is_out_of_memory
 from rarevox.pipeline.entries import arguments
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 
 WORDED = (RequestError, FloatingPointError, OSError)

@@ -16,7 +16,6 @@ from rarevox.pipeline.device import (
     available_memory_gb,
     cpu_has_bfloat16,
     cpu_has_matrix_units,
-    is_out_of_memory,
     place_network,
     select_device,
     select_precision,
@@ -106,28 +105,6 @@ def test_freed_memory_is_kept_for_the_next_tensor(options: str, megabytes: int) 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     pages = megabytes * 2**20 // mmap.PAGESIZE
     assert int(done.stdout) < 5 * pages
-
-
-def test_memory_errors_of_the_cpu_count_too() -> None:
-    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 TB"))
-    assert is_out_of_memory(MemoryError())
-    assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
-        "GET was unable to find an engine to execute this computation",
-        "FIND was unable to find an engine to execute this computation",
-    ],
-)
-def test_lack_of_memory_in_the_words_of_libraries_and_driver(words) -> None:
-    assert is_out_of_memory(RuntimeError(words))
-    assert not is_out_of_memory(ValueError(words))
-    assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"))
 
 
 def test_float32_on_cuda_is_float32_unless_tf32_is_asked_for() -> None:

@@ -20,7 +20,6 @@ import yaml
 from rarevox.pipeline import locks
 from rarevox.pipeline.compose import dataset_facts
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.device import is_out_of_memory
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
@@ -184,24 +183,6 @@ def test_the_scratch_is_on_the_disk_before_it_is_used(tmp_path: Path) -> None:
     maps.begin((64, 64, 64))
     (file,) = tmp_path.glob(".*.part.*/0.raw")
     assert file.stat().st_blocks * 512 >= 64**3 * 2
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "could not create a primitive",
-        "could not create a memory object",
-        "std::bad_alloc",
-        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
-        "Failed to allocate memory for image.",
-    ],
-)
-def test_lack_of_memory_in_everybody_s_words(words: str) -> None:
-    assert is_out_of_memory(RuntimeError(words))
-    wrapped = RuntimeError("applying transform")
-    wrapped.__cause__ = MemoryError()
-    assert is_out_of_memory(wrapped)
-    assert not is_out_of_memory(RuntimeError("could not create a window"))
 
 
 def _items(scans: Path) -> list[dict[str, str]]:
