@@ -114,3 +114,26 @@ def test_agreement(home: Home) -> None:
         r=got.get(names.get(k.name))
         if r is None: print('NOROW',k.name); continue
         if k.outcome=='refused' and not k.fits(r['reason']): print(k.name,k.outcome,'->',r['reason'][:200])
+
+@pytest.mark.parametrize('cache',['memory','disk'])
+def test_train(home: Home, dataset_dir, cache) -> None:
+    rows = [*home.good_rows(), *home.scan_rows(), *home.label_rows()]
+    for n,r in enumerate(rows): r['fold']= int(n!=0 and not r['case'].startswith('scan_p') )
+    d = dataset(home, dataset_dir, 'trained_'+cache, training=rows)
+    c=load(d/'dataset.json'); c['labels']={'background':0,'ball':1,'box':2}; (d/'dataset.json').write_text(json.dumps(c))
+    out = home.folder / ("out_train_"+cache)
+    t=time.time()
+    found = call(["train", d, "--output", out, "--device", "cpu","--iterations","3","--set","network_def#width=4","--set","patch_size=[8,8,8]","--set","precision#name=float32","--set","validation_cases=100","--set",f"cache={cache}","--set",f"cache_dir={out}/../cc"], home.folder, out)
+    print(time.time()-t); show(found)
+    got={}
+    for line in found.said.splitlines():
+        if line.startswith('left out '):
+            case,_,reason=line[9:].partition(': '); got[case]=reason
+    for k in KINDS.values():
+        r=got.get(f'scan_{k.name}')
+        if (r is None) != (k.outcome!='refused') or (r is not None and not k.fits(r)): print('SCAN',k.name,k.outcome,r)
+    for k in KINDS.values():
+        r=got.get(f'label_{k.name}')
+        if k.outcome=='refused' and (r is None or not k.fits(r)): print('LABEL',k.name,k.outcome,r)
+        if k.outcome!='refused' : print('LABEL',k.name,k.outcome,r)
+    print(found.said[-3000:])
