@@ -13,6 +13,7 @@ import functools
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -163,7 +164,7 @@ class ContentHashes:
             ScanError: it is no regular file.
         """
         path = Path(path)
-        if path.is_dir():
+        if os.path.isdir(path):  # which is False of a name that is too long, where Path raises
             files = [file for file in sorted(path.iterdir()) if file.is_file()]
             return digest([[file.name, self._of_file(file)] for file in files])
         parts: tuple[Path, ...] = ()
@@ -174,7 +175,7 @@ class ContentHashes:
         return self._of_file(path)
 
     def _of_file(self, path: Path) -> str:
-        state = path.stat() if path.is_file() else require_regular(path)
+        state = path.stat() if os.path.isfile(path) else require_regular(path)
         stamp = [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
         note = self.folder / f"{digest(stamp[0])}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

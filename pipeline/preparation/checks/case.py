@@ -294,7 +294,8 @@ def odd_file(loaded: Loaded) -> Iterator[Finding]:
     files = ((loaded.image, loaded.case.image[0]), (loaded.label, loaded.case.label), (loaded.mask, loaded.case.mask))
     for scan, file in files:
         for sentence in scan.warnings if scan is not None and file is not None else ():
-            if odd_spacing(scan.affine) not in (sentence, sentence.partition(": ")[2]) and "carries nothing" not in sentence:
+            spacing = odd_spacing(scan.affine)
+            if not (spacing and sentence.endswith(spacing)) and "carries nothing" not in sentence:
                 yield f"odd, though it could be read: {sentence}", file
 
 
