@@ -65,6 +65,15 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names parted by commas, the first ones where there are many.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def cell(value: Any) -> Any:
     """A value as a CSV cell: visible text, with an apostrophe before what a spreadsheet would compute as a formula.
 

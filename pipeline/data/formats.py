@@ -9,8 +9,6 @@ from rarevox.transforms.dicom import is_dicom_folder
 
 SUFFIXES = (".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
 """Of the files that are looked for in folders. Of a NIfTI pair the header stands for both files."""
-DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
-"""Of formats whose header and voxels lie in several files."""
 _NAMED = (*SUFFIXES, ".img")
 
 

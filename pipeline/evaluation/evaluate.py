@@ -147,8 +147,10 @@ def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder
             scorer.fail(found.case, found.reason, case["label"])
             return False
         image = case["image"]
-        save_labels(found.labels, image[0] if isinstance(image, list) else image, found.case, folder / "predictions")
-        scorer.add(found.case, found.labels, case["label"], found.raw)
+        first = image[0] if isinstance(image, list) else image
+        _, grid = save_labels(found.labels, first, found.case, folder / "predictions")
+        warning = str((found.notes or {}).get("warning", ""))
+        scorer.add(found.case, found.labels, case["label"], found.raw, grid=grid, warning=warning)
         return True
     except (OSError, ValueError) as error:
         scorer.fail(found.case, reason_of(error), case["label"])

@@ -16,15 +16,24 @@ from rarevox.transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_sc
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A label map as read: ``array`` (X, Y, Z) integers, ``affine`` 4×4, ``spacing_mm``."""
+    """A label map as read: ``array`` (X, Y, Z) integers, ``affine`` 4×4, ``spacing_mm``; what is odd, in sentences."""
 
     array: np.ndarray
     affine: np.ndarray
     spacing_mm: tuple[float, float, float]
+    warnings: tuple[str, ...] = ()
 
 
-def read_label_map(path: Path, known: set[int] | None = None) -> LabelMap:
+DECLARE = "declare it (--structure NAME=VALUE) or give --ignore-unknown"
+
+
+def read_label_map(path: Path, known: set[int] | None = None, remedy: str = DECLARE) -> LabelMap:
     """Read a label map; floats that are whole numbers are integers.
+
+    Args:
+        path: the file.
+        known: values that it may hold; None takes any.
+        remedy: what to do about others.
 
     Raises:
         ScanError: unreadable, several channels, values that are not whole numbers, or not in ``known`` (if given).
@@ -42,9 +51,11 @@ def read_label_map(path: Path, known: set[int] | None = None) -> LabelMap:
         if unknown:
             raise ScanError(
                 f"{path.name} holds the undeclared label {', '.join(map(str, unknown[:5]))}; declared are "
-                f"{', '.join(map(str, sorted(known)))}: declare it (--structure NAME=VALUE) or give --ignore-unknown"
+                f"{', '.join(map(str, sorted(known)))}: {remedy}"
             )
-    return LabelMap(array, scan.affine, scan.spacing_mm)
+    # That a map is blank or all of one label is told by its figures.
+    odd = tuple(sentence for sentence in scan.warnings if not sentence.startswith("every voxel"))
+    return LabelMap(array, scan.affine, scan.spacing_mm, odd)
 
 
 def label_values(array: np.ndarray) -> list[int]:
@@ -70,7 +81,7 @@ def on_grid(prediction: LabelMap, reference: LabelMap, resample: bool = False) -
     if not resample:
         gap = float(np.abs(prediction.affine - reference.affine).max())
         raise ScanError(
-            f"prediction and reference are on different grids: {_grid(prediction)} against {_grid(reference)}, affines "
+            f"prediction and reference are on different grids: {grid_text(prediction)} against {grid_text(reference)}, affines "
             f"{gap:.3g} apart (allowed {AFFINE_TOLERANCE:g}); correct the geometry or give --resample"
         )
     from scipy.ndimage import affine_transform
@@ -102,7 +113,7 @@ def _values_of(path: Path) -> set[int]:
         return set()  # it fails, with its reason, when its turn to be scored comes
 
 
-def _grid(labels: LabelMap) -> str:
+def grid_text(labels: LabelMap) -> str:
     """Size, spacing, where the axes run to and where they begin: what may differ between two grids."""
     spacing = "×".join(f"{s:.4g}" for s in labels.spacing_mm)
     axes = "".join(letter or "?" for letter in nib.aff2axcodes(labels.affine))

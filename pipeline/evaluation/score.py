@@ -74,8 +74,8 @@ def score(
         workers: cases in flight at once.
 
     Returns:
-        0, or 1 if any case failed, a prediction has no reference or a gate was not passed; they are listed and the
-        rest is scored.
+        0, or 1 if any case failed, a prediction has no reference, an entry of the folders cannot be used or a gate was
+        not passed; they are listed and the rest is scored.
 
     Raises:
         RequestError: nothing can be scored, ``output`` holds something else, or gates or post-processing of what is no
@@ -104,6 +104,7 @@ def score(
         resample=resample,
         ignore_unknown=ignore_unknown,
         rules=rules,
+        doubled=pairs.doubled,
     )
     found = in_parallel(one, list(pairs.matched.items()), workers, "scoring")
     rows = [row for case, _ in found for row in case]
@@ -117,30 +118,37 @@ def score(
         "unknown_labels": "taken as background" if ignore_unknown else "failed",
     }
     result["unmatched_predictions"] = [path.relative_to(predictions).as_posix() for path in pairs.extra]
+    result["left"] = list(pairs.left)
     print_results(result)
     if output is not None:
         write_results(output, result)
     if output is not None and report:
         _write_report(Path(output), result, pairs, rules)
-    return int(bool(result["failed"] or pairs.extra or failed_gates(result)))
+    return int(bool(result["failed"] or pairs.extra or pairs.left or failed_gates(result)))
 
 
 def score_pair(
-    pair: tuple[str, tuple[Path | None, Path]],
+    pair: tuple[str, tuple[Path | None, Path | None]],
     *,
     structures: Structures,
     options: MetricOptions,
     resample: bool = False,
     ignore_unknown: bool = False,
     rules: Rules | None = None,
+    doubled: Mapping[str, str] | None = None,
 ) -> tuple[list[Row], list[Row]]:
-    """The rows of one case, after and before post-processing by ``rules``.
+    """The rows of one case, after and before post-processing by ``rules``; ``doubled`` says of a case which several
+    files claim to be it.
 
     Every fault of its files becomes ``failed`` rows with the reason, never an exception.
     """
     case, (prediction_path, reference_path) = pair
     known = None if ignore_unknown else known_values(structures)
     ignored = set() if options.ignored_value is None else {options.ignored_value}
+    fault = (doubled or {}).get(case, "")
+    if reference_path is None:
+        failed = failed_rows(case, structures, fault, options=options)
+        return failed, failed
     try:
         reference = read_label_map(reference_path, None if known is None else known | ignored)
     except ValueError as error:
@@ -148,18 +156,27 @@ def score_pair(
         return failed, failed
     try:
         if prediction_path is None:
-            raise ScanError("there is no prediction for it")
+            raise ScanError(fault or "there is no prediction for it")
         prediction = read_label_map(prediction_path, known)
         array = on_grid(prediction, reference, resample)
         known_as = (reference.array, reference.spacing_mm, structures)
-        rows = case_rows(case, array, *known_as, options=options)
+        odd = _odd(prediction, reference)
+        rows = [{**row, **odd} for row in case_rows(case, array, *known_as, options=options)]
         if not rules:
             return rows, rows
-        return case_rows(case, _cleaned(array, rules, reference), *known_as, options=options), rows
+        cleaned = case_rows(case, _cleaned(array, rules, reference), *known_as, options=options)
+        return [{**row, **odd} for row in cleaned], rows
     except ValueError as error:
         array, spacing = reference.array, reference.spacing_mm
         failed = failed_rows(case, structures, str(error), reference=array, spacing_mm=spacing, options=options)
         return failed, failed
+
+
+def _odd(prediction: LabelMap, reference: LabelMap) -> dict[str, str]:
+    """What reading found odd about the files, as a column of their own."""
+    maps = {"prediction": prediction, "reference": reference}
+    told = [f"{name}: {sentence}" for name, labels in maps.items() for sentence in labels.warnings]
+    return {"warning": "; ".join(told)} if told else {}
 
 
 def _with_ignored(
@@ -201,11 +218,13 @@ def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, rules: 
     write_report(output / "report.html", result, title="Score", cases_images=(one for one in shown if one is not None))
 
 
-def _case_images(case: str, pair: tuple[Path | None, Path], rules: Rules) -> CaseImages | None:
+def _case_images(case: str, pair: tuple[Path | None, Path | None], rules: Rules) -> CaseImages | None:
     """The label maps of a case, without an image; None without a readable reference, which is in the failures."""
     from rarevox.pipeline.evaluation.report.page import CaseImages
 
     prediction_path, reference_path = pair
+    if reference_path is None:
+        return None
     try:
         reference = read_label_map(reference_path)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,16 @@ class Pairs:
     """The cases found.
 
     Attributes:
-        matched: case → (prediction, reference); the prediction is None if there is none.
+        matched: case → (prediction, reference); each is None if there is none, or if several files claim to be it.
         extra: predictions without a reference.
+        doubled: case → which files claim to be it.
+        left: what else lies in the folders and cannot be used, a sentence each.
     """
 
-    matched: dict[str, tuple[Path | None, Path]]
+    matched: dict[str, tuple[Path | None, Path | None]]
     extra: list[Path]
+    doubled: dict[str, str] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
 
 
 def case_name(path: Path) -> str:
@@ -50,11 +54,11 @@ def find_pairs(predictions: Path, references: Path) -> Pairs:
     """Match two files, or the label maps of two folders and what is in them by name (the rule is ``MATCHING``).
 
     ``s0000/ct.nii.gz`` is the case ``s0000_ct``, as `rarevox predict` calls it: its reference lies at the same path, or
-    is called so.
+    is called so. A case that two files of one folder claim to be has neither.
 
     Raises:
-        RequestError: a path that does not exist, a folder without label maps, a file against a folder, two files of one
-            folder that are the same case, or no name in common.
+        RequestError: a path that does not exist, a folder without label maps, a file against a folder, or no name in
+            common.
     """
     for path, what in ((predictions, "predictions"), (references, "references")):
         if fault := unusable(path):
@@ -67,18 +71,26 @@ def find_pairs(predictions: Path, references: Path) -> Pairs:
         )
     found, wanted = label_maps(predictions, deep=True), label_maps(references, deep=True)
     exact = {qualified(path, predictions, stem(path)): path for path in found}
-    loose = by_case(found, predictions)
-    matched: dict[str, tuple[Path | None, Path]] = {}
-    for case, path in by_case(wanted, references).items():
+    loose, doubled = by_case(found, predictions)
+    known, faults = by_case(wanted, references)
+    matched: dict[str, tuple[Path | None, Path | None]] = {}
+    for case, path in known.items():
         same = exact.get(qualified(path, references, stem(path)))
         matched[case] = (same or loose.get(case), path)
-    used = {prediction for prediction, _ in matched.values()}
+        if same is None and case in doubled:
+            faults[case] = f"prediction: {doubled[case]}"
+    for case, fault in faults.items():
+        if case not in matched:
+            matched[case], faults[case] = (None, None), f"reference: {fault}"
+    claimed = {path for path in found if case_of(path, predictions) in faults}
+    used = {prediction for prediction, _ in matched.values()} | claimed
     if used == {None}:
         raise RequestError(
             f"no file of {predictions} has the name of a file of {references} (for example {found[0].name} and "
             f"{wanted[0].name}); names are matched {MATCHING}"
         )
-    return Pairs(matched, [path for path in found if path not in used])
+    left = (*passed_over(predictions), *passed_over(references))
+    return Pairs(matched, [path for path in found if path not in used], faults, left)
 
 
 def declared_structures(references: Path) -> dict[str, Any] | None:
@@ -181,7 +193,7 @@ def _volumes(folder: Path, deep: bool, above: tuple[Path, ...] = ()) -> Iterator
     itself = folder.resolve()
     for path in sorted(folder.iterdir()) if itself not in above else ():
         inner = []
-        if deep and not path.name.startswith(".") and path.is_dir():
+        if deep and not path.name.startswith(".") and path.is_dir() and not is_agreement(path):
             inner = list(_volumes(path, deep, (*above, itself)))
         yield from inner or ([path] if is_volume(path) else [])
 
@@ -192,14 +204,57 @@ def _goes_with_labels(name: Path, names: set[Path]) -> bool:
     return any(name.with_name(f"{name.name[: part.start()]}_seg") in names for part in parts)
 
 
-def by_case(paths: Iterable[Path], root: Path | None = None) -> dict[str, Path]:
-    """Case → file, refusing two files of one case; below ``root`` the path to a file belongs to the case's name."""
-    cases: dict[str, Path] = {}
+def case_of(path: Path, root: Path) -> str:
+    """The case that a file below a folder is; the path to it belongs to the name."""
+    return qualified(path, root, case_name(path))
+
+
+def by_case(paths: Iterable[Path], root: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Case → file below ``root``; and of cases that several files claim to be, a sentence that says so."""
+    cases: dict[str, list[Path]] = {}
     for path in paths:
-        case = case_name(path) if root is None else qualified(path, root, case_name(path))
-        other = cases.setdefault(case, path)
-        if other != path:
-            here = path.parent if other.parent == path.parent or root is None else root
-            first, second = (one.relative_to(here) for one in (other, path))
-            raise RequestError(f"{first} and {second} in {here} are both case {case!r}; keep one of them")
-    return cases
+        cases.setdefault(case_of(path, root), []).append(path)
+    doubled = {}
+    for case, files in cases.items():
+        if len(files) > 1:
+            here = files[0].parent if len({file.parent for file in files}) == 1 else root
+            names = " and ".join(str(file.relative_to(here)) for file in files)
+            doubled[case] = f"{names} in {here} are both case {case!r}; keep one of them"
+    return {case: files[0] for case, files in cases.items() if case not in doubled}, doubled
+
+
+def passed_over(folder: Path) -> list[str]:
+    """Entries below a folder of label maps that are none and cannot hold any, or that are folders without any, a
+    sentence each. Hidden entries and files of other kinds (texts, tables, pages) are not told of."""
+    if not folder.is_dir():
+        return []
+    told: list[str] = []
+    _look(folder, told, ())
+    return told
+
+
+def is_agreement(folder: Path) -> bool:
+    """Whether this is what ``rarevox agreement`` wrote, whose consensus maps are nobody's."""
+    return (folder / "agreement.json").is_file()
+
+
+def _is_result(folder: Path) -> bool:
+    return is_agreement(folder) or (folder / "metrics.json").is_file()
+
+
+def _look(folder: Path, told: list[str], above: tuple[Path, ...]) -> bool:
+    """Whether a folder holds label maps, or something was told of it."""
+    before, found, itself = len(told), False, folder.resolve()
+    for entry in sorted(folder.iterdir()) if itself not in above else ():
+        if entry.name.startswith("."):
+            continue
+        fault = unusable(entry)
+        if is_volume(entry) and not entry.is_dir():
+            found = True  # a row tells what is wrong with it
+        elif fault:
+            told.append(f"{entry} {fault}")
+        elif entry.is_dir():
+            found = True
+            if not _is_result(entry) and not _look(entry, told, (*above, itself)):
+                told.append(f"{entry} holds no label maps")
+    return found or len(told) > before

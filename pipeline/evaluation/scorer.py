@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
 
+from rarevox.pipeline.evaluation.label_maps import LabelMap, grid_text, known_values, read_label_map
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures
 from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
 from rarevox.pipeline.evaluation.outcome import outcome
 from rarevox.pipeline.gates import read_gates
-from rarevox.transforms.reader import ScanError, read_scan
+from rarevox.transforms.reader import Scan, ScanError, same_affine
 
 
 class CaseScorer:
@@ -51,21 +52,42 @@ class CaseScorer:
         self.has_raw = False
 
     def add(
-        self, case: str, prediction: np.ndarray, reference: str | Path, raw: np.ndarray | None = None
+        self,
+        case: str,
+        prediction: np.ndarray,
+        reference: str | Path,
+        raw: np.ndarray | None = None,
+        *,
+        grid: Scan | None = None,
+        warning: str = "",
     ) -> list[dict[str, Any]]:
-        """Score one case against its reference file; returns its rows. ``raw``: the labels before post-processing.
+        """Score one case against its reference file; returns its rows.
+
+        Args:
+            case: its name.
+            prediction: (X, Y, Z) label values.
+            reference: the file.
+            raw: the labels before post-processing.
+            grid: of the scan; the reference must lie on it.
+            warning: what is odd about the scan, for the rows.
 
         Raises:
-            ScanError: the reference cannot be read; ValueError: it is on another grid.
+            ScanError: the reference cannot be read, is no label map or holds values that no structure has; ValueError:
+                it is on another grid.
         """
-        scan = read_scan(reference, dtype=None)
-        labels = scan.array[0]
-        labels = labels if labels.dtype.kind in "iu" else np.rint(labels).astype(np.int32)
-        rows = case_rows(case, prediction, labels, scan.spacing_mm, self.structures, options=self.options)
+        labels = self._reference(reference)
+        if grid is not None and not (labels.array.shape == grid.shape and same_affine(labels.affine, grid.affine)):
+            scan = LabelMap(grid.array[0], grid.affine, grid.spacing_mm)
+            raise ValueError(
+                f"scan and reference are on different grids: {grid_text(scan)} against {grid_text(labels)}; "
+                "correct the geometry, and prepare the dataset again"
+            )
+        told = [*([warning] if warning else []), *(f"reference: {sentence}" for sentence in labels.warnings)]
+        rows = self._rows(case, prediction, labels, told)
         raw_rows = rows
         if raw is not None:
             self.has_raw = True
-            raw_rows = case_rows(case, raw, labels, scan.spacing_mm, self.structures, options=self.options)
+            raw_rows = self._rows(case, raw, labels, told)
         self.rows.extend(rows)
         self.raw_rows.extend(raw_rows)
         return rows
@@ -75,13 +97,28 @@ class CaseScorer:
         known: dict[str, Any] = {}
         try:
             if reference is not None:
-                scan = read_scan(reference, dtype=None)
-                known = {"reference": np.rint(scan.array[0]).astype(np.int32), "spacing_mm": scan.spacing_mm}
+                labels = self._reference(reference)
+                known = {"reference": labels.array, "spacing_mm": labels.spacing_mm}
         except ScanError:
             known = {}
         rows = failed_rows(case, self.structures, reason, options=self.options, **known)
         self.rows.extend(rows)
         self.raw_rows.extend(rows)
+
+    def _reference(self, path: str | Path) -> LabelMap:
+        """A label map of no other values than the structures' and that of what nobody annotated."""
+        ignored = set() if self.options.ignored_value is None else {self.options.ignored_value}
+        known = known_values(self.structures) | ignored
+        return read_label_map(Path(path), known, "correct it, and prepare the dataset again")
+
+    def _rows(
+        self, case: str, prediction: np.ndarray, labels: LabelMap, told: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """The rows, and in each what is odd about the case's files."""
+        rows = case_rows(
+            case, prediction, labels.array, labels.spacing_mm, self.structures, options=self.options
+        )
+        return [{**row, "warning": "; ".join(told)} for row in rows] if told else rows
 
     def result(self) -> dict[str, Any]:
         """The aggregate of all rows so far, the gates, and where there is post-processing the figures without it."""

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.console import console
+from rarevox.pipeline.data.formats import is_volume
+from rarevox.pipeline.data.scans import unusable
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.in_parallel import in_parallel
 from rarevox.pipeline.evaluation.label_maps import found_structures, known_values
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures, foreground, mean_structures
-from rarevox.pipeline.evaluation.score_pairs import MATCHING, Pairs, by_case, declared_structures, label_maps
+from rarevox.pipeline.evaluation.score_pairs import (
+    MATCHING,
+    Pairs,
+    by_case,
+    declared_structures,
+    is_agreement,
+    label_maps,
+    passed_over,
+)
 from rarevox.pipeline.files import claim_folder, finite, write_json, write_text
 from rarevox.pipeline.review.agreement_report import LISTED, print_agreement, write_agreement
 from rarevox.pipeline.review.agreement_rows import RELATIONS, CaseAgreement, agree_case
@@ -24,7 +34,7 @@ from rarevox.pipeline.review.agreement_summary import (
     model_summary,
     pair_summary,
 )
-from rarevox.pipeline.review.annotators import find_annotators, find_cases
+from rarevox.pipeline.review.annotators import find_annotators, find_cases, holds_maps
 from rarevox.pipeline.review.consensus import MARGIN
 from rarevox.pipeline.words import csv_text
 
@@ -59,15 +69,19 @@ def agreement(
         workers: cases in flight at once.
 
     Returns:
-        0, or 1 if an annotator's or the model's map is missing or cannot be used; they are listed, the rest is done.
+        0, or 1 if an annotator's or the model's map is missing or cannot be used, or an entry of the folders cannot;
+        they are listed, the rest is done.
 
     Raises:
         RequestError: fewer than two annotators, no case that two of them have, or ``output`` holds something else.
     """
     options = options or MetricOptions(lesions=False)
     annotators = find_annotators(folders)
-    cases = find_cases(annotators)
-    predictions = by_case(label_maps(_folder(model))) if model is not None else {}
+    found = find_cases(annotators)
+    cases, left = found.cases, [*_beside(folders), *found.left]
+    predictions, claimed = by_case(label_maps(_folder(model), deep=True), Path(model)) if model is not None else ({}, {})
+    left += [f"model: {reason}" for reason in claimed.values()]
+    left += [] if model is None else passed_over(Path(model))
     structures, source = _structures(structures, annotators, cases, predictions, workers)
     if not foreground(structures, options):
         raise RequestError("there is no structure to compare: no label value but the background was declared or found")
@@ -82,6 +96,7 @@ def agreement(
         known=None if ignore_unknown else known_values(structures),
         resample=resample,
         consensus_folder=Path(output) / "consensus" if output is not None else None,
+        doubled=found.doubled,
     )
     items = [(case, files, predictions.get(case)) for case, files in cases.items()]
     done = in_parallel(work, items, workers, "comparing")
@@ -94,13 +109,14 @@ def agreement(
         "other_grids": "nearest neighbour" if resample else "left out",
         "unknown_labels": "taken as background" if ignore_unknown else "the map is left out",
     }
+    result["left"] = left
     result["unmatched_predictions"] = sorted(set(predictions) - set(cases))
     print_agreement(result)
     _tell(result)
     if output is not None:
         _write(Path(output), result)
         console.print(f"{', '.join(FILES)} are in {output}")
-    return int(bool(result["missing"] or result["model_failed"]))
+    return int(bool(result["missing"] or result["model_failed"] or left))
 
 
 def summary_of(
@@ -160,6 +176,24 @@ def _structures(
     return found_structures(pairs, workers), "the values found"
 
 
+def _beside(folders: Sequence[str | Path]) -> list[str]:
+    """What lies beside the annotators' folders in the one that holds them, a sentence each."""
+    if len(folders) > 1:
+        return []
+    told = []
+    for entry in sorted(Path(folders[0]).iterdir()):
+        fault = unusable(entry)
+        if entry.name.startswith("."):
+            continue
+        if fault:
+            told.append(f"{entry} {fault}")
+        elif entry.is_dir() and not is_agreement(entry) and not holds_maps(entry):
+            told.append(f"{entry} holds no label maps and is taken for no annotator")
+        elif is_volume(entry) and not entry.is_dir():
+            told.append(f"{entry} lies beside the annotators' folders and is nobody's")
+    return told
+
+
 def _folder(model: str | Path) -> Path:
     if not Path(model).is_dir():
         raise RequestError(f"--model {model} is not a folder; give the folder of the model's label maps")
@@ -171,6 +205,8 @@ def _tell(result: Mapping[str, Any]) -> None:
     for one in result["missing"]:
         left = "; the case is left out" if one["left_out"] else ""
         console.say("[red]no map[/red] {}, {}: {}{}", one["case"], one["annotator"], one["reason"], left)
+    for sentence in result["left"]:
+        console.say("[yellow]passed over[/yellow] {}", sentence)
     for one in result["model_failed"]:
         console.say("[red]failed[/red] {}, model: {}", one["case"], one["reason"])
     for one in result["flagged"][:LISTED]:

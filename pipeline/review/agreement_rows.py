@@ -59,20 +59,25 @@ def agree_case(
     known: set[int] | None,
     resample: bool,
     consensus_folder: Path | None,
+    doubled: Mapping[str, Mapping[str, str]] | None = None,
 ) -> CaseAgreement:
     """Read one case, compare everyone with everyone, and write the consensus where there is a folder for it.
 
     A case with fewer than two usable maps has no rows.
     """
     case, files, model = item
-    maps = read_case(case, files, annotators, model, with_model=with_model, known=known, resample=resample)
+    how: dict[str, Any] = {"with_model": with_model, "known": known, "resample": resample}
+    maps = read_case(case, files, annotators, model, **how, doubled=(doubled or {}).get(case))
     if len(maps.maps) < 2:
         return CaseAgreement(case, [], [], maps.missing, maps.model_reason, len(maps.maps))
     values = sorted({value for group in foreground(structures, options).values() for value in group} - {0})
     arrays = {name: labels.array for name, labels in maps.maps.items()}
     whole, found = consensus(list(arrays.values()), values)
     if consensus_folder is not None and maps.grid is not None:
-        _write(consensus_folder / f"{case}.nii.gz", whole, maps.grid)
+        try:
+            _write(consensus_folder / f"{case}.nii.gz", whole, maps.grid)
+        except OSError as error:  # the name too long, the disk full: the figures stand all the same
+            maps.missing[CONSENSUS] = f"the consensus map was not written: {error.strerror or error}"
     performance = [
         {"case": case, "value": value, "annotator": name, "sensitivity": p, "specificity": q}
         for value, one in found.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from rarevox.pipeline.data.formats import is_volume
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.comparison.load import short_names
 from rarevox.pipeline.evaluation.label_maps import LabelMap, on_grid, read_label_map
-from rarevox.pipeline.evaluation.score_pairs import MATCHING, by_case, label_maps
+from rarevox.pipeline.evaluation.score_pairs import MATCHING, by_case, is_agreement, label_maps, passed_over
 from rarevox.transforms.reader import ScanError, same_affine
 
 
@@ -35,6 +36,21 @@ class CaseMaps:
     model_reason: str = ""
 
 
+@dataclass(frozen=True)
+class Found:
+    """What annotators' folders hold.
+
+    Attributes:
+        cases: case → annotator → file, sorted.
+        doubled: case → annotator → which of their files claim to be it.
+        left: what else lies there and cannot be used, a sentence each.
+    """
+
+    cases: dict[str, dict[str, Path]]
+    doubled: dict[str, dict[str, str]]
+    left: tuple[str, ...]
+
+
 def find_annotators(folders: Sequence[str | Path]) -> dict[str, Path]:
     """Annotator → folder: two folders or more, or one that holds a folder for each annotator.
 
@@ -48,7 +64,8 @@ def find_annotators(folders: Sequence[str | Path]) -> dict[str, Path]:
     if len({place.resolve() for place in places}) < len(places):
         raise RequestError("a folder is given twice; give each annotator once")
     if len(places) == 1:
-        places = [folder for folder in sorted(places[0].iterdir()) if folder.is_dir() and _holds_maps(folder)]
+        inner = (folder for folder in sorted(places[0].iterdir()) if not folder.name.startswith("."))
+        places = [folder for folder in inner if folder.is_dir() and holds_maps(folder)]
     if len(places) < 2:
         raise RequestError(
             f"{Path(folders[0])} has the label maps of one annotator at most; give a folder for each of two annotators "
@@ -57,23 +74,30 @@ def find_annotators(folders: Sequence[str | Path]) -> dict[str, Path]:
     return dict(zip(short_names(places), places, strict=True))
 
 
-def find_cases(annotators: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
-    """Case → annotator → file, by the rule of :data:`rarevox.pipeline.evaluation.score_pairs.MATCHING`, sorted.
+def find_cases(annotators: Mapping[str, Path]) -> Found:
+    """The cases in annotators' folders and the folders in them, by the rule of
+    :data:`rarevox.pipeline.evaluation.score_pairs.MATCHING`.
 
     Raises:
-        RequestError: a folder without label maps or with two of one case, or no case that two annotators have.
+        RequestError: a folder without label maps, or no case that two annotators have.
     """
     found: dict[str, dict[str, Path]] = {}
+    doubled: dict[str, dict[str, str]] = {}
     for name, folder in annotators.items():
-        for case, path in by_case(label_maps(folder)).items():
+        cases, several = by_case(label_maps(folder, deep=True), folder)
+        for case, path in cases.items():
             found.setdefault(case, {})[name] = path
+        for case, reason in several.items():
+            found.setdefault(case, {})
+            doubled.setdefault(case, {})[name] = reason
     if max(map(len, found.values())) < 2:
-        examples = {name: next(case for case, files in found.items() if name in files) for name in annotators}
+        examples = {name: next((case for case, files in found.items() if name in files), "") for name in annotators}
         listed = ", ".join(f"{case} of {name}" for name, case in list(examples.items())[:3])
         raise RequestError(
             f"no two annotators have a case in common (for example {listed}); names are matched {MATCHING}"
         )
-    return dict(sorted(found.items()))
+    left = tuple(sentence for folder in annotators.values() for sentence in passed_over(folder))
+    return Found(dict(sorted(found.items())), doubled, left)
 
 
 def read_case(
@@ -85,6 +109,7 @@ def read_case(
     with_model: bool = False,
     known: set[int] | None = None,
     resample: bool = False,
+    doubled: Mapping[str, str] | None = None,
 ) -> CaseMaps:
     """Read the maps of one case; what cannot be used is left out, with the reason, never an exception.
 
@@ -99,8 +124,10 @@ def read_case(
         with_model: whether a model is compared, so that a missing map of it is a failure.
         known: label values that maps may hold; None takes any.
         resample: bring maps onto the grid by nearest neighbour.
+        doubled: annotator → which files claim to be the case's map.
     """
-    maps, missing = {}, {name: "there is no map of it" for name in annotators if name not in files}
+    why = doubled or {}
+    maps, missing = {}, {name: why.get(name, "there is no map of it") for name in annotators if name not in files}
     for name in annotators:
         try:
             if name in files:
@@ -128,8 +155,11 @@ def read_case(
     return CaseMaps(case, ordered, predicted, files[chosen], missing, reason)
 
 
-def _holds_maps(folder: Path) -> bool:
-    return any(is_volume(path) for path in folder.iterdir())
+def holds_maps(folder: Path) -> bool:
+    """Whether label maps lie in a folder or below it, other than the consensus of an earlier agreement."""
+    if is_agreement(folder):
+        return False
+    return any(is_volume(Path(name)) for _, folders, names in os.walk(folder) for name in (*names, *folders))
 
 
 def _same_grid(first: LabelMap, second: LabelMap) -> bool:

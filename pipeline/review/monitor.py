@@ -14,9 +14,10 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.files import claim_folder, write_json
 from rarevox.pipeline.review.monitor_chart import LEAST_BASELINE, Alarm, ChartOptions, control_chart
-from rarevox.pipeline.review.monitor_read import iso_date, read_reviewed
+from rarevox.pipeline.review.monitor_read import iso_date, read_reviewed, results_below
 from rarevox.pipeline.review.monitor_report import alarm_text, print_monitor, write_monitor
 from rarevox.pipeline.review.monitor_store import Figure, add_cases, content_digest, read_history
+from rarevox.pipeline.words import listed
 
 ALL = "all"
 GROUPS = ("site", "scanner")
@@ -49,22 +50,23 @@ def monitor(
         options: the design; ``run_length`` holds for all charts together.
 
     Returns:
-        0; 1 if an alarm stands, or cases were given again with another date, site or scanner.
+        0; 1 if an alarm stands, cases were given again with another date, site or scanner, or a folder could not be
+        added, wholly or what lies in it; those are told, the others are added.
 
     Raises:
-        RequestError: the file is no usable history, a folder is no result, a date is not ISO, or a site, scanner or
-            date of nothing that is added.
+        RequestError: the file is no usable history, none of the folders can be added, a date is not ISO, or a site,
+            scanner or date of nothing that is added.
     """
     options = options or ChartOptions()
     if not add and (site or scanner or day):
         raise RequestError(
             "--site, --scanner and --date hold for the cases that are added; give their folder with --add"
         )
-    read = [(folder, *read_reviewed(folder, day=day, site=site, scanner=scanner)) for folder in add]
+    given = {"day": iso_date(day, "--date") if day else None, "site": site, "scanner": scanner}
     start = iso_date(since, "--since") if since else ""
     if output is not None:
         claim_folder(output, lambda folder: (folder / "monitor.json").is_file(), "a monitor's result")
-    doubtful = [_add(history, *one) for one in read]
+    doubtful = _add_all(history, add, given)
     result = charts(history, by=by, baseline=baseline, since=start, options=options)
     print_monitor(result)
     standing = [text for chart in result["charts"] if (text := alarm_text(chart))]
@@ -74,7 +76,7 @@ def monitor(
         write_json(Path(output) / "monitor.json", result)
         write_monitor(Path(output) / "monitor.html", result)
         console.print(f"monitor.json, monitor.html are in {output}")
-    return int(bool(standing) or any(doubtful))
+    return int(bool(standing) or doubtful)
 
 
 def charts(
@@ -130,21 +132,39 @@ def _group(figure: Figure, by: str | None) -> str:
     return (getattr(figure, by) or NOT_STATED) if by else ALL
 
 
+def _add_all(history: str | Path, folders: Sequence[str | Path], given: Mapping[str, Any]) -> bool:
+    """Add the folders, each for itself, and say what came of it; returns whether something wants a look.
+
+    Raises:
+        RequestError: none of them can be added.
+    """
+    doubtful, refused = False, []
+    for folder in folders:
+        try:
+            doubtful |= _add(history, folder, *read_reviewed(folder, **given))
+        except RequestError as error:
+            refused.append(error)
+            if len(refused) < len(folders):
+                console.say("[red]not added[/red] {}", error)
+        for inner in results_below(folder):
+            doubtful = True
+            console.say("[yellow]passed over[/yellow] {}: it holds a result of its own; give it with --add", inner)
+    if refused and len(refused) == len(folders):
+        raise refused[-1]
+    return doubtful or bool(refused)
+
+
 def _add(history: str | Path, folder: str | Path, cases: list[Any], rule: str) -> bool:
     """Add one folder and say what came of it; returns whether something wants a look."""
     added = add_cases(history, cases, rule, str(folder))
     console.print(f"{folder}: {len(added.new)} cases added, {added.known} were there already")
     if added.elsewhere:
         console.say(
-            "[yellow]left as they were[/yellow], under another date, site or scanner: {}", _listed(added.elsewhere)
+            "[yellow]left as they were[/yellow], under another date, site or scanner: {}", listed(added.elsewhere)
         )
     if added.again:
-        console.say("[yellow]reviewed again[/yellow] with other figures, both count: {}", _listed(added.again))
+        console.say("[yellow]reviewed again[/yellow] with other figures, both count: {}", listed(added.again))
     return bool(added.elsewhere)
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _reference(folder: str | Path, rule: str, structures: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
@@ -13,10 +15,13 @@ from typing import Any
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import EMPTY_RULES
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.plain_data import LARGEST_JSON, read_text
 from rarevox.pipeline.words import csv_rows
 
 _CONTENT = ("structure", "status", "dice", "tp", "fp", "fn", "reference_ml")
 """The columns that make a reviewed case the same as another of its name."""
+FILES = ("metrics.json", "cases.csv")
+"""Of a result."""
 _CONTEXT = ("date", "site", "scanner")
 
 
@@ -63,7 +68,7 @@ def read_reviewed(
         RequestError: no such files, a row that is not understood, or a date that is not ISO.
     """
     folder = Path(folder)
-    for name in ("metrics.json", "cases.csv"):
+    for name in FILES:
         if not (folder / name).is_file():
             raise RequestError(
                 f"{folder} has no {name}; give the folder that `rarevox evaluate` (RUN/evaluation/SECTION) or "
@@ -76,6 +81,12 @@ def read_reviewed(
         raise RequestError(f"{folder / 'metrics.json'} does not state the empty rule; evaluate or score anew")
     given = {"date": iso_date(day, "--date") if day else "", "site": site, "scanner": scanner}
     return _cases(folder / "cases.csv", given), str(rule)
+
+
+def results_below(folder: str | Path) -> list[Path]:
+    """Folders in a folder, at any depth, that hold a result of their own."""
+    found = [Path(place) for place, _, names in os.walk(folder) if set(FILES) <= set(names)]
+    return sorted(place for place in found if place != Path(folder))
 
 
 def iso_date(text: str, source: str) -> str:
@@ -101,14 +112,13 @@ def _cases(path: Path, given: Mapping[str, str]) -> list[Reviewed]:
     """The rows of a ``cases.csv``, case by case."""
     rows: dict[str, list[dict[str, Any]]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            for number, row in csv_rows(handle):
-                missing = {"case", "structure", "dice", "status"} - set(row)
-                if missing:
-                    raise RequestError(f"{path} has no column {', '.join(sorted(missing))}; evaluate or score anew")
-                where = f"line {number} of {path}"
-                rows.setdefault(str(row["case"]), []).append({**row, "dice": _dice(row["dice"], where), "where": where})
-    except (UnicodeDecodeError, csv.Error) as error:
+        for number, row in csv_rows(io.StringIO(read_text(path, LARGEST_JSON), newline="")):
+            missing = {"case", "structure", "dice", "status"} - set(row)
+            if missing:
+                raise RequestError(f"{path} has no column {', '.join(sorted(missing))}; evaluate or score anew")
+            where = f"line {number} of {path}"
+            rows.setdefault(str(row["case"]), []).append({**row, "dice": _dice(row["dice"], where), "where": where})
+    except csv.Error as error:
         raise RequestError(f"{path} is not a table of cases ({error}); evaluate or score anew") from error
     if not rows:
         raise RequestError(f"{path} holds no case; evaluate or score anew")

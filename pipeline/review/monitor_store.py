@@ -145,6 +145,8 @@ def _open(path: Path, *, write: bool) -> Iterator[sqlite3.Connection]:
     """A checked connection in a transaction, which is kept if the block ends well and undone if not."""
     if path.is_dir():
         raise RequestError(f"{path} is a folder; give the file of a history, such as {path / 'history.db'}")
+    if path.exists() and not path.is_file():  # SQLite would wait for a pipe's other end
+        raise RequestError(f"{path} is a pipe or a device; give the file of a history")
     if write:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -2,4 +2,4 @@
 
 from rarevox.pipeline.faces import face
 
-__getattr__, __dir__, __all__ = face(__name__, {"cases": ["training_cases"]})
+__getattr__, __dir__, __all__ = face(__name__, {"cases": ["training_cases"], "readable": ["WholeCases"]})

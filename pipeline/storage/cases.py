@@ -13,6 +13,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.device import available_memory_gb
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.storage.disk_cases import DiskCases
+from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
 from rarevox.pipeline.storage.prepare_case import case_bytes, compact, index_case
 
 PLACES = ("auto", "memory", "disk", "device")
@@ -32,11 +33,12 @@ def training_cases(
     folder: str | Path,
     image_type: str = "float32",
     device: torch.device | str = "cpu",
+    channels: int | None = None,
     workers: int = 2,
     keep_days: float | None = None,
     limit_gb: float | None = None,
 ) -> Sequence[dict[str, Any]]:
-    """The prepared, indexed training cases.
+    """The prepared, indexed training cases. One that cannot be read is left out and told, and stops none of the rest.
 
     Args:
         data: the cases, file names by key.
@@ -48,29 +50,38 @@ def training_cases(
         folder: of ``disk``.
         image_type: ``float32`` or ``float16``; patches are float32 in any case.
         device: of ``device``.
+        channels: of a scan; one with others is left out.
         workers: threads that prepare cases.
         keep_days: of ``disk``: entries that nothing has used for longer are removed.
         limit_gb: of ``disk``: the size that the folder has when a training begins, in GB.
 
     Raises:
-        RequestError: an unknown place or type.
+        RequestError: an unknown place or type, or no case that can be read.
     """
     check_cache(cache, image_type)
+    left = LeftOut("training cases")
     kind = IMAGE_TYPES[image_type]
 
-    def prepare(case: dict[str, Any]) -> dict[str, Any]:
-        return index_case(compact(transform(case), kind), index)[0]
+    def prepared(number: int) -> dict[str, Any]:
+        case = transform(data[number])
+        require_sound(case, channels)
+        return index_case(compact(case, kind), index)[0]
+
+    def prepare(number: int) -> dict[str, Any] | None:
+        return left.tried(number, lambda: prepared(number))
 
     done: dict[int, dict[str, Any]] = {}
     if cache == "auto":
         probes = sorted({0, len(data) // 2, len(data) - 1}) if data else []
-        done = {number: prepare(data[number]) for number in probes}
+        done = {number: case for number in probes if (case := prepare(number)) is not None}
         cache = _choose(list(done.values()), len(data))
     if cache == "disk":
-        limits = {"keep_days": keep_days, "limit_gb": limit_gb}
+        limits: dict[str, Any] = {"keep_days": keep_days, "limit_gb": limit_gb, "channels": channels}
         return DiskCases(data, transform, index, folder=folder, image_type=kind, workers=workers, **limits)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        cases = list(pool.map(lambda number: done.get(number) or prepare(data[number]), range(len(data))))
+        found = each(pool, lambda number: done.get(number) or prepare(number), range(len(data)), "reading cases")
+    left.kept(data)
+    cases = [case for case in found if case is not None]
     return on_device(cases, torch.device(device)) if cache == "device" else cases
 
 

@@ -16,6 +16,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.storage.entry import TornEntryError, open_entry, write_entry
 from rarevox.pipeline.storage.keys import ContentHashes, configuration_key, describe, digest
 from rarevox.pipeline.storage.prepare_case import compact, index_case
+from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
 from rarevox.pipeline.storage.prune import CONTENTS, LOCKS, mark_used, prune
 from rarevox.pipeline.storage.stored_index import can_store, index_arrays, index_from
 
@@ -35,7 +36,7 @@ class DiskCases(Sequence[dict[str, Any]]):
     Every case is prepared once and stored in ``folder`` under a name that tells all it depends on
     (:mod:`rarevox.pipeline.storage.keys`); its index is stored apart, so that another patch size or sampler makes a new
     index only. Any number of processes may fill one folder at once: each case is prepared by one of them. Damaged
-    entries are made anew. Where nothing can be written (disk full, no permission), the remaining cases are held in
+    entries are made anew; a case that cannot be read is left out and told. Where nothing can be written (disk full, no permission), the remaining cases are held in
     memory, and one line says so.
 
     Before anything is prepared, entries that were not used for long are removed
@@ -51,6 +52,7 @@ class DiskCases(Sequence[dict[str, Any]]):
         limit_gb: of the folder when this begins, in GB; the entries unused for longest are removed; None for no limit.
         image_type: of floating-point volumes, float32 or float16 (half the space and reading; patches are float32).
         workers: threads that prepare cases.
+        channels: of a scan; one with others is left out.
     """
 
     def __init__(
@@ -64,20 +66,24 @@ class DiskCases(Sequence[dict[str, Any]]):
         workers: int = 2,
         keep_days: float | None = None,
         limit_gb: float | None = None,
+        channels: int | None = None,
     ) -> None:
         self.data = list(data)
         self.transform = transform
         self.indexer = indexer
         self.folder = Path(folder)
         self.image_type = image_type
+        self.channels = channels
         self._memory: dict[int, dict[str, Any]] = {}
         self._open: dict[int, dict[str, Any]] = {}
         self._words = threading.Lock()
         self._full = False
+        left = LeftOut("training cases")
         with ThreadPoolExecutor(max(workers, 1)) as pool:
-            self.names = self._names(pool)
+            self.names = self._names(pool, left)
             self._in_use = self._claim(keep_days, limit_gb)
-            self._fill(pool)
+            self._fill(pool, left)
+        self._leave_out(left)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -98,23 +104,41 @@ class DiskCases(Sequence[dict[str, Any]]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _words=threading.Lock())
 
-    def _names(self, pool: ThreadPoolExecutor) -> list[tuple[str, str]]:
-        """For each case the name of its volumes and that of its index."""
+    def _leave_out(self, left: LeftOut) -> None:
+        """Count the cases anew without those that cannot be read."""
+        kept = left.kept(self.data)
+        self.data, self.names = [self.data[number] for number in kept], [self.names[number] for number in kept]
+        places = {number: place for place, number in enumerate(kept)}
+        self._memory = {places[number]: case for number, case in self._memory.items()}
+        self._open = {places[number]: case for number, case in self._open.items()}
+
+    def _names(self, pool: ThreadPoolExecutor, left: LeftOut) -> list[tuple[str, str]]:
+        """For each case the name of its volumes and that of its index; empty ones where its files cannot be read."""
         contents = ContentHashes(self.folder / CONTENTS)
         prepared = configuration_key(self.transform, image_type=str(self.image_type))
         indexed = digest(describe(self.indexer))
-        volumes = [digest([prepared, content])[:40] for content in pool.map(contents.of_case, self.data)]
-        return [(f"case-{name}", f"index-{digest([name, indexed])[:40]}") for name in volumes]
 
-    def _fill(self, pool: ThreadPoolExecutor) -> None:
+        def named(number: int) -> tuple[str, str]:
+            content = left.tried(number, lambda: contents.of_case(self.data[number]))
+            name = digest([prepared, content])[:40]
+            return ("", "") if content is None else (f"case-{name}", f"index-{digest([name, indexed])[:40]}")
+
+        return list(pool.map(named, range(len(self))))
+
+    def _fill(self, pool: ThreadPoolExecutor, left: LeftOut) -> None:
         """Open every case, preparing those that are not there; cases that another process prepares come last."""
-        missing = [number for number in range(len(self)) if not self._stored(number)]
+        named = [number for number in range(len(self)) if number not in left.reasons]
+        missing = [number for number in named if not self._stored(number)]
         if not missing:
             return
         console.print(f"cache: preparing {len(missing)} of {len(self)} cases in {self.folder}")
-        first = list(pool.map(lambda number: self._prepared(number, wait=False), missing))
-        waiting = [number for number, found in zip(missing, first, strict=True) if found is None]
-        list(pool.map(lambda number: self._prepared(number, wait=True), waiting))
+
+        def prepared(number: int, *, wait: bool = False) -> Any:
+            return left.tried(number, lambda: self._prepared(number, wait=wait))
+
+        first = each(pool, prepared, missing, "preparing cases")
+        waiting = [n for n, found in zip(missing, first, strict=True) if found is None and n not in left.reasons]
+        list(pool.map(lambda number: prepared(number, wait=True), waiting))
 
     def _stored(self, number: int) -> dict[str, Any] | None:
         """The case with its index if both are stored and whole."""
@@ -150,7 +174,9 @@ class DiskCases(Sequence[dict[str, Any]]):
         try:
             case = self._read(number)
         except (FileNotFoundError, TornEntryError):
-            prepared = compact(self.transform(self.data[number]), self.image_type)
+            found = self.transform(self.data[number])
+            require_sound(found, self.channels)
+            prepared = compact(found, self.image_type)
             arrays = {key: value for key, value in prepared.items() if isinstance(value, torch.Tensor)}
             case = prepared
             if self._store(volumes, arrays, {}):

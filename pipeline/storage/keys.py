@@ -13,6 +13,7 @@ import functools
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -24,8 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rarevox.pipeline.data.formats import DETACHED, suffix_of
+from rarevox.pipeline.data.formats import suffix_of
 from rarevox.pipeline.files import write_json
+from rarevox.transforms.reader import ScanError
+from rarevox.transforms.reading.files import open_regular, require_regular
+from rarevox.transforms.reading.parts import parts_of
 
 FORMAT = 1
 """Raised when the stored form changes."""
@@ -33,7 +37,6 @@ PACKAGES = ("monai", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "scikit-
 FILE_KEYS = ("image", "label", "mask")
 UNUSED_KEYS = ("case", "fold")
 """Entries of a case that no transform looks at."""
-HEADER_BYTES = 1 << 20
 FRESH_SECONDS = 2.0
 """A file changed so shortly ago may change again within the resolution of its time stamp: its hash is not noted."""
 
@@ -155,16 +158,24 @@ class ContentHashes:
         return listed
 
     def of(self, path: str | Path) -> str:
-        """The hash of a file, with those that hold its voxels, or of all files of a folder (a DICOM series)."""
+        """The hash of a file, with those that hold its voxels, or of all files of a folder (a DICOM series).
+
+        Raises:
+            ScanError: it is no regular file.
+        """
         path = Path(path)
-        if path.is_dir():
-            return digest([[file.name, self.of(file)] for file in sorted(path.iterdir()) if file.is_file()])
-        if suffix_of(path) in DETACHED:
-            return digest([[file.name, self._of_file(file)] for file in (path, *parts_of(path))])
+        if os.path.isdir(path):  # which is False of a name that is too long, where Path raises
+            files = [file for file in sorted(path.iterdir()) if file.is_file()]
+            return digest([[file.name, self._of_file(file)] for file in files])
+        parts: tuple[Path, ...] = ()
+        with contextlib.suppress(ScanError):  # what is wrong with it is told when it is read
+            parts = parts_of(path)
+        if len(parts) > 1:
+            return digest([[file.name, self._of_file(file)] for file in parts])
         return self._of_file(path)
 
     def _of_file(self, path: Path) -> str:
-        state = path.stat()
+        state = path.stat() if os.path.isfile(path) else require_regular(path)
         stamp = [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
         note = self.folder / f"{digest(stamp[0])}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -172,29 +183,12 @@ class ContentHashes:
             if known["stamp"] == stamp:
                 return str(known["sha256"])
         content = hashlib.sha256()
-        with path.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                content.update(block)
+        if state.st_size:  # such as a lock file beside a series
+            with open_regular(path) as handle:
+                while block := handle.read(1 << 20):
+                    content.update(block)
         found = content.hexdigest()
         if time.time() - max(state.st_mtime, state.st_ctime) > FRESH_SECONDS:
             with contextlib.suppress(OSError):
                 write_json(note, {"stamp": stamp, "sha256": found})
         return found
-
-
-def parts_of(header: Path) -> list[Path]:
-    """The files that hold the voxels of a header: those that it names, and those called like it.
-
-    A header may name its files one by one or by a pattern of their numbers (``slice%03d.raw``).
-    """
-    found = {file for file in header.parent.iterdir() if file.stem == header.stem}
-    text = header.read_bytes()[:HEADER_BYTES].decode("latin-1")
-    for line in text.splitlines() if header.suffix.lower() in (".mhd", ".nhdr") else ():
-        name = re.split(r"=|:", line, maxsplit=1)[-1].strip()
-        pattern = re.sub(r"%[-+ #0]*\d*d", "*", name.partition(" ")[0])
-        if not name.isprintable() or not 0 < len(name) < 256:
-            continue
-        if "*" in pattern and "*" not in name and not Path(pattern).is_absolute():
-            found.update(header.parent.glob(pattern))
-        found.add(header.parent / name)
-    return sorted(file for file in found - {header} if file.is_file())

@@ -9,6 +9,7 @@ from typing import Any
 from rarevox.pipeline.build import build
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.device import is_out_of_memory
 from rarevox.pipeline.entries import locate
 from rarevox.pipeline.errors import RequestError
 
@@ -64,6 +65,11 @@ def _until_normalisation(config: Mapping[str, Any]) -> list[Any]:
 def _images(cases: list[dict[str, Any]], before: Any, step: Any) -> Iterator[tuple[Any, Any]]:
     """Each case's image and the mask of its voxels that count, one at a time, labels left unread."""
     for case in cases:
-        loaded = before({key: value for key, value in case.items() if key != "label"})
+        try:
+            loaded = before({key: value for key, value in case.items() if key != "label"})
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            continue  # it is left out of the training too, and told there
         for key in step.key_iterator(loaded):
             yield loaded[key], step.inside(loaded, loaded[key])

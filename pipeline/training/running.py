@@ -15,6 +15,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import explained
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
+from rarevox.pipeline.words import listed
 
 
 def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
@@ -55,6 +56,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     trainer = parsed(parser, "train#trainer")
     processes.vary_seed(seed)
     validation, checkpoint = (parsed(parser, key) for key in ("validation", "checkpoint"))
+    left = _left_out(parser)
     status, first = 0, trainer.state.iteration
     try:
         trainer.run()
@@ -82,8 +84,27 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
         return 1
-    console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
-    return 0
+    said = f"best mean Dice on validation {validation.best:.4f}; " if validation.best >= 0 else ""
+    console.print(f"{said}the run is in {folder}")
+    if left:
+        console.say(
+            "[red]{} cases could not be read and were left out[/red]: {}; correct them, or prepare anew, and train again",
+            len(left),
+            listed(left),
+        )
+    console.print(f"next: rarevox evaluate {folder} {config['dataset_dir']}")
+    return int(bool(left))
+
+
+def _left_out(parser: Any) -> list[str]:
+    """The names of the cases that could not be read, of all processes."""
+    wanted = parsed(parser, "train#data"), processes.share_of(parsed(parser, "validate#data"))
+    there = parsed(parser, "train#cases"), parsed(parser, "validate#dataset").data
+    left = []
+    for cases, found in zip(wanted, there, strict=True):
+        names = {case.get("case") for case in found}
+        left += [str(case["case"]) for case in cases if case["case"] not in names]
+    return sorted({name for names in processes.gather(left) for name in names})
 
 
 def _unwritten(folder: Path, checkpoint: Any, validation: Any) -> str:

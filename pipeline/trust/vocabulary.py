@@ -26,6 +26,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     ),
     "n4": ("rarevox.pipeline.data.is_uncorrected",),
     "optimizer": ("torch.optim.SGD",),
+    "validate": ("CacheDataset",),
 }
 """Targets beside those of the packaged files: what ``docs/configuration.md`` offers, what runs are written with."""
 

@@ -173,6 +173,14 @@ def _read_voxels(
     return image, array, [more] if goes_on else []
 
 
+def pair_files(header: Path, kind: str) -> tuple[Path, ...]:
+    """The files of what a header of a kind of :class:`rarevox.transforms.reading.content.Content` begins, in a fixed
+    order: itself, and of pairs that with the voxels and, of ANALYZE, that with the affine where there is one."""
+    matrix = _beside(header, ".hdr", ".mat") if kind == "analyze" else None
+    more = () if matrix is None or not matrix.exists() else (matrix,)
+    return (header, *([_voxels_path(header, kind)] if kind in _PAIRS else []), *more)
+
+
 def _voxels_path(path: Path, content: str) -> Path:
     return _beside(path, ".hdr", ".img") if content in _PAIRS else path
 

@@ -72,6 +72,13 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
         "failed": [{"case": row["case"], "reason": row["reason"]} for row in tables.get(names[0], []) if _failed(row)]
         if names
         else [],
+        "warnings": [
+            {"case": row["case"], "warning": row["warning"]}
+            for row in tables.get(names[0], [])
+            if row.get("warning")
+        ]
+        if names
+        else [],
         "cases": rows,
         "conventions": {
             **options.conventions(),

@@ -37,10 +37,14 @@ def print_results(result: Mapping[str, Any]) -> None:
             f"raw, without post-processing: mean Dice {interval_text(before['mean_dice'], before['mean_dice_ci95'])}"
         )
     out.say("[dim]{}; intervals are 95 %[/dim]", result["conventions"]["empty_rule"])
+    for one in result.get("warnings", []):
+        console.say("[yellow]{}: {}[/]", one["case"], one["warning"])
     for failure in result["failed"]:
         console.say("[red]failed[/red] {}: {}", failure["case"], failure["reason"])
     for name in result.get("unmatched_predictions", []):
         console.say("[yellow]not scored[/yellow] {}: there is no reference for it", name)
+    for sentence in result.get("left", []):
+        console.say("[yellow]passed over[/yellow] {}", sentence)
     if result.get("gates"):
         passed = sum(row["passed"] for row in result["gates"])
         out.print(f"{passed} of {len(result['gates'])} gates passed")

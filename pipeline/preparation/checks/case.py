@@ -289,6 +289,16 @@ def implausible_spacing(loaded: Loaded) -> Iterator[Finding]:
         yield text, loaded.case.image[0]
 
 
+def odd_file(loaded: Loaded) -> Iterator[Finding]:
+    """What reading found odd about a file, where no other check tells of it."""
+    files = ((loaded.image, loaded.case.image[0]), (loaded.label, loaded.case.label), (loaded.mask, loaded.case.mask))
+    for scan, file in files:
+        for sentence in scan.warnings if scan is not None and file is not None else ():
+            spacing = odd_spacing(scan.affine)
+            if not (spacing and sentence.endswith(spacing)) and "carries nothing" not in sentence:
+                yield f"odd, though it could be read: {sentence}", file
+
+
 CHECKS = (
     Check("label-channels", label_channels),
     Check("label-shape", label_grid_shape),
@@ -308,6 +318,7 @@ CHECKS = (
     Check("sheared-affine", sheared_affine),
     Check("form-conflict", form_conflict),
     Check("implausible-spacing", implausible_spacing),
+    Check("odd-file", odd_file),
 )
 
 

@@ -94,6 +94,12 @@ CATALOGUE = {
             "qform set to the sform, or switched off where that is sheared",
         ),
         Entry("implausible-spacing", "warning", "voxels below 0.01 mm or above 30 mm: wrong units?"),
+        Entry(
+            "odd-file",
+            "warning",
+            "read, though something is odd: data behind the volume, a slope that is no number, DICOM slices that may "
+            "have been left out, unknown units",
+        ),
         Entry("duplicate-content", "warning", "the same image as another case, voxel for voxel"),
         Entry("near-duplicate", "warning", "nearly the same image as another case: rescaled, noisier, another gamma"),
         Entry("spacing-outlier", "warning", "voxels longer or shorter than in nearly all other cases"),

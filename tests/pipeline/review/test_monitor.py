@@ -190,7 +190,7 @@ def test_folders_that_are_no_results_are_refused(tmp_path: Path) -> None:
     refused("line 2 of .*: the Dice is '1.8'", edit("case_000,core,ok,,0.8", "case_000,core,ok,,1.8"))
     refused("case 'case_000' has a structure twice", edit("case_000,edge", "case_000,core"))
     refused("holds no case", lambda f: (f / "cases.csv").write_text("case,structure,dice,status\n"))
-    refused("is not a table", lambda f: (f / "cases.csv").write_bytes(b"\xff\xfe\x00"))
+    refused("is not UTF-8 text", lambda f: (f / "cases.csv").write_bytes(b"\xff\xfe\x00"))
 
 
 def test_dates() -> None:

@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import pytest
 import torch
 from monai.transforms import Compose, Lambdad, LoadImaged, Orientationd, ScaleIntensityd, Spacingd
 
 from rarevox.pipeline.storage import keys
 from rarevox.pipeline.storage.keys import ContentHashes, configuration_key, describe
+from rarevox.transforms.reader import ScanError
 from rarevox.transforms import (
     CTWindowd,
     ForegroundUniformSampler,
@@ -160,18 +163,22 @@ def test_a_dicom_folder_counts_with_all_its_files(tmp_path: Path) -> None:
 
 def test_a_header_counts_with_the_files_that_hold_its_voxels(tmp_path: Path) -> None:
     """Named in the header, by a pattern or one by one, or called like it; what belongs to other headers does not."""
+    meta = "ObjectType = Image\nNDims = 3\nDimSize = 2 3 1\nElementType = MET_UCHAR\n"
+    nrrd = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 3 1\nencoding: raw\n"
     headers = {
-        "a.mhd": "NDims = 3\nElementDataFile = voxels.raw\n",
-        "b.nhdr": "NRRD0004\ntype: short\ndata file: ./voxels.raw\n",
-        "c.nhdr": "NRRD0004\ndata file: LIST\nvoxels.raw\nmore.raw\n",
-        "d.mhd": "ElementDataFile = slice%03d.raw 1 2 1\n",
-        "e.hdr": "",
-        "f.mhd": "ElementDataFile = LOCAL\n" + "x" * 5000,
+        "a.mhd": f"{meta}ElementDataFile = voxels.raw\n",
+        "b.nhdr": f"{nrrd}data file: ./voxels.raw\n",
+        "c.nhdr": f"{nrrd}data file: LIST\nvoxels.raw\nmore.raw\n",
+        "d.mhd": f"{meta}ElementDataFile = slice%03d.raw 1 2 1\n",
+        "f.mhd": f"{meta}ElementDataFile = LOCAL\n" + "x" * 5000,
+        "g.nii": f"{meta}ElementDataFile = voxels.raw\n",
     }
     for name, text in headers.items():
         (tmp_path / name).write_text(text)
-    for name in ("voxels.raw", "more.raw", "slice001.raw", "e.img"):
+    for name in ("voxels.raw", "more.raw", "slice001.raw", "slice002.raw"):
         (tmp_path / name).write_bytes(b"voxels")
+    nib.Nifti1Pair(np.zeros((2, 3, 1), np.uint8), np.eye(4)).to_filename(tmp_path / "e.img")
+    headers["e.hdr"] = ""
     hashes = ContentHashes(tmp_path / "notes")
 
     def changed(file: str) -> set[str]:
@@ -179,7 +186,19 @@ def test_a_header_counts_with_the_files_that_hold_its_voxels(tmp_path: Path) -> 
         (tmp_path / file).write_bytes(b"others")
         return {name for name in headers if hashes.of(tmp_path / name) != before[name]}
 
-    assert changed("voxels.raw") == {"a.mhd", "b.nhdr", "c.nhdr"}
+    assert changed("voxels.raw") == {"a.mhd", "b.nhdr", "c.nhdr", "g.nii"}
     assert changed("more.raw") == {"c.nhdr"}
     assert changed("slice001.raw") == {"d.mhd"}
     assert changed("e.img") == {"e.hdr"}
+
+
+def test_a_pipe_is_refused_and_never_opened(tmp_path: Path) -> None:
+    hashes = ContentHashes(tmp_path / "notes")
+    os.mkfifo(tmp_path / "scan.nii.gz")
+    with pytest.raises(ScanError, match="is a named pipe"):
+        hashes.of(tmp_path / "scan.nii.gz")
+    with pytest.raises(ScanError, match="does not exist"):
+        hashes.of(tmp_path / "gone.nii.gz")
+    os.mkfifo(tmp_path / "voxels.raw")
+    (tmp_path / "a.mhd").write_text("ObjectType = Image\nElementDataFile = voxels.raw\n")
+    assert hashes.of(tmp_path / "a.mhd")  # what is wrong with it is told when it is read

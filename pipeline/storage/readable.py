@@ -1,0 +1,175 @@
+"""Cases that can be read, and those that cannot: each of these is left out with its reason, and stops none of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.device import is_out_of_memory
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.transforms.reader import ScanError, same_affine, size_text
+
+Case = Mapping[str, Any]
+T = TypeVar("T")
+
+
+GRID_TOLERANCE_MM = 1e-2
+"""Between image and label after preprocessing: ten times what `prepare` allows, for the roundoff of resampling."""
+
+
+def require_sound(case: Mapping[Any, Any], channels: int | None = None) -> None:
+    """Refuse a preprocessed case that would spoil a batch or the weights: files may have changed since `prepare`.
+
+    Args:
+        case: ``image`` (C, *spatial), perhaps ``label`` and ``mask`` (1, *spatial).
+        channels: what C must be; None takes any.
+
+    Raises:
+        ValueError: another number of channels, NaN or infinite voxels, a label map or mask on another grid.
+    """
+    image = case["image"]
+    if channels is not None and image.shape[0] != channels:
+        raise ValueError(f"the scan has {image.shape[0]} channel(s) and the dataset declares {channels}")
+    if not bool(torch.isfinite(image.sum())):
+        raise ValueError("the scan holds NaN or infinite voxels")
+    for key, name in (("label", "label map"), ("mask", "mask")):
+        other = case.get(key)
+        if other is None:
+            continue
+        sizes = [size_text(tuple(volume.shape[1:])) for volume in (other, image)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"the {name} is {sizes[0]} voxels and the scan {sizes[1]}")
+        affines = [np.asarray(volume.affine) for volume in (other, image) if hasattr(volume, "affine")]
+        if len(affines) == 2 and not same_affine(*affines, GRID_TOLERANCE_MM):
+            gap = float(np.abs(affines[0] - affines[1]).max())
+            raise ValueError(f"{name} and scan are on different grids: their affines differ by {gap:.3g}")
+
+
+class LeftOut:
+    """Gathers the cases that cannot be read.
+
+    Args:
+        what: the cases in words, for the messages.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.reasons: dict[int, str] = {}
+
+    def tried(self, number: int, work: Callable[[], T]) -> T | None:
+        """What ``work`` makes of a case; None, and a reason kept, where its files do not let it.
+
+        Raises:
+            MemoryError and its kin: what is short is no fault of the case.
+        """
+        if number in self.reasons:
+            return None
+        try:
+            return work()
+        except Exception as error:
+            # A reader's own error stands for the file, whatever it comes from: headers that lie ask for terabytes.
+            if is_out_of_memory(error) and not isinstance(_first_of_ours(error), ScanError):
+                raise
+            self.reasons[number] = reason_of(error)
+            return None
+
+    def kept(self, cases: Sequence[Case]) -> list[int]:
+        """The numbers of the others, once all were tried; those left out are told.
+
+        Raises:
+            RequestError: none of the cases can be read.
+        """
+        for number, reason in sorted(self.reasons.items()):
+            console.say("[red]left out[/red] {}: {}", cases[number].get("case", number), reason)
+        if cases and len(self.reasons) == len(cases):
+            first = min(self.reasons)
+            raise RequestError(f"none of the {len(cases)} {self.what} can be read; {self.reasons[first]}")
+        return [number for number in range(len(cases)) if number not in self.reasons]
+
+
+def _first_of_ours(error: BaseException | None) -> BaseException | None:
+    while error is not None and not type(error).__module__.startswith("rarevox."):
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar of the first process's; called once a case."""
+    first = not (torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank())
+    if not (first and console.is_terminal):
+        yield lambda: None
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def each(pool: ThreadPoolExecutor, work: Callable[[int], T], numbers: Iterable[int], what: str) -> list[T]:
+    """``work`` on every number in the pool, in order, with a progress bar."""
+    listed = list(numbers)
+    with counted(what, len(listed)) as done:
+
+        def counting(number: int) -> T:
+            found = work(number)
+            done()
+            return found
+
+        return list(pool.map(counting, listed))
+
+
+class WholeCases(Dataset[Any]):
+    """Whole cases for validation, those of them that can be read, as a map-style dataset.
+
+    Args:
+        data: the cases, file names by key.
+        transform: the deterministic transforms.
+        channels: of a scan.
+        cache_rate: the share that is held in memory; the rest is read each time.
+        workers: threads that read.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Callable[[Any], Any],
+        *,
+        channels: int | None = None,
+        cache_rate: float = 1.0,
+        workers: int = 2,
+    ) -> None:
+        self.transform, self.channels = transform, channels
+        left, held = LeftOut("validation cases"), int(len(data) * cache_rate)
+
+        def read(number: int) -> Any:
+            found = left.tried(number, lambda: self._read(data[number]))
+            return found if number < held else None
+
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            found = each(pool, read, range(len(data)), "reading validation cases")
+        try:
+            kept = left.kept(data)
+        except RequestError as error:
+            console.say("[red]no validation[/red]: {}", error)
+            kept = []
+        self.data = [data[number] for number in kept]
+        self._held = [found[number] for number in kept]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, number: int) -> Any:
+        held = self._held[number]
+        return self._read(self.data[number]) if held is None else dict(held)
+
+    def _read(self, case: Case) -> Any:
+        found = self.transform(dict(case))
+        require_sound(found, self.channels)
+        return found
