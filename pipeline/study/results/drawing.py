@@ -36,6 +36,8 @@ class Drawn:
 
 def drawn(figure: Figure, folder: Path, name: str, caption: str, said: str) -> Drawn:
     """Write a figure as ``NAME.svg`` and ``NAME.pdf`` into a folder, each whole or not at all."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # its places are found once for both files
     content = figure_bytes(figure, "svg")
     for kind, data in (("svg", content), ("pdf", figure_bytes(figure, "pdf"))):
         with atomic(folder / f"{name}.{kind}") as temporary:

@@ -83,7 +83,7 @@ def load_example(study: Path, chosen: Mapping[str, Outcome]) -> Example:
         labels = np.asarray(nib.load(study / "cells" / one.cell / PREDICTION).dataobj) > 0
         predictions[loss] = canonical(None, None, labels, file.header.get_zooms()[:3], file.affine)[2]
     at = int(np.argmax(reference.sum(axis=(0, 1))))
-    head = bounding_box((image != image.flat[0]) | reference)
+    head = bounding_box(np.logical_or.reduce([image != image.flat[0], reference, *predictions.values()]))
     x, y = (head[0], head[1]) if head else (slice(None), slice(None))
     one = next(iter(chosen.values()))
     where = ", ".join(

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACROSS = 4
-COLOURS = "cividis"
+COLOURS = "viridis"
 """Alike for all readers, and rising in brightness too."""
 _CROSS = "#d62f1f"
+_APART = 0.09
+"""Between the values of two lines, as a share of a panel."""
 
 
 def isoline_figure(
@@ -37,6 +39,7 @@ def isoline_figure(
         whose: said in the caption of figures that are not the study's own.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     losses, surfaces = results.labels("loss"), {}
     for loss in losses:
@@ -46,9 +49,9 @@ def isoline_figure(
         return None
     across = min(ACROSS, len(losses))
     down = math.ceil(len(losses) / across)
-    picture = Figure(figsize=(2.75 * across + 0.9, 2.75 * down + 0.35), layout="constrained")
+    picture = Figure(figsize=(2.75 * across + 0.9, 2.75 * down + 0.35), layout=ConstrainedLayoutEngine(wspace=0.05))
     panels = picture.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    filled = None
+    filled: Any = None
     for number, ax in enumerate(panels.flat):
         if number >= len(losses):
             ax.set_visible(False)
@@ -69,39 +72,32 @@ def _panel(ax: Axes, surface: Surface) -> Any:
     if surface.drawable:
         x, y, dice = surface.log_rates, surface.patches, np.ma.masked_invalid(surface.dice)
         filled = ax.contourf(x, y, dice, levels=np.linspace(0, 1, 21), cmap=COLOURS, corner_mask=True)
+        named: list[np.ndarray] = []
         for level in LEVELS:
             for line in isolines(surface, level):
                 ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.1, alpha=0.9)
-                _name(ax, line, level)
+                _name(ax, line, level, surface, named)
     columns, rows = np.meshgrid(surface.log_rates, surface.patches)
-    known = np.isfinite(surface.dice)
-    ax.scatter(
-        columns[known], rows[known], s=20, c="white", edgecolors="#1c1f23", linewidths=0.9, zorder=4, clip_on=False
-    )
-    lost = surface.failed
-    ax.scatter(
-        columns[lost],
-        rows[lost],
-        s=46,
-        c=_CROSS,
-        marker="X",
-        edgecolors="white",
-        linewidths=0.8,
-        zorder=5,
-        clip_on=False,
-    )
+    known, lost = np.isfinite(surface.dice), surface.failed
     waiting = ~known & ~lost
-    ax.scatter(columns[waiting], rows[waiting], s=20, facecolors="none", edgecolors="#98a1ab", zorder=4, clip_on=False)
+    on_top: dict[str, Any] = {"zorder": 4, "clip_on": False}
+    ax.scatter(columns[known], rows[known], s=20, c="white", edgecolors="#1c1f23", linewidths=0.9, **on_top)
+    ax.scatter(columns[waiting], rows[waiting], s=20, facecolors="none", edgecolors="#98a1ab", **on_top)
+    ax.scatter(columns[lost], rows[lost], s=75, c=_CROSS, marker="X", edgecolors="white", linewidths=0.8, **on_top)
     return filled
 
 
-def _name(ax: Axes, line: np.ndarray, level: float) -> None:
-    """The value of a line, at the middle of its longest stretch."""
-    steps = np.diff(line, axis=0)
+def _name(ax: Axes, line: np.ndarray, level: float, surface: Surface, named: list[np.ndarray]) -> None:
+    """The value of a line at the middle of its longest stretch, unless another line's value stands there already."""
+    size = np.array([np.ptp(surface.log_rates), np.ptp(surface.patches)])
+    steps = np.diff(line, axis=0) / size
     longest = int(np.argmax((steps**2).sum(axis=1))) if len(steps) else 0
-    x, y = line[longest : longest + 2].mean(axis=0)
+    at = line[longest : longest + 2].mean(axis=0)
+    if any(np.abs((at - other) / size).max() < _APART for other in named):
+        return
+    named.append(at)
     box = {"boxstyle": "round,pad=0.12", "facecolor": "#1c1f23", "alpha": 0.6, "linewidth": 0}
-    ax.text(x, y, f"{level:.1f}", color="white", fontsize=7, ha="center", va="center", bbox=box, zorder=3)
+    ax.text(at[0], at[1], f"{level:.1f}", color="white", fontsize=7, ha="center", va="center", bbox=box, zorder=3)
 
 
 def _axes(panels: np.ndarray, surfaces: Sequence[Surface]) -> None:

@@ -135,7 +135,7 @@ def roles_of(axes: Iterable[str], layout: Mapping[str, str]) -> dict[str, str]:
     >>> roles_of(["net", "loss", "optimizer#lr", "width"], {"network": "net"})
     {'net': 'network', 'loss': 'loss', 'optimizer#lr': 'lr'}
     """
-    found = {}
+    found: dict[str, str] = {}
     for axis in axes:
         for role, names in ROLES.items():
             if axis == layout.get(role) or (role not in layout and axis in names and role not in found.values()):
@@ -149,9 +149,9 @@ def _outcome(name: str, labels: Mapping[str, str], cell: Mapping[str, Any] | Non
         return Outcome(name, labels)
     if cell["state"] != "done":
         diverged = bool(cell.get("diverged"))
-        dice = 0.0 if diverged else math.nan
+        zero = 0.0 if diverged else math.nan
         reason = str(cell.get("reason") or "no reason is known")
-        return Outcome(name, labels, "failed", reason, dice, dice, dice, test=dice)
+        return Outcome(name, labels, "failed", reason, zero, zero, zero, test=zero)
     dice, share, test = cell.get("train_dice") or {}, cell.get("foreground_share") or {}, cell.get("test") or {}
     return Outcome(
         name,

@@ -78,20 +78,10 @@ def robustness_figure(
             above, n = own.get(loss, (0, 0))
             share = above / n if n else 0.0
             ax.barh(row, share, height=0.66, color=colour[loss], alpha=0.85)
-            inside = share > 0.75
-            ax.text(
-                share + (-0.02 if inside else 0.02),
-                row,
-                f"{above} of {n}",
-                va="center",
-                ha="right" if inside else "left",
-                fontsize=8.5,
-                color="white" if inside else "#1c1f23",
-                fontweight="bold" if inside else "normal",
-            )
+            ax.text(share + 0.02, row, f"{above} of {n}", va="center", fontsize=8.5)
             parts.append(f"{shown_network(network)}, {shown_loss(loss)} {above} of {n}")
         ax.set_title(shown(shown_network(network)), fontsize=10.5)
-        ax.set_xlim(0, 1)
+        ax.set_xlim(0, 1.2)
         ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
         plain(ax)
     panels[0].set_yticks(range(len(losses)), [shown(shown_loss(loss)) for loss in losses])

@@ -14,8 +14,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from rarevox.pipeline.evaluation.comparison.stats import DIGITS, holm, signed_rank
+from rarevox.pipeline.evaluation.comparison.stats import DIGITS, holm
 from rarevox.pipeline.study.results.outcomes import Outcome
+from rarevox.pipeline.study.results.signed_rank import exact_signed_rank
 
 LEVEL = 0.05
 """Of the tests."""
@@ -193,7 +194,7 @@ def _pair(blocks: Blocks, a: int, b: int) -> Pair:
         equal=int((differences == 0).sum()),
         second_better=int((differences < 0).sum()),
         median_difference=float(np.median(differences)),
-        p=signed_rank(differences),
+        p=exact_signed_rank(differences),
     )
 
 

@@ -19,12 +19,11 @@ from rarevox.pipeline.study.results.study_page import write_study_page
 from rarevox.pipeline.study.results.tables import (
     PaperTable,
     dice_tables,
+    heldout_table,
     latex_table,
     share_rows,
     table_rows,
-    test_table,
 )
-from rarevox.pipeline.study.results.verdict import Verdict
 from rarevox.pipeline.study.rows import CELL_FILE
 from rarevox.pipeline.words import csv_text
 
@@ -34,8 +33,8 @@ REPORT, PAGE = "report", "study.html"
 def write_report(study: str | Path) -> Path:
     """Write ``STUDY/report/``, whatever has come of the study so far.
 
-    ``study.html`` is one file that opens offline; ``figures/`` has each figure as SVG and PDF, ``tables/`` each table as
-    CSV and LaTeX, ``verdicts.json`` what the study says of the paper's claims, with the rules.
+    ``study.html`` is one file that opens offline; ``figures/`` has each figure as SVG and PDF, ``tables/`` each table
+    as CSV and LaTeX, ``verdicts.json`` what the study says of the paper's claims, with the rules.
 
     Args:
         study: the folder of the study: ``plan.json`` and ``cells/``.
@@ -49,7 +48,7 @@ def write_report(study: str | Path) -> Path:
     study = Path(study)
     results = read_results(study)
     folder = study / REPORT
-    tables, heldout = dice_tables(results), test_table(results)
+    tables, heldout = dice_tables(results), heldout_table(results)
     ranks, counts, judged = ranking_of(results), counts_of(results), verdicts(results)
     write_tables(folder / "tables", results, [*tables, *([heldout] if heldout else [])], ranks)
     write_json(folder / "verdicts.json", {"verdicts": [asdict(one) for one in judged]})

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rarevox.pipeline.evaluation.comparison.stats import signed_rank
 from rarevox.pipeline.study.results.outcomes import Outcome
 from rarevox.pipeline.study.results.paper import LOSSES
 from rarevox.pipeline.study.results.ranking import LEVEL, blocks_of, robustness
+from rarevox.pipeline.study.results.signed_rank import exact_signed_rank
 from rarevox.pipeline.study.results.verdict import Judgement, distinct, mean, patches, rates
 
 UNTRAINED, TRAINED = 0.1, 0.3
@@ -58,7 +58,7 @@ def ss_falls_behind(cells: Sequence[Outcome]) -> Judgement:
     differences = values[:, 0] - values[:, 1]
     if len(differences) < SETTINGS:
         return None, f"{len(differences)} settings have both losses."
-    middle, p = float(np.median(differences)), signed_rank(differences)
+    middle, p = float(np.median(differences)), exact_signed_rank(differences)
     above, below = int((differences > 0).sum()), int((differences < 0).sum())
     said = (
         f"GDLv − SS has the median {middle:+.2f} over {len(differences)} settings, is above 0 in {above} and below in "

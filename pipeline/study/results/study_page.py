@@ -20,6 +20,7 @@ from rarevox.pipeline.study.results.verdict import FAILS, HOLDS, UNDECIDED, UNTE
 
 TEMPLATE = Path(__file__).with_name("templates") / "study.html"
 WORDS = {HOLDS: "✓ holds", FAILS: "✗ does not hold", UNDECIDED: "? undecided", UNTESTED: "– not tested"}
+PLURAL = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "undecided"}
 CLASSES = {HOLDS: "good", FAILS: "bad", UNDECIDED: "open", UNTESTED: "note"}
 
 
@@ -51,6 +52,7 @@ def write_study_page(
         verdicts=sorted(judged, key=lambda one: order.index(one.verdict)),
         tally={word: sum(one.verdict == word for one in judged) for word in order},
         words=WORDS,
+        plural=PLURAL,
         classes=CLASSES,
         level=LEVEL,
         absent=absences(results, figures, heldout),
@@ -147,21 +149,21 @@ def absences(results: Results, figures: Figures, heldout: PaperTable | None) -> 
 def conventions(results: Results) -> dict[str, str]:
     """What the figures mean."""
     return {
-        "training Dice": f"hard Dice of the foreground (labels above 0) of the training batch in the effective patch, at "
-        f"every iteration; median (interquartile range) over the last {results.last}",
+        "training Dice": f"hard Dice of the foreground (labels above 0) of the training batch in the effective patch, "
+        f"at every iteration; median (interquartile range) over the last {results.last}",
         "foreground share": "of the voxels of the effective patches drawn; the median over the patches of a cell, the "
         "mean of these over cells",
         "held-out cases": "Dice of whole volumes; the mean over cases and structures",
         "isolines": "interpolated linearly between cells over the logarithm of the learning rate and the edge of the "
         "effective patch; a square with a cell that is missing is cut to the triangle of the others",
-        "failed cells": "marked, listed, and left out of all figures; a cell whose loss became infinite counts with Dice 0",
+        "failed cells": "marked, listed, and left out of figures; one whose loss became infinite counts as Dice 0",
         "seeds": "cells that differ in the seed alone stand in the tables with the mean of their figures",
-        "ranks": "of the losses within each setting of all other axes, by training Dice, 1 the best; ties share the mean "
-        "rank; Friedman's test, then Wilcoxon's signed-rank test of each pair with Holm's correction. The settings share "
-        "their data, so the p-values speak of this grid on this dataset and not of others",
+        "ranks": "of the losses within each setting of all other axes, by training Dice, 1 the best; ties share the "
+        "mean rank; Friedman's test, then Wilcoxon's signed-rank test of each pair with Holm's correction. Settings "
+        "share their data, so the p-values speak of this grid on this dataset and not of others",
         "robustness": "the share of cells whose training Dice is above half of the best of the same network",
         "verdicts": f"a network is untrained below a Dice of {rules.UNTRAINED}; the imbalance is strong up to "
         f"{rules.STRONG:.0%} of foreground and mild from {rules.MILD:.0%}; differences count from {rules.MARGIN}",
-        "paper": "Sudre, Li, Vercauteren, Ourselin & Cardoso, Generalised Dice overlap as a deep learning loss function "
-        "for highly unbalanced segmentations, DLMIA 2017",
+        "paper": "Sudre, Li, Vercauteren, Ourselin & Cardoso, Generalised Dice overlap as a deep learning loss "
+        "function for highly unbalanced segmentations, DLMIA 2017",
     }

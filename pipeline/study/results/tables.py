@@ -109,7 +109,7 @@ def dice_tables(results: Results) -> list[PaperTable]:
     return found
 
 
-def test_table(results: Results) -> PaperTable | None:
+def heldout_table(results: Results) -> PaperTable | None:
     """Mean Dice of the held-out cases in the same layout; None where no cell has any."""
     if not any(math.isfinite(one.test) for one in results.outcomes):
         return None
@@ -174,7 +174,7 @@ def share_rows(results: Results) -> list[dict[str, object]]:
         cells = [one for one in results.where(network=network, patch=patch, imbalance=imbalance) if one.state == "done"]
         theirs = SETTINGS.get((network_name(network), patch_name(patch)))
         labels = {"network": shown_network(network), "patch": patch, "imbalance": imbalance}
-        figures = {
+        figures: dict[str, object] = {
             "effective": mean([one.patch for one in cells]),
             "batch": mean([one.batch for one in cells]),
             "share": mean([one.share for one in cells]),
@@ -182,13 +182,13 @@ def share_rows(results: Results) -> list[dict[str, object]]:
             "paper_batch": theirs.batch if theirs else None,
             "paper_share": theirs.share if theirs else None,
         }
-        rows.append({key: label for key, label in labels.items() if results.labels(key) != ("",)} | figures)
+        rows.append({**{key: label for key, label in labels.items() if results.labels(key) != ("",)}, **figures})
     return rows
 
 
 def table_rows(table: PaperTable) -> list[dict[str, object]]:
     """A row for each place of the table, for its CSV file."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for row, column in product(table.rows, table.columns):
         entry = table.entries[row, column]
         labels = {"network": column[0], "loss": column[1], **dict(zip(table.row_roles, row, strict=True))}
