@@ -103,7 +103,7 @@ KINDS = {
     "seed": _whole_from(0),
     "epoch_length": _whole_from(1),
     "validations": _whole_from(1),
-    "validation_cases": Kind(_or_null(lambda v: _whole(v, 1)), "a whole number from 1, or null for all"),
+    "validation_cases": Kind(_or_null(_whole), "a whole number (0: no validation), or null for all"),
     "iterations": Kind(_or_null(_number), "a positive number of steps"),
     "minutes": Kind(_or_null(_number), "a positive number of minutes, or null for --iterations", True),
     "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),
