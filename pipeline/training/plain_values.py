@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rarevox.pipeline.compose import CONFIGS, read_yaml
+from rarevox.pipeline.compose import CONFIGS, packaged
 from rarevox.pipeline.errors import RequestError
 
 
@@ -48,9 +48,9 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 def _built() -> dict[str, Kind]:
     """The keys of the packaged configuration whose values are built, or hold what is built."""
-    packaged = read_yaml(CONFIGS / "common.yaml") | read_yaml(CONFIGS / "train.yaml")
+    templates = packaged(CONFIGS / "common.yaml") | packaged(CONFIGS / "train.yaml")
     found = {}
-    for key, default in packaged.items():
+    for key, default in templates.items():
         if isinstance(default, dict) and "_target_" in default:
             found[key] = BUILT
         elif isinstance(default, dict):
