@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
+from rarevox.pipeline.console import console
 from rarevox.pipeline.files import atomic
 from rarevox.pipeline.training import processes
 
@@ -82,9 +83,12 @@ class BatchRecord:
         return arrays_of(self.counts.numpy(), np.array(self.losses, float), len(self.structures))
 
     def write(self, _: Engine | None = None) -> None:
-        """Write the file, whole."""
-        with atomic(self.path) as temporary:
-            np.savez(temporary, **self.arrays())  # type: ignore[arg-type]
+        """Write the file, whole; what cannot be written (disk full) is told and ends nothing."""
+        try:
+            with atomic(self.path) as temporary:
+                np.savez(temporary, **self.arrays())  # type: ignore[arg-type]
+        except OSError as error:
+            console.say("[yellow]{} not written: {}[/]", self.path, error)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
