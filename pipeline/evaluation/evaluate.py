@@ -112,7 +112,7 @@ def _evaluated(
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
         for case, found in zip(cases, segmenter(as_items(cases), watch), strict=True):
-            if _score(scorer, found, case, folder) and calibration is not None:
+            if score_case(scorer, found, case, folder) and calibration is not None:
                 calibration.add(found.watch)
             bar.advance(task)
     result = scorer.result() | ({"calibration": calibration.result()} if calibration is not None else {})
@@ -138,7 +138,7 @@ def _holds_evaluation(folder: Path) -> bool:
     return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
+def score_case(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
     """Score one case and keep its label map; whether it could be scored."""
     try:
         # An earlier evaluation's label map must not stand for a case that fails in this one.

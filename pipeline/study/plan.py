@@ -45,6 +45,7 @@ class Plan:
         threads: of a cell, so that the result does not depend on how many cells run at once.
         device: on which a cell trains: auto, cpu, cuda or cuda:i.
         test: whether cells are evaluated on the held-out cases.
+        structures: whose Dice count; none are all.
         layout: hints for the report, as the study file gives them.
     """
 
@@ -59,6 +60,7 @@ class Plan:
     threads: int = 1
     device: str = "auto"
     test: bool = True
+    structures: tuple[str, ...] = ()
     layout: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +78,7 @@ class Plan:
         """
         cells = tuple(PlannedCell(str(c["cell"]), dict(c["labels"]), dict(c["settings"])) for c in content["cells"])
         rest = {key: value for key, value in content.items() if key not in ("version", "cells")}
-        return cls(**rest, cells=cells)
+        return cls(**rest | {"structures": tuple(content.get("structures") or ())}, cells=cells)
 
 
 def read_plan(study: str | Path) -> Plan:

@@ -82,7 +82,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
         return 1
-    console.print(f"best mean Dice on validation {validation.best:.4f}; the run is in {folder}")
+    best = f"best mean Dice on validation {validation.best:.4f}" if validation.best >= 0 else "not validated"
+    console.print(f"{best}; the run is in {folder}")
     return 0
 
 
