@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 
-from rarevox.pipeline.evaluation.report.planes import LETTERS, canonical
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.report.planes import LETTERS, canonical, label_mask
+from rarevox.pipeline.evaluation.report.run import case_images
 from rarevox.pipeline.pictures import OKABE_ITO, window
+from rarevox.pipeline.study.datasets import place_of
+from rarevox.pipeline.study.plan import Plan
 from rarevox.pipeline.study.results.drawing import Drawn, drawn, shown
 from rarevox.pipeline.study.results.outcomes import Outcome, Results, value_of
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
@@ -20,10 +24,10 @@ from rarevox.transforms.bounding_box import bounding_box
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-EXAMPLE, IMAGE, REFERENCE, PREDICTION = "example", "image.nii.gz", "reference.nii.gz", "example_seg.nii.gz"
-"""``STUDY/example/image.nii.gz`` and ``reference.nii.gz``, and ``STUDY/cells/CELL/example_seg.nii.gz``."""
+SCORED = Path("evaluation") / "test"
+"""In a cell's folder: what is left of the evaluation on held-out cases, with their label maps."""
 REFERENCE_COLOUR, PREDICTION_COLOUR = OKABE_ITO[5], OKABE_ITO[1]
-ABSENT = "The study kept no segmentation of a held-out case: give it `record: {example: true}`."
+ABSENT = "no segmentation of a held-out case is there, or the dataset has moved."
 
 
 @dataclass(frozen=True)
@@ -34,63 +38,93 @@ class Example:
     reference: np.ndarray
     predictions: Mapping[str, np.ndarray]
     spacing_mm: tuple[float, float]
-    where: str
+    said: str
 
 
-def example_figure(study: Path, results: Results, network: str, folder: Path, name: str) -> Drawn | None:
-    """Draw the case after each loss of one network, at the largest patch and the middle learning rate as the paper.
+def example_figure(study: Path, plan: Plan, results: Results, network: str, folder: Path, name: str) -> Drawn | None:
+    """Draw a case after each loss of one network, at the largest patch and the middle learning rate as the paper does.
 
-    Where that setting kept nothing, the one that kept it for the most losses is drawn. None where nothing was kept.
+    Where that setting has no segmentations, the one that has them for the most losses is drawn. The case is the first
+    held-out one whose reference holds anything. None where there is no segmentation, or no dataset any more.
     """
     chosen = chosen_setting(study, results, network)
-    if not chosen or not (study / EXAMPLE / REFERENCE).is_file() or not (study / EXAMPLE / IMAGE).is_file():
+    if not chosen:
         return None
-    return draw_example(load_example(study, chosen), f"{shown_network(network)}", folder, name)
+    example = load_example(study, plan, chosen)
+    return None if example is None else draw_example(example, shown_network(network), folder, name)
 
 
 def chosen_setting(study: Path, results: Results, network: str) -> dict[str, Outcome]:
-    """Loss → cell that kept a segmentation, of one setting; empty without any."""
+    """Loss → cell with segmentations, all of one setting, in the order of the losses; empty without any."""
     kept: dict[tuple[tuple[str, str], ...], dict[str, Outcome]] = {}
     for one in results.where(network=network):
-        if (study / "cells" / one.cell / PREDICTION).is_file():
+        if any((study / "cells" / one.cell / SCORED / "predictions").glob("*_seg.nii.gz")):
             key = tuple((role, label) for role, label in one.labels.items() if role != "loss")
             kept.setdefault(key, {})[one.label("loss")] = one
     rates = sorted(results.labels("lr"), key=value_of)
     wanted = (results.labels("patch")[-1], rates[len(rates) // 2])
 
-    def score(item: tuple[tuple[tuple[str, str], ...], dict[str, Outcome]]) -> tuple[int, bool]:
-        labels = dict(item[0])
-        return len(item[1]), (labels.get("patch", ""), labels.get("lr", "")) == wanted
+    def score(labels: Mapping[str, str], count: int) -> tuple[int, bool]:
+        return count, (labels.get("patch", ""), labels.get("lr", "")) == wanted
 
-    return max(kept.items(), key=score)[1] if kept else {}
+    if not kept:
+        return {}
+    best = max(kept, key=lambda key: score(dict(key), len(kept[key])))
+    return {loss: kept[best][loss] for loss in results.labels("loss") if loss in kept[best]}
 
 
-def load_example(study: Path, chosen: Mapping[str, Outcome]) -> Example:
-    """The axial slice with the most of the reference, cut to the head.
+def load_example(study: Path, plan: Plan, chosen: Mapping[str, Outcome]) -> Example | None:
+    """The axial slice with the most of the reference, cut to the head; None where the scans cannot be read.
 
     Args:
         study: its folder.
+        plan: of the study.
         chosen: loss → cell.
     """
-    file = nib.load(study / EXAMPLE / REFERENCE)
-    spacing = tuple(float(s) for s in file.header.get_zooms()[:3])
-    whole = np.asarray(file.dataobj) > 0
-    scan = np.asarray(nib.load(study / EXAMPLE / IMAGE).dataobj, np.float32)
-    image, _, reference, spacing = canonical(scan, None, whole, spacing, file.affine)
-    assert image is not None
-    predictions = {}
-    for loss, one in chosen.items():
-        labels = np.asarray(nib.load(study / "cells" / one.cell / PREDICTION).dataobj) > 0
-        predictions[loss] = canonical(None, None, labels, file.header.get_zooms()[:3], file.affine)[2]
-    at = int(np.argmax(reference.sum(axis=(0, 1))))
-    head = bounding_box(np.logical_or.reduce([image != image.flat[0], reference, *predictions.values()]))
-    x, y = (head[0], head[1]) if head else (slice(None), slice(None))
-    one = next(iter(chosen.values()))
-    where = ", ".join(
-        f"{role} {label}" for role, label in one.labels.items() if role in ("patch", "lr", "imbalance") and label
+    first = next(iter(chosen.values()))
+    settings = next(cell.settings for cell in plan.cells if cell.name == first.cell)
+    try:
+        data = Dataset.load(place_of(settings, plan.dataset["folder"]))
+    except RequestError:
+        return None
+    values = [data.scored[name] for name in plan.structures or data.scored if name in data.scored]
+    for case in data.section("test"):
+        found = {k: case_images(case, study / "cells" / one.cell / SCORED, data.ignored) for k, one in chosen.items()}
+        example = _slices(found, values, f"{case['case']}, {_setting(first)}".rstrip(", "))
+        if example is not None:
+            return example
+    return None
+
+
+def _setting(one: Outcome) -> str:
+    return ", ".join(f"{role} {label}" for role in ("patch", "lr", "imbalance") if (label := one.label(role)))
+
+
+def _slices(found: Mapping[str, Any], values: list[Any], said: str) -> Example | None:
+    """One slice of a case; None where anything is missing or the reference is empty."""
+    images = next(iter(found.values()))
+    if images is None or images.image is None or any(one is None or one.prediction is None for one in found.values()):
+        return None
+    spacing = np.sqrt((np.asarray(images.affine, float)[:3, :3] ** 2).sum(axis=0))
+    image, _, reference, spacing = canonical(
+        images.image, None, _mask(images.reference, values), spacing, images.affine
     )
-    cut = {loss: labels[x, y, at] for loss, labels in predictions.items()}
-    return Example(image[x, y, at], reference[x, y, at], cut, (spacing[0], spacing[1]), where)
+    if image is None or not reference.any():
+        return None
+    whole = {
+        loss: canonical(None, None, _mask(one.prediction, values), spacing, images.affine)[2]
+        for loss, one in found.items()
+    }
+    at = int(np.argmax(reference.sum(axis=(0, 1))))
+    head = bounding_box(np.logical_or.reduce([image != image.flat[0], reference, *whole.values()]))
+    x, y = (head[0], head[1]) if head else (slice(None), slice(None))
+    predictions = {loss: labels[x, y, at] for loss, labels in whole.items()}
+    return Example(image[x, y, at], reference[x, y, at], predictions, (float(spacing[0]), float(spacing[1])), said)
+
+
+def _mask(labels: np.ndarray, values: list[Any]) -> np.ndarray:
+    """Where any of the structures is."""
+    return np.asarray(np.logical_or.reduce([label_mask(labels, value) for value in values]))
 
 
 def draw_example(example: Example, network: str, folder: Path, name: str) -> Drawn:
@@ -119,7 +153,7 @@ def draw_example(example: Example, network: str, folder: Path, name: str) -> Dra
         if example.reference.any():
             ax.contour(_turned(example.reference), levels=[0.5], colors=REFERENCE_COLOUR, linewidths=0.8)
         ax.set_title(f"{shown(shown_loss(loss))}  {dice_of(labels, example.reference):.2f}", fontsize=10)
-    caption = f"{network}, {example.where}" if example.where else network
+    caption = f"{network}, {example.said}".lstrip(", ")
     said = f"A held-out case in one axial slice, {caption}; Dice in this slice: " + ", ".join(
         f"{shown_loss(loss)} {dice_of(labels, example.reference):.2f}" for loss, labels in example.predictions.items()
     )

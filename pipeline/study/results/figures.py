@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rarevox.pipeline.study.plan import Plan
 from rarevox.pipeline.study.results.drawing import Drawn, slugs
 from rarevox.pipeline.study.results.example_figure import example_figure
 from rarevox.pipeline.study.results.heldout_figure import heldout_figure
@@ -32,6 +33,7 @@ class Figures:
 
 def draw_all(
     study: Path,
+    plan: Plan,
     results: Results,
     ranks: Ranking | None,
     counts: Mapping[str, Mapping[str, tuple[int, int]]],
@@ -40,7 +42,8 @@ def draw_all(
     """Draw what can be drawn.
 
     Args:
-        study: its folder, which may hold example segmentations.
+        study: its folder.
+        plan: of the study.
         results: of the study.
         ranks: of the losses.
         counts: network → loss → (cells above half of the best, cells).
@@ -61,7 +64,7 @@ def draw_all(
                 isoline_figure(paper_results((theirs,)), theirs, folder, f"paper_{name}", whose=whose)
             )
         found["heldout"].append(heldout_figure(results, network, folder, f"heldout_{name}"))
-        found["examples"].append(example_figure(study, results, network, folder, f"example_{name}"))
+        found["examples"].append(example_figure(study, plan, results, network, folder, f"example_{name}"))
         found["imbalance"].append(imbalance_figure(results, network, folder, f"imbalance_{name}"))
     whole = {key: tuple(one for one in drawn if one is not None) for key, drawn in found.items()}
     return Figures(

@@ -18,6 +18,9 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 }
 """What the report asks of an axis, and the names by which it is found; a study's ``layout`` may name others."""
 
+DIVERGED = "were not finite in"
+"""In the reason of a cell whose loss or gradients stayed infinite; see `rarevox.pipeline.training.steps.step`."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -148,7 +151,7 @@ def _outcome(name: str, labels: Mapping[str, str], cell: Mapping[str, Any] | Non
     if cell is None:
         return Outcome(name, labels)
     if cell["state"] != "done":
-        diverged = bool(cell.get("diverged"))
+        diverged = bool(cell.get("diverged")) or DIVERGED in str(cell.get("reason"))
         zero = 0.0 if diverged else math.nan
         reason = str(cell.get("reason") or "no reason is known")
         return Outcome(name, labels, "failed", reason, zero, zero, zero, test=zero)

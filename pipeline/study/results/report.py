@@ -10,8 +10,10 @@ from typing import Any
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import finite, read_json, write_json, write_text
-from rarevox.pipeline.study.plan import read_plan
+from rarevox.pipeline.study.job import CELLS
+from rarevox.pipeline.study.plan import Plan, read_plan
 from rarevox.pipeline.study.results.claims import verdicts
+from rarevox.pipeline.study.results.example_figure import SCORED
 from rarevox.pipeline.study.results.figures import draw_all
 from rarevox.pipeline.study.results.outcomes import Outcome, Results, results_of
 from rarevox.pipeline.study.results.ranking import Ranking, blocks_of, ranking, robustness
@@ -46,24 +48,40 @@ def write_report(study: str | Path) -> Path:
         RequestError: it is not a study.
     """
     study = Path(study)
-    results = read_results(study)
+    plan = read_plan(study)
+    results = read_results(study, plan)
     folder = study / REPORT
     tables, heldout = dice_tables(results), heldout_table(results)
     ranks, counts, judged = ranking_of(results), counts_of(results), verdicts(results)
     write_tables(folder / "tables", results, [*tables, *([heldout] if heldout else [])], ranks)
     write_json(folder / "verdicts.json", {"verdicts": [asdict(one) for one in judged]})
-    figures = draw_all(study, results, ranks, counts, folder / "figures")
+    figures = draw_all(study, plan, results, ranks, counts, folder / "figures")
     return write_study_page(folder / PAGE, study, results, figures, tables, heldout, ranks, counts, judged)
 
 
-def read_results(study: Path) -> Results:
-    """The plan and what its cells came to; a cell whose file cannot be read is a failed one."""
-    plan, cells = read_plan(study).to_json(), []
-    for planned in plan["cells"]:
-        file = study / "cells" / planned["cell"] / CELL_FILE
-        if file.is_file():
-            cells.append(_cell(file, planned["cell"]))
-    return results_of(plan, cells)
+def read_results(study: Path, plan: Plan) -> Results:
+    """What the cells came to so far; one whose file cannot be read is a failed one.
+
+    The rows of held-out cases are those of the evaluation where that is there: it may have found lesions too.
+    """
+    cells = []
+    for planned in plan.cells:
+        folder = study / CELLS / planned.name
+        if (folder / CELL_FILE).is_file():
+            cells.append(_cell(folder / CELL_FILE, planned.name))
+            rows = _evaluated(folder / SCORED / "metrics.json", plan)
+            if rows and cells[-1].get("test"):
+                cells[-1]["test"]["cases"] = rows
+    return results_of(plan.to_json(), cells)
+
+
+def _evaluated(file: Path, plan: Plan) -> list[dict[str, Any]]:
+    """The rows of an evaluation that count; none where it is not there."""
+    try:
+        rows = read_json(file)["cases"] if file.is_file() else []
+        return [row for row in rows if not plan.structures or row["structure"] in plan.structures]
+    except (RequestError, KeyError, TypeError):
+        return []
 
 
 def _cell(file: Path, name: str) -> dict[str, Any]:

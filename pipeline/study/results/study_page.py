@@ -56,7 +56,6 @@ def write_study_page(
         classes=CLASSES,
         level=LEVEL,
         absent=absences(results, figures, heldout),
-        example_absent=ABSENT,
         axes=_axes(results),
         cells=results.outcomes,
         cell_roles=[role for role in results.axes if len(results.axes[role]) > 1],
@@ -140,7 +139,7 @@ def absences(results: Results, figures: Figures, heldout: PaperTable | None) -> 
     if heldout is None:
         found.append("Held-out cases (figure 3): no cell has been evaluated on them.")
     if not figures.examples:
-        found.append(f"One case after each loss (figure 4): {ABSENT[:1].lower()}{ABSENT[1:]}")
+        found.append(f"One case after each loss (figure 4): {ABSENT}")
     if len(results.labels("imbalance")) < 2:
         found.append("Dice over imbalance: imbalance is no axis.")
     return found

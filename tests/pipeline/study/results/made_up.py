@@ -51,6 +51,8 @@ def write_study(
     folder: Path,
     networks: Sequence[str] = NETWORKS_2D,
     *,
+    dataset: str = "DATASET",
+    structures: Sequence[str] = (),
     change: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda content: content,
 ) -> Path:
     """Write `plan.json` and `cells/`; `change` may alter the record of a cell, or leave it out by None."""
@@ -71,6 +73,7 @@ def write_study(
         if content is not None:
             write_json(folder / "cells" / name / "cell.json", content)
     axes = {axis: list(dict.fromkeys(one["labels"][axis] for one in planned)) for axis in planned[0]["labels"]}
-    plan = {"version": 1, "name": "paper_2d", "study": "0" * 64, "dataset": {"folder": "DATASET", "fingerprint": "0"}}
+    plan = {"version": 1, "name": "paper_2d", "study": "0" * 64, "dataset": {"folder": dataset, "fingerprint": "0"}}
+    plan |= {"structures": list(structures)}
     write_json(folder / "plan.json", {**plan, "axes": axes, "cells": planned, "last": 200, "iterations": 1000})
     return folder

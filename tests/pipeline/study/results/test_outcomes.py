@@ -42,7 +42,7 @@ def test_what_all_cells_have_in_common_is_an_axis_of_one() -> None:
 def test_a_failed_cell_has_no_dice_unless_its_loss_became_infinite() -> None:
     cells = [
         {"cell": "a", "state": "failed", "reason": "no space left on device"},
-        {"cell": "b", "state": "failed", "reason": "loss was not finite", "diverged": True},
+        {"cell": "b", "state": "failed", "reason": "loss or gradients were not finite in 20 steps in a row (to 90)"},
     ]
     first, second = results_of(plan(planned("a", loss="gdl"), planned("b", loss="wce")), cells).outcomes
     assert math.isnan(first.dice) and first.reason == "no space left on device"

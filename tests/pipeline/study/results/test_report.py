@@ -14,8 +14,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.study.results.report import write_report
+from rarevox.pipeline.study.plan import read_plan
+from rarevox.pipeline.study.results.example_figure import example_figure
+from rarevox.pipeline.study.results.report import read_results, write_report
 from tests.browser import Browser, find_browser
 from tests.pipeline.study.results.made_up import write_study
 
@@ -23,17 +26,20 @@ EVIL = "<script>alert(1)</script>$x^2$ \u202e"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_study(tmp_path_factory.mktemp("study"), ("HighResNet",))
-    shape, affine = (12, 14, 6), np.diag([1.0, 1, 2, 1])
-    reference = np.zeros(shape, np.uint8)
-    reference[4:8, 5:9, 3] = 1
-    (folder / "example").mkdir()
-    nib.save(nib.Nifti1Image(reference * 3.0 + 1, affine), folder / "example" / "image.nii.gz")
-    nib.save(nib.Nifti1Image(reference, affine), folder / "example" / "reference.nii.gz")
+def study(tmp_path_factory: pytest.TempPathFactory, dataset_dir: Path) -> Path:
+    """The paper's HighResNet, with segmentations of the made-up held-out cases after two of the losses."""
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, ("HighResNet",), dataset=str(dataset_dir), structures=["ball"])
+    case = Dataset.load(dataset_dir).section("test")[0]
+    reference = nib.load(case["label"])
+    labels = np.asarray(reference.dataobj)
     for loss, shift in (("gdl", 0), ("ss", 2)):
-        moved = nib.Nifti1Image(np.roll(reference, shift, 0), affine)
-        nib.save(moved, folder / "cells" / f"highresnet_paper-L-{loss}-1e-4" / "example_seg.nii.gz")
+        scored = folder / "cells" / f"highresnet_paper-L-{loss}-1e-4" / "evaluation" / "test"
+        (scored / "predictions").mkdir(parents=True)
+        moved = np.roll(labels, shift, axis=0)
+        nib.save(nib.Nifti1Image(moved, reference.affine), scored / "predictions" / f"{case['case']}_seg.nii.gz")
+        rows = [{"case": case["case"], "structure": name, "dice": 0.5} for name in ("ball", "box")]
+        (scored / "metrics.json").write_text(json.dumps({"cases": rows}), encoding="utf-8")
     return folder
 
 
@@ -71,10 +77,28 @@ def test_the_verdicts_stand_on_the_page_and_in_their_file(study: Path, page: str
 
 
 def test_the_example_has_the_dice_of_its_slice(page: str) -> None:
-    """Four voxels moved by two along one axis: half of them still meet, Dice 2 · 8 / (16 + 16)."""
+    """A disc of radius 3 has rows of 1, 5, 5, 7, 5, 5, 1 voxels; moved by two along them, 3, 3, 5, 3, 3 still meet.
+
+    Dice 2 · 17 / (29 + 29).
+    """
     said = re.search(r'alt="(A held-out case[^"]*)"', page)
-    assert said and "GDLv 1.00" in said[1] and "SS 0.50" in said[1]
-    assert "patch L, lr 1e-4" in said[1]
+    assert said and "SS 0.59, GDLv 1.00" in said[1]
+    assert "HighResNet, case_" in said[1] and "patch L, lr 1e-4" in said[1]
+
+
+def test_held_out_cases_are_those_of_the_evaluation_and_of_the_studys_structures(study: Path) -> None:
+    plan = read_plan(study)
+    (cell,) = read_results(study, plan).where(loss="ss", patch="L", lr="1e-4")
+    assert [(row["structure"], row["dice"]) for row in cell.test_cases] == [("ball", 0.5)]
+
+
+def test_without_its_dataset_the_study_has_no_example(study: Path, page: str, tmp_path: Path) -> None:
+    moved = shutil.copytree(study, tmp_path / "study")
+    plan = json.loads((moved / "plan.json").read_text(encoding="utf-8"))
+    plan["dataset"]["folder"] = str(tmp_path / "gone")
+    (moved / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    found = read_plan(moved)
+    assert example_figure(moved, found, read_results(moved, found), "highresnet_paper", tmp_path, "e") is None
 
 
 def test_the_same_study_gives_the_same_bytes(study: Path, page: str, tmp_path: Path) -> None:
