@@ -76,6 +76,7 @@ class Results:
         iterations: of a cell.
         names: role → the axis's own name.
         versions: of the packages that the first cell ran with.
+        scaled: role → label → the paper's label that it stands for, where the study scaled the paper's axes.
     """
 
     axes: Mapping[str, tuple[str, ...]]
@@ -85,6 +86,7 @@ class Results:
     iterations: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    scaled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def labels(self, role: str) -> tuple[str, ...]:
         """The labels of a role's axis; ``("",)`` where there is none, so that loops run once."""
@@ -111,7 +113,8 @@ def results_of(plan: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> R
         plan: content of ``plan.json``.
         cells: contents of the ``cell.json`` that there are; those that the plan does not name are left out.
     """
-    roles = roles_of(plan["axes"], plan.get("layout") or {})
+    layout = plan.get("layout") or {}
+    roles = roles_of(plan["axes"], layout)
     there = {cell["cell"]: cell for cell in cells}
     outcomes = []
     for planned in plan["cells"]:
@@ -128,6 +131,7 @@ def results_of(plan: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> R
         last=int(plan.get("last") or 200),
         iterations=str(plan.get("iterations") or ""),
         names={role: axis for axis, role in roles.items()},
+        scaled=_scaled(layout.get("paper")),
         versions=next((dict(cell["versions"]) for cell in there.values() if cell.get("versions")), {}),
     )
 
@@ -205,6 +209,16 @@ def value_of(label: str) -> float:
     if ratio:
         return number(ratio[1]) / number(ratio[2]) if number(ratio[2]) else math.nan
     return number(text)
+
+
+def _scaled(hint: object) -> dict[str, dict[str, str]]:
+    """The hint ``layout: {paper: {lr: {5e-5: 1e-5}}}``; whatever has another form says nothing."""
+    roles = hint.items() if isinstance(hint, Mapping) else ()
+    return {
+        str(role): {str(label): str(theirs) for label, theirs in labels.items()}
+        for role, labels in roles
+        if isinstance(labels, Mapping)
+    }
 
 
 def _folder(dataset: object) -> str:

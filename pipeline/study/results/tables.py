@@ -148,9 +148,15 @@ def table_of(
     entries = {}
     for row, column in product(rows, columns):
         labels = dict(zip(roles, row, strict=True))
-        theirs = stated(column[0], labels.get("patch", ""), column[1], labels.get("lr", "")) if paper else None
+        patch, rate = (_papers(results, role, labels.get(role, "")) for role in ("patch", "lr"))
+        theirs = stated(column[0], patch, column[1], rate) if paper else None
         entries[row, column] = _entry(places.get((row, column), []), value, spread, theirs)
     return PaperTable(name, title, roles, rows, columns, entries)
+
+
+def _papers(results: Results, role: str, label: str) -> str:
+    """The paper's label that a label of a scaled axis stands for; else the label itself."""
+    return results.scaled.get(role, {}).get(label, label)
 
 
 def _entry(

@@ -49,6 +49,12 @@ def test_a_failed_cell_has_no_dice_unless_its_loss_became_infinite() -> None:
     assert second.dice == second.test == 0.0
 
 
+def test_a_hint_says_what_scaled_labels_stand_for() -> None:
+    found = results_of(plan(planned("a", loss="gdl"), layout={"paper": {"lr": {"5e-5": "1e-5"}, "patch": 3}}), [])
+    assert found.scaled == {"lr": {"5e-5": "1e-5"}}
+    assert results_of(plan(planned("a", loss="gdl"), layout={"paper": "no"}), []).scaled == {}
+
+
 def test_the_patch_of_slices_is_their_edge() -> None:
     cell = {"cell": "a", "state": "done", "effective_patch": [48, 48, 1], "seconds": {"start": 1, "steps": 2.5}}
     (one,) = results_of(plan(planned("a", loss="gdl")), [cell]).outcomes

@@ -43,6 +43,21 @@ def test_the_best_of_a_row_is_marked_for_each_network_ties_together_and_zeros_ne
     assert best_of(table, ("S", "1e-3")) == {2}  # HighResNet is 0 throughout
 
 
+def test_a_scaled_axis_stands_beside_what_it_stands_for() -> None:
+    original = paper_results(("HighResNet",))
+    outcomes = tuple(
+        replace(one, labels={**one.labels, "lr": one.label("lr").replace("1e", "5e")}) for one in original.outcomes
+    )
+    axes = {**original.axes, "lr": ("5e-5", "5e-4", "5e-3")}
+    scaled = {"lr": {"5e-5": "1e-5", "5e-4": "1e-4", "5e-3": "1e-3"}}
+    (table,) = dice_tables(replace(original, axes=axes, outcomes=outcomes, scaled=scaled))
+    assert [entry.paper_text for entry in table.row(("L", "5e-3"))] == [
+        entry.text for entry in table.row(("L", "5e-3"))
+    ]
+    (plain,) = dice_tables(replace(original, axes=axes, outcomes=outcomes))
+    assert not plain.has_paper
+
+
 def test_seeds_count_by_their_mean() -> None:
     cells = tuple(
         Outcome(seed, {"network": "n", "loss": "l", "seed": seed}, state="done", dice=dice, q1=0.0, q3=dice)
