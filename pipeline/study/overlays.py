@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,11 @@ def plain(value: Any) -> Any:
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list):
         return [plain(one) for one in value]
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"a study file holds {value}; expected numbers that are finite")
+    if isinstance(value, str):
+        return float(value) if _NUMBER.fullmatch(value) else value
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)  # YAML knows dates
 
 
 def read_overlay(content: Any, where: str) -> Overlay:
