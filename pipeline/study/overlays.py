@@ -62,7 +62,11 @@ def read_overlay(content: Any, where: str) -> Overlay:
         raise RequestError(f"{where} is {content!r}; expected a mapping such as {{loss: gdl}}")
     found: Overlay = {}
     known = configuration_keys()
-    for key, value in plain(content).items():
+    content = plain(content)
+    if isinstance(content.get("settings"), dict):  # what has a place of its own is found there alone
+        own = {key: content["settings"].pop(key) for key in (*NUMBERS, "minutes") if key in content["settings"]}
+        content = own | content
+    for key, value in content.items():
         head = key.partition("#")[0]
         if key in NAMES:
             found[key] = _checked(value, str, f"{where}: {key}", "a name")
