@@ -39,7 +39,7 @@ for command in (
     *(data.download, data.prepare),
     *(runs.demo, runs.train, runs.predict, runs.export, runs.verify),
     *(evaluation.evaluate, evaluation.tune_post_processing, evaluation.calibrate),
-    *(studies.study,),
+    *(studies.study, studies.crossval),
     *(scores.score, scores.compare),
     *(review.agreement, review.monitor),
     system.doctor,

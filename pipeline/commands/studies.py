@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.options import FOLDER, Command, device_option, trust_option
+from rarevox.pipeline.commands.options import FOLDER, Command, device_option, settings_option, trust_option
 
 
 def places_options(command: Command) -> Command:
@@ -50,3 +50,24 @@ def study(**options: Any) -> int:
 
     places = _places(options)
     return run(options.pop("file"), options.pop("dataset"), options.pop("output"), places=places, **options)
+
+
+@click.command(short_help="Train and score every fold of DATASET.")
+@click.argument("dataset", type=FOLDER)
+@click.option("--output", type=FOLDER, required=True, help="Folder of the folds; the same command goes on in it.")
+@click.option("--network", metavar="NAME", help="Overlay of configs/networks.  [default: highresnet]")
+@click.option("--loss", metavar="NAME", help="Overlay of configs/losses.  [default: gdl_ce]")
+@click.option("--config", "config_files", metavar="FILE", multiple=True, help="As `train` takes it. Repeatable.")
+@settings_option
+@click.option("--iterations", type=click.IntRange(min=1), help="Optimiser steps of a fold.  [default: 2000]")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Wall time of a fold instead.")
+@places_options
+@device_option
+@trust_option
+def crossval(**options: Any) -> int:
+    """Train every fold of DATASET, score each training case by the run that had not seen it, keep the ensemble."""
+    from rarevox.pipeline.study.crossval import crossval as run
+
+    options["workers"] = options["workers"] or (1 if options["engine"] == "local" else None)
+    places = _places(options)
+    return run(options.pop("dataset"), options.pop("output"), places=places, **options)

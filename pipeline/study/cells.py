@@ -80,11 +80,11 @@ def spoken(labels: Mapping[str, str]) -> str:
 def name_of(labels: Iterable[str]) -> str:
     """A file name from labels: their letters, digits and ``.+-``, joined by ``_``.
 
-    >>> name_of(["UNet", "[16, 16, 1]", "1e-3", "../x"])
-    'UNet_16-16-1_1e-3_x'
+    >>> name_of(["UNet", "[16, 16, 1]", "1e-3", "../x", "-1"])
+    'UNet_16-16-1_1e-3_x_-1'
     """
-    parts = [re.sub(r"[^\w.+-]+", "-", label, flags=re.ASCII).strip("-._") or "x" for label in labels]
-    name = "_".join(parts)
+    parts = [re.sub(r"[^\w.+-]+", " ", label, flags=re.ASCII).strip(" ._").replace(" ", "-") or "x" for label in labels]
+    name = "_".join(parts).lstrip("-.") or "x"
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{_short_digest(dict(enumerate(parts)))}"
 
 

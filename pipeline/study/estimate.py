@@ -50,10 +50,11 @@ def step_seconds(
 
 def planned_seconds(cells: Iterable[PlannedCell], steps: Mapping[str, float]) -> float:
     """Seconds of the cells one after the other, by timed steps."""
-    total = 0.0
+    total, usual = 0.0, statistics.fmean(steps.values()) if steps else 0.0
     for cell in cells:
         minutes = cell.settings.get("minutes")
-        total += 60 * minutes if minutes is not None else cell.settings["iterations"] * steps[shape_of(cell)]
+        step = steps.get(shape_of(cell), usual)
+        total += 60 * minutes if minutes is not None else cell.settings["iterations"] * step
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,11 @@ def plain(value: Any) -> Any:
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list):
         return [plain(one) for one in value]
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"a study file holds {value}; expected numbers that are finite")
+    if isinstance(value, str):
+        return float(value) if _NUMBER.fullmatch(value) else value
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)  # YAML knows dates
 
 
 def read_overlay(content: Any, where: str) -> Overlay:
@@ -57,7 +62,11 @@ def read_overlay(content: Any, where: str) -> Overlay:
         raise RequestError(f"{where} is {content!r}; expected a mapping such as {{loss: gdl}}")
     found: Overlay = {}
     known = configuration_keys()
-    for key, value in plain(content).items():
+    content = plain(content)
+    if isinstance(content.get("settings"), dict):  # what has a place of its own is found there alone
+        own = {key: content["settings"].pop(key) for key in (*NUMBERS, "minutes") if key in content["settings"]}
+        content = own | content
+    for key, value in content.items():
         head = key.partition("#")[0]
         if key in NAMES:
             found[key] = _checked(value, str, f"{where}: {key}", "a name")

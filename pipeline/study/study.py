@@ -140,7 +140,6 @@ def tell_time(folder: Path, plan: Plan, jobs: Sequence[Job], shapes: Shapes, pla
     seconds = seconds_left(cells, rows_of(folder, plan))
     how = "by the cells that are done"
     if seconds is None and shapes:
-        shapes = {shape: one for shape, one in shapes.items()}
         seconds, how = planned_seconds(cells, step_seconds(shapes, plan.threads)), "by steps timed here"
     at_once = places.at_once(plan.threads)
     where = f"{at_once} at once, {plan.threads} thread{'s' * (plan.threads > 1)} each"
