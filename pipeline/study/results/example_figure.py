@@ -16,6 +16,7 @@ from rarevox.pipeline.evaluation.report.run import case_images
 from rarevox.pipeline.pictures import OKABE_ITO, window
 from rarevox.pipeline.study.datasets import place_of
 from rarevox.pipeline.study.plan import Plan
+from rarevox.pipeline.study.results.detection import SCORED
 from rarevox.pipeline.study.results.drawing import Drawn, drawn, shown
 from rarevox.pipeline.study.results.outcomes import Outcome, Results, value_of
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
@@ -24,8 +25,6 @@ from rarevox.transforms.bounding_box import bounding_box
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SCORED = Path("evaluation") / "test"
-"""In a cell's folder: what is left of the evaluation on held-out cases, with their label maps."""
 REFERENCE_COLOUR, PREDICTION_COLOUR = OKABE_ITO[5], OKABE_ITO[1]
 ABSENT = "no segmentation of a held-out case is there, or the dataset has moved."
 

@@ -13,7 +13,7 @@ from rarevox.pipeline.files import finite, read_json, write_json, write_text
 from rarevox.pipeline.study.job import CELLS
 from rarevox.pipeline.study.plan import Plan, read_plan
 from rarevox.pipeline.study.results.claims import verdicts
-from rarevox.pipeline.study.results.example_figure import SCORED
+from rarevox.pipeline.study.results.detection import SCORED, with_detection
 from rarevox.pipeline.study.results.figures import draw_all
 from rarevox.pipeline.study.results.outcomes import Outcome, Results, results_of
 from rarevox.pipeline.study.results.ranking import Ranking, blocks_of, ranking, robustness
@@ -50,6 +50,8 @@ def write_report(study: str | Path) -> Path:
     study = Path(study)
     plan = read_plan(study)
     results = read_results(study, plan)
+    if len(results.labels("imbalance")) > 1:
+        results = with_detection(study, plan, results)
     folder = study / REPORT
     tables, heldout = dice_tables(results), heldout_table(results)
     ranks, counts, judged = ranking_of(results), counts_of(results), verdicts(results)
