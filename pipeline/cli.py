@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from rarevox.pipeline.commands import data, evaluation, review, runs, scores, system
+from rarevox.pipeline.commands import data, evaluation, review, runs, scores, studies, system
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.words import one_line, visible
@@ -42,6 +42,7 @@ for command in (
     *(data.download, data.prepare),
     *(runs.demo, runs.train, runs.predict, runs.export, runs.verify),
     *(evaluation.evaluate, evaluation.tune_post_processing, evaluation.calibrate),
+    *(studies.study, studies.crossval),
     *(scores.score, scores.compare),
     *(review.agreement, review.monitor),
     system.doctor,

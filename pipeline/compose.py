@@ -8,7 +8,9 @@ replaces the whole entry; ``key#inner`` replaces what is inside.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,18 @@ def overlay(kind: str, name: str) -> dict[str, Any]:
     names = [file.stem for file in (CONFIGS / kind).glob("*.yaml")]
     if name not in names:
         raise RequestError(f"no {kind.rstrip('s').replace('losse', 'loss')} is called {name!r}: {nearest(name, names)}")
+    return packaged(path)
+
+
+@functools.cache
+def packaged_once(path: Path) -> dict[str, Any]:
+    """A file of the packaged configuration, which nobody may change; see :func:`packaged`."""
     return read_yaml(path)
+
+
+def packaged(path: Path) -> dict[str, Any]:
+    """A file of the packaged configuration, read once a process: parsing the templates takes 0.1 s."""
+    return deepcopy(packaged_once(path))
 
 
 def user_config(file: str | Path) -> dict[str, Any]:
@@ -127,7 +140,7 @@ def compose(
     """
     composed = Composition()
     for name in ("common", *STAGES[stage]):
-        composed.take(read_yaml(CONFIGS / f"{name}.yaml"), Source.TEMPLATE)
+        composed.take(packaged(CONFIGS / f"{name}.yaml"), Source.TEMPLATE)
     if dataset is not None:
         composed.take(dataset_facts(dataset), Source.DATASET)
         if stage == "train":
@@ -179,9 +192,9 @@ def derive(stage: str, trained: Mapping[str, Any]) -> dict[str, Any]:
     """
     config: dict[str, Any] = {}
     for name in STAGES[stage]:
-        config.update(read_yaml(CONFIGS / f"{name}.yaml"))
-    shared = set(read_yaml(CONFIGS / "common.yaml"))
-    own = set(config) | set(read_yaml(CONFIGS / "train.yaml"))
+        config.update(packaged(CONFIGS / f"{name}.yaml"))
+    shared = set(packaged(CONFIGS / "common.yaml"))
+    own = set(config) | set(packaged(CONFIGS / "train.yaml"))
     extra = {key for key in trained if key not in own}
     merged = {key: value for key, value in trained.items() if key in shared or key in extra}
     if stage == "evaluate":

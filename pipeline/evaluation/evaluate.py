@@ -29,7 +29,7 @@ from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
 from rarevox.pipeline.files import claim_folder, read_json, write_json
 from rarevox.pipeline.gates import failed_gates, read_gates
-from rarevox.pipeline.inference.ensemble import segmenter_of
+from rarevox.pipeline.inference.ensemble import segmenter_of, with_members
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.locks import held
@@ -67,7 +67,10 @@ def evaluate(
     Raises:
         RequestError: no run, no dataset, an empty section, other structures than the run's, a gate for none of them.
     """
-    run = require_run(run, "evaluate")
+    given, members = Path(run), with_members([run])
+    run = require_run(members[0], "evaluate")
+    home = run if members == [given] else given  # of several members, the folder that names them
+    others = [*members[1:], *with_members(others)]
     data = Dataset.load(dataset)
     how: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": not data.n4, "trust": trust}
     segmenter = segmenter_of(run, others, "evaluate", **how)
@@ -81,7 +84,7 @@ def evaluate(
         )
     name = f"{section}_ensemble" if others else section
     with held(
-        claim_folder(output or run / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
+        claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     ) as folder:
         return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others)
 
@@ -112,7 +115,7 @@ def _evaluated(
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
         for case, found in zip(cases, segmenter(as_items(cases), watch), strict=True):
-            if _score(scorer, found, case, folder) and calibration is not None:
+            if score_case(scorer, found, case, folder) and calibration is not None:
                 calibration.add(found.watch)
             bar.advance(task)
     result = scorer.result() | ({"calibration": calibration.result()} if calibration is not None else {})
@@ -138,7 +141,7 @@ def _holds_evaluation(folder: Path) -> bool:
     return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def _score(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
+def score_case(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
     """Score one case and keep its label map; whether it could be scored."""
     try:
         # An earlier evaluation's label map must not stand for a case that fails in this one.

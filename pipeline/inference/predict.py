@@ -13,7 +13,7 @@ from rarevox.pipeline.data.datalist import with_masks
 from rarevox.pipeline.data.scans import require_scans, survey
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts
-from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
+from rarevox.pipeline.inference.ensemble import members_of, segmenter_of, with_members
 from rarevox.pipeline.inference.entropy import EntropyMap
 from rarevox.pipeline.inference.kept import RESULT_FILE, earlier, kept_rows, origin, standing, superseded
 from rarevox.pipeline.inference.maps import Map, Maps
@@ -43,7 +43,7 @@ def predict(
     """Segment scans with a trained run.
 
     Args:
-        run: the run folder.
+        run: the run folder, or one that ``rarevox crossval`` wrote, whose runs form an ensemble.
         scans: files or folders; see :func:`rarevox.pipeline.data.scans.survey`. Each ends as a map or as a row that
             says why not.
         output: gets ``CASE_seg.nii.gz`` for each scan, on its grid, and ``predictions.json``.
@@ -68,6 +68,7 @@ def predict(
         RequestError: no run, no scans, no masks where a run needs them, an output folder of another kind, in which
             another call writes, or that would still hold maps of other runs or settings, runs of different structures.
     """
+    run, *others = with_members([run, *others])
     runs = [require_run(folder, "inference") for folder in (run, *others)]
     configs = [run_config(folder, "inference", trust=trust) for folder in runs]
     config = configs[0]

@@ -71,15 +71,22 @@ class Source:
     channel_files: tuple[str | int, ...] | None = None
 
 
+REPEATED = re.compile(r"(.*\d.*?)[_-](?:time(?:point)?|tp|visit|ses(?:sion)?)[_-]?\d+$", re.IGNORECASE)
+"""Names of scans of one subject at several times."""
+
+
 def named_subject(case: str, pattern: str | None = None) -> str:
     """The subject that a case belongs to: what ``pattern`` matches in its name (its first group, where it has one).
 
-    Without a pattern, a BIDS name gives its ``sub-`` part and any other name stands for itself.
+    Without a pattern, a BIDS name gives its ``sub-`` part, one that ends in the number of a time, visit or session what
+    stands before (where that holds a number of its own), and any other name stands for itself.
 
     >>> named_subject("sub-07_ses-2"), named_subject("P12_followup", r"^(P\\d+)_"), named_subject("case_3")
     ('sub-07', 'P12', 'case_3')
+    >>> named_subject("ms_14_time2"), named_subject("7-visit-1"), named_subject("cohort_time2")
+    ('ms_14', '7', 'cohort_time2')
     """
-    found = re.search(pattern if pattern else r"^(sub-[^_]+)", case)
+    found = re.search(pattern, case) if pattern else re.search(r"^(sub-[^_]+)", case) or REPEATED.match(case)
     if not found:
         return case
     return found.group(1) if found.re.groups else found.group(0)

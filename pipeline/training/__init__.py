@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = face(
         "kept.run_checkpoint": ["RunCheckpoint"],
         "processes": ["share_of", "together"],
         "progress": ["ProgressLine"],
+        "record.batch_record": ["BatchRecord"],
         "record.gradient_log": ["GradientLog"],
         "record.mlflow_tracker": ["mlflow_tracker"],
         "record.run_log": ["RunLog"],

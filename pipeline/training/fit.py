@@ -88,7 +88,7 @@ def fit_to_time(composed: Composition, config: Mapping[str, Any]) -> dict[str, A
     if minutes is None or not free:
         return fitted
     batch, patch = config["batch_size"], list(config["patch_size"])
-    seconds, geometry = _timed(config)
+    seconds, geometry = timed(config)
     if "batch_size" in free:
         fitted["batch_size"] = fit_batch(batch, seconds, 60 * minutes)
     if "patch_size" in free and not config["loss_margin"]:
@@ -103,13 +103,18 @@ def fit_to_time(composed: Composition, config: Mapping[str, Any]) -> dict[str, A
     return fitted
 
 
-def _timed(config: Mapping[str, Any]) -> tuple[float, Geometry]:
-    """Seconds that a patch of a configuration takes, and the geometry of its network."""
+def timed(config: Mapping[str, Any], **how: Any) -> tuple[float, Geometry]:
+    """Seconds that a patch of a configuration takes, and the geometry of its network.
+
+    Args:
+        config: of a training, fitted to the data.
+        how: as :func:`seconds_per_patch` takes it.
+    """
     parts = {key: f"@{key}" for key in ("network_def", "geometry", "loss", "precision", "in_channels", "out_channels")}
     built = build({**config, "_timed": parts}, "_timed")
     channels = built["in_channels"], built["out_channels"]
     seconds = seconds_per_patch(
-        built["network_def"], built["loss"], config["patch_size"], *channels, built["precision"]
+        built["network_def"], built["loss"], config["patch_size"], *channels, built["precision"], **how
     )
     return seconds, built["geometry"]
 
@@ -151,12 +156,14 @@ def seconds_per_patch(
     in_channels: int,
     out_channels: int,
     precision: Precision,
+    *,
+    enough_seconds: float = 1.0,
 ) -> float:
     """Wall time of one forward and backward pass over one patch of noise, the fastest of two to eight.
 
     The first one may compile kernels, and others may be held up by what else the machine does; short ones are repeated
-    for a second. The network is unchanged: running statistics of normalisation layers are put back, gradients are
-    dropped. Of several processes, the one that asks takes the time alone.
+    for ``enough_seconds``. The network is unchanged: running statistics of normalisation layers are put back, gradients
+    are dropped. Of several processes, the one that asks takes the time alone.
     """
     device = precision.device
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -164,7 +171,7 @@ def seconds_per_patch(
     image = torch.randn(2, in_channels, *patch_size, device=device)
     image = image.contiguous(memory_format=channels_last(len(patch_size)))
     taken: list[float] = []
-    while len(taken) < 2 or (len(taken) < 8 and sum(taken[1:]) < 1):
+    while len(taken) < 2 or (len(taken) < 8 and sum(taken[1:]) < enough_seconds):
         began = time.perf_counter()
         with precision.autocast():
             logits = network(image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rarevox.pipeline.compose import CONFIGS, read_yaml
+from rarevox.pipeline.compose import CONFIGS, packaged
 from rarevox.pipeline.errors import RequestError
 
 
@@ -48,9 +48,9 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 def _built() -> dict[str, Kind]:
     """The keys of the packaged configuration whose values are built, or hold what is built."""
-    packaged = read_yaml(CONFIGS / "common.yaml") | read_yaml(CONFIGS / "train.yaml")
+    templates = packaged(CONFIGS / "common.yaml") | packaged(CONFIGS / "train.yaml")
     found = {}
-    for key, default in packaged.items():
+    for key, default in templates.items():
         if isinstance(default, dict) and "_target_" in default:
             found[key] = BUILT
         elif isinstance(default, dict):
@@ -103,7 +103,7 @@ KINDS = {
     "seed": _whole_from(0),
     "epoch_length": _whole_from(1),
     "validations": _whole_from(1),
-    "validation_cases": Kind(_or_null(lambda v: _whole(v, 1)), "a whole number from 1, or null for all"),
+    "validation_cases": Kind(_or_null(_whole), "a whole number (0: no validation), or null for all"),
     "iterations": Kind(_or_null(_number), "a positive number of steps"),
     "minutes": Kind(_or_null(_number), "a positive number of minutes, or null for --iterations", True),
     "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),

@@ -84,8 +84,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
         return 1
-    said = f"best mean Dice on validation {validation.best:.4f}; " if validation.best >= 0 else ""
-    console.print(f"{said}the run is in {folder}")
+    best = f"best mean Dice on validation {validation.best:.4f}" if validation.best >= 0 else "not validated"
+    console.print(f"{best}; the run is in {folder}")
     if left:
         console.say(
             "[red]{} cases could not be read and were left out[/red]: {}; correct them, or prepare anew, and train again",

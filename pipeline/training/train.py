@@ -8,24 +8,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.build import build
-from rarevox.pipeline.bundle import require_run, target_name, write_bundle
-from rarevox.pipeline.compose import compose, dataset_facts
+from rarevox.pipeline.bundle import require_run, write_bundle
+from rarevox.pipeline.compose import dataset_facts
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, is_leftover, read_json
-from rarevox.pipeline.gates import read_gates
 from rarevox.pipeline.locks import held
-from rarevox.pipeline.storage.cases import check_cache
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.configured import check, configured
 from rarevox.pipeline.training.failures import one_sentence
-from rarevox.pipeline.training.fit import fit_to_data, fit_to_time
-from rarevox.pipeline.training.kept.initial_weights import match, weights_of
+from rarevox.pipeline.training.kept.initial_weights import weights_of
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
-from rarevox.pipeline.training.learn import learn_normalisation
-from rarevox.pipeline.training.plain_values import check_values
 from rarevox.pipeline.training.running import run_training
 from rarevox.pipeline.trust.gate import Refusal, run_config
 from rarevox.pipeline.trust.sums import forget_sums, write_sums
@@ -93,7 +88,7 @@ def train(
             if start_from is not None:
                 options["initial_weights"] = str(weights_of(start_from))
             with one_sentence("composing the configuration"):
-                config = _composed(data, network, loss, config_files, settings, options)
+                config = configured(data, network, loss, config_files, settings, options)
         forget_sums(folder)
         write_bundle(folder, config, data)
         return config
@@ -117,30 +112,6 @@ def _tell_what_needs_trust(folder: Path) -> None:
             needed = "train --resume" if stage == "train" else "predict, evaluate and train --resume"
             console.print(f"{needed} will need --trust for this run: {error}", markup=False, highlight=False)
             return
-
-
-def _composed(
-    data: Dataset,
-    network: str | None,
-    loss: str | None,
-    config_files: Sequence[str | Path],
-    settings: Sequence[str],
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The configuration of a new run, checked, fitted to the data and the time, its normalisation learnt."""
-    composed = compose(
-        "train",
-        dataset=data,
-        network=network,
-        loss=loss,
-        config_files=config_files,
-        settings=settings,
-        options=options,
-    )
-    check_values(composed.config)
-    config = fit_to_data(composed, data)
-    check(config, data)
-    return learn_normalisation(fit_to_time(composed, config), data)
 
 
 def _abandoned(folder: Path) -> bool:
@@ -196,48 +167,3 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
             f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"
         )
     config["dataset_dir"] = place
-
-
-def check(config: Mapping[str, Any], data: Dataset) -> None:
-    """Refuse what cannot work before any volume is read: patch size, margins, device, precision, an empty section.
-
-    Raises:
-        RequestError: names the value, what was expected and the nearest that works.
-    """
-    geometry = build(config, "geometry")
-    patch = config["patch_size"]
-    if geometry.spatial_dims != 3:
-        raise RequestError(
-            f"{target_name(config['network_def'])} works on {geometry.spatial_dims} axes and scans have 3; networks on "
-            "slices are wrapped in rarevox.networks.SliceWise, as in --network highresnet2d, deepmedic2d or "
-            "unet2d"
-        )
-    try:
-        geometry.check(patch, "patch_size")
-    except ValueError as error:
-        raise RequestError(str(error)) from error
-    loss_margin = config["loss_margin"]
-    effective = [n - 2 * m for n, m in zip(patch, geometry.unseen(loss_margin), strict=True)]
-    if min(effective) < 1:
-        raise RequestError(
-            f"patch_size {patch} less the network's margin {geometry.margin} and loss_margin {loss_margin} leaves "
-            f"{effective} voxels for the loss; enlarge patch_size or reduce loss_margin"
-        )
-    if not data.section("train", fold=config["fold"]):
-        raise RequestError(f"fold {config['fold']} leaves no training case; prepare with fewer --folds or --holdout")
-    read_gates(config["gates"], [*config["structures"], *config["composites"]])
-    check_cache(config["cache"], config["cache_type"])
-    _require_ignoring(config, data)
-    for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
-        build(config, key)
-    if config["initial_weights"] is not None and not config["resume"]:
-        match(build(config, "network_def"), config["initial_weights"])
-
-
-def _require_ignoring(config: Mapping[str, Any], data: Dataset) -> None:
-    """Refuse a loss that would learn from voxels which nobody annotated."""
-    if data.ignored is not None and getattr(build(config, "loss"), "ignore_index", None) is None:
-        raise RequestError(
-            f"{target_name(config['loss'])} would learn from voxels that nobody annotated (label {data.ignored}); "
-            'give it ignore_index: "@ignore_index", as the losses of configs/losses have it'
-        )

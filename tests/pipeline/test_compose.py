@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.compose import CONFIGS, Source, compose, derive, overlay, read_yaml, write_yaml
+from rarevox.pipeline.compose import CONFIGS, Source, compose, derive, overlay, packaged_once, read_yaml, write_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import merge, parse_setting, put
 from rarevox.pipeline.errors import RequestError
@@ -112,6 +112,7 @@ def test_each_key_has_the_source_of_its_last_word(dataset_dir: Path, tmp_path: P
 
 def test_each_file_is_read_once(dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text("minutes: 0.001\n")
+    packaged_once.cache_clear()  # packaged files are read once a process
     read: list[Path] = []
     text = Path.read_text
 

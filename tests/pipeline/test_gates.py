@@ -21,7 +21,7 @@ from rarevox.pipeline.evaluation.metrics.aggregate import aggregate
 from rarevox.pipeline.evaluation.metrics.rows import failed_rows
 from rarevox.pipeline.evaluation.report.page import write_report
 from rarevox.pipeline.gates import check_gates, failed_gates, read_gates
-from rarevox.pipeline.training.train import check
+from rarevox.pipeline.training.configured import check
 
 NAMES = ["ball", "box"]
 

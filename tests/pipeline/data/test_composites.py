@@ -190,7 +190,7 @@ def test_a_bundle_and_predict_know_the_composites(
 ) -> None:
     from rarevox.pipeline.build import build
     from rarevox.pipeline.compose import compose, derive
-    from rarevox.pipeline.training.train import check
+    from rarevox.pipeline.training.configured import check
 
     data = Dataset.load(with_both)
     trained = compose("train", dataset=data, settings=["gates#both#mean=0.5", "patch_size=[16,16,16]"]).config

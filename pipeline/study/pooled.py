@@ -1,0 +1,119 @@
+"""The out-of-fold scores of a cross-validation as one evaluation: every training case once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rarevox.pipeline.build import build
+from rarevox.pipeline.bundle import target_name, version
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics.aggregate import write_results
+from rarevox.pipeline.evaluation.outcome import outcome
+from rarevox.pipeline.evaluation.report.page import CaseImages, shown_cases, write_report
+from rarevox.pipeline.evaluation.report.run import case_images
+from rarevox.pipeline.evaluation.run_and_dataset import with_ignored
+from rarevox.pipeline.files import read_json
+from rarevox.pipeline.gates import read_gates
+from rarevox.pipeline.trust.gate import run_config
+
+EVALUATED = Path("evaluation") / "validation"
+
+
+def fold_rows(run: Path, fold: int) -> list[dict[str, Any]]:
+    """The rows of a fold's own cases, with the fold; what is not defined is NaN again.
+
+    Raises:
+        RequestError: the fold was not evaluated.
+    """
+    rows = read_json(run / EVALUATED / "metrics.json")["cases"]
+    return [{key: math.nan if value is None else value for key, value in row.items()} | {"fold": fold} for row in rows]
+
+
+def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) -> dict[str, Any]:
+    """Write ``metrics.json``, ``cases.csv`` and ``report.html`` of all folds' cases; returns the content of the first.
+
+    The figures are those of ``rarevox evaluate`` over the union of the rows: means and intervals over all cases, and
+    sums that are the folds' sums. ``folds`` has the figures of each fold.
+
+    Args:
+        study: the folder of the cross-validation.
+        runs: fold to the folder of its run, relative to the study.
+        data: the dataset.
+        trust: see :mod:`rarevox.pipeline.trust.gate`.
+
+    Raises:
+        RequestError: a fold was not evaluated, or the cases are not the dataset's training cases, each once.
+    """
+    by_fold = {fold: fold_rows(study / run, fold) for fold, run in runs.items()}
+    rows = [row for fold in by_fold.values() for row in fold]
+    _every_case_once(rows, data)
+    config = run_config(study / next(iter(runs.values())), "evaluate", trust=trust)
+    options = with_ignored(build(config, "metric_options"), data)
+    background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
+    structures = {**background, **data.scored}
+    gates = read_gates(config["gates"], data.scored)
+    result = outcome(rows, structures, options=options, gates=gates)
+    context = {
+        "network": target_name(config["network_def"]),
+        "dataset": data.name,
+        "section": "training, each case by the run that had not seen it",
+        "fingerprint": data.fingerprint,
+        "folds": len(runs),
+        "rarevox": version("rarevox"),
+        "post_processing": config["post_processing"] or "none",
+    }
+    result["folds"] = [_of_fold(study / runs[fold], runs[fold], fold, rows) for fold, rows in by_fold.items()]
+    write_results(study, result, extra={"context": context})
+    means = {
+        f"fold {fold['fold']}": f"mean Dice {fold['mean_dice']:.3f}, {fold['cases']} cases" for fold in result["folds"]
+    }
+    write_report(
+        study / "report.html",
+        result,
+        title=f"{context['network']} on {data.name}, {len(runs)} folds",
+        cases_images=_images(study, runs, data, result, options.ignored_value),
+        structures=result["conventions"].get("structure_values"),
+        context=context | means,
+    )
+    return result
+
+
+def _every_case_once(rows: list[dict[str, Any]], data: Dataset) -> None:
+    """Each pair of case and structure once, and the cases those of the dataset."""
+    pairs = [(row["case"], row["structure"]) for row in rows]
+    cases, wanted = {case for case, _ in pairs}, {str(case["case"]) for case in data.training}
+    if len(set(pairs)) < len(pairs) or cases != wanted:
+        odd = sorted(cases ^ wanted)[:3] or [pairs[0][0]]
+        raise RequestError(
+            f"the folds' cases are not the training cases of {data.path}, each once ({', '.join(odd)} …); "
+            "the dataset has changed since: cross-validate into another --output"
+        )
+
+
+def _of_fold(run: Path, relative: str, fold: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of one fold, from its own evaluation."""
+    own = read_json(run / EVALUATED / "metrics.json")
+    mean = own["mean_dice"]
+    return {
+        "fold": fold,
+        "run": relative,
+        "cases": len({row["case"] for row in rows}),
+        "mean_dice": math.nan if mean is None else mean,
+        "structures": {name: {"dice": s["dice"], "pooled": s["pooled"]} for name, s in own["structures"].items()},
+    }
+
+
+def _images(
+    study: Path, runs: Mapping[int, str], data: Dataset, result: Mapping[str, Any], ignored: int | None
+) -> Iterator[CaseImages]:
+    """The cases that a report draws, each with the map of its own fold's run."""
+    cases = {str(case["case"]): case for case in data.section("training")}
+    for name in shown_cases(result):
+        if name in cases:
+            found = case_images(cases[name], study / runs[cases[name]["fold"]] / EVALUATED, ignored)
+            if found is not None:
+                yield found

@@ -1,0 +1,229 @@
+"""The study stage: a grid of trainings planned, run wherever there is room, and brought together."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from rarevox.pipeline.console import console
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.figures import figure
+from rarevox.pipeline.files import claim_folder
+from rarevox.pipeline.locks import held
+from rarevox.pipeline.study.collect import collect, rows_of, state_of
+from rarevox.pipeline.study.estimate import clock_text, planned_seconds, seconds_left, step_seconds
+from rarevox.pipeline.study.job import Job, Outcome, jobs_of
+from rarevox.pipeline.study.places import Places, run_jobs
+from rarevox.pipeline.study.plan import Plan, PlannedCell
+from rarevox.pipeline.study.planning import Shapes, holds_study, plan_of, settle, tell_new
+from rarevox.pipeline.study.study_file import read_study
+
+PATIENCE_SECONDS = 600.0
+"""Calls of a job array begin at once: one plans, the others wait for it."""
+
+
+def study(
+    file: str | Path,
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    places: Places | None = None,
+    cells: str | None = None,
+    shard: str | None = None,
+    list_only: bool = False,
+    extend: bool = False,
+    retry: bool = False,
+    keep_weights: bool = False,
+    device: str = "auto",
+    trust: bool = False,
+) -> int:
+    """Run the cells of a study that have no row yet, and collect all rows.
+
+    Args:
+        file: the study file, or the name of one in ``configs/studies``.
+        dataset: folder that ``rarevox prepare`` wrote, or one that holds those that the cells name.
+        output: the folder of the study, a new one or the one of an earlier call; several calls may share it at once.
+        places: where the cells run; None is this machine, a process for each ``threads`` of its cores.
+        cells: regular expression; only cells whose name it is found in.
+        shard: ``i/n``, only every n-th cell from the i-th on; of a job array each job has its own i from 1 to n.
+        list_only: tell the cells with their states, and run nothing.
+        extend: take the cells that the file has now and had not before.
+        retry: begin failed cells anew.
+        keep_weights: leave each cell's model in its folder.
+        device: auto, cpu, cuda or cuda:i, of each cell.
+        trust: evaluate and resume whatever the configurations build.
+
+    Returns:
+        Exit status: 0; 1 where a cell failed or could not be written; 130 or 143 when interrupted.
+
+    Raises:
+        RequestError: anything wrong with the request, before any cell runs.
+    """
+    described = read_study(file)
+    root = Path(dataset).resolve()
+    wanted, datasets = plan_of(described, root, device=device)
+    chosen = selected(wanted.cells, cells, shard)
+    if list_only:
+        return tell_cells(Path(output), wanted, chosen)
+    folder = claim_folder(output, holds=holds_study, what="a study")
+    with held(folder, patience_seconds=PATIENCE_SECONDS):
+        plan, shapes = settle(folder, wanted, described.text(), datasets, extend=extend, trust=trust)
+    tell_new(described, plan)
+    places = places or Places()
+    options: dict[str, Any] = {"last": plan.last, "section": "test" if plan.test else "", "structures": plan.structures}
+    options |= {"device": plan.device, "threads": plan.threads}
+    options |= {"keep_weights": keep_weights, "trust": trust, "retry": retry}
+    jobs = jobs_of(folder, root, unfinished(folder, plan, chosen, retry=retry), **options)
+    if jobs:
+        tell_time(folder, plan, jobs, shapes, places)
+    return run_and_collect(folder, plan, jobs, places)
+
+
+def selected(cells: Sequence[PlannedCell], pattern: str | None, shard: str | None) -> list[PlannedCell]:
+    """The cells that a call is about.
+
+    Raises:
+        RequestError: no regular expression, no cell that it is found in, or not ``i/n``.
+
+    >>> cells = [PlannedCell(name, {}, {}) for name in ("a_1", "a_2", "b_1")]
+    >>> [cell.name for cell in selected(cells, "_1", "2/2")]
+    ['b_1']
+    """
+    found = list(cells)
+    if pattern is not None:
+        try:
+            found = [cell for cell in found if re.search(pattern, cell.name)]
+        except re.error as error:
+            raise RequestError(f"--cells {pattern} is no regular expression: {error}") from error
+        if not found:
+            raise RequestError(
+                f"--cells {pattern} is found in no cell; --list shows them, the first is {cells[0].name}"
+            )
+    if shard is not None:
+        match = re.fullmatch(r"(\d+)/(\d+)", shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise RequestError(f"--shard is {shard}; expected i/n with i from 1 to n, such as 2/8")
+        found = found[int(match[1]) - 1 :: int(match[2])]
+    return found
+
+
+def unfinished(folder: Path, plan: Plan, chosen: Sequence[PlannedCell], *, retry: bool) -> list[PlannedCell]:
+    """The chosen cells without a row, and those that failed where they are to be tried again."""
+    rows = rows_of(folder, plan)
+    return [cell for cell in chosen if cell.name not in rows or (retry and not rows[cell.name].done)]
+
+
+def tell_cells(folder: Path, plan: Plan, chosen: Sequence[PlannedCell]) -> int:
+    """``--list``: each cell with its state, its figures or its reason."""
+    rows = rows_of(folder, plan)
+    shown = Table("cell", "state", "train Dice", "test Dice", "reason")
+    for cell in chosen:
+        row = rows.get(cell.name)
+        train = figure(row.train_dice.median) if row is not None and row.done else ""
+        test = figure(row.test.mean_dice) if row is not None and row.test is not None else ""
+        shown.add_row(cell.name, state_of(folder, cell.name, row), train, test, row.reason if row is not None else "")
+    console.print(shown)
+    return 0
+
+
+def tell_time(folder: Path, plan: Plan, jobs: Sequence[Job], shapes: Shapes, places: Places) -> None:
+    """Say how many cells are to be run and how long that takes."""
+    cells = [job.cell for job in jobs]
+    seconds = seconds_left(cells, rows_of(folder, plan))
+    how = "by the cells that are done"
+    if seconds is None and shapes:
+        seconds, how = planned_seconds(cells, step_seconds(shapes, plan.threads)), "by steps timed here"
+    at_once = places.at_once(plan.threads)
+    where = f"{at_once} at once, {plan.threads} thread{'s' * (plan.threads > 1)} each"
+    time_left = "" if seconds is None else f": about {clock_text(seconds / min(at_once, len(jobs)))} {how}"
+    console.print(f"{len(jobs)} of {len(plan.cells)} cells to run, {where}{time_left}")
+
+
+def run_and_collect(
+    folder: Path,
+    plan: Plan,
+    jobs: Sequence[Job],
+    places: Places,
+    *,
+    then: Callable[[Path, Plan], None] | None = None,
+) -> int:
+    """Run the jobs, a line each, and bring all rows together, whatever ended the running.
+
+    Args:
+        folder: of the study.
+        plan: its plan.
+        jobs: what is to be run.
+        places: where.
+        then: is done with the folder still held, once the rows are collected.
+
+    Returns:
+        Exit status, as :func:`study` says.
+    """
+    status, began, outcomes = 0, time.monotonic(), []
+    with _terminated() as number:
+        try:
+            for outcome in run_jobs(jobs, places, plan.threads):
+                outcomes.append(outcome)
+                _tell(outcome, len(outcomes), len(jobs), time.monotonic() - began)
+        except KeyboardInterrupt:
+            status = 128 + (number[0] or signal.SIGINT)
+    states = [outcome.state for outcome in outcomes]
+    if "interrupted" in states and not status:
+        status = next(int(one.reason) for one in outcomes if one.state == "interrupted")
+    with held(folder, patience_seconds=PATIENCE_SECONDS):
+        rows = collect(folder, plan)
+        if then is not None:
+            then(folder, plan)
+    done = sum(row.done for row in rows)
+    waiting = len(plan.cells) - len(rows)
+    console.print(f"{done} of {len(plan.cells)} cells done, {len(rows) - done} failed, {waiting} waiting; in {folder}")
+    if status:
+        console.print("interrupted; the same command goes on")
+    return status or int(bool({"failed", "unwritten"} & set(states)))
+
+
+def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
+    """A line for a cell."""
+    left = clock_text(seconds / number * (count - number)) if number < count else ""
+    left = f", left {left}" if left else ""
+    if outcome.state == "done":
+        figures = [f"{what} {figure(value)}" for what, value in _dice(outcome) if value == value]
+        console.print(f"{number}/{count} {outcome.cell}: {', '.join([*figures, f'{outcome.seconds:.0f} s'])}{left}")
+    elif outcome.state == "failed":
+        console.say("{}/{} {}: [red]failed[/red], {}{}", number, count, outcome.cell, outcome.reason, left)
+    elif outcome.state == "unwritten":
+        text = "{}/{} {}: [red]not written[/red], {}; free space, and the same command goes on"
+        console.say(text, number, count, outcome.cell, outcome.reason)
+    elif outcome.state == "elsewhere":
+        console.print(f"{number}/{count} {outcome.cell}: another call is at it")
+
+
+def _dice(outcome: Outcome) -> tuple[tuple[str, float], ...]:
+    return ("batches", outcome.train_dice), ("scans", outcome.test_dice)
+
+
+@contextmanager
+def _terminated() -> Iterator[list[int]]:
+    """SIGTERM ends the running as Ctrl-C does; the list then holds its number."""
+    number = [0]
+    if threading.current_thread() is not threading.main_thread():
+        yield number
+        return
+
+    def end(received: int, _: object) -> None:
+        number[0] = received
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield number
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,77 @@
+"""The figures of a cell from what its training recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rarevox.pipeline.study.rows import CaseDice, HeldOut, Quartiles
+from rarevox.pipeline.training.record.run_log import read_rows
+
+
+def quartiles(values: np.ndarray) -> Quartiles:
+    """Median and quartiles of the values that are numbers, interpolated linearly between order statistics.
+
+    >>> quartiles(np.array([1.0, 2.0, 3.0, 4.0, np.nan]))
+    Quartiles(median=2.5, q1=1.75, q3=3.25)
+    """
+    known = np.asarray(values, float).ravel()
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return Quartiles()
+    q1, median, q3 = (float(q) for q in np.percentile(known, [25, 50, 75]))
+    return Quartiles(median, q1, q3)
+
+
+def batch_dice(record: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The Dice of each iteration's batch: the mean over the structures that have one; NaN where none has.
+
+    >>> batch_dice({"dice": np.array([[0.5, np.nan], [0.25, 0.75], [np.nan, np.nan]])}).tolist()
+    [0.5, 0.5, nan]
+    """
+    dice = np.asarray(record["dice"], float)
+    known = np.isfinite(dice)
+    count = known.sum(1)
+    return np.where(count > 0, np.where(known, dice, 0).sum(1) / np.maximum(count, 1), math.nan)
+
+
+def train_dice(record: Mapping[str, np.ndarray], last: int) -> Quartiles:
+    """Of the Dice of the training batch over the last ``last`` iterations, as the GDL paper reports it."""
+    return quartiles(batch_dice(record)[-last:])
+
+
+def held_out(rows: Sequence[Mapping[str, Any]], structures: Sequence[str] = ()) -> HeldOut:
+    """The Dice of cases from the rows of an evaluation.
+
+    Args:
+        rows: one for each case and structure.
+        structures: whose Dice count; none are all.
+
+    >>> rows = [{"case": "a", "structure": s, "dice": d} for s, d in (("x", 0.5), ("y", 1.0), ("z", 0.0))]
+    >>> found = held_out(rows, ["x", "y"])
+    >>> found.mean_dice, found.median_dice, len(found.cases)
+    (0.75, 0.75, 2)
+    """
+    cases = tuple(
+        CaseDice(str(row["case"]), str(row["structure"]), math.nan if row["dice"] is None else float(row["dice"]))
+        for row in rows
+        if not structures or row["structure"] in structures
+    )
+    means = []
+    for name in dict.fromkeys(case.structure for case in cases):
+        known = [case.dice for case in cases if case.structure == name and math.isfinite(case.dice)]
+        means += [float(np.mean(known))] if known else []
+    median = quartiles(np.array([case.dice for case in cases])).median
+    return HeldOut(cases, float(np.mean(means)) if means else math.nan, median)
+
+
+def step_seconds(run: Path) -> float:
+    """Wall time of a run's steps, by its log: from the end of the first to that of the last, and one more."""
+    seconds = [row["seconds"] for row in read_rows(run / "logs" / "train.jsonl")]
+    if len(seconds) < 2:
+        return 0.0
+    return float((seconds[-1] - seconds[0]) * len(seconds) / (len(seconds) - 1))

@@ -1,0 +1,133 @@
+"""Studies that are killed: whatever dies at whatever moment, the rows are those of an untouched one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rarevox.pipeline.study.collect import rows_of
+from rarevox.pipeline.study.places import Places
+from rarevox.pipeline.study.plan import read_plan
+from rarevox.pipeline.study.study import study
+from tests import forked
+from tests.pipeline.study.test_study import figures
+
+MAIN = "from rarevox.pipeline.cli import main; import sys; main(sys.argv[1:])"
+
+
+def begun(file: Path, dataset: Path, output: Path, workers: int = 2) -> forked.Forked:
+    """The command in a process group of its own."""
+    words = ["study", str(file), str(dataset), "--output", str(output), "--workers", str(workers), "--device", "cpu"]
+    return forked.Forked(["-c", MAIN, *words, "--keep-weights"], new_session=True)
+
+
+def until_work(process: forked.Forked, output: Path) -> None:
+    """Wait until some cell has begun."""
+    for _ in range(6000):  # five minutes against a hang
+        if any(output.glob("cells/*/logs/train.jsonl")) or not process.is_alive():
+            return
+        time.sleep(0.05)
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes that hold the study's log of workers open as their standard error."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.joinpath("fd", "2").readlink().name == "workers.log":
+                stat = process.joinpath("stat").read_text().rsplit(")", 1)[1].split()
+                if stat[0] != "Z":
+                    found.append(int(process.name))
+        except OSError:
+            continue
+    return [one for one in found if one != parent]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_rows_are_the_same(
+    tiny_study: tuple[Path, Path], dataset_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The whole group by SIGKILL, the command alone, a worker alone, SIGTERM and SIGINT, in turn (``--kills 20``)."""
+    file, whole = tiny_study
+    draw, output = random.Random(0), tmp_path / "out"
+    for number in range(request.config.getoption("--kills")):
+        process = begun(file, dataset_dir, output)
+        until_work(process, output)
+        time.sleep(draw.uniform(0, 2))
+        if not process.is_alive():
+            break
+        kind = ("group", "command", "worker", signal.SIGTERM, signal.SIGINT)[number % 5]
+        if kind == "group":
+            os.killpg(process.pid, signal.SIGKILL)
+        elif kind == "command":
+            os.kill(process.pid, signal.SIGKILL)
+        elif kind == "worker":
+            for worker in workers_of(process.pid)[:1]:
+                os.kill(worker, signal.SIGKILL)
+        else:
+            os.kill(process.pid, kind)
+        done = process.wait(timeout=300)
+        assert done.returncode in {"group": (-9, 0), "command": (-9, 0), "worker": (0,)}.get(
+            str(kind), (130, 143, 0)
+        ), done.stderr
+        assert "Traceback" not in done.stderr
+    assert study(file, dataset_dir, output, places=Places(workers=2), keep_weights=True, device="cpu") == 0
+    assert figures(output) == figures(whole)
+    kept = [sorted(path.name for path in folder.glob("cells/*/models/*")) for folder in (output, whole)]
+    assert kept[0] == kept[1] == ["model.pt"] * 4
+
+
+def test_a_signal_ends_the_workers_and_keeps_what_is_done(
+    tiny_study: tuple[Path, Path], dataset_dir: Path, tmp_path: Path
+) -> None:
+    file, _ = tiny_study
+    output = tmp_path / "out"
+    process = begun(file, dataset_dir, output, workers=1)
+    until_work(process, output)
+    os.kill(process.pid, signal.SIGTERM)
+    done = process.wait(timeout=300)
+    assert done.returncode in (143, 0), done.stderr
+    assert "the same command goes on" in done.stderr or done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert (output / "rows.jsonl").is_file()
+    for row in rows_of(output, read_plan(output)).values():
+        assert row.done
+
+
+def test_where_the_disk_is_full_what_is_done_is_kept_and_the_command_goes_on(
+    tiny_study: tuple[Path, Path], dataset_dir: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files in the processes of the study stands for the disk."""
+    file, whole = tiny_study
+    output = tmp_path / "out"
+    words = ["study", str(file), str(dataset_dir), "--output", str(output), "--workers", "1", "--device", "cpu"]
+    done = forked.run(["-c", LIMITED.format(code=MAIN), *words])
+    assert done.returncode == 1, done.stderr
+    assert "not written" in done.stderr and "the same command goes on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert rows_of(output, read_plan(output)) == {}
+    assert study(file, dataset_dir, output, places=Places(workers=1), device="cpu") == 0
+    assert figures(output) == figures(whole)
+
+
+LIMITED = """
+import errno
+from pathlib import Path
+from rarevox.pipeline.study import study as stage, places
+from rarevox.pipeline.study.cell import run_cell
+from rarevox.pipeline.study.engine import Queue
+def run(jobs, *_):
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
+    queue = Queue(jobs)
+    while (job := queue.take()) is not None:
+        yield queue.settle(job, run_cell(job))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+stage.run_jobs = run
+{code}
+"""
