@@ -10,6 +10,7 @@ from typing import Any
 from rarevox.pipeline.data.form import Kind, are_files, check_keys, is_text
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.inference.outputs.output import Output, files_of, names_of
 
 RESULT_FILE = "predictions.json"
 _MAP = "_seg.nii.gz"
@@ -103,7 +104,7 @@ def standing(
     """
     rows = {row["case"]: dict(row) for row in made["scans"] if row["status"] == "ok" and _is_whole(folder, row)}
     named = {str(item["case"]) for item in (*items, *left)}
-    listed = {name for row in made["scans"] for name in map_names(row.get("output"))}
+    listed = {name for row in made["scans"] for name in files_of(row)}
     own = {f"{case}{_MAP}" for case in named}
     unlisted = sorted(path.name for path in folder.glob(f"*{_MAP}") if path.name not in listed | own)
     same = all(made.get(key) == made_now.get(key) for key in _ORIGIN)
@@ -130,16 +131,16 @@ def superseded(
     return sorted(gone | (set() if same else {str(row["case"]) for row in made["scans"]}))
 
 
-def _is_whole(folder: Path, row: Mapping[str, Any], asked: Sequence[str] = ()) -> bool:
-    """Whether the maps of a row are there."""
-    keys = ("output", *asked)
-    return all(all((folder / name).is_file() for name in map_names(row.get(key)) or ["?/"]) for key in keys)
+def _is_whole(folder: Path, row: Mapping[str, Any], asked: Sequence[Output] = ()) -> bool:
+    """Whether the files of a row are there, those that are asked for among them."""
+    named = files_of(row)
+    return bool(named) and set(names_of(asked, row)) <= set(named) and all((folder / name).is_file() for name in named)
 
 
 def kept_rows(
     folder: Path,
     made: Mapping[str, Any],
-    asked: Sequence[str],
+    asked: Sequence[Output],
     made_now: Mapping[str, Any],
     items: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
@@ -148,7 +149,7 @@ def kept_rows(
     Args:
         folder: of the predictions.
         made: of :func:`earlier`.
-        asked: further entries that a row must have, such as ``entropy``.
+        asked: what is written of each scan now; a row that names none of it is not kept.
         made_now: of :func:`origin`, of this call.
         items: the scans of this call. Rows of other scans stay.
 
@@ -166,12 +167,6 @@ def kept_rows(
         and _is_whole(folder, row, asked)
         and (row["case"] not in now or _same_source(row, now[row["case"]]))
     }
-
-
-def map_names(written: object) -> list[str]:
-    """The file names in an entry of a row."""
-    found = written.values() if isinstance(written, Mapping) else [written]
-    return [str(name) for name in found if name]
 
 
 def _same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -14,11 +14,10 @@ from rarevox.pipeline.data.scans import require_scans, survey
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts
 from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
-from rarevox.pipeline.inference.entropy import EntropyMap
 from rarevox.pipeline.inference.kept import RESULT_FILE, earlier, kept_rows, origin, standing, superseded
-from rarevox.pipeline.inference.maps import Map, Maps
+from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
+from rarevox.pipeline.inference.outputs.output import Watches, watches_of
 from rarevox.pipeline.inference.predictions import Predictions, with_names_that_fit
-from rarevox.pipeline.inference.probabilities import ProbabilityMaps, file_names
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.trust.gate import run_config
 
@@ -79,45 +78,36 @@ def predict(
     items = items if masks is None else with_masks(items, masks)
     items, more = (items, []) if roi is None else _with_regions(items, roi)
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
-    asked = [key for key, wanted in (("entropy", entropy), ("probabilities", probabilities)) if wanted]
+    outputs = outputs_of(Asked(entropy, probabilities), config)
     with held(claim_folder(output, holds=_holds_predictions, what="a set of predictions")) as folder:
         clear_parts(folder)
-        items, longer = with_names_that_fit(items, folder, _endings(asked, structures))
+        items, longer = with_names_that_fit(items, folder, outputs)
         left = [*left, *more, *longer]
         made = origin(runs, settings)
         before = earlier(folder)
         rows = standing(folder, before, made, items, left)
-        kept = {} if overwrite else kept_rows(folder, before, asked, made, items)
+        kept = {} if overwrite else kept_rows(folder, before, outputs, made, items)
         rows = rows if overwrite else kept
         segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
         if masks is not None and not any(_reads_masks(member.config) for member in members_of(segmenter)):
             console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
 
-        def maps(_: object) -> Maps:
-            wanted: list[Map] = [EntropyMap()] if entropy else []
-            return Maps(
-                [*wanted, ProbabilityMaps(list(structures), probabilities, folder)] if probabilities else wanted
-            )
+        def watches(item: Mapping[str, Any]) -> Watches | None:
+            return watches_of(outputs, item, folder)
 
         by_case = {row["case"]: row for row in before["scans"]}
-        written = Predictions(folder, made, structures, config["composites"], left=left, earlier=by_case, rows=rows)
+        written = Predictions(
+            folder, made, structures, config["composites"], outputs, left=left, earlier=by_case, rows=rows
+        )
         for case in superseded(before, made, items, left):
             written.remove(case)
         todo = [item for item in items if item["case"] not in kept]
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=len(todo))
-            for one in segmenter(todo, maps if asked else None):
+            for one in segmenter(todo, watches):
                 written.store(one)
                 bar.advance(task)
         return written.finish()
-
-
-def _endings(asked: Sequence[str], structures: Sequence[str] | Mapping[str, int]) -> list[str]:
-    """The endings of the names of the maps that are written."""
-    endings = ["_seg.nii.gz"]
-    endings += ["_entropy.nii.gz"] if "entropy" in asked else []
-    named = file_names(list(structures)) if "probabilities" in asked else []
-    return [*endings, *(f"_prob_{name}.nii.gz" for name in named)]
 
 
 def _with_regions(items: list[dict[str, Any]], roi: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

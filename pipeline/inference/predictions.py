@@ -8,16 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rarevox.pipeline.bundle import version
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.files import write_json
-from rarevox.pipeline.inference.kept import RESULT_FILE, map_names, source
-from rarevox.pipeline.inference.probabilities import file_names
-from rarevox.pipeline.inference.saving import save_labels
+from rarevox.pipeline.inference.kept import RESULT_FILE, source
+from rarevox.pipeline.inference.outputs.output import Output, Result, files_of, names_of, write_all
 from rarevox.pipeline.inference.segment import Segmentation
+from rarevox.transforms.reader import read_grid
 
 Row = dict[str, Any]
 _NAME_BYTES = 255
@@ -32,6 +30,7 @@ class Predictions:
         made: how the maps are made, see :func:`rarevox.pipeline.inference.kept.origin`.
         structures: name to label value.
         composites: unions of them, name to values.
+        outputs: what is written of each scan.
         left: rows of what is no scan.
         earlier: rows of an earlier call, whose maps go when their scan's come.
         rows: those of them that count already.
@@ -43,13 +42,14 @@ class Predictions:
         made: Mapping[str, Any],
         structures: Mapping[str, int],
         composites: Mapping[str, Sequence[int]],
+        outputs: Sequence[Output],
         *,
         left: Iterable[Row] = (),
         earlier: Mapping[str, Row] | None = None,
         rows: Mapping[str, Row] | None = None,
     ) -> None:
         self.folder, self.made = folder, made
-        self.structures, self.composites = dict(structures), dict(composites)
+        self.structures, self.composites, self.outputs = dict(structures), dict(composites), list(outputs)
         self.left, self.earlier = list(left), dict(earlier or {})
         self.rows: dict[str, Row] = dict(rows or {})
 
@@ -58,21 +58,18 @@ class Predictions:
         self.remove(found.case)
         self.rows[found.case] = row = self._stored(found)
         if row["status"] != "ok":
-            self._remove_maps(found.case, {})
+            self._remove_maps(found.item, {})
         self.write()
 
     def remove(self, case: str) -> None:
         """Remove an earlier call's maps of a scan: none must stand beside, or in place of, what this call makes."""
-        self._remove_maps(case, self.earlier.get(case, {}))
+        self._remove_maps({"case": case}, self.earlier.get(case, {}))
         self.rows.pop(case, None)
 
-    def _remove_maps(self, case: str, row: Mapping[str, Any]) -> None:
-        written = [name for key in ("output", "entropy", "probabilities") for name in map_names(row.get(key))]
-        named = [f"{case}_seg.nii.gz", f"{case}_entropy.nii.gz"]
-        named += [f"{case}_prob_{name}.nii.gz" for name in file_names(list(self.structures))]
-        for name in {*named, *written}:
+    def _remove_maps(self, item: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        for name in {*names_of(self.outputs, item), *(Path(name).name for name in files_of(row))}:
             try:
-                (self.folder / Path(name).name).unlink(missing_ok=True)
+                (self.folder / name).unlink(missing_ok=True)
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:  # of such a name there is no map
                     raise
@@ -84,18 +81,12 @@ class Predictions:
         if found.labels is None:
             return row
         try:
-            first = image[0] if isinstance(image, list) else image
-            path, grid = save_labels(found.labels, first, found.case, self.folder)
-            if found.watch is not None:
-                row |= found.watch.save(self.folder, found.case, grid)
+            grid = read_grid(image[0] if isinstance(image, list) else image)
+            result = Result(found, grid, self.structures, self.composites, self.made)
+            written = write_all(self.outputs, result, self.folder)
         except (OSError, ValueError) as error:
-            kept = {key: row[key] for key in row if key not in ("entropy", "probabilities")}
-            return kept | {"reason": f"maps not written: {reason_of(error)}"}
-        counts = {name: float(np.count_nonzero(found.labels == value)) for name, value in self.structures.items()}
-        volume = {name: round(count * grid.voxel_ml, 4) for name, count in counts.items()}
-        for name, values in self.composites.items():
-            volume[name] = round(sum(volume[n] for n, value in self.structures.items() if value in values), 4)
-        return row | {"status": "ok", "reason": "", "output": path.name, "volume_ml": volume, **(found.notes or {})}
+            return row | {"reason": f"maps not written: {reason_of(error)}"}
+        return row | {"status": "ok", "reason": ""} | written | dict(found.notes or {})
 
     def write(self) -> str:
         """Write ``predictions.json``; why it could not be, or nothing."""
@@ -143,23 +134,23 @@ def all_maps(row: Mapping[str, Any]) -> list[str]:
     """The names of the files that an ok row speaks of."""
     if row["status"] != "ok":
         return []
-    return [name for key in ("output", "entropy", "probabilities") for name in map_names(row.get(key))]
+    return files_of(row)
 
 
 def with_names_that_fit(
-    items: Sequence[dict[str, Any]], folder: Path, endings: Sequence[str]
+    items: Sequence[dict[str, Any]], folder: Path, outputs: Sequence[Output]
 ) -> tuple[list[dict[str, Any]], list[Row]]:
     """The scans whose maps' names the file system takes, and rows of the others.
 
     Args:
         items: scans.
         folder: of the maps.
-        endings: of the names of maps after the case.
+        outputs: what is written of each scan.
     """
     most = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else _NAME_BYTES
     fitting, left = [], []
     for item in items:
-        bytes_ = max(len(os.fsencode(f"{item['case']}{ending}")) for ending in endings)
+        bytes_ = max(len(os.fsencode(part)) for name in names_of(outputs, item) for part in name.split("/"))
         if bytes_ <= most:
             fitting.append(item)
             continue
