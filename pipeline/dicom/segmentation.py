@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.dicom.codes import Code, Coded, coded
-from rarevox.pipeline.dicom.series import quietly
+from rarevox.pipeline.dicom.series import frame_places, quietly
 from rarevox.pipeline.pictures import OKABE_ITO
 
 KINDS = ("binary", "labelmap")
@@ -91,7 +91,7 @@ def segmentation_of(
     with quietly():
         made = highdicom.seg.Segmentation(
             source_images=list(source),
-            pixel_array=numbered(labels, structures),
+            pixel_array=_in_frames(numbered(labels, structures), first),
             segmentation_type=kind.upper(),
             segment_descriptions=_descriptions(structures, maker, codes),
             series_instance_uid=highdicom.UID(),
@@ -121,6 +121,16 @@ def numbered(labels: np.ndarray, structures: Mapping[str, int]) -> np.ndarray:
     out = np.zeros(planes.shape, np.uint8 if len(structures) < 256 else np.uint16)
     for number, value in enumerate(structures.values(), start=1):
         out[planes == value] = number
+    return out
+
+
+def _in_frames(planes: np.ndarray, source: Any) -> np.ndarray:
+    """Planes along the normal in the order in which a file of several frames has them; those of slices stay."""
+    if "PerFrameFunctionalGroupsSequence" not in source:
+        return planes
+    order = np.argsort(frame_places(source))
+    out = np.empty_like(planes)
+    out[order] = planes
     return out
 
 

@@ -89,6 +89,16 @@ def source_of(image: str | Path, affine: np.ndarray) -> list[Any]:
     return found
 
 
+def frame_places(source: Any) -> np.ndarray:
+    """How far along the normal of their plane the frames of a file lie, in mm."""
+    frames = source.PerFrameFunctionalGroupsSequence
+    shared = source.SharedFunctionalGroupsSequence[0]
+    plane = shared if "PlaneOrientationSequence" in shared else frames[0]
+    row, column = np.asarray(plane.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    places = np.asarray([frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames], float)
+    return np.asarray(places @ np.cross(row, column))
+
+
 def _require_places(slices: Sequence[Any], affine: np.ndarray) -> None:
     """Slice k lies at A·(0, 0, k), x and y negated (LPS)."""
     places = np.asarray([one.ImagePositionPatient for one in slices], float)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 NAME, NUMBER = "Weatherwax^Esmerelda", "PID-77-SECRET"
@@ -72,3 +72,44 @@ def write(
         data.SliceThickness = spacing_mm[2]
         data.save_as(folder / f"IM{series}{number:04}.dcm", enforce_file_format=True)
     return folder
+
+
+def write_frames(
+    path: Path,
+    voxels: np.ndarray,
+    order: list[int],
+    *,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    orientation: Any = AXIAL,
+    origin: tuple[float, float, float] = (-20.0, 10.0, 5.0),
+) -> Path:
+    """Write voxels (X, Y, Z) as one file of enhanced MR, its frames in an order; stored · 2 − 1 is shown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row, column = np.reshape(orientation, (2, 3))
+    data = one_slice(voxels[:, :, 0].T, 1, np.zeros(3), orientation)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    del data.ImagePositionPatient, data.ImageOrientationPatient
+    measures, plane, values, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [spacing_mm[1], spacing_mm[0]], spacing_mm[2]
+    measures.SpacingBetweenSlices = spacing_mm[2]
+    plane.ImageOrientationPatient = [f"{value:.10g}" for value in orientation]
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = "2", "-1", "US"
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    shared.PixelValueTransformationSequence = [values]
+    data.SharedFunctionalGroupsSequence = [shared]
+    data.NumberOfFrames, frames = len(order), []
+    for k in order:
+        frame, position, content = Dataset(), Dataset(), Dataset()
+        place = np.asarray(origin) + k * spacing_mm[2] * np.cross(row, column)
+        position.ImagePositionPatient = [f"{value:.10g}" for value in place]
+        content.DimensionIndexValues, content.StackID, content.InStackPositionNumber = [k + 1], "1", k + 1
+        frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
+        frames.append(frame)
+    data.PerFrameFunctionalGroupsSequence = frames
+    organised, index = Dataset(), Dataset()
+    organised.DimensionOrganizationUID = index.DimensionOrganizationUID = f"{ROOT}.4"
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00200032, 0x00209113
+    data.DimensionOrganizationSequence, data.DimensionIndexSequence = [organised], [index]
+    data.PixelData = np.ascontiguousarray(np.stack([voxels[:, :, k].T for k in order]), np.int16).tobytes()
+    data.save_as(path, enforce_file_format=True)
+    return path

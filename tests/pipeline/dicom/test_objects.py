@@ -20,7 +20,7 @@ from rarevox.pipeline.dicom.report import Measured, report_of  # noqa: E402
 from rarevox.pipeline.dicom.segmentation import KINDS, Maker, segmentation_of  # noqa: E402
 from rarevox.pipeline.dicom.series import source_of, without_identifiers  # noqa: E402
 from rarevox.transforms.reader import read_scan  # noqa: E402
-from tests.pipeline.dicom.series import AXIAL, NUMBER, OBLIQUE, SAGITTAL, write  # noqa: E402
+from tests.pipeline.dicom.series import AXIAL, NUMBER, OBLIQUE, SAGITTAL, write, write_frames  # noqa: E402
 
 STRUCTURES = {"lesion": 1, "left hippocampus": 4, "absent ball": 9}
 MAKER = Maker("0.1.0", "abcdef0123456789")
@@ -148,6 +148,21 @@ def test_dcmqi_reads_every_voxel(made: dict[str, Any], kind: str) -> None:
         found[tuple(np.round(places[:3]).astype(int))] = array[tuple(index.T)]
     expected = np.select([made["labels"] == value for value in STRUCTURES.values()], [1, 2, 3], 0)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 3, 1, 4]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_file_of_frames_every_voxel_comes_back(tmp_path: Path, order: list[int], kind: str) -> None:
+    path = write_frames(tmp_path / "frames.dcm", np.ones((9, 7, 5)), order, orientation=OBLIQUE, spacing_mm=(1, 1, 3))
+    scan, labels = read_scan(path), labels_of((9, 7, 5))
+    segmentation = segmentation_of(labels, STRUCTURES, source_of(path, scan.affine), MAKER, kind=kind)
+    segmentation.save_as(tmp_path / "seg.dcm")
+    volume = hd.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
+    index = np.argwhere(volume.array > 0)
+    places = np.linalg.inv(scan.affine) @ as_ras(volume.affine) @ np.c_[index, np.ones(len(index))].T
+    found = np.zeros(labels.shape, int)
+    found[tuple(np.round(places[:3]).astype(int))] = volume.array[tuple(index.T)]
+    np.testing.assert_array_equal(found, np.select([labels == value for value in STRUCTURES.values()], [1, 2, 3], 0))
 
 
 def test_a_map_without_anything_describes_everything(tmp_path: Path) -> None:
