@@ -54,6 +54,9 @@ class Lesions:
         found = lesion_rows(
             result.labels, result.structures, result.grid.affine, probabilities=shown, regions=regions, names=names
         )
+        if isinstance(watch, ProbabilityMaps):
+            shown.clear()
+            watch.close()
         scan = result.scan
         channels = self.channels if len(self.channels) == len(scan.array) else list(map(str, range(len(scan.array))))
         statistics = intensity_rows(result.labels, result.structures, scan.array, channels, scan.voxel_ml)
