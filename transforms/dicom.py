@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from rarevox.transforms.reading.slices import (
     sop_class,
 )
 
-__all__ = ["SeriesError", "is_dicom_file", "is_dicom_folder", "read_series", "series_files"]
+__all__ = ["SeriesError", "holds_series", "is_dicom_file", "is_dicom_folder", "read_series", "series_files"]
 
 FEW = 0.1
 """Copying loses a few slices; who splits or resamples a series leaves its headers further from the truth than this."""
@@ -45,7 +45,12 @@ def is_dicom_folder(folder: str | Path) -> bool:
         entries = sorted(Path(folder).iterdir())
     except OSError:
         return False
-    return any(is_dicom_file(path) and not _is_index(path) for path in entries)
+    return holds_series(entries)
+
+
+def holds_series(files: Iterable[Path]) -> bool:
+    """Whether one of the files is a DICOM file other than an index; those after it are not looked at."""
+    return any(is_dicom_file(path) and not _is_index(path) for path in files)
 
 
 def series_files(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from rarevox.pipeline.data.formats import stem, suffix_of
@@ -83,10 +84,16 @@ def source_of(image: str | Path | Sequence[str | Path], case: str) -> Source:
     if found is None:
         return Source({"sub": subject(case)})
     absolute = path.absolute()
-    marked = (folder for folder in absolute.parents if (folder / "dataset_description.json").is_file())
     subject_folder = next((at for at in absolute.parents if at.name == f"sub-{found.entities['sub']}"), absolute)
-    root = next(marked, subject_folder.parent)
+    root = _dataset(subject_folder.parent)
     return Source(found.entities, found.suffix, root, absolute.relative_to(root).as_posix())
+
+
+@lru_cache(maxsize=1024)
+def _dataset(folder: Path) -> Path:
+    """The folder of the dataset: the nearest with a description, from the subjects' folder upwards; else that one."""
+    marked = (at for at in (folder, *folder.parents) if (at / "dataset_description.json").is_file())
+    return next(marked, folder)
 
 
 def subject(case: str) -> str:

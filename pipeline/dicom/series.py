@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rarevox.pipeline.data.formats import is_volume
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.dicom import is_dicom_file, is_dicom_folder, series_files
 
@@ -41,6 +42,8 @@ def require_libraries(what: str) -> None:
 def is_dicom(image: str | Path | Sequence[str | Path]) -> bool:
     """Whether a scan (of several channels, the first) came as DICOM."""
     path = Path(image) if isinstance(image, (str, Path)) else Path(image[0])
+    if is_volume(path):  # by its name; a million need not be opened
+        return False
     return is_dicom_folder(path) if path.is_dir() else is_dicom_file(path)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +132,9 @@ def _folders(path: Path) -> Iterator[Path]:
 
 def _each(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list[dict[str, Any]]) -> Iterator[Chosen]:
     """Each series that fits the one rule."""
+    inside = Counter(one.files[0].parent for one in found)
     for series in found:
-        alone = sum(one.files[0].parent == series.files[0].parent for one in found) == 1
+        alone = inside[series.files[0].parent] == 1
         case = _name(series.files[0].parent if path.is_dir() else series.files[0], path)
         case = case if alone else f"{case}_s{series.number if series.number is not None else series.uid[-6:]}"
         against = rules[0].against(series)
@@ -185,7 +188,8 @@ def _place(series: Series, own: Path) -> Path:
             link.unlink()
     for name, file in wanted.items():
         if not (own / name).is_symlink():
-            (own / name).symlink_to(file)
+            with suppress(FileExistsError):  # another call chooses at the same time
+                (own / name).symlink_to(file)
     return own
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rarevox.pipeline.bundle import require_run, version
 from rarevox.pipeline.console import console
+from rarevox.pipeline.dicom.codes import given_codes
 from rarevox.pipeline.dicom.stated import stated_codes
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.ensemble import segmenter_of
@@ -57,7 +58,7 @@ def serve(
     uvicorn = _uvicorn()
     runs = [require_run(folder, "inference") for folder in (run, *others)]
     made = origin(runs, settings)
-    given = stated_codes(runs[0], codes)
+    given = given_codes(stated_codes(runs[0], codes), "the codes")
     segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
     model = Model(segmenter, made, max_mb * 1_000_000, codes=given)
     with tempfile.TemporaryDirectory(prefix="rarevox-serve-") as scratch:

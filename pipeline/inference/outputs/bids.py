@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.bids.dataset import sidecar, write_dataset_files
 from rarevox.pipeline.bids.names import Source, derived, labels_of, source_of
 from rarevox.pipeline.bundle import version
 from rarevox.pipeline.data.volumes import write_labels, write_shares
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.outputs.labels import volumes_ml
-from rarevox.pipeline.inference.outputs.output import FILES, Result
+from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
 from rarevox.pipeline.inference.watch import Watch
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.bundle import version
 from rarevox.pipeline.dicom.codes import Coded
 from rarevox.pipeline.dicom.report import Measured, report_of
@@ -14,7 +15,7 @@ from rarevox.pipeline.dicom.series import is_dicom, quietly, source_of, without_
 from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.files import atomic
 from rarevox.pipeline.inference.lesions import parts_of
-from rarevox.pipeline.inference.outputs.output import FILES, Result
+from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.watch import Watch
 
 NO_SERIES = "none: the scan did not come as DICOM"
@@ -36,7 +37,7 @@ class DicomObjects:
 
     def names(self, item: Mapping[str, Any]) -> list[str]:
         """Of both files; none where the scan did not come as DICOM."""
-        if "image" in item and not is_dicom(item["image"]):
+        if item.get("image") and not is_dicom(item["image"]):
             return []
         return [f"{item['case']}_seg.dcm", f"{item['case']}_report.dcm"]
 

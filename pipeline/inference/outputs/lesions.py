@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from rarevox.pipeline.cohort.rows import TABLES
 from rarevox.pipeline.inference.atlas import Atlas
 from rarevox.pipeline.inference.lesions import intensity_rows, lesion_rows
-from rarevox.pipeline.inference.outputs.output import TABLES, Result
+from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
 from rarevox.pipeline.inference.watch import Watch
 

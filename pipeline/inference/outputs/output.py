@@ -11,18 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from rarevox.pipeline.cohort.rows import FILES, TABLES
 from rarevox.pipeline.inference.segment import Segmentation
 from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.reader import Scan, read_scan
-
-FILES = "files"
-"""The entry of a row that names files besides those of :data:`NAMED`: a list of names, relative to the folder."""
-TABLES = "tables"
-"""The entry of a row that holds its lines of tables of the whole cohort, by the table's name: lists of plain dicts.
-``{"tables": {"lesions": [{"structure": …}, …]}}`` becomes ``lesions.csv``, with the column ``case`` before the rest."""
-NAMED = ("output", "entropy", "probabilities")
-"""The entries of a row whose values are names of files: one, or several by structure."""
-
 
 @dataclass
 class Result:
@@ -81,7 +73,7 @@ class Output(Protocol):
         """Who is shown the scan's class probabilities; None where labels are enough."""
 
     def write(self, result: Result, folder: Path, watch: Watch | None) -> dict[str, Any]:
-        """Write the files of a scan; what is added to its row (see :data:`NAMED`, :data:`FILES`, :data:`TABLES`).
+        """Write the files of a scan; what is added to its row (see :mod:`rarevox.pipeline.cohort.rows`).
 
         Runs beside the next scan's computing, perhaps in a thread.
 
@@ -139,17 +131,3 @@ def write_all(outputs: Sequence[Output], result: Result, folder: Path) -> dict[s
 def names_of(outputs: Sequence[Output], item: Mapping[str, Any]) -> list[str]:
     """All files that the outputs write of a scan."""
     return [name for output in outputs for name in output.names(item)]
-
-
-def files_of(row: Mapping[str, Any]) -> list[str]:
-    """The files that a row names, relative to the folder.
-
-    >>> files_of({"output": "a_seg.nii.gz", "probabilities": {"x": "a_prob_x.nii.gz"}, "files": ["a.png"]})
-    ['a_seg.nii.gz', 'a_prob_x.nii.gz', 'a.png']
-    """
-    found: list[str] = []
-    for key in (*NAMED, FILES):
-        value = row.get(key)
-        several = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
-        found += [str(name) for name in several if name]
-    return found

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.files import atomic
-from rarevox.pipeline.inference.outputs.output import FILES, Result
+from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.watch import Watch
 from rarevox.pipeline.planes import three_planes
 

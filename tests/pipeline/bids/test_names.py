@@ -53,9 +53,11 @@ def test_the_dataset_is_where_its_description_is(tmp_path: Path) -> None:
     file = tmp_path / "ds" / "sub-1" / "anat" / "sub-1_T1w.nii.gz"
     file.parent.mkdir(parents=True)
     assert source_of(file, "x").root == tmp_path / "ds"  # above the subject's folder, without any
-    (tmp_path / "dataset_description.json").write_text("{}")
-    found = source_of([file, "other"], "x")
-    assert (found.root, found.within) == (tmp_path, "ds/sub-1/anat/sub-1_T1w.nii.gz")
+    other = tmp_path / "more" / "deep" / "sub-2" / "sub-2_T1w.nii.gz"
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    (tmp_path / "more" / "dataset_description.json").write_text("{}")
+    found = source_of([other, "other"], "x")
+    assert (found.root, found.within) == (tmp_path / "more", "deep/sub-2/sub-2_T1w.nii.gz")
 
 
 def test_names_of_others_are_labels_that_stay_apart() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from rarevox.pipeline.cohort.rows import files_of
 from rarevox.pipeline.inference.outputs.bids import BidsMaps, roots_of
-from rarevox.pipeline.inference.outputs.output import files_of, names_of, watches_of, write_all
+from rarevox.pipeline.inference.outputs.output import names_of, watches_of, write_all
 from tests.pipeline.inference.outputs.test_clinic import STRUCTURES, result_of
 
 SHAPE = (6, 5, 4)
