@@ -14,7 +14,7 @@ VERSION = "1.10.0"
 """Of BIDS."""
 DESCRIPTION, TABLE, IGNORED, README = "dataset_description.json", "dseg.tsv", ".bidsignore", "README.md"
 OWN_FILES = (DESCRIPTION, TABLE, IGNORED, README)
-_IGNORED = ("/*.json", "!/dataset_description.json", "/journal/", "*.csv", "*.html", "*.jpg", "*.dcm", "/*_entropy.nii.gz")
+_IGNORED = ("/*.json", "!/dataset_description.json", "/journal", "*.csv", "*.html", "*.jpg", "*.dcm", "/*_entropy.nii.gz")
 """What rarevox writes besides, for which BIDS has no place."""
 
 

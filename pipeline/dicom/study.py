@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.data.scans import FAILED, IGNORED, Survey, unusable
+from rarevox.pipeline.data.scans import FAILED, Survey, unusable
 from rarevox.pipeline.dicom.rules import Rule, Series, orientation_of
 from rarevox.pipeline.dicom.series import quietly
 from rarevox.transforms.dicom import is_dicom_file, series_files
@@ -56,8 +56,7 @@ def survey_series(paths: Iterable[str | Path], rules: Sequence[Rule], links: Pat
         if not found:
             survey.left.append(_left(path.resolve().name, path, FAILED, f"{path} holds no DICOM images"))
             continue
-        pick = _each if len(rules) == 1 else _by_study
-        chosen += pick(found, path, rules, survey.left)
+        chosen += (_each if len(rules) == 1 else _by_study)(found, path, rules, survey.left)
     taken: dict[str, int] = {}
     for one in chosen:
         taken[one.case] = number = taken.get(one.case, 0) + 1
@@ -88,6 +87,8 @@ def series_in(folder: Path) -> list[Series]:
     return sorted(several, key=lambda one: (one.number is None, one.number or 0, one.uid))
 
 
+_SHOWN = 5
+"""Series whose reasons are told."""
 _OTHERS = ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.481", "1.2.840.10008.5.1.4.1.1.11.")
 """SOP classes of what has rows and is no image: segmentations, radiotherapy's objects, presentation states."""
 
@@ -131,16 +132,19 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _each(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list[dict[str, Any]]) -> Iterator[Chosen]:
-    """Each series that fits the one rule."""
+    """Each series that fits the one rule. Others were not asked for; where none fits, a row tells why."""
     inside = Counter(one.files[0].parent for one in found)
+    against = {series.uid: rules[0].against(series) for series in found}
+    if all(against.values()):
+        told = "; ".join(f"series {one.number}: {against[one.uid]}" for one in found[:_SHOWN])
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        reason = f"none of the {len(found)} series in {path} fits --series ({told}{more})"
+        left.append(_left(path.resolve().name, path, FAILED, reason))
     for series in found:
         alone = inside[series.files[0].parent] == 1
         case = _name(series.files[0].parent if path.is_dir() else series.files[0], path)
         case = case if alone else f"{case}_s{series.number if series.number is not None else series.uid[-6:]}"
-        against = rules[0].against(series)
-        if against:
-            left.append(_left(case, series.files[0].parent, IGNORED, f"the series is not chosen: {against}"))
-        else:
+        if not against[series.uid]:
             yield Chosen(case, (series,))
 
 

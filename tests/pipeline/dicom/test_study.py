@@ -41,9 +41,19 @@ def test_each_series_that_fits_is_a_scan(tree: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(read.array[0], voxels(value))
         assert len(source_of(scan["image"], read.affine)) == 4
     assert found.scans[1]["image"] == str(tree / "two" / "ser5")  # a folder of its own needs no links
-    reasons = {row["case"]: (row["status"], row["reason"]) for row in found.left}
-    assert reasons["one_images_s3"] == ("ignored", "the series is not chosen: its description does not match")
-    assert reasons["one_images_s4"] == ("ignored", "the series is not chosen: its slices are sagittal, not axial")
+    assert not found.left
+    assert "Weatherwax" not in str(found)
+
+
+def test_where_none_fits_reasons_are_told(tree: Path, tmp_path: Path) -> None:
+    found = survey_series([tree / "one"], [parse_rule("orientation=axial,min-slices=5")], tmp_path / "links")
+    assert not found.scans
+    (row,) = found.left
+    assert (row["case"], row["status"]) == ("one", "failed")
+    assert row["reason"].endswith(
+        "fits --series (series 2: it has 4 slices, fewer than 5; series 3: it has 4 slices, fewer than 5; "
+        "series 4: its slices are sagittal, not axial)"
+    )
     assert "Weatherwax" not in str(found)
 
 

@@ -51,6 +51,8 @@ def written(tmp_path: Path) -> Path:
     (folder / "predictions.json").write_text(json.dumps({"scans": rows}))
     (folder / "lesions.csv").write_text("case\n")
     (folder / "a_seg.dcm").write_bytes(b"")
+    (folder / "journal" / "claims").mkdir(parents=True)
+    (folder / "journal" / "1.jsonl").write_text("{}\n")
     return folder
 
 
