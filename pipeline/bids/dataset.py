@@ -14,12 +14,21 @@ VERSION = "1.10.0"
 """Of BIDS."""
 DESCRIPTION, TABLE, IGNORED, README = "dataset_description.json", "dseg.tsv", ".bidsignore", "README.md"
 OWN_FILES = (DESCRIPTION, TABLE, IGNORED, README)
-_IGNORED = ("/*.json", "!/dataset_description.json", "/journal", "*.csv", "*.html", "*.jpg", "*.dcm", "/*_entropy.nii.gz")
+_IGNORED = (
+    "/*.json",
+    "!/dataset_description.json",
+    "/journal",
+    "*.csv",
+    "*.html",
+    "*.jpg",
+    "*.dcm",
+    "/*_entropy.nii.gz",
+)
 """What rarevox writes besides, for which BIDS has no place."""
 
 
 def write_dataset_files(folder: Path, labels: Mapping[str, int], version: str, sources: Mapping[str, str]) -> None:
-    """Write ``dataset_description.json``, ``dseg.tsv``, ``.bidsignore`` and ``README.md``, where they say something else.
+    """Write ``dataset_description.json``, ``dseg.tsv``, ``.bidsignore`` and ``README.md``, where they differ.
 
     Several processes may do so at once: each file is whole, and they write the same.
 

@@ -73,7 +73,7 @@ def source_of(image: str | Path | Sequence[str | Path], case: str) -> Source:
     """What the results of a scan are named after.
 
     A scan that is not named by BIDS becomes a subject of its own, ``sub-CASE`` with the letters and digits of its name;
-    where others were left out, ``x`` and four digits of the name's SHA-256 follow, so that ``a_1`` and ``a1`` stay apart.
+    where others were left out, ``x`` and four digits of the name's SHA-256 follow: ``a_1`` and ``a1`` stay apart.
 
     Args:
         image: its file, or one for each channel, of which the first counts.

@@ -60,7 +60,9 @@ def results_options(command: Command) -> Command:
         ),
         click.option("--lesions", is_flag=True, help="Write lesions.csv and structures.csv too."),
         click.option("--atlas", metavar="FILE", type=FOLDER, help="Regions, to say in which each lesion lies."),
-        click.option("--atlas-names", metavar="FILE", type=FOLDER, help="The regions' names: lines NUMBER NAME, or JSON."),
+        click.option(
+            "--atlas-names", metavar="FILE", type=FOLDER, help="The regions' names: lines NUMBER NAME, or JSON."
+        ),
         click.option("--previews", is_flag=True, help="Write CASE_preview.jpg too."),
         click.option(
             "--dicom",

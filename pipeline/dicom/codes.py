@@ -172,7 +172,7 @@ def given_codes(content: object, where: str) -> dict[str, Coded]:
     Raises:
         RequestError: another form.
 
-    >>> given_codes({"ball": {"type": ["78961009", "SCT", "Spleen"], "category": list(ANATOMY)}}, "f")["ball"].type.value
+    >>> given_codes({"ball": {"type": ["78961009", "SCT", "Spleen"], "side": "left"}}, "f")["ball"].type.value
     '78961009'
     """
     if not isinstance(content, Mapping):

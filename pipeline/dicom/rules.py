@@ -113,7 +113,7 @@ def _value(key: str, value: str, text: str) -> Any:
 def orientation_of(directions: Any) -> str:
     """The name of a slice's plane by its six direction cosines.
 
-    >>> orientation_of([1, 0, 0, 0, 1, 0]), orientation_of([0, 1, 0, 0, 0, -1]), orientation_of([1, 0, 0, 0, 0.3, -0.95])
+    >>> orientation_of([1, 0, 0, 0, 1, 0]), orientation_of([0, 1, 0, 0, 0, -1]), orientation_of([1, 0, 0, 0, 0.3, -1])
     ('axial', 'sagittal', 'coronal')
     """
     row, column = np.asarray(directions, float).reshape(2, 3)

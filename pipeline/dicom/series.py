@@ -16,7 +16,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.dicom import is_dicom_file, is_dicom_folder, series_files
 
 PLACE_MM = 0.01
-"""Slices lie where the scan's affine says to this; DICOM writes positions with up to 16 letters, scanners with fewer."""
+"""Slices lie where the scan's affine says to this; DICOM has up to 16 letters for a position, scanners use fewer."""
 
 _SEXES = ("M", "F", "O")
 _IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "PatientAddress", "AccessionNumber")
@@ -64,7 +64,7 @@ def quietly() -> Iterator[None]:
 
 
 def source_of(image: str | Path, affine: np.ndarray) -> list[Any]:
-    """The headers of the files of a series, in the order of the scan's third axis; of a file of several frames, its own.
+    """The headers of the files of a series, in the order of the scan's third axis; of a file of frames, its own.
 
     Args:
         image: the folder of the series, or one file.
@@ -84,7 +84,9 @@ def source_of(image: str | Path, affine: np.ndarray) -> list[Any]:
     if len(found) == 1 and int(found[0].get("NumberOfFrames") or 1) > 1:
         return found
     if any("ImagePositionPatient" not in one or "ImageOrientationPatient" not in one for one in found):
-        raise ValueError("its slices do not say where they lie (ImagePositionPatient), as DICOM objects made of it must")
+        raise ValueError(
+            "its slices do not say where they lie (ImagePositionPatient), as DICOM objects made of it must"
+        )
     row, column = np.asarray(found[0].ImageOrientationPatient, float).reshape(2, 3)
     normal = np.cross(row, column)
     found.sort(key=lambda one: float(np.asarray(one.ImagePositionPatient, float) @ normal))

@@ -30,7 +30,7 @@ class Chosen:
 
 
 def survey_series(paths: Iterable[str | Path], rules: Sequence[Rule], links: Path) -> Survey:
-    """The scans that rules choose of the series at the places named, as :func:`rarevox.pipeline.data.scans.survey` has it.
+    """The scans that rules choose of the series at the places named; see :func:`rarevox.pipeline.data.scans.survey`.
 
     With one rule, each series that fits is a scan. With several, one for each channel, a scan is a study: of each rule
     the one series that fits, which must be one. A series that shares its folder with others is given a folder of its
@@ -61,8 +61,10 @@ def survey_series(paths: Iterable[str | Path], rules: Sequence[Rule], links: Pat
     for one in chosen:
         taken[one.case] = number = taken.get(one.case, 0) + 1
         case = one.case if number == 1 else f"{one.case}_{number}"
-        images = [str(_place(series, links / (case if len(rules) == 1 else f"{case}_{channel}")))
-                  for channel, series in enumerate(one.series)]
+        images = [
+            str(_place(series, links / (case if len(rules) == 1 else f"{case}_{channel}")))
+            for channel, series in enumerate(one.series)
+        ]
         survey.scans.append({"case": case, "image": images if len(images) > 1 else images[0]})
     return survey
 
@@ -148,7 +150,9 @@ def _each(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list
             yield Chosen(case, (series,))
 
 
-def _by_study(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list[dict[str, Any]]) -> Iterator[Chosen]:
+def _by_study(
+    found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list[dict[str, Any]]
+) -> Iterator[Chosen]:
     """Each study with its series for the rules."""
     studies: dict[str, list[Series]] = {}
     for series in found:
@@ -163,8 +167,8 @@ def _by_study(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: 
             if len(fits) != 1
         ]
         if faults:
-            reason = f"of the {len(several)} series of a study in {place}, {'; '.join(faults)}; make the rules narrower or wider"
-            left.append(_left(case, place, FAILED, reason))
+            told = f"of the {len(several)} series of a study in {place}, {'; '.join(faults)}"
+            left.append(_left(case, place, FAILED, f"{told}; make the rules narrower or wider"))
         else:
             yield Chosen(case, tuple(fits[0] for fits in fitting))
 

@@ -97,8 +97,8 @@ def _names(path: Path) -> dict[int, str]:
 def _line(line: str) -> tuple[int, str] | None:
     r"""Number and name of a line; None where there are none.
 
-    >>> _line("3\tLeft thalamus\t#fff"), _line("5, Pons"), _line("17 Left-Hippocampus 220 216 20 0"), _line("index name")
-    ((3, 'Left thalamus'), (5, 'Pons'), (17, 'Left-Hippocampus'), None)
+    >>> _line("3\tLeft thalamus\t#fff"), _line("5, Pons"), _line("17 Left-Horn 220 216 20 0"), _line("index name")
+    ((3, 'Left thalamus'), (5, 'Pons'), (17, 'Left-Horn'), None)
     >>> _line('1 255 0 0 1 1 1 "Left horn"')  # of ITK-SNAP
     (1, 'Left horn')
     """
@@ -106,7 +106,9 @@ def _line(line: str) -> tuple[int, str] | None:
     if not line or line.startswith("#"):
         return None
     parting = "\t" if "\t" in line else "," if "," in line else " "
-    cells = [cell.strip() for cell in next(csv.reader([line], delimiter=parting, skipinitialspace=True)) if cell.strip()]
+    cells = [
+        cell.strip() for cell in next(csv.reader([line], delimiter=parting, skipinitialspace=True)) if cell.strip()
+    ]
     if len(cells) < 2 or not re.fullmatch(r"\d{1,18}", cells[0]):
         return None
     words = [cell for cell in cells[1:] if not re.fullmatch(r"[\d.]+", cell)]

@@ -132,12 +132,13 @@ def predict(
     asked = Asked(
         entropy,
         probabilities,
-        lesions or atlas is not None,
-        *(None if file is None else str(Path(file).resolve()) for file in (atlas, atlas_names)),
-        previews,
-        dicom,
-        require_codes(runs[0], dicom, dicom_codes),
-        layout,
+        lesions=lesions or atlas is not None,
+        atlas=_absolute(atlas),
+        atlas_names=_absolute(atlas_names),
+        previews=previews,
+        dicom=dicom,
+        codes=require_codes(runs[0], dicom, dicom_codes),
+        layout=layout,
     )
     outputs_of(asked, config)  # refuses what is wrong with it before scans are looked for
     if series:
@@ -199,6 +200,10 @@ def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, 
     for text in settings:
         put(config, *parse_setting(text))
     return config
+
+
+def _absolute(file: str | Path | None) -> str | None:
+    return None if file is None else str(Path(file).resolve())
 
 
 @contextmanager

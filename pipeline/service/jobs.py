@@ -70,7 +70,9 @@ class Jobs:
         done: is told of every job that ended.
     """
 
-    def __init__(self, work: Callable[[Job], Answer], places: int, done: Callable[[Job], Any] = lambda job: None) -> None:
+    def __init__(
+        self, work: Callable[[Job], Answer], places: int, done: Callable[[Job], Any] = lambda job: None
+    ) -> None:
         self._work, self.places, self._done = work, places, done
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -161,7 +163,9 @@ class Jobs:
         try:
             answer = self._work(job)
         except Exception as error:  # one request must not end the service; what it was is not told to others
-            answer = Answer(f'{{"error": "the server failed ({type(error).__name__})"}}'.encode(), "application/json", 500)
+            answer = Answer(
+                f'{{"error": "the server failed ({type(error).__name__})"}}'.encode(), "application/json", 500
+            )
         with self._lock:
             if job.state == RUNNING:
                 job.answer, job.state = answer, DONE if answer.status == 200 else FAILED

@@ -45,7 +45,10 @@ class Metrics:
     def text(self, *, queued: int, places: int) -> str:
         """All of them."""
         with self._lock:
-            lines = ["# HELP rarevox_requests_total Requests for segmentations by status.", "# TYPE rarevox_requests_total counter"]
+            lines = [
+                "# HELP rarevox_requests_total Requests for segmentations by status.",
+                "# TYPE rarevox_requests_total counter",
+            ]
             lines += [f'rarevox_requests_total{{status="{code}"}} {n}' for code, n in sorted(self._statuses.items())]
             name = "rarevox_segmentation_seconds"
             lines += [f"# HELP {name} Seconds a scan took, without waiting.", f"# TYPE {name} histogram"]

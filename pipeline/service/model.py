@@ -75,8 +75,9 @@ class Model:
         result = Result(found, read_grid(image[0] if isinstance(image, list) else image), self.structures)
         result.composites, result.made = self.composites, self.made
         if job.output == "volumes":
-            warning = {"warning": _told(str(found.notes["warning"]), job.folder)} if "warning" in (found.notes or {}) else {}
-            content = {"volume_ml": volumes_ml(result), "seconds": round(found.seconds, 3), **warning}
+            content: dict[str, Any] = {"volume_ml": volumes_ml(result), "seconds": round(found.seconds, 3)}
+            if found.notes and "warning" in found.notes:
+                content["warning"] = _told(str(found.notes["warning"]), job.folder)
             return Answer(json.dumps(content, ensure_ascii=False).encode() + b"\n", OUTPUTS["volumes"])
         if job.output == "labels":
             name = LabelMap().write(result, job.folder, None)["output"]
@@ -108,6 +109,8 @@ def _chosen(image: Path, rules: Sequence[str]) -> str | list[str]:
     found = survey_series([image], [parse_rule(rule) for rule in rules], image.parent / "links")
     if len(found.scans) != 1:
         told = "; ".join(dict.fromkeys(row["reason"] for row in found.left))
-        raise UploadError(f"{len(found.scans)} scans in the archive fit the rules for series; exactly one must ({told})")
+        raise UploadError(
+            f"{len(found.scans)} scans in the archive fit the rules for series; exactly one must ({told})"
+        )
     chosen: str | list[str] = found.scans[0]["image"]
     return chosen

@@ -69,9 +69,7 @@ def serve(
     return 0
 
 
-def server_of(
-    uvicorn: Any, model: Model, scratch: Path, *, host: str, port: int, queue: int, timeout: float
-) -> Any:
+def server_of(uvicorn: Any, model: Model, scratch: Path, *, host: str, port: int, queue: int, timeout: float) -> Any:
     """A uvicorn server of a model; ``run`` runs it."""
     from rarevox.pipeline.service.app import Service, app_of
 
@@ -81,9 +79,7 @@ def server_of(
         "models": model.made["models"],
         "version": version("rarevox"),
     }
-    service = Service(
-        model, about, places=queue, most_bytes=model.most_bytes, seconds=timeout, scratch=scratch
-    )
+    service = Service(model, about, places=queue, most_bytes=model.most_bytes, seconds=timeout, scratch=scratch)
     config = uvicorn.Config(
         app_of(service, LOOPBACK if is_loopback(host) else ["*"]),
         host=host,
@@ -114,7 +110,9 @@ def _uvicorn() -> Any:
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise RequestError(f"rarevox serve needs starlette and uvicorn: pip install 'rarevox[serve]' ({error})") from error
+        raise RequestError(
+            f"rarevox serve needs starlette and uvicorn: pip install 'rarevox[serve]' ({error})"
+        ) from error
     return uvicorn
 
 
@@ -123,7 +121,9 @@ def _listen(server: Any, host: str, port: int, run: str | Path) -> None:
     try:
         listening = server.config.bind_socket()
     except SystemExit:  # uvicorn's answer to an address that it cannot have
-        raise RequestError(f"cannot listen on {host}, port {port}; is it taken? give another --port or --host") from None
+        raise RequestError(
+            f"cannot listen on {host}, port {port}; is it taken? give another --port or --host"
+        ) from None
     shown = f"[{host}]" if ":" in host else host
     console.print(f"{run} answers on http://{shown}:{listening.getsockname()[1]}; Ctrl+C ends it")
     server.run([listening])

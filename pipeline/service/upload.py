@@ -81,7 +81,7 @@ def _is_passed_over(entry: zipfile.ZipInfo) -> bool:
     """Folders, hidden files, macOS's twins and indices."""
     parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
     last = parts[-1] if parts else ""
-    hidden = any(part.startswith(".") and part not in (".", "..") or part == "__MACOSX" for part in parts)
+    hidden = any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
     return entry.is_dir() or hidden or last.upper() == "DICOMDIR"
 
 

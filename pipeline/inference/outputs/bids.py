@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.bids.dataset import sidecar, write_dataset_files
 from rarevox.pipeline.bids.names import Source, derived, labels_of, source_of
 from rarevox.pipeline.bundle import version
+from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.data.volumes import write_labels, write_shares
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.outputs.labels import volumes_ml
@@ -21,7 +21,7 @@ DESC = "rarevox"
 
 
 class BidsMaps:
-    """``sub-…/anat/…_dseg.nii.gz`` with its sidecar in place of ``CASE_seg.nii.gz``; with probabilities ``_probseg`` too.
+    """``sub-…/anat/…_dseg.nii.gz`` with its sidecar in place of ``CASE_seg.nii.gz``; ``_probseg`` on request.
 
     The files about the dataset are written with the first scan.
 

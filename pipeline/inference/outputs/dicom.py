@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.bundle import version
+from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.dicom.codes import Coded
 from rarevox.pipeline.dicom.report import Measured, report_of
 from rarevox.pipeline.dicom.segmentation import Maker, segmentation_of

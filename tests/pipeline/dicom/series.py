@@ -12,7 +12,9 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 NAME, NUMBER = "Weatherwax^Esmerelda", "PID-77-SECRET"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
-OBLIQUE = tuple(np.round([np.cos(0.4), np.sin(0.4), 0.0, -np.sin(0.4) * np.cos(0.3), np.cos(0.4) * np.cos(0.3), np.sin(0.3)], 12))
+OBLIQUE = tuple(
+    np.round([np.cos(0.4), np.sin(0.4), 0.0, -np.sin(0.4) * np.cos(0.3), np.cos(0.4) * np.cos(0.3), np.sin(0.3)], 12)
+)
 ROOT = "1.2.826.0.1.3680043.8.498"
 
 
@@ -57,7 +59,7 @@ def write(
     series: int = 1,
     **tags: Any,
 ) -> Path:
-    """Write voxels (X, Y, Z) as a series: pixels of the first two spacings along row and column, slices along the normal.
+    """Write voxels (X, Y, Z) as a series: the first two spacings along row and column, slices along the normal.
 
     ``backwards`` numbers the slices and files against the normal, as many scanners do.
     """

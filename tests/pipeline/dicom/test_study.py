@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pydicom", reason="needs the extra 'dicom'")
-from rarevox.pipeline.dicom.rules import parse_rule  # noqa: E402
-from rarevox.pipeline.dicom.series import source_of  # noqa: E402
-from rarevox.pipeline.dicom.study import series_in, survey_series  # noqa: E402
-from rarevox.pipeline.errors import RequestError  # noqa: E402
-from rarevox.transforms.reader import ScanError, read_scan  # noqa: E402
-from tests.pipeline.dicom.series import NAME, SAGITTAL, write, write_frames  # noqa: E402
+from rarevox.pipeline.dicom.rules import parse_rule
+from rarevox.pipeline.dicom.series import source_of
+from rarevox.pipeline.dicom.study import series_in, survey_series
+from rarevox.pipeline.errors import RequestError
+from rarevox.transforms.reader import ScanError, read_scan
+from tests.pipeline.dicom.series import NAME, SAGITTAL, write, write_frames
 
 
 def voxels(value: int, slices: int = 4) -> np.ndarray:
@@ -93,7 +93,9 @@ def test_frames_and_damaged_files(tmp_path: Path) -> None:
     found = survey_series([tmp_path / "in"], [parse_rule("min-slices=4")], tmp_path / "links")
     assert [scan["image"] for scan in found.scans] == [str(tmp_path / "in" / "frames.dcm")]
     assert (series_in(tmp_path / "in")[0].slices, series_in(tmp_path / "in")[0].orientation) == (4, "axial")
-    empty = survey_series([tmp_path / "nowhere", tmp_path / "in" / "notes.txt"], [parse_rule("number=1")], tmp_path / "l")
+    empty = survey_series(
+        [tmp_path / "nowhere", tmp_path / "in" / "notes.txt"], [parse_rule("number=1")], tmp_path / "l"
+    )
     assert [row["status"] for row in empty.left] == ["failed", "failed"]
 
 

@@ -37,7 +37,9 @@ def tree(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "one" / "all", voxels[1], series=3, SeriesDescription="T1", **spacing)
     (folder / "one" / "all" / "IM30007.dcm").unlink()
     oblique: Any = {"orientation": OBLIQUE, "backwards": True}
-    write(folder / "two", voxels[2], series=4, SeriesDescription="flair", StudyInstanceUID="1.2.3", **oblique, **spacing)
+    write(
+        folder / "two", voxels[2], series=4, SeriesDescription="flair", StudyInstanceUID="1.2.3", **oblique, **spacing
+    )
     return folder
 
 
@@ -82,7 +84,10 @@ def test_objects_agree_with_the_label_maps(results: Path) -> None:
             continue
         labels = np.asarray(nib.load(results / row["output"]).dataobj)
         segmentation = pydicom.dcmread(results / row["dicom"]["segmentation"])
-        numbers = [f.SegmentIdentificationSequence[0].ReferencedSegmentNumber for f in segmentation.PerFrameFunctionalGroupsSequence]
+        numbers = [
+            f.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+            for f in segmentation.PerFrameFunctionalGroupsSequence
+        ]
         frames = segmentation.pixel_array
         for number, value in ((1, 1), (2, 2)):
             voxels = sum(int(frame.sum()) for frame, own in zip(frames, numbers, strict=True) if own == number)
@@ -162,7 +167,11 @@ def test_a_bids_dataset_of_predict_is_valid(run_dir: Path, task_dir: Path, tmp_p
     assert predict(run_dir, scans, tmp_path / "out", overwrite=False, probabilities="uint8", **wanted) == 0
     if shutil.which("bids-validator-deno"):
         done = subprocess.run(
-            ["bids-validator-deno", tmp_path / "out", "--json"], capture_output=True, text=True, check=False, timeout=120
+            ["bids-validator-deno", tmp_path / "out", "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         if done.stdout.startswith("{"):
             issues = json.loads(done.stdout)["issues"]["issues"]

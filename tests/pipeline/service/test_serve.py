@@ -79,7 +79,9 @@ def test_a_nifti_file_gives_the_labels_of_predict(address: str, scan: Path, expe
     found = labels_in(done.content)
     np.testing.assert_array_equal(np.asarray(found.dataobj), expected)
     np.testing.assert_array_equal(found.affine, nib.load(scan).affine)
-    told = httpx.post(f"{address}/segment", content=scan.read_bytes(), headers={"Accept": "application/json"}, timeout=60)
+    told = httpx.post(
+        f"{address}/segment", content=scan.read_bytes(), headers={"Accept": "application/json"}, timeout=60
+    )
     volumes = {"ball": (expected == 1).sum() * 1.5e-3, "box": (expected == 2).sum() * 1.5e-3}
     assert told.json()["volume_ml"] == pytest.approx(volumes, abs=5e-5)  # four digits
 
@@ -108,7 +110,9 @@ def alive() -> dict[str, int]:
     gc.collect()
     kinds = (Job, Answer, Segmentation, torch.Tensor)
     found = gc.get_objects()
-    return {kind.__name__: sum(type(one) is kind or type(one).__name__ == "MetaTensor" for one in found) for kind in kinds}
+    return {
+        kind.__name__: sum(type(one) is kind or type(one).__name__ == "MetaTensor" for one in found) for kind in kinds
+    }
 
 
 def test_objects_of_dicom_cannot_be_made_of_nifti(address: str, scan: Path) -> None:

@@ -30,7 +30,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_files_come_out_under_names_of_our_own(tmp_path: Path, folder: Path) -> None:
-    files = {"a/one": b"1" * 9, "b\\two.dcm": b"2", "a/.hidden": b"3", "__MACOSX/a": b"4", "x/DICOMDIR": b"5", "d/": b""}
+    files = {
+        "a/one": b"1" * 9,
+        "b\\two.dcm": b"2",
+        "a/.hidden": b"3",
+        "__MACOSX/a": b"4",
+        "x/DICOMDIR": b"5",
+        "d/": b"",
+    }
     assert unpack(archive(tmp_path / "a.zip", files), folder, 100) == 2
     assert [path.read_bytes() for path in sorted(folder.iterdir())] == [b"1" * 9, b"2"]
 

@@ -24,7 +24,8 @@ SHAPE = (6, 5, 4)
 def written(tmp_path: Path) -> Path:
     """Two images of one session, and a scan that is not named by BIDS; labels and probabilities of each."""
     images = [
-        tmp_path / "raw" / "sub-01" / "ses-b" / "anat" / f"sub-01_ses-b_run-1_{suffix}.nii.gz" for suffix in ("T1w", "FLAIR")
+        tmp_path / "raw" / "sub-01" / "ses-b" / "anat" / f"sub-01_ses-b_run-1_{suffix}.nii.gz"
+        for suffix in ("T1w", "FLAIR")
     ]
     images.append(tmp_path / "else" / "scan_7.nii.gz")
     for image in images:

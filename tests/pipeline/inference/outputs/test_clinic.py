@@ -58,7 +58,9 @@ def test_tables_tell_of_every_lesion(tmp_path: Path, nifti: Path, labels: np.nda
     image = np.asarray(nib.load(nifti).dataobj)
     for row in tables["structures"]:
         assert row["channel"] == "t1"
-        assert row["mean"] == pytest.approx(image[labels == STRUCTURES[row["structure"]]].mean(), rel=1e-5)  # six digits
+        assert row["mean"] == pytest.approx(
+            image[labels == STRUCTURES[row["structure"]]].mean(), rel=1e-5
+        )  # six digits
 
 
 def test_a_preview_is_a_picture(tmp_path: Path, nifti: Path, labels: np.ndarray) -> None:
