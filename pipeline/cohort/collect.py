@@ -161,16 +161,19 @@ def _rows(
     told: set[str] = set()
     for source, _, row in ledger.left():
         key = json.dumps([row.get("case"), row.get("image"), row.get("reason")], default=str)
-        if source.header.get("plan") == newest.get("plan") and key not in told:
+        if _one_cohort(source.header, newest) and key not in told:
             told.add(key)
             yield row, True
 
 
 def _counted(source: Source, row: Row, newest: Mapping[str, Any]) -> bool:
     """Whether a row stands: ok ones of the same runs and settings, others of calls with the same list of scans."""
-    if row["status"] == "ok":
-        return made_alike(source.header, newest)
-    return source.header.get("plan") == newest.get("plan")
+    return _one_cohort(source.header, newest) if row["status"] != "ok" else made_alike(source.header, newest)
+
+
+def _one_cohort(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two calls had the same list of scans, runs and settings, whatever their share of it."""
+    return made_alike(one, other) and one.get("plan") == other.get("plan")
 
 
 def _with_its_files(folder: Path, names: set[str], source: Source, row: Row, newest: Mapping[str, Any]) -> Row | None:

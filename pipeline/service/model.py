@@ -14,9 +14,9 @@ from rarevox.pipeline.inference.outputs.dicom import DicomObjects
 from rarevox.pipeline.inference.outputs.labels import LabelMap, volumes_ml
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.inference.station import grid_of
 from rarevox.pipeline.service.jobs import Answer, Job
 from rarevox.pipeline.service.upload import SERIES, UNPACKED, UploadError, scan_in
-from rarevox.transforms.reader import read_grid
 
 OUTPUTS = {
     "labels": "application/gzip",
@@ -72,7 +72,7 @@ class Model:
         if found.labels is None:
             short = found.reason.startswith("memory ran out")
             return refusal(503 if short else 422, _told(found.reason, job.folder))
-        result = Result(found, read_grid(image[0] if isinstance(image, list) else image), self.structures)
+        result = Result(found, grid_of(found), self.structures)
         result.composites, result.made = self.composites, self.made
         if job.output == "volumes":
             content: dict[str, Any] = {"volume_ml": volumes_ml(result), "seconds": round(found.seconds, 3)}
