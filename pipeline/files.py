@@ -151,6 +151,20 @@ def _plain(value: object) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+def file_time(folder: str | Path) -> float:
+    """Now, by the clock that gives the files of a folder their times: a file server's, where it is one's.
+
+    Raises:
+        OSError: the folder may not be written.
+    """
+    probe = Path(folder) / f".{os.getpid()}.part.{next(_writes)}"
+    try:
+        probe.write_bytes(b"")
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 LOCK_FILE = ".rarevox.lock"
 """Of `rarevox.pipeline.locks`; like temporary files it may stay where a call was killed."""
 

@@ -25,7 +25,7 @@ from rarevox.pipeline.study.places import Places, cores
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan
 from rarevox.pipeline.study.planning import holds_study, settle
 from rarevox.pipeline.study.pooled import pool
-from rarevox.pipeline.study.study import PATIENCE_SECONDS, run_and_collect, selected, tell_time, unfinished
+from rarevox.pipeline.study.study import PATIENCE, run_and_collect, selected, tell_time, unfinished
 
 ITERATIONS = 2000
 """Of ``configs/train.yaml``, where neither steps nor minutes are said."""
@@ -77,7 +77,7 @@ def crossval(
     base = _base(network, loss, config_files, settings, iterations, minutes)
     folder = claim_folder(output, holds=holds_study, what="a cross-validation")
     places = places or Places(workers=1)
-    with held(folder, patience_seconds=PATIENCE_SECONDS):
+    with held(folder, patience=PATIENCE):
         wanted = _plan(data, base, device, _threads(folder, places))
         what = json.dumps(wanted.base, indent=1)
         plan, shapes = settle(folder, wanted, what, {wanted.dataset["folder"]: data}, extend=False, trust=trust)

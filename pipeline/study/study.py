@@ -26,8 +26,8 @@ from rarevox.pipeline.study.plan import Plan, PlannedCell
 from rarevox.pipeline.study.planning import Shapes, holds_study, plan_of, settle, tell_new
 from rarevox.pipeline.study.study_file import read_study
 
-PATIENCE_SECONDS = 600.0
-"""Calls of a job array begin at once: one plans, the others wait for it."""
+PATIENCE = 200.0
+"""Times that is waited for another call: those of a job array begin at once, one plans, and the others wait for it."""
 
 
 def study(
@@ -74,7 +74,7 @@ def study(
     if list_only:
         return tell_cells(Path(output), wanted, chosen)
     folder = claim_folder(output, holds=holds_study, what="a study")
-    with held(folder, patience_seconds=PATIENCE_SECONDS):
+    with held(folder, patience=PATIENCE):
         plan, shapes = settle(folder, wanted, described.text(), datasets, extend=extend, trust=trust)
     tell_new(described, plan)
     places = places or Places()
@@ -178,7 +178,7 @@ def run_and_collect(
     states = [outcome.state for outcome in outcomes]
     if "interrupted" in states and not status:
         status = next(int(one.reason) for one in outcomes if one.state == "interrupted")
-    with held(folder, patience_seconds=PATIENCE_SECONDS):
+    with held(folder, patience=PATIENCE):
         rows = collect(folder, plan)
         if then is not None:
             then(folder, plan)
