@@ -24,6 +24,7 @@ from rarevox.transforms.labels import LabelsToClassesd
 from rarevox.transforms.native_grid import LabelsOnNativeGridd
 from rarevox.transforms.reader import Scan, ScanError, ScanReader, read_scan
 from rarevox.transforms.region import CropToContentd
+from rarevox.transforms.sampling.background import BackgroundMixSampler
 from rarevox.transforms.sampling.foreground_index import ForegroundIndex
 from rarevox.transforms.sampling.patch_frame import PatchFrame
 from rarevox.transforms.sampling.patches import IndexForegroundd, RandForegroundPatchd
@@ -38,6 +39,7 @@ from rarevox.transforms.sampling.samplers import (
 from rarevox.transforms.slices import SlicesLastd
 
 __all__ = [
+    "BackgroundMixSampler",
     "BatchAffine",
     "BatchCompose",
     "BatchFlip",
