@@ -22,6 +22,8 @@ from rarevox.transforms.intensity.white_matter import WhiteMatterZScored
 from rarevox.transforms.keep_foreground import KeepForegroundd
 from rarevox.transforms.labels import LabelsToClassesd
 from rarevox.transforms.native_grid import LabelsOnNativeGridd
+from rarevox.transforms.planting.library import LesionLibrary
+from rarevox.transforms.planting.transform import RandPlantLesionsd
 from rarevox.transforms.reader import Scan, ScanError, ScanReader, read_scan
 from rarevox.transforms.region import CropToContentd
 from rarevox.transforms.sampling.background import BackgroundMixSampler
@@ -61,12 +63,14 @@ __all__ = [
     "LabelsOnNativeGridd",
     "LabelsToClassesd",
     "LesionBalancedSampler",
+    "LesionLibrary",
     "N4Correctedd",
     "Normaliser",
     "NyulNormalised",
     "PatchFrame",
     "PatchSampler",
     "RandForegroundPatchd",
+    "RandPlantLesionsd",
     "RobustZScored",
     "Scan",
     "ScanError",

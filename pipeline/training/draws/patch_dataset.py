@@ -55,7 +55,7 @@ class PatchDataset(Dataset[Batch]):
         if len(data) == 0:
             raise ValueError("there are no training cases; check the fold and the dataset's sections")
         self.data = data
-        self.transform = None if getattr(transform, "transforms", None) in ((), []) else transform
+        self.transform = _needed(transform)
         self.patch = patch
         self.batch_transform = batch_transform
         self.seed = seed
@@ -141,6 +141,20 @@ class PatchDataset(Dataset[Batch]):
                 raise ValueError(f"a transform gave {len(changed)} patches of a case; expected 1 (num_samples: 1)")
             changed = changed[0]
         return {key: value for key, value in changed.items() if isinstance(value, torch.Tensor)}
+
+
+def _needed(transform: Any) -> Any:
+    """What is left of a transform without parts that never do anything; None for nothing."""
+    if getattr(transform, "prob", None) == 0:
+        return None
+    parts = getattr(transform, "transforms", None)
+    if parts is None:
+        return transform
+    needed = [part for part in map(_needed, parts) if part is not None]
+    if len(needed) > 1:
+        return transform
+    # One alone is seeded as itself: what it draws does not depend on how it was put together.
+    return needed[0] if needed and hasattr(needed[0], "transforms") else (transform if needed else None)
 
 
 def _batch_type(volume: torch.Tensor) -> torch.dtype:
