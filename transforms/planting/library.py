@@ -36,8 +36,8 @@ class LesionLibrary:
 
     Args:
         cases: prepared training cases: ``image`` (C, *spatial) and ``label`` (1, *spatial) of class indices.
-        maps: a folder of lesion maps (NIfTI; everything that is not 0 is lesion) with the voxels of the training grid, or
-            None.
+        maps: a folder of lesion maps (NIfTI; everything that is not 0 is lesion) with voxels of the training grid's
+            size, or None.
         maps_share: of the draws, where there are maps.
         map_class: the class of what the maps show.
         sizes: least and largest lesion, voxels.
@@ -48,8 +48,8 @@ class LesionLibrary:
     Cases and maps are read when a lesion is first asked for.
 
     Raises:
-        ValueError: an option is wrong; when lesions are asked for, none can be taken from the cases, or the folder holds
-            no maps.
+        ValueError: an option is wrong; when lesions are asked for, none can be taken from the cases, or the folder
+            holds no maps.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from rarevox.transforms.planting.donors import Donor
 CANDIDATES = 24
 """Places that are tried for each lesion."""
 FARTHEST = 2.0
-"""A place is taken if its tissue is within so many standard deviations of the donor's, root mean square over channels."""
+"""Standard deviations, root mean square over channels, within which a place's tissue is like that around the donor."""
 SAMPLED = 256
 """Voxels of a donor at which a place is compared with it."""
 

@@ -23,8 +23,8 @@ def plant(
 
     In each channel x ← x + w (t + k c − x), with w the donor's weight (1 in the lesion, falling over its rim), t the
     tissue's mean at the place, c the donor's intensity less that of the tissue around it, and k the ratio of the
-    tissue's standard deviations, place to donor, within 0.5 to 2; t + k c is held within ``limits``. The lesion's voxels
-    take the donor's class; its rim does not.
+    tissue's standard deviations, place to donor, within 0.5 to 2; t + k c is held within ``limits``. The lesion's
+    voxels take the donor's class; its rim does not.
 
     Args:
         image: (C, *spatial).

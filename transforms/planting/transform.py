@@ -20,12 +20,12 @@ INTO = ("any", "background", "foreground")
 class RandPlantLesionsd(RandomizableTransform, MapTransform):
     """Transplant lesions of a library into the healthy tissue of a patch; labels follow voxel by voxel.
 
-    Each lesion is mirrored at random and set where the tissue is like that around the donor: of 24 random places at which
-    the whole lesion lies in healthy tissue (content, no foreground, and none beside it) the one whose mean and deviation
-    are nearest, if they are within two standard deviations (:func:`rarevox.transforms.planting.places.find_place`). Its
-    contrast to the tissue around comes along in every channel, scaled by how much the tissue varies here and there, and
-    passes into the tissue over two voxels (:func:`rarevox.transforms.planting.plant.plant`). What fits nowhere is not
-    planted.
+    Each lesion is mirrored at random and set where the tissue is like that around the donor: of 24 random places at
+    which the whole lesion lies in healthy tissue (content, no foreground, and none beside it) the one whose mean and
+    deviation are nearest, if they are within two standard deviations
+    (:func:`rarevox.transforms.planting.places.find_place`). Its contrast to the tissue around comes along in every
+    channel, scaled by how much the tissue varies here and there, and passes into the tissue over two voxels
+    (:func:`rarevox.transforms.planting.plant.plant`). What fits nowhere is not planted.
 
     Adds ``planted``, an int64 tensor of two numbers: lesions planted, and their voxels.
 
@@ -43,10 +43,10 @@ class RandPlantLesionsd(RandomizableTransform, MapTransform):
         ValueError: an option is wrong; label maps of several channels (regions of components), which would not follow.
 
     Sources: Zhang et al., "CarveMix: a simple data augmentation method for brain lesion segmentation", MICCAI 2021 (a
-    lesion with its surroundings carved out of one scan into another); Salem et al., "Multiple sclerosis lesion synthesis
-    in MRI using an encoder-decoder U-NET", IEEE Access 2019, and Basaran et al., "Subject-specific lesion generation and
-    pseudo-healthy synthesis for multiple sclerosis brain images", SASHIMI 2022 (lesions in healthy tissue as training
-    data). Here nothing is learnt: contrasts are measured.
+    lesion with its surroundings carved out of one scan into another); Salem et al., "Multiple sclerosis lesion
+    synthesis in MRI using an encoder-decoder U-NET", IEEE Access 2019, and Basaran et al., "Subject-specific lesion
+    generation and pseudo-healthy synthesis for multiple sclerosis brain images", SASHIMI 2022 (lesions in healthy
+    tissue as training data). Here nothing is learnt: contrasts are measured.
     """
 
     def __init__(

@@ -71,7 +71,8 @@ class BackgroundMixSampler(PatchSampler):
     """A share of the patches uniform over those without foreground, the others as another sampler draws them.
 
     A patch without foreground is one whose effective region holds none and whose middle lies in the content
-    (:func:`rarevox.transforms.sampling.content.content_of`, or the case's mask). A case without such patches gives the other sampler's.
+    (:func:`rarevox.transforms.sampling.content.content_of`, or the case's mask). A case without such patches gives
+    the other sampler's.
 
     Draws that are numbered, as those of a training are, take their shares in turn: of any n draws in a row, n · share
     are without foreground, give or take one. With a share of 0.5 every batch of two holds one patch of each kind,

@@ -62,7 +62,7 @@ def test_sizes_and_extents_are_kept(options: dict[str, object]) -> None:
 
 
 def test_what_does_not_stand_out_is_no_donor() -> None:
-    """Half a standard deviation of the tissue is not enough; three are (the measured deviation is within a factor two)."""
+    """Half a standard deviation of the tissue is not enough; three are: it is measured within a factor two."""
     assert not taken(*cube(1.05, noise=0.1))
     assert not taken(*cube(1.0))
     assert len(taken(*cube(1.3, noise=0.1))) == 1

@@ -43,7 +43,7 @@ def test_draws_are_even_over_lesions_or_over_octaves() -> None:
     for number, size in enumerate((1, 1, 1, 3)):  # three of 1 voxel, one of 27
         where = (slice(6, 6 + size), slice(5 + 5 * number, 5 + 5 * number + size), slice(8, 8 + size))
         case["label"][0][where] = 1
-        case["image"][:, *where] += 1.5
+        case["image"][(slice(None), *where)] += 1.5
     for draw, share in (("as_found", 1 / 4), ("log_size", 1 / 2)):
         library, random, n = LesionLibrary([case], sizes=(1, 99), draw=draw), np.random.RandomState(0), 2000
         large = Counter(library.draw(random).voxels for _ in range(n))[27]
