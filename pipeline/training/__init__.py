@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = face(
     {
         "budget": ["Budget", "PolynomialDecay"],
         "dice_metric": ["HardDice"],
+        "draws.hard_patches": ["HardPatches"],
         "draws.loader": ["patch_loader"],
         "draws.patch_counts": ["PatchCounts"],
         "draws.patch_dataset": ["PatchDataset"],
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = face(
         "progress": ["ProgressLine"],
         "record.gradient_log": ["GradientLog"],
         "record.mlflow_tracker": ["mlflow_tracker"],
+        "record.planting_page": ["PlantingPage"],
         "record.run_log": ["RunLog"],
         "steps.alternating": ["AlternatingStep"],
         "steps.loss_schedule": ["LossSchedule"],

@@ -9,7 +9,7 @@ SIZE = (32, 28, 24)
 
 
 def scan(seed: int, lesions: int = 3) -> dict[str, torch.Tensor]:
-    """Two channels: tissue of 1 and 2 (and −1, −2) with noise of 0.1; lesions of 8 to 27 voxels, 1.5 brighter; air: −5."""
+    """Channels of tissue 1 and 2, −1 and −2, noise of 0.1; lesions of 8 to 27 voxels, 1.5 brighter; air −5."""
     random = np.random.default_rng(seed)
     image, labels = np.full((2, *SIZE), -5.0, np.float32), np.zeros(SIZE, np.uint8)
     block = (slice(3, 29), slice(3, 25), slice(2, 22))
