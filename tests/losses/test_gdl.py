@@ -145,9 +145,11 @@ def test_unknown_weighting_is_refused():
 
 def test_a_patch_without_foreground_costs_more_beside_one_with_it() -> None:
     """Two patches of N = 1000 voxels, sure of themselves: one right about its v = 10 voxels, one that claims k = 10
-    where there are none. Alone, each class of the second has the weight 1: k / N = 0.01, the share claimed. Together the
-    weights are 1 for the structure and w = (v / (2N − v))² = 2.5e-5 for the background, whose overlap is
-    2N − v − k = 1980 and whose sum is 4N − 2v − k = 3970: 1 − 2 (v + 1980 w) / (2v + k + 3970 w), 1/3 but for w."""
+    where there are none. Alone, each class of the second has the weight 1: k / N = 0.01, the share claimed.
+
+    Together the weights are 1 for the structure and w = (v / (2N − v))² = 2.5e-5 for the background, whose overlap is
+    2N − v − k = 1980 and whose sum is 4N − 2v − k = 3970: 1 − 2 (v + 1980 w) / (2v + k + 3970 w), 1/3 but for w.
+    """
     labels = torch.zeros(2, 1, 1000, dtype=torch.uint8)
     labels[0, 0, :10] = 1
     called = labels.clone()

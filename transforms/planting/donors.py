@@ -141,9 +141,16 @@ def _donor(
     between = ((change >= low_change[column]) & (change <= high_change[column])).all(0)
     weight = _rim(mask, inside & between & ~foreground)
     box = tuple(slice(a - b - RIM, c - b + RIM) for a, b, c in zip(low, begin, high, strict=True))
-    parts = [_boxed(part, box) for part in (mask, weight, change)]
-    measured = [torch.from_numpy(part.astype(np.float32)) for part in (tissue, spread)]
-    return Donor(label, len(voxels), *map(torch.from_numpy, parts), *measured, case=case)
+    return Donor(
+        label,
+        len(voxels),
+        torch.from_numpy(_boxed(mask, box)),
+        torch.from_numpy(_boxed(weight, box)),
+        torch.from_numpy(_boxed(change, box)),
+        torch.from_numpy(tissue.astype(np.float32)),
+        torch.from_numpy(spread.astype(np.float32)),
+        case,
+    )
 
 
 def _rim(mask: np.ndarray, allowed: np.ndarray) -> np.ndarray:

@@ -94,7 +94,8 @@ class LesionLibrary:
 
     @functools.cached_property
     def _taken(self) -> tuple[list[Donor], torch.Tensor]:
-        found, limits = [], []
+        found: list[Donor] = []
+        limits = []
         for number in _spread(len(self.cases), MOST_CASES):
             image, labels = (torch.as_tensor(self.cases[number][key]) for key in ("image", "label"))
             labels = torch.where(is_ignored(labels[0]), torch.zeros_like(labels[0]), labels[0])

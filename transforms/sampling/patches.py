@@ -112,14 +112,15 @@ class IndexForegroundd(MapTransform):
         """Index the label map.
 
         Voxels that nobody annotated (``IGNORED``) are no foreground. Where a case has such voxels and no foreground,
-        its annotated voxels take the foreground's place, so that patches hold something to learn from.
+        its annotated voxels take the foreground's place, so that patches hold something to learn from. Content is what
+        was annotated.
         """
         labels = np.asarray(data[self.keys[0]])[0]
         ignored = is_ignored(labels)
         if ignored.any():
             labels = np.where(ignored, 0, labels)
             labels = labels if labels.any() else (~ignored).astype(np.uint8)
-        content = self._content(data) if self.sampler.wants_content else None
+        content = self._content(data) & ~ignored if self.sampler.wants_content else None
         return {**data, self.index_key: self.sampler.index_within(labels, self.frame, content)}
 
     def _content(self, data: Mapping[Hashable, Any]) -> np.ndarray:

@@ -107,10 +107,10 @@ class PatchDataset(Dataset[Batch]):
         else:
             batch = self.patches(cut, allocate)
             if self.transform is not None:
-                places = {key: batch.pop(key) for key in ("patch_start", "volume_size")}
+                apart = {key: batch.pop(key) for key in ("patch_start", "volume_size")}
                 rows = [{key: block[row] for key, block in batch.items()} for row in range(len(cases))]
                 seeds = [self._seeds(draw)[1] for draw in draws]
-                batch = collate(list(map(self._transformed, rows, seeds))) | places
+                batch = collate(list(map(self._transformed, rows, seeds))) | apart
         if self.batch_transform is not None:
             batch = self.batch_transform(batch, [np.random.default_rng((self.seed, 3, draw)) for draw in draws])
         return {**batch, "case_number": torch.tensor(cases), "draw_number": torch.tensor(list(draws))}

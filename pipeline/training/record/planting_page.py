@@ -75,7 +75,7 @@ class PlantingPage:
             into=options.into,
             mirror=options.mirror,
         )
-        rows = []
+        rows: list[dict[str, Any]] = []
         for draw in range(TRIED):
             before = {key: value[0] for key, value in self.dataset.patches([draw]).items()}
             after = transform.set_random_state(seed=draw)(before)

@@ -124,6 +124,18 @@ def test_the_transform_keeps_to_the_content_and_to_the_mask() -> None:
     assert cut(index({"image": image, "label": label, "mask": mask}))["patch_start"].tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("lesion", [True, False])
+def test_patches_without_foreground_are_annotated(lesion: bool) -> None:
+    """The lower half is unannotated: there, and in a case whose annotated half takes the foreground's place, none is."""
+    label = torch.zeros(1, 12, 6, 6, dtype=torch.uint8)
+    label[0, :6] = 255
+    label[0, 11, 5, 5] = int(lesion)
+    sampler = BackgroundMixSampler(share=1.0)
+    case = {"image": torch.rand(1, 12, 6, 6, generator=torch.Generator().manual_seed(0)), "label": label}
+    index = IndexForegroundd(sampler=sampler, patch_size=(3, 3, 3))(case)["foreground"].background
+    assert {index[i][0] for i in range(len(index))} == ({5, 6, 7, 8, 9} if lesion else set())
+
+
 def test_options_are_checked_and_samplers_travel() -> None:
     for share in (-0.1, 1.1, "half", True):
         with pytest.raises(ValueError, match="share"):
