@@ -38,12 +38,19 @@ class HardPatches:
         sigmoid: whether the loss takes each class by itself; else the classes exclude one another.
 
     Raises:
-        ValueError: ``share`` is no share.
+        ValueError: ``share`` is no share, or is above 0 where no patches are drawn without foreground.
     """
 
     def __init__(self, dataset: PatchDataset, *, share: float = 0.0, kept: int = 64, sigmoid: bool = False) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}; expected 0 to 1, the share of patches without foreground")
+        sampler = None if dataset.patch is None else dataset.patch.sampler
+        self.sampler = sampler if isinstance(sampler, BackgroundMixSampler) and sampler.share > 0 else None
+        if share > 0 and self.sampler is None:
+            raise ValueError(
+                f"share is {share}, but no patches are drawn without foreground, of which hard ones could be a share: set "
+                "background_share too"
+            )
         self.dataset = dataset
         self.share = share
         self.kept = kept
@@ -75,17 +82,15 @@ class HardPatches:
         batch["redrawn"] = torch.zeros(len(draws), dtype=torch.int64)
         for row, draw in enumerate(draws):
             random = np.random.default_rng((self.dataset.seed, 4, draw))
-            if not hard or not self._is_background(draw) or random.random() >= self.share:
+            if self.sampler is None or not hard or not self.sampler.wants_background(draw):
+                continue
+            if random.random() >= self.share:
                 continue
             place = hard[int(random.integers(len(hard)))]
             for key, value in self.dataset.batch([draw], places=[place]).items():
                 batch[key][row].copy_(value[0])
             self._places[row] = place
             batch["redrawn"][row] = 1
-
-    def _is_background(self, draw: int) -> bool:
-        sampler = None if self.dataset.patch is None else self.dataset.patch.sampler
-        return isinstance(sampler, BackgroundMixSampler) and sampler.wants_background(draw)
 
     def look_at(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Count false positives in the patches of the batch at hand; read at the next step, so that no device is waited

@@ -129,3 +129,5 @@ def test_without_a_share_nothing_is_followed() -> None:
     assert not any(engine._event_handlers.values())
     with pytest.raises(ValueError, match="share"):
         HardPatches(draws(), share=1.5)
+    with pytest.raises(ValueError, match="background_share"):
+        HardPatches(draws(share=0.0), share=0.5)
