@@ -48,8 +48,8 @@ class HardPatches:
         self.sampler = sampler if isinstance(sampler, BackgroundMixSampler) and sampler.share > 0 else None
         if share > 0 and self.sampler is None:
             raise ValueError(
-                f"share is {share}, but no patches are drawn without foreground, of which hard ones could be a share: set "
-                "background_share too"
+                f"share is {share}, but no patches are drawn without foreground, of which hard ones could be a share: "
+                "set background_share too"
             )
         self.dataset = dataset
         self.share = share

@@ -126,7 +126,7 @@ def test_the_transform_keeps_to_the_content_and_to_the_mask() -> None:
 
 @pytest.mark.parametrize("lesion", [True, False])
 def test_patches_without_foreground_are_annotated(lesion: bool) -> None:
-    """The lower half is unannotated: there, and in a case whose annotated half takes the foreground's place, none is."""
+    """The lower half is unannotated: there, and in a case whose annotated half is as foreground, none is."""
     label = torch.zeros(1, 12, 6, 6, dtype=torch.uint8)
     label[0, :6] = 255
     label[0, 11, 5, 5] = int(lesion)
