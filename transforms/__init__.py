@@ -22,8 +22,11 @@ from rarevox.transforms.intensity.white_matter import WhiteMatterZScored
 from rarevox.transforms.keep_foreground import KeepForegroundd
 from rarevox.transforms.labels import LabelsToClassesd
 from rarevox.transforms.native_grid import LabelsOnNativeGridd
+from rarevox.transforms.planting.library import LesionLibrary
+from rarevox.transforms.planting.transform import RandPlantLesionsd
 from rarevox.transforms.reader import Scan, ScanError, ScanReader, read_scan
 from rarevox.transforms.region import CropToContentd
+from rarevox.transforms.sampling.background import BackgroundMixSampler
 from rarevox.transforms.sampling.foreground_index import ForegroundIndex
 from rarevox.transforms.sampling.patch_frame import PatchFrame
 from rarevox.transforms.sampling.patches import IndexForegroundd, RandForegroundPatchd
@@ -38,6 +41,7 @@ from rarevox.transforms.sampling.samplers import (
 from rarevox.transforms.slices import SlicesLastd
 
 __all__ = [
+    "BackgroundMixSampler",
     "BatchAffine",
     "BatchCompose",
     "BatchFlip",
@@ -59,12 +63,14 @@ __all__ = [
     "LabelsOnNativeGridd",
     "LabelsToClassesd",
     "LesionBalancedSampler",
+    "LesionLibrary",
     "N4Correctedd",
     "Normaliser",
     "NyulNormalised",
     "PatchFrame",
     "PatchSampler",
     "RandForegroundPatchd",
+    "RandPlantLesionsd",
     "RobustZScored",
     "Scan",
     "ScanError",

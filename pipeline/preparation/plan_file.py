@@ -25,6 +25,10 @@ EDITED_FILE = "plan.edited.yaml"
 SAME_SPACING = 1.1
 """Voxel edges of a cohort within this factor of one another are one grid: resampling would only blur."""
 
+RARE = 0.01
+"""Foreground on a smaller share of the median scan is rare: most of what the network is shown afterwards holds none."""
+RARE_BACKGROUND_SHARE = 0.5
+
 _SIGNED = "# as prepare wrote it: "
 
 
@@ -49,6 +53,7 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
         _plan_batch(patch.value, len(dataset.training)),
         plan_normalisation(fingerprint["channels"], masks=any("mask" in case for case in dataset.training)),
         _plan_sampler(fingerprint),
+        plan_background(fingerprint),
         _plan_mirror(dataset),
     ]
 
@@ -136,7 +141,7 @@ def _plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
         small, large = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
         if sizes[large] > sizes[small]:
             reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
-    reason += ": every patch holds some, and every structure comes equally often."
+    reason += ": every patch that the sampler draws holds some, and every structure comes equally often."
     many = [name for name, row in held.items() if row["components"]["median"] >= 5]
     if many:
         several = "have" if len(many) > 1 else "has"
@@ -145,6 +150,28 @@ def _plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
             "draw small ones as often as large ones."
         )
     return Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
+
+
+def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
+    """Half of the patches without foreground where it fills less than a hundredth of the median scan, or some case has
+    none.
+
+    >>> [plan_background({"foreground_share": {"median": m}, "cases_without_foreground": n}).value
+    ...     for m, n in ((0.0038, []), (0.05, []), (0.05, ["a"]))]
+    [0.5, 0.0, 0.5]
+    """
+    share = fingerprint["foreground_share"].get("median", 0.0)
+    empty = len(fingerprint["cases_without_foreground"])
+    if share >= RARE and not empty:
+        return Choice(
+            "background_share", 0.0, f"Foreground fills {100 * share:.2g} % of a scan: patches with it suffice."
+        )
+    none = f"{empty} cases hold no foreground" if empty else f"Foreground fills {100 * share:.2g} % of a scan"
+    reason = (
+        f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing. "
+        "0 is the GDL paper's rule: every patch holds foreground."
+    )
+    return Choice("background_share", RARE_BACKGROUND_SHARE, reason)
 
 
 def _plan_mirror(dataset: Dataset) -> Choice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -52,8 +53,15 @@ def case_bytes(case: Mapping[str, Any]) -> int:
     for value in case.values():
         if isinstance(value, torch.Tensor):
             total += value.numel() * value.element_size()
-        elif hasattr(value, "__dataclass_fields__"):
-            parts = [getattr(value, name) for name in value.__dataclass_fields__]
-            arrays = [array for part in parts for array in (part if isinstance(part, tuple) else (part,))]
-            total += sum(array.nbytes for array in arrays if hasattr(array, "nbytes"))
+        else:
+            total += _index_bytes(value)
     return total
+
+
+def _index_bytes(value: object) -> int:
+    """Memory of the arrays in an index, those of its parts included."""
+    if hasattr(value, "__dataclass_fields__"):
+        return sum(_index_bytes(getattr(value, name)) for name in value.__dataclass_fields__)
+    if isinstance(value, tuple):
+        return sum(_index_bytes(part) for part in value)
+    return int(value.nbytes) if isinstance(value, np.ndarray) else 0

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = face(
     {
         "budget": ["Budget", "PolynomialDecay"],
         "dice_metric": ["HardDice"],
+        "draws.hard_patches": ["HardPatches"],
         "draws.loader": ["patch_loader"],
         "draws.patch_counts": ["PatchCounts"],
         "draws.patch_dataset": ["PatchDataset"],
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = face(
         "record.batch_record": ["BatchRecord"],
         "record.gradient_log": ["GradientLog"],
         "record.mlflow_tracker": ["mlflow_tracker"],
+        "record.planting_page": ["PlantingPage"],
         "record.run_log": ["RunLog"],
         "steps.alternating": ["AlternatingStep"],
         "steps.loss_schedule": ["LossSchedule"],

@@ -90,7 +90,9 @@ def fit_to_time(composed: Composition, config: Mapping[str, Any]) -> dict[str, A
     batch, patch = config["batch_size"], list(config["patch_size"])
     seconds, geometry = timed(config)
     if "batch_size" in free:
-        fitted["batch_size"] = fit_batch(batch, seconds, 60 * minutes)
+        # Patches without foreground teach through the others of their batch: both kinds stay in one.
+        kinds = 2 if 0 < config["background_share"] < 1 else 1
+        fitted["batch_size"] = fit_batch(batch, seconds, 60 * minutes, least=kinds)
     if "patch_size" in free and not config["loss_margin"]:
         steps = 60 * minutes / (fitted["batch_size"] * seconds)
         fitted["patch_size"] = shrink_patch(patch, geometry, steps / ENOUGH_STEPS)
@@ -123,13 +125,13 @@ ENOUGH_STEPS = 600
 """Fewer optimiser steps than this leave a network far from trained, whatever the batch."""
 
 
-def fit_batch(batch_size: int, seconds_per_patch: float, budget_seconds: float) -> int:
-    """The largest of batch_size, batch_size / 2, …, 1 with which ``ENOUGH_STEPS`` steps fit into the budget.
+def fit_batch(batch_size: int, seconds_per_patch: float, budget_seconds: float, *, least: int = 1) -> int:
+    """The largest of batch_size, batch_size / 2, …, ``least`` with which ``ENOUGH_STEPS`` steps fit into the budget.
 
-    >>> fit_batch(4, 0.1, 720), fit_batch(4, 0.5, 720), fit_batch(4, 2.2, 720)
-    (4, 2, 1)
+    >>> fit_batch(4, 0.1, 720), fit_batch(4, 0.5, 720), fit_batch(4, 2.2, 720), fit_batch(4, 2.2, 720, least=2)
+    (4, 2, 1, 2)
     """
-    while batch_size > 1 and budget_seconds / (batch_size * seconds_per_patch) < ENOUGH_STEPS:
+    while batch_size // 2 >= least and budget_seconds / (batch_size * seconds_per_patch) < ENOUGH_STEPS:
         batch_size //= 2
     return batch_size
 

@@ -141,3 +141,22 @@ def test_monai_agrees_where_its_constant_is_small(printed, batch):
 def test_unknown_weighting_is_refused():
     with pytest.raises(ValueError, match="weighting='cube' is unknown; expected one of square, simple, uniform"):
         GeneralizedDiceLoss(weighting="cube")
+
+
+def test_a_patch_without_foreground_costs_more_beside_one_with_it() -> None:
+    """Two patches of N = 1000 voxels, sure of themselves: one right about its v = 10 voxels, one that claims k = 10
+    where there are none. Alone, each class of the second has the weight 1: k / N = 0.01, the share claimed.
+
+    Together the weights are 1 for the structure and w = (v / (2N − v))² = 2.5e-5 for the background, whose overlap is
+    2N − v − k = 1980 and whose sum is 4N − 2v − k = 3970: 1 − 2 (v + 1980 w) / (2v + k + 3970 w), 1/3 but for w.
+    """
+    labels = torch.zeros(2, 1, 1000, dtype=torch.uint8)
+    labels[0, 0, :10] = 1
+    called = labels.clone()
+    called[1, 0, 500:510] = 1
+    logits = torch.cat([100.0 * (1 - called), 100.0 * called], 1).double()
+    w = (10 / 1990) ** 2
+    expected = 1 - 2 * (10 + w * 1980) / (30 + w * 3970)
+    together = GeneralizedDiceLoss(batch=True)(logits, labels).item()
+    alone = GeneralizedDiceLoss(batch=True)(logits[1:], labels[1:]).item()
+    assert together == pytest.approx(expected, rel=1e-9) and alone == pytest.approx(0.01, rel=1e-9)

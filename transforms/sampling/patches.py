@@ -18,6 +18,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from rarevox.transforms.labels import is_ignored
+from rarevox.transforms.sampling.content import content_of
 from rarevox.transforms.sampling.patch_frame import PatchFrame
 from rarevox.transforms.sampling.samplers import VOLUME, ClassBalancedSampler, PatchSampler
 
@@ -79,6 +80,8 @@ class IndexForegroundd(MapTransform):
         patch_size: as there; needed by samplers whose index depends on it.
         margin: as there.
         index_key: where the index goes.
+        image_key, mask_key: by which samplers that want it are told where the scan shows something; see
+            :func:`rarevox.transforms.sampling.content.content_of`.
 
     Raises:
         ValueError: not exactly one key, or a sampler that needs ``patch_size`` without it.
@@ -92,6 +95,8 @@ class IndexForegroundd(MapTransform):
         patch_size: Sequence[int] | None = None,
         margin: int | Sequence[int] = 0,
         index_key: str = "foreground",
+        image_key: str = "image",
+        mask_key: str = "mask",
     ) -> None:
         super().__init__(keys)
         if len(self.keys) != 1:
@@ -101,19 +106,28 @@ class IndexForegroundd(MapTransform):
         if self.frame is None and self.sampler.needs_frame:
             raise ValueError(f"{type(self.sampler).__name__} indexes patches of one size; give patch_size and margin")
         self.index_key = index_key
+        self.image_key, self.mask_key = image_key, mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Index the label map.
 
         Voxels that nobody annotated (``IGNORED``) are no foreground. Where a case has such voxels and no foreground,
-        its annotated voxels take the foreground's place, so that patches hold something to learn from.
+        its annotated voxels take the foreground's place, so that patches hold something to learn from. Content is what
+        was annotated.
         """
         labels = np.asarray(data[self.keys[0]])[0]
         ignored = is_ignored(labels)
         if ignored.any():
             labels = np.where(ignored, 0, labels)
             labels = labels if labels.any() else (~ignored).astype(np.uint8)
-        return {**data, self.index_key: self.sampler.index(labels, self.frame)}
+        content = self._content(data) & ~ignored if self.sampler.wants_content else None
+        return {**data, self.index_key: self.sampler.index_within(labels, self.frame, content)}
+
+    def _content(self, data: Mapping[Hashable, Any]) -> np.ndarray:
+        """Where the scan shows something: inside its mask, where it has one."""
+        if data.get(self.mask_key) is not None:
+            return np.asarray(data[self.mask_key])[0] > 0
+        return content_of(np.asarray(data[self.image_key]))
 
 
 class RandForegroundPatchd(Randomizable, MapTransform):
@@ -161,14 +175,16 @@ class RandForegroundPatchd(Randomizable, MapTransform):
         """Draw the start of the next patch from an index."""
         self.start = self.place(data, self.R)
 
-    def place(self, data: Any, random: np.random.RandomState) -> tuple[int, ...]:
-        """The start of a patch drawn from an index with the random numbers given."""
+    def place(self, data: Any, random: np.random.RandomState, number: int | None = None) -> tuple[int, ...]:
+        """The start of a patch drawn from an index with the random numbers given, as draw ``number`` of a run."""
         if self.rule not in (VOLUME, data.rule):
             raise ValueError(
                 f"{type(self.sampler).__name__} needs an index by {self.rule}; this case was indexed by {data.rule}: "
                 "give IndexForegroundd the same sampler, patch_size and margin"
             )
-        return self.sampler.draw(data, self.frame, random)
+        if number is None:
+            return self.sampler.draw(data, self.frame, random)
+        return self.sampler.draw_numbered(data, self.frame, random, number)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw and cut; the index is dropped from the result."""

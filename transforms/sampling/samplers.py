@@ -36,13 +36,26 @@ class PatchSampler(ABC):
         """Says what an index was made for; an index of another rule is refused."""
         return VOLUME
 
+    wants_content = False
+    """Whether the index depends on where the scan shows something."""
+
     def index(self, labels: np.ndarray, frame: PatchFrame | None) -> Any:
         """Everything that the draws from one case need, out of its map of class indices (*spatial)."""
         return ForegroundIndex(tuple(labels.shape), (), (), VOLUME)
 
+    def index_within(self, labels: np.ndarray, frame: PatchFrame | None, content: np.ndarray | None) -> Any:
+        """The same, told where (*spatial) the scan shows something."""
+        return self.index(labels, frame)
+
     @abstractmethod
     def draw(self, index: Any, frame: PatchFrame, random: np.random.RandomState) -> tuple[int, ...]:
         """The first voxel of one patch; it may lie before the volume, where the patch is padded."""
+
+    def draw_numbered(
+        self, index: Any, frame: PatchFrame, random: np.random.RandomState, number: int
+    ) -> tuple[int, ...]:
+        """The patch of draw ``number`` of a run, for samplers that take turns."""
+        return self.draw(index, frame, random)
 
 
 @dataclass(frozen=True)

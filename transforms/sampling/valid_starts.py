@@ -76,13 +76,33 @@ def valid_starts(
     counts, origin = foreground_counts(np.asarray(labels), frame, overhang)
     if counts.size == 0:
         return ValidStarts(labels.shape, origin, counts.shape, np.zeros(0, np.int32), np.zeros(1, np.int64), rule)
-    enough = np.zeros(counts.size + 2, np.int8)
-    enough[1:-1] = (counts >= min(min_foreground, int(counts.max()))).ravel()
+    return runs_of(counts >= min(min_foreground, int(counts.max())), labels.shape, origin, rule)
+
+
+def runs_of(held: np.ndarray, shape: tuple[int, ...], origin: tuple[int, ...], rule: str) -> ValidStarts:
+    """The set of the starts that are marked in a grid of starts, the first of which is ``origin``.
+
+    >>> found = runs_of(np.array([True, False, True, True]), (9,), (-1,), "")
+    >>> [found[i] for i in range(len(found))]
+    [(-1,), (1,), (2,)]
+    """
+    enough = np.zeros(held.size + 2, np.int8)
+    enough[1:-1] = held.ravel()
     edges = np.flatnonzero(np.diff(enough))
     first, end = edges[::2], edges[1::2]
     before = np.concatenate([[0], np.cumsum(end - first)])
-    kind = np.int32 if counts.size < 2**31 else np.int64
-    return ValidStarts(labels.shape, origin, counts.shape, first.astype(kind), before, rule)
+    kind = np.int32 if held.size < 2**31 else np.int64
+    return ValidStarts(tuple(shape), origin, held.shape, first.astype(kind), before, rule)
+
+
+def starts_with_foreground(labels: np.ndarray, frame: PatchFrame) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Which starts, of those that can, hold some foreground in their effective region, and the first of them.
+
+    >>> starts_with_foreground(np.array([0, 0, 0, 1, 0]), PatchFrame.of((2,)))
+    (array([ True,  True]), (2,))
+    """
+    counts, origin = foreground_counts(np.asarray(labels), frame, overhang=False)
+    return counts > 0, origin
 
 
 def foreground_counts(labels: np.ndarray, frame: PatchFrame, overhang: bool) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -22,7 +22,7 @@ DECADES, STEPS = 9, 100
 UNREAD = 64
 """Batches on a device whose counts are read together."""
 
-SUMS = ("holding", "voxels", "shares", "drawn")
+SUMS = ("holding", "voxels", "shares", "drawn", "planted", "redrawn")
 COUNTS = ("batches", *SUMS, "covered")
 
 
@@ -36,7 +36,10 @@ class PatchCounts:
       nobody annotated are none of them);
     - ``imbalance``: background voxels for one foreground voxel in the median patch (the GDL paper's imbalance);
       null where the median patch holds no foreground;
-    - ``without_foreground``: patches that hold none;
+    - ``without_foreground``, ``without_foreground_share``: patches that hold none;
+    - ``redrawn``: patches without foreground that were drawn again because the network had marked some in them;
+    - ``planted``: patches in which lesions were planted, those lesions and their voxels (before augmentation), where
+      patches come with ``planted`` (B, 2), lesions and voxels;
     - ``structures``: by name, the patches that hold it and its voxels, as numbers and as shares of all;
     - ``coverage``: cases drawn, and the share of the training volume that some patch's effective region has covered,
       on a grid of 16 points an axis in each case, averaged over all training cases (cases not drawn yet count as 0).
@@ -61,6 +64,8 @@ class PatchCounts:
         self.shares = torch.zeros(DECADES * STEPS + 1, dtype=torch.int64)
         self.covered = torch.zeros((cases, *(POINTS,) * len(self.margin)), dtype=torch.bool)
         self.drawn = torch.zeros(cases, dtype=torch.int64)
+        self.planted = torch.zeros(3, dtype=torch.int64)  # patches, lesions, voxels
+        self.redrawn = torch.zeros((), dtype=torch.int64)
         self.effective: tuple[int, ...] = ()
         self._unread: list[torch.Tensor] = []
 
@@ -88,6 +93,11 @@ class PatchCounts:
                 self._read()
         else:
             self._take([class_counts(label[0][inner], len(self.voxels)) for label in labels.numpy()])
+        if "planted" in batch:
+            planted = batch["planted"].cpu()
+            self.planted += torch.cat([(planted[:, :1] > 0).sum(0), planted.sum(0)])
+        if "redrawn" in batch:
+            self.redrawn += batch["redrawn"].sum().cpu()
         if "case_number" in batch and "patch_start" in batch and "volume_size" in batch:
             rows = (batch[key].tolist() for key in ("case_number", "patch_start", "volume_size"))
             for case, start, size in zip(*rows, strict=True):
@@ -132,6 +142,9 @@ class PatchCounts:
             },
             "imbalance": (1 - median) / median if median else None,
             "without_foreground": int(self.holding[0]),
+            "without_foreground_share": int(self.holding[0]) / patches if patches else None,
+            "redrawn": int(self.redrawn),
+            "planted": dict(zip(("patches", "lesions", "voxels"), self.planted.tolist(), strict=True)),
             "structures": {
                 name: {
                     "patches": int(self.holding[number]),

@@ -55,7 +55,7 @@ class PatchDataset(Dataset[Batch]):
         if len(data) == 0:
             raise ValueError("there are no training cases; check the fold and the dataset's sections")
         self.data = data
-        self.transform = None if getattr(transform, "transforms", None) in ((), []) else transform
+        self.transform = _needed(transform)
         self.patch = patch
         self.batch_transform = batch_transform
         self.seed = seed
@@ -71,7 +71,8 @@ class PatchDataset(Dataset[Batch]):
         return self._round[1][place]
 
     def __getitem__(self, draw: int) -> Batch:
-        """The tensors of draw number ``draw``, and as ``case_number`` the position of its case in ``data``."""
+        """The tensors of draw number ``draw``, that number as ``draw_number``, and the position of its case in ``data``
+        as ``case_number``."""
         return {key: value[0] for key, value in self.__getitems__([draw]).items()}
 
     def __getitems__(self, draws: Sequence[int]) -> Batch:
@@ -91,33 +92,44 @@ class PatchDataset(Dataset[Batch]):
         voxels = math.prod(self.patch.frame.size)
         return sum(size * channels * voxels * kind.itemsize for channels, kind in kinds) + 256 * (size + 16)
 
-    def batch(self, draws: Sequence[int], allocate: Allocate = allocate) -> Batch:
-        """The batch of these draws, in memory from ``allocate``."""
-        cases = [self.case_of(draw) for draw in draws]
-        seeds = [np.random.SeedSequence((self.seed, 2, draw)).generate_state(2).tolist() for draw in draws]
+    def batch(
+        self, draws: Sequence[int], allocate: Allocate = allocate, *, places: Sequence[int] | None = None
+    ) -> Batch:
+        """The batch of these draws, in memory from ``allocate``.
+
+        With ``places``, the patches are cut where those draws cut theirs, and transformed as draws of their own.
+        """
+        cut = draws if places is None else places
+        cases = [self.case_of(draw) for draw in cut]
         if self.patch is None:
-            pairs = zip(cases, seeds, strict=True)
-            batch = collate([self._transformed(self.data[case], seed) for case, (seed, _) in pairs])
+            seeds = [self._seeds(draw)[0] for draw in draws]
+            batch = collate(list(map(self._transformed, [self.data[case] for case in cases], seeds)))
         else:
-            batch = self._cut([self.data[case] for case in cases], seeds, allocate)
+            batch = self.patches(cut, allocate)
+            if self.transform is not None:
+                apart = {key: batch.pop(key) for key in ("patch_start", "volume_size")}
+                rows = [{key: block[row] for key, block in batch.items()} for row in range(len(cases))]
+                seeds = [self._seeds(draw)[1] for draw in draws]
+                batch = collate(list(map(self._transformed, rows, seeds))) | apart
         if self.batch_transform is not None:
             batch = self.batch_transform(batch, [np.random.default_rng((self.seed, 3, draw)) for draw in draws])
-        return {**batch, "case_number": torch.tensor(cases)}
+        return {**batch, "case_number": torch.tensor(cases), "draw_number": torch.tensor(list(draws))}
 
-    def _cut(self, cases: list[Any], seeds: list[list[int]], allocate: Allocate) -> Batch:
-        """A batch with a patch of each case."""
+    def patches(self, draws: Sequence[int], allocate: Allocate = allocate) -> Batch:
+        """The patches of these draws as they are cut, before any random transform."""
         assert self.patch is not None
-        starts = []
-        for case, (first, _) in zip(cases, seeds, strict=True):
-            self._random.seed(first)  # 6 µs; a new generator takes 115
-            starts.append(self.patch.place(case[self.patch.index_key], self._random))
+        starts, cases = [], [self.data[self.case_of(draw)] for draw in draws]
+        for draw, case in zip(draws, cases, strict=True):
+            self._random.seed(self._seeds(draw)[0])  # 6 µs; a new generator takes 115
+            starts.append(self.patch.place(case[self.patch.index_key], self._random, draw))
         batch = {str(key): self._blocks(str(key), cases, starts, allocate) for key in self.patch.keys}
-        if self.transform is not None:
-            rows = [{key: block[row] for key, block in batch.items()} for row in range(len(cases))]
-            changed = [self._transformed(row, seed) for row, (_, seed) in zip(rows, seeds, strict=True)]
-            batch = collate(changed)
         sizes = [case[self.patch.index_key].shape for case in cases]
         return {**batch, "patch_start": torch.tensor(starts), "volume_size": torch.tensor(sizes)}
+
+    def _seeds(self, draw: int) -> list[int]:
+        """Two seeds of a draw: of its place, and of its transforms."""
+        seeds: list[int] = np.random.SeedSequence((self.seed, 2, draw)).generate_state(2).tolist()
+        return seeds
 
     def _blocks(self, key: str, cases: list[Any], starts: list[tuple[int, ...]], allocate: Allocate) -> torch.Tensor:
         """One patch from each case's volume, float16 as float32."""
@@ -141,6 +153,20 @@ class PatchDataset(Dataset[Batch]):
                 raise ValueError(f"a transform gave {len(changed)} patches of a case; expected 1 (num_samples: 1)")
             changed = changed[0]
         return {key: value for key, value in changed.items() if isinstance(value, torch.Tensor)}
+
+
+def _needed(transform: Any) -> Any:
+    """What is left of a transform without parts that never do anything; None for nothing."""
+    if getattr(transform, "prob", None) == 0:
+        return None
+    parts = getattr(transform, "transforms", None)
+    if parts is None:
+        return transform
+    needed = [part for part in map(_needed, parts) if part is not None]
+    if len(needed) > 1:
+        return transform
+    # One alone is seeded as itself: what it draws does not depend on how it was put together.
+    return needed[0] if needed and hasattr(needed[0], "transforms") else (transform if needed else None)
 
 
 def _batch_type(volume: torch.Tensor) -> torch.dtype:

@@ -16,6 +16,7 @@ from rarevox.pipeline.preparation.plan_file import (
     Choice,
     is_edited,
     make_plan,
+    plan_background,
     plan_normalisation,
     plan_spacing,
     plan_text,
@@ -70,6 +71,25 @@ class TestNormalisation:
         assert "region: mask" in plan_normalisation({"T1": channel()}, masks=True).reason
 
 
+class TestBackground:
+    @staticmethod
+    def choice(share: float, empty: list[str] | None = None) -> Choice:
+        return plan_background({"foreground_share": {"median": share}, "cases_without_foreground": empty or []})
+
+    def test_rare_structures_get_patches_without_any(self) -> None:
+        assert (self.choice(0.009).value, self.choice(0.01).value) == (0.5, 0.0)
+        assert "0.9 % of a scan" in self.choice(0.009).reason
+
+    def test_so_do_cases_that_hold_none(self) -> None:
+        choice = self.choice(0.2, ["a", "b"])
+        assert choice.value == 0.5 and "2 cases hold no foreground" in choice.reason
+
+    def test_the_paper_s_protocol_keeps_to_its_rule(self, dataset: Dataset) -> None:
+        edit(dataset, background_share=0.5)
+        assert compose("train", dataset=dataset).config["background_share"] == 0.5
+        assert compose("train", dataset=dataset, config_files=["paper"]).config["background_share"] == 0
+
+
 class TestText:
     CHOICES = (Choice("spacing", None, "A reason. " * 30), Choice("patch_size", [8, 16, 24], "Another: with a colon."))
 
@@ -110,7 +130,10 @@ def edit(dataset: Dataset, **values: Any) -> None:
 def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) -> None:
     fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text(encoding="utf-8"))
     plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
-    assert set(plan) == {"spacing", "patch_size", "batch_size", "normalisation", "sampler", "mirror_axes"}
+    assert set(plan) == {
+        *("spacing", "patch_size", "batch_size", "normalisation", "sampler", "background_share", "mirror_axes")
+    }
+    assert plan["background_share"].value == 0  # a ball of 123 voxels and a box of 27 fill 2 % of the 7920
     assert plan["spacing"].value is None
     patch = plan["patch_size"].value
     assert all(n <= size + 3 for n, size in zip(patch, (22, 20, 18), strict=True))

@@ -8,6 +8,7 @@ import pytest
 from rarevox.pipeline.storage.entry import open_entry, write_entry
 from rarevox.pipeline.storage.stored_index import can_store, index_arrays, index_from
 from rarevox.transforms import (
+    BackgroundMixSampler,
     ClassBalancedSampler,
     ForegroundUniformSampler,
     GridSampler,
@@ -23,6 +24,7 @@ SAMPLERS = [
     ForegroundUniformSampler(2),
     UniformSampler(),
     GridSampler(),
+    BackgroundMixSampler(LesionBalancedSampler(), 0.5),
 ]
 
 

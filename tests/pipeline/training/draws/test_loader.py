@@ -166,4 +166,4 @@ def test_the_patch_is_the_block_at_its_start_and_cases_may_be_cut_by_a_transform
 def test_batches_hold_plain_tensors() -> None:
     batch = next(iter(patch_loader(dataset(), 2)))
     assert {type(value) for value in batch.values()} == {torch.Tensor}
-    assert set(batch) == {"image", "label", "case_number", "patch_start", "volume_size"}
+    assert set(batch) == {"image", "label", "case_number", "draw_number", "patch_start", "volume_size"}

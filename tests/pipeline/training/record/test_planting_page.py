@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
+from rarevox.pipeline.training.record.planting_page import PlantingPage, pair
+from rarevox.transforms import IndexForegroundd, LesionLibrary, RandForegroundPatchd, RandPlantLesionsd
+from tests.transforms.planting.scans import scan
+
+
+def page(folder: Path, prob: float) -> PlantingPage:
+    cases = [{**scan(number), "case": f"case <{number}>"} for number in range(2)]
+    draws = PatchDataset(
+        [IndexForegroundd()(case) for case in cases], patch=RandForegroundPatchd(["image", "label"], (20, 20, 20))
+    )
+    planting = RandPlantLesionsd("image", LesionLibrary(cases), prob=prob)
+    return PlantingPage(planting, draws, folder, ["FLAIR", "T1"], count=3)
+
+
+def test_the_page_shows_patches_of_every_channel_and_escapes_names(tmp_path: Path) -> None:
+    page(tmp_path, 0.3).write()
+    text = (tmp_path / "planting.html").read_text()
+    assert text.count("data:image/png;base64,") == 6
+    assert "case &lt;" in text and "case <0>" not in text
+    assert "6 lesions of 2 training cases" in text and "30 % of the patches" in text
+
+
+def test_a_picture_shows_what_changed() -> None:
+    """3×3 pixels a voxel, a column of black on every side; the planted voxel lies in the second picture alone."""
+    from PIL import Image
+
+    before, known, planted = np.zeros((6, 5, 4)), np.zeros((6, 5, 4), bool), np.zeros((6, 5, 4), bool)
+    before[1:5, 1:4] = np.random.default_rng(0).random((4, 3, 4)) + 1
+    planted[2, 2, 1] = True
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(pair(before, before, known, planted, 1)))))
+    assert picture.shape == (15, 40, 3)
+    coloured = (picture[..., 0] != picture[..., 2]).any(0)
+    assert not coloured[:20].any() and coloured[20:].any()
+
+
+@pytest.mark.parametrize(("prob", "written"), [(0.0, False), (0.5, True)])
+def test_nothing_is_written_without_planting(tmp_path: Path, prob: float, written: bool) -> None:
+    from ignite.engine import Engine, Events
+
+    engine = Engine(lambda *_: None)
+    page(tmp_path, prob).attach(engine)
+    engine.fire_event(Events.STARTED)
+    assert (tmp_path / "planting.html").exists() == written
+    if written:
+        assert re.search(r"<td>\d+</td>", (tmp_path / "planting.html").read_text())
