@@ -96,10 +96,14 @@ class Decision:
         >>> [round(float(Decision({}, ["a", "b"]).scores(logs, c)), 4) for c in (1, 2)]  # 2/7, 5/8
         [0.2857, 0.625]
         """
+        return torch.sigmoid(self.leads(logs, of))
+
+    def leads(self, logs: torch.Tensor, of: int) -> torch.Tensor:
+        """The logit of the score, ln p_c − max_{k≠c} (ln w_k + ln p_k), (…) float32."""
         logs = logs.float()
-        rivals = logs + shaped(self.log_weights, logs)
-        rivals[of] = -math.inf
-        return torch.sigmoid(logs[of] - rivals.amax(0))
+        weighted = logs + shaped(self.log_weights, logs) if self.moves else logs
+        rivals = [part.amax(0) for part in (weighted[:of], weighted[of + 1 :]) if len(part)]
+        return logs[of] - (rivals[0] if len(rivals) == 1 else torch.maximum(*rivals))
 
 
 def shaped(weights: torch.Tensor, like: torch.Tensor, axis: int = 0) -> torch.Tensor:

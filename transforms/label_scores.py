@@ -116,10 +116,10 @@ def without_unsure(
         whole = np.unravel_index(places[classes == number], found.shape)
         inner = tuple(axis - span.start for axis, span in zip(whole, box, strict=True))
         inside = np.all([(axis >= 0) & (axis < n) for axis, n in zip(inner, region.shape, strict=True)], axis=0)
-        peaks = np.zeros(count + 1, np.float32)
+        peaks = np.zeros(count + 1)
         at = components[tuple(axis[inside] for axis in inner)]
         np.maximum.at(peaks, at, scores[classes == number][inside])
-        stays = peaks >= np.float32(least)
+        stays = peaks >= least
         stays[0] = True
         region[~stays[components]] = 0
     return out

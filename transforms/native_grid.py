@@ -213,16 +213,17 @@ class LabelsOnNativeGridd(MapTransform):
         if self.inferer is None or _are_labels(scores):
             classes = labels_on_grid(scores, affine, shape, native_affine, watch=self.watch)
             return values_from_classes(classes, self.values)
-        found = LabelScores(self.inferer.decision)
+        inferer = self.inferer
+        found = LabelScores(inferer.decision)
         found.begin(tuple(shape))
 
         def show(values: torch.Tensor, where: tuple[slice, ...], inside: torch.Tensor | None) -> None:
             if self.watch is not None:
                 self.watch(values, where, inside)
             if found.decision.confidences:
-                take_scores(found, self.inferer.log_probabilities, values, where, inside)
+                take_scores(found, inferer.log_probabilities, values, where, inside)
 
-        classes = labels_on_grid(scores, affine, shape, native_affine, watch=show, weigh=self.inferer.weighted)
+        classes = labels_on_grid(scores, affine, shape, native_affine, watch=show, weigh=inferer.weighted)
         values = values_from_classes(classes, self.values)
         sure = without_unsure(np.asarray(values), found, found.decision.confidences, self.values)
         return torch.from_numpy(sure)

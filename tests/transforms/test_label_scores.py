@@ -17,8 +17,9 @@ SHAPE = (9, 8, 7)
 
 
 def _logs(classes: int, seed: int) -> torch.Tensor:
-    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(classes, *SHAPE)), (0, 1, 1, 1))
-    return torch.log_softmax(torch.from_numpy(12 * smooth).float(), 0)
+    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(classes, *SHAPE)), (0, 0.7, 0.7, 0.7))
+    smooth[0] += 0.6  # a background that keeps components apart
+    return torch.log_softmax(torch.from_numpy(6 * smooth).float(), 0)
 
 
 def _gathered(decision: Decision, logs: torch.Tensor, step: int) -> LabelScores:
