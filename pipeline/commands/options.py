@@ -48,6 +48,12 @@ def others_option(command: Command) -> Command:
     return click.option("--with", "others", metavar="RUN", type=FOLDER, multiple=True, help=text)(command)
 
 
+def threshold_option(command: Command) -> Command:
+    """``--threshold``, as ``thresholds``."""
+    text = "Probability above which a voxel is STRUCTURE, in place of RUN's. Repeatable."
+    return click.option("--threshold", "thresholds", metavar="STRUCTURE=P", multiple=True, help=text)(command)
+
+
 def settings_option(command: Command) -> Command:
     """``--set``, as ``settings``."""
     text = "Set any configuration key, for example optimizer#lr=1e-4. Repeatable."

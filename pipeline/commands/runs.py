@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option, trust_option
+from rarevox.pipeline.commands.options import (
+    FOLDER,
+    device_option,
+    others_option,
+    pairs,
+    settings_option,
+    threshold_option,
+    trust_option,
+)
 
 
 @click.command(short_help="Train a network on DATASET.")
@@ -42,6 +51,7 @@ def train(**options: Any) -> int:
 @click.argument("scans", type=FOLDER, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, required=True, help="Folder for CASE_seg.nii.gz and predictions.json.")
 @device_option
+@threshold_option
 @settings_option
 @others_option
 @trust_option
@@ -58,10 +68,11 @@ def train(**options: Any) -> int:
     type=click.Choice(["uint8", "uint16"]),
     help="Write CASE_prob_STRUCTURE.nii.gz too, scaled to 0 ... 1 in this type.",
 )
-def predict(keep: bool, **options: Any) -> int:
+def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
     from rarevox.pipeline.inference.predict import predict as run
 
+    options["thresholds"] = pairs(thresholds, "--threshold")
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
 
 

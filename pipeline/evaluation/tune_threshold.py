@@ -46,9 +46,9 @@ def tune_threshold(
 ) -> int:
     """Choose the threshold and the confidence of each structure of a run on its validation cases, and store them.
 
-    What is tried, how it is chosen and when it is taken: :mod:`rarevox.pipeline.evaluation.operating.choose`. Structures
-    are chosen one after the other, each beside those before it, and a choice under which the mean Dice of another
-    structure falls is not taken. The points go into the run's configurations (``operating_points``), replacing earlier
+    What is tried, how it is chosen and when it is taken: :mod:`rarevox.pipeline.evaluation.operating.choose`.
+    Structures are chosen one after the other, each beside those before it, and a choice under which the mean Dice of
+    another structure falls is not taken. The points go into the run's configurations (``operating_points``), replacing earlier
     ones, and with all figures into ``RUN/evaluation/operating_points.json``. Post-processing comes after, and should be
     tuned after. The test section is never looked at.
 
@@ -67,9 +67,8 @@ def tune_threshold(
         RequestError: no run, no dataset, other structures, an unknown aim, no usable validation case.
     """
     if aim not in AIMS or not false_lesions >= 0:
-        raise RequestError(
-            f"aim {aim!r}, false lesions {false_lesions}: expected one of {', '.join(AIMS)}, and 0 or more"
-        )
+        said = f"aim {aim!r} with {false_lesions} false lesions a scan"
+        raise RequestError(f"{said}: expected one of {', '.join(AIMS)}, and 0 or more")
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
     how: dict[str, Any] = {"device": device, "trust": trust}
     settings = ["post_processing={}", "operating_points={}"]
@@ -206,9 +205,7 @@ def _print(result: Mapping[str, Any], n_cases: int, aim: str) -> None:
         out.print(f"  {name}: {_said(one['without'])} to {_said(one['with'])} at {one['threshold']:g}{sure}: {verdict}")
         crossed = one["cross_validated"]
         if crossed is not None:
-            gain = (
-                f", gain {interval_text(crossed['gain']['mean'], crossed['gain']['ci95'])}" if "gain" in crossed else ""
-            )
+            gain = f", gain {_said(crossed['gain'])}" if "gain" in crossed else ""
             out.print(f"    chosen on the other cases each time: {_said(crossed)}{gain}")
     out.print(
         f"{n_cases} cases choose for themselves: expect of new ones what holds where the choice was made on others"

@@ -13,6 +13,7 @@ from rarevox.pipeline.data.datalist import with_masks
 from rarevox.pipeline.data.scans import require_scans, survey
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts
+from rarevox.pipeline.inference.decided import threshold_settings
 from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
 from rarevox.pipeline.inference.entropy import EntropyMap
 from rarevox.pipeline.inference.kept import RESULT_FILE, earlier, kept_rows, origin, standing, superseded
@@ -38,6 +39,7 @@ def predict(
     probabilities: str | None = None,
     roi: str | Path | None = None,
     others: Sequence[str | Path] = (),
+    thresholds: Mapping[str, str] | None = None,
     trust: bool = False,
 ) -> int:
     """Segment scans with a trained run.
@@ -59,6 +61,7 @@ def predict(
         entropy: write ``CASE_entropy.nii.gz`` too, see :class:`rarevox.pipeline.inference.entropy.EntropyMap`.
         probabilities: ``uint8`` or ``uint16`` writes ``CASE_prob_STRUCTURE.nii.gz`` too, see
             :class:`rarevox.pipeline.inference.probabilities.ProbabilityMaps`.
+        thresholds: structure → probability above which a voxel is it, in place of the run's; further ``settings``.
         trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
 
     Returns:
@@ -68,6 +71,7 @@ def predict(
         RequestError: no run, no scans, no masks where a run needs them, an output folder of another kind, in which
             another call writes, or that would still hold maps of other runs or settings, runs of different structures.
     """
+    settings = [*settings, *threshold_settings(thresholds or {})]
     runs = [require_run(folder, "inference") for folder in (run, *others)]
     configs = [run_config(folder, "inference", trust=trust) for folder in runs]
     config = configs[0]

@@ -57,8 +57,10 @@ class Candidates:
         """
         if reference.shape != self.shape:
             raise ValueError("the reference is on another grid")
-        parts = {"places": np.concatenate(self._places), "logs": np.concatenate(self._logs)}
-        np.savez_compressed(file, name=name, reference=reference, spacing_mm=spacing_mm, **parts)
+        places, logs = np.concatenate(self._places), np.concatenate(self._logs)
+        np.savez_compressed(
+            file, name=name, reference=reference, spacing_mm=spacing_mm, places=places, logs=logs, allow_pickle=False
+        )
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ Aims, over cases:
 
 Of candidates that serve alike the one without a confidence is taken, then the threshold nearest to 1/2.
 
-A choice made on few cases fits these cases. So it is also made once for each case on all others, and measured on the one
-left out: the mean over cases of that is the cross-validated figure, and what it gains over a threshold of 1/2 is what may
-be expected of new cases. For Dice and F1, a choice whose cross-validated gain is not above 0 is not taken.
+A choice made on few cases fits these cases. So it is also made once for each case on all others, and measured on the
+one left out: the mean over cases of that is the cross-validated figure, and what it gains over a threshold of 1/2 is
+what may be expected of new cases. For Dice and F1, a choice whose cross-validated gain is not above 0 is not taken.
 """
 
 from __future__ import annotations
@@ -103,12 +103,13 @@ def choice(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dic
     Returns:
         ``threshold``, ``confidence``, ``taken`` and, where it is not, ``reason``; ``without`` and ``with``, the
         figures of the aim (mean and 95 % interval over cases; for ``recall`` with ``false_per_scan``);
-        ``cross_validated``: the figures with the choice of the others, ``gain`` over ``without``, and the ``chosen`` of each
-        fold; None with a single case.
+        ``cross_validated``: the figures with the choice of the others, ``gain`` over ``without``, and the
+        ``chosen`` of each fold; None with a single case.
     """
     best = choose(tables, aim, options)
     if best is None:
-        reason = "no case has a figure" if aim.name != "recall" else "no candidate has so few false lesions"
+        some = any(table.lesions for table in tables)
+        reason = "no candidate has so few false lesions" if aim.name == "recall" and some else "no case has a figure"
         return {"taken": False, "reason": reason}
     told: dict[str, Any] = {"threshold": THRESHOLDS[best[0]], "confidence": CONFIDENCES[best[1]]}
     told |= {"without": _figures(tables, [DEFAULT] * len(tables), aim, options)}

@@ -168,7 +168,7 @@ class Curves:
         """The content of ``curves`` in ``metrics.json``."""
         structures = {}
         for number, name in enumerate(self.structures):
-            point = {
+            point: dict[str, Any] = {
                 "threshold": self.decision.thresholds[number],
                 "confidence": self.decision.confidences.get(number + 1, 0.0),
             }
