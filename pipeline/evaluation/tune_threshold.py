@@ -48,9 +48,9 @@ def tune_threshold(
 
     What is tried, how it is chosen and when it is taken: :mod:`rarevox.pipeline.evaluation.operating.choose`.
     Structures are chosen one after the other, each beside those before it, and a choice under which the mean Dice of
-    another structure falls is not taken. The points go into the run's configurations (``operating_points``), replacing earlier
-    ones, and with all figures into ``RUN/evaluation/operating_points.json``. Post-processing comes after, and should be
-    tuned after. The test section is never looked at.
+    another structure falls is not taken. The points go into the run's configurations (``operating_points``), replacing
+    earlier ones, and with all figures into ``RUN/evaluation/operating_points.json``. Post-processing comes after, and
+    should be tuned after. The test section is never looked at.
 
     Args:
         run: the run folder.
