@@ -1,4 +1,7 @@
-"""`rarevox tune-threshold`: the points reach the run and its labels, the figures their files; calibration keeps them."""
+"""`rarevox tune-threshold`: the points reach the run and its labels, the figures their files.
+
+The run here hardly finds its ball at a threshold of a half.
+"""
 
 from __future__ import annotations
 

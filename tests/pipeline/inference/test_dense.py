@@ -79,7 +79,7 @@ def test_labels_are_the_argmax_of_the_scores() -> None:
 def test_labels_follow_the_decision_tile_by_tile(flips: tuple[int, ...], temperature: float) -> None:
     network, decision = highresnet(), Decision({"a": {"threshold": 0.2}}, ["a", "b"])
     image = torch.randn(1, 2, 120, 4, 4, dtype=torch.float64)
-    how: dict[str, Any] = {"mode": "exact", "memory_gb": budget_for(network, 92 * 4 * 4), "flips": flips}
+    how: dict[str, Any] = {"mode": "exact", "memory_gb": budget_for(network, 46 * 4 * 4), "flips": flips}
     inferer = DenseInferer(network.geometry, **how, temperature=temperature, decision=decision, reduce="labels")
     labels = inferer(image, network)
     assert inferer.notes["tiles"] > 1
