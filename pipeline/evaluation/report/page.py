@@ -276,6 +276,8 @@ def _table_columns(result: Mapping[str, Any]) -> dict[str, str]:
         "reference_ml": "reference ml",
         "volume_ml": "prediction ml",
         "lesion_f1": "lesion F1",
+        "pq": "PQ",
+        "cldice": "clDice",
     }
     return {c: heading for c, heading in headings.items() if any(row.get(c) is not None for row in result["cases"])}
 
