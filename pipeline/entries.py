@@ -11,7 +11,7 @@ from typing import Any
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.plain_data import parse_yaml
 
-OPEN = ("gates", "post_processing")
+OPEN = ("gates", "post_processing", "operating_points")
 """Mappings by structure, whose inner keys a setting may add; whoever reads them checks the names."""
 
 

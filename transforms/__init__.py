@@ -11,6 +11,7 @@ from rarevox.transforms.batches.intensity import (
 )
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.component_regions import ComponentRegionsd, component_regions
+from rarevox.transforms.decision import Decision
 from rarevox.transforms.intensity.ct_window import CTWindowd
 from rarevox.transforms.intensity.n4 import N4Correctedd
 from rarevox.transforms.intensity.normalise import ZScored
@@ -54,6 +55,7 @@ __all__ = [
     "CleanLabelsd",
     "ComponentRegionsd",
     "CropToContentd",
+    "Decision",
     "FillSurroundd",
     "ForegroundIndex",
     "ForegroundUniformSampler",

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from rarevox.transforms.label_scores import LabelScores, without_unsure
 from rarevox.transforms.labels import values_from_classes
 
 TOLERANCE = 1e-3
@@ -34,6 +35,7 @@ def labels_on_grid(
     *,
     slab: int = 8,
     watch: Watch | None = None,
+    weigh: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Class indices on the native grid.
 
@@ -46,6 +48,8 @@ def labels_on_grid(
         slab: native planes interpolated at once.
         watch: is shown the class scores on the native grid, in blocks that do not overlap; voxels outside the model
             grid may be left out. Class indices have no scores to show.
+        weigh: makes of scores (C, …) those whose largest is the label (``DenseInferer.weighted``); None takes them as
+            they are.
 
     Returns:
         uint8 (or int16) class indices of ``native_shape``, on the CPU.
@@ -58,25 +62,32 @@ def labels_on_grid(
         whole = tuple(slice(0, n) for n in scores.shape[1:])
         if watch is not None and not _are_labels(scores):
             watch(*native_block(scores, whole, lattice, shape), None)
-        labels, place = native_block((scores if _are_labels(scores) else _argmax(scores)).cpu(), whole, lattice, shape)
+        labels, place = native_block(
+            (scores if _are_labels(scores) else _argmax(scores, weigh)).cpu(), whole, lattice, shape
+        )
         out = torch.zeros(shape, dtype=labels.dtype)
         out[place] = labels[0]
         return out
     if _are_labels(scores):
         raise ValueError("class indices cannot be interpolated onto another grid; ask the inferer for scores")
     transform = np.linalg.inv(np.asarray(affine, float)) @ np.asarray(native_affine, float)
-    return _interpolate(scores, transform, shape, slab, watch)
+    return _interpolate(scores, transform, shape, slab, watch, weigh or _as_they_are)
 
 
 def _are_labels(scores: torch.Tensor) -> bool:
     return scores.shape[0] == 1 and not scores.is_floating_point()
 
 
-def _argmax(scores: torch.Tensor) -> torch.Tensor:
+def _as_they_are(scores: torch.Tensor) -> torch.Tensor:
+    return scores
+
+
+def _argmax(scores: torch.Tensor, weigh: Callable[[torch.Tensor], torch.Tensor] | None) -> torch.Tensor:
     """argmax over the classes as (1, …) in the smallest integer type, plane by plane (argmax itself gives int64)."""
+    weigh = weigh or _as_they_are
     out = torch.empty(scores.shape[1:], dtype=torch.uint8 if scores.shape[0] <= 256 else torch.int16)
     for plane in range(scores.shape[1]):
-        out[plane] = scores[:, plane].argmax(0).to(out.dtype)
+        out[plane] = weigh(scores[:, plane]).argmax(0).to(out.dtype)
     return out[None]
 
 
@@ -129,7 +140,12 @@ def native_block(
 
 
 def _interpolate(
-    scores: torch.Tensor, transform: np.ndarray, native_shape: tuple[int, ...], slab: int, watch: Watch | None
+    scores: torch.Tensor,
+    transform: np.ndarray,
+    native_shape: tuple[int, ...],
+    slab: int,
+    watch: Watch | None,
+    weigh: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     """argmax of linearly interpolated scores, a slab of native planes at a time."""
     out = torch.zeros(native_shape, dtype=torch.uint8 if scores.shape[0] <= 256 else torch.int16)
@@ -144,7 +160,7 @@ def _interpolate(
         inside = ((model > -0.5 - TOLERANCE) & (model < size - 0.5 + TOLERANCE)).all(-1)
         grid = ((2 * model + 1) / size - 1).flip(-1)[None].to(source.dtype)
         values = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
-        out[begin : begin + len(x)] = (values.argmax(0) * inside).to(out.dtype).cpu()
+        out[begin : begin + len(x)] = (weigh(values).argmax(0) * inside).to(out.dtype).cpu()
         if watch is not None:
             watch(values, (slice(begin, begin + len(x)), *(slice(0, n) for n in native_shape[1:])), inside)
     return out
@@ -158,16 +174,25 @@ class LabelsOnNativeGridd(MapTransform):
         image_key: the preprocessed image, a MetaTensor whose meta still holds ``original_affine`` and
             ``spatial_shape`` of the file.
         values: the label value of each class.
+        inferer: that made the scores, whose ``decision`` (:class:`rarevox.transforms.Decision`) says which label they
+            give; None takes the largest score. Class indices are taken as they are.
 
     The result is a plain integer tensor (1, *native shape).
     """
 
     def __init__(
-        self, keys: KeysCollection, values: Sequence[int], *, image_key: str = "image", allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        values: Sequence[int],
+        *,
+        image_key: str = "image",
+        allow_missing_keys: bool = False,
+        inferer: Any = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.values = [int(value) for value in values]
         self.image_key = image_key
+        self.inferer = inferer if getattr(inferer, "decision", None) else None
         self.watch: Watch | None = None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -178,8 +203,43 @@ class LabelsOnNativeGridd(MapTransform):
         native_shape = [int(n) for n in np.asarray(image.meta["spatial_shape"]).ravel()[:3]]
         for key in self.key_iterator(out):
             scores = out[key].as_tensor() if hasattr(out[key], "as_tensor") else out[key]
-            classes = labels_on_grid(
-                scores, np.asarray(image.affine, float), native_shape, native_affine, watch=self.watch
-            )
-            out[key] = values_from_classes(classes, self.values)[None]
+            out[key] = self._labels(scores, np.asarray(image.affine, float), native_shape, native_affine)[None]
         return out
+
+    def _labels(
+        self, scores: torch.Tensor, affine: np.ndarray, shape: Sequence[int], native_affine: np.ndarray
+    ) -> torch.Tensor:
+        """Label values on the native grid, by the inferer's decision where there is one."""
+        if self.inferer is None or _are_labels(scores):
+            classes = labels_on_grid(scores, affine, shape, native_affine, watch=self.watch)
+            return values_from_classes(classes, self.values)
+        inferer = self.inferer
+        found = LabelScores(inferer.decision)
+        found.begin(tuple(shape))
+
+        def show(values: torch.Tensor, where: tuple[slice, ...], inside: torch.Tensor | None) -> None:
+            if self.watch is not None:
+                self.watch(values, where, inside)
+            if found.decision.confidences:
+                take_scores(found, inferer.log_probabilities, values, where, inside)
+
+        classes = labels_on_grid(scores, affine, shape, native_affine, watch=show, weigh=inferer.weighted)
+        values = values_from_classes(classes, self.values)
+        sure = without_unsure(np.asarray(values), found, found.decision.confidences, self.values)
+        return torch.from_numpy(sure)
+
+
+def take_scores(
+    found: LabelScores,
+    log_probabilities: Callable[[torch.Tensor], torch.Tensor],
+    scores: torch.Tensor,
+    where: tuple[slice, ...],
+    inside: torch.Tensor | None,
+) -> None:
+    """Show class scores (C, …) on the native grid to ``found``, plane by plane; outside there is no label."""
+    for plane in range(scores.shape[1]):
+        logs = log_probabilities(scores[:, plane : plane + 1])
+        if inside is not None:
+            logs[1:, ~inside[plane : plane + 1]] = -torch.inf
+        first = where[0].start + plane
+        found.take(logs, (slice(first, first + 1), *where[1:]))

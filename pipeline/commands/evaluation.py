@@ -1,13 +1,22 @@
-"""Commands about a run on reference data: evaluate, tune-postprocessing, calibrate."""
+"""Commands about a run on reference data: evaluate, tune-threshold, tune-postprocessing, calibrate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option, trust_option
+from rarevox.pipeline.commands.options import (
+    FOLDER,
+    device_option,
+    others_option,
+    pairs,
+    settings_option,
+    threshold_option,
+    trust_option,
+)
 
 
 @click.command(short_help="Score RUN on the held-out cases of DATASET.")
@@ -17,12 +26,14 @@ from rarevox.pipeline.commands.options import FOLDER, device_option, others_opti
 @click.option("--output", type=FOLDER, help="Results.  [default: RUN/evaluation/SECTION]")
 @others_option
 @device_option
+@threshold_option
 @settings_option
 @trust_option
-def evaluate(**options: Any) -> int:
+def evaluate(thresholds: Sequence[str], **options: Any) -> int:
     """Score RUN on whole volumes of DATASET: metrics.json, cases.csv, report.html."""
     from rarevox.pipeline.evaluation.evaluate import evaluate as run
 
+    options["thresholds"] = pairs(thresholds, "--threshold")
     return run(options.pop("run"), options.pop("dataset"), **options)
 
 
@@ -36,6 +47,33 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
     from rarevox.pipeline.evaluation.tune import tune_post_processing as tune
 
     return tune(run, dataset, device=device, trust=trust)
+
+
+@click.command("tune-threshold", short_help="Choose where RUN's labels begin, on validation.")
+@click.argument("run", type=FOLDER)
+@click.argument("dataset", type=FOLDER)
+@click.option(
+    "--aim",
+    type=click.Choice(["dice", "lesion_f1", "recall"]),
+    default="dice",
+    show_default=True,
+    help="Best mean Dice, best mean lesion F1, or most lesions found within --false-lesions.",
+)
+@click.option(
+    "--false-lesions",
+    metavar="K",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Of --aim recall: the most a scan, on average.",
+)
+@device_option
+@trust_option
+def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:
+    """Choose RUN's thresholds and the confidence of its lesions on the validation cases of DATASET, for an aim."""
+    from rarevox.pipeline.evaluation.tune_threshold import tune_threshold as tune
+
+    return tune(run, dataset, **options)
 
 
 @click.command(short_help="Make RUN's probabilities frequencies.")

@@ -77,6 +77,10 @@ def results_options(command: Command) -> Command:
     for option in reversed(several):
         command = option(command)
     return command
+def threshold_option(command: Command) -> Command:
+    """``--threshold``, as ``thresholds``."""
+    text = "Probability above which a voxel is STRUCTURE, in place of RUN's. Repeatable."
+    return click.option("--threshold", "thresholds", metavar="STRUCTURE=P", multiple=True, help=text)(command)
 
 
 def settings_option(command: Command) -> Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from rarevox.pipeline.commands.options import (
     FOLDER,
     device_option,
     others_option,
+    pairs,
     results_options,
     settings_option,
+    threshold_option,
     trust_option,
 )
 
@@ -55,6 +58,7 @@ def train(**options: Any) -> int:
     help="A table of scans, CSV or JSON lines: case, image or a column a channel, mask, roi; the rest is carried along.",
 )
 @device_option
+@threshold_option
 @settings_option
 @others_option
 @trust_option
@@ -93,7 +97,7 @@ def train(**options: Any) -> int:
     help="Write CASE_prob_STRUCTURE.nii.gz too, scaled to 0 ... 1 in this type.",
 )
 @results_options
-def predict(keep: bool, **options: Any) -> int:
+def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN.
 
     Several calls with the same --output, on one machine or many, share the scans.
@@ -102,6 +106,7 @@ def predict(keep: bool, **options: Any) -> int:
         raise click.UsageError("Missing argument 'SCANS...' (or --manifest).")
     from rarevox.pipeline.inference.predict import predict as run
 
+    options["thresholds"] = pairs(thresholds, "--threshold")
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
 
 

@@ -29,6 +29,7 @@ from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json, write_text
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
+from rarevox.transforms.decision import at_temperature
 
 RESULT_FILE = "calibration.json"
 STAGES = ("train", "evaluate", "inference")
@@ -142,12 +143,19 @@ def _draw(
 
 
 def _store(run: Path, temperature: float) -> None:
-    """The temperature in every configuration of the run, also where its inferer has had one of its own."""
+    """The temperature in every configuration of the run, also where its inferer has had one of its own.
+
+    Operating points move with it, so that no label changes.
+    """
     with keeping_sums(run):
         for stage in STAGES:
             path = run / "configs" / f"{stage}.yaml"
             config = read_yaml(path)
             config["inferer"] = dict(config["inferer"]) | {"temperature": "@temperature"}
+            points = config.get("operating_points") or {}
+            if points:
+                before = float(config.get("temperature", 1.0))
+                config["operating_points"] = at_temperature(points, before, temperature)
             write_text(path, write_yaml(config | {"temperature": temperature}))
 
 

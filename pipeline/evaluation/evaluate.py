@@ -15,7 +15,11 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.curves import Curves
+from rarevox.pipeline.evaluation.operating.table import CURVES_FILE, write_curves
 from rarevox.pipeline.evaluation.report.calibration_chart import calibration_lines
+from rarevox.pipeline.evaluation.report.curves_chart import curve_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.evaluation.report.run import write_run_report
 from rarevox.pipeline.evaluation.run_and_dataset import (
@@ -29,6 +33,7 @@ from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
 from rarevox.pipeline.files import claim_folder, read_json, write_json
 from rarevox.pipeline.gates import failed_gates, read_gates
+from rarevox.pipeline.inference.decided import threshold_settings, together
 from rarevox.pipeline.inference.ensemble import segmenter_of, with_members
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
@@ -45,6 +50,7 @@ def evaluate(
     device: str = "auto",
     settings: Sequence[str] = (),
     others: Sequence[str | Path] = (),
+    thresholds: Mapping[str, str] | None = None,
     trust: bool = False,
 ) -> int:
     """Score a run on a section of a prepared dataset.
@@ -53,12 +59,14 @@ def evaluate(
         run: the run folder.
         dataset: folder that ``rarevox prepare`` wrote.
         section: test, validation, train or training.
-        output: gets ``metrics.json``, ``cases.csv``, ``report.html`` and ``predictions/``; the default is
-            ``RUN/evaluation/SECTION``, of an ensemble ``RUN/evaluation/SECTION_ensemble``.
+        output: gets ``metrics.json``, ``cases.csv``, ``curves.csv``, ``report.html`` and ``predictions/``; the default
+            is ``RUN/evaluation/SECTION``, of an ensemble ``RUN/evaluation/SECTION_ensemble``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
         others: further runs, which form an ensemble with ``run``; see :mod:`rarevox.pipeline.inference.ensemble`. The
-            fold, the conventions, gates and post-processing are ``run``'s.
+            fold, the conventions, gates, operating points and post-processing are ``run``'s.
+        thresholds: structure → probability above which a voxel is it, in place of the run's; see
+            :mod:`rarevox.transforms.decision`.
         trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
 
     Returns:
@@ -72,6 +80,7 @@ def evaluate(
     home = run if members == [given] else given  # of several members, the folder that names them
     others = [*members[1:], *with_members(others)]
     data = Dataset.load(dataset)
+    settings = [*settings, *threshold_settings(thresholds or {})]
     how: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": not data.n4, "trust": trust}
     segmenter = segmenter_of(run, others, "evaluate", **how)
     same_structures(segmenter.config, data, run)
@@ -104,25 +113,29 @@ def _evaluated(
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
-    calibration = None
-    if segmenter.config["calibration"] and not hasattr(segmenter.inferer, "log_probabilities"):
-        console.say("[yellow]no calibration[/yellow]: the run's inferer tells no probabilities")
-    elif segmenter.config["calibration"]:
-        calibration = Calibration(
-            data.scored, data.label_values, temperature=temperature_of(segmenter), ignored=data.ignored
-        )
-    watch = None if calibration is None else calibration.watch
+    calibration, curves = _counters(segmenter, data, options)
+    counters = [one for one in (calibration, curves) if one is not None]
+    watch = together([one.watch for one in counters])
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
-        for case, found in zip(cases, segmenter(as_items(cases), watch), strict=True):
-            if score_case(scorer, found, case, folder) and calibration is not None:
-                calibration.add(found.watch)
+        for case, item, found in zip(cases, as_items(cases), segmenter(as_items(cases), watch), strict=True):
+            if score_case(scorer, found, case, folder):
+                for counter, seen in zip(counters, found.watch.watches if counters else (), strict=True):
+                    counter.add(seen)
+            elif curves is not None:
+                curves.miss(item)
             bar.advance(task)
-    result = scorer.result() | ({"calibration": calibration.result()} if calibration is not None else {})
+    result = scorer.result()
+    result |= {
+        name: counter.result()
+        for name, counter in (("calibration", calibration), ("curves", curves))
+        if counter is not None
+    }
     context = _context(run, segmenter, data, section)
     if others:
         context["ensemble"] = [str(Path(other).resolve()) for other in (run, *others)]
     write_results(folder, result, extra={"context": context})
+    write_curves(folder, result.get("curves"))
     write_run_report(folder, result, cases, run, context)
     if section == "test" and output is None and not others:
         _update_bundle(run, data, result)
@@ -131,13 +144,27 @@ def _evaluated(
     print_results(result)
     for line in calibration_lines(result["calibration"]) if calibration is not None else ():
         Console(soft_wrap=True).print(line)
+    for line in curve_lines(result["curves"]) if curves is not None else ():
+        Console(soft_wrap=True).print(line)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
     return 1 if result["failed"] or failed_gates(result) else 0
 
 
+def _counters(segmenter: Segmenter, data: Dataset, options: MetricOptions) -> tuple[Calibration | None, Curves | None]:
+    """Who counts probabilities, as the configuration asks."""
+    wanted = [bool(segmenter.config.get(key, True)) for key in ("calibration", "curves")]
+    if any(wanted) and not hasattr(segmenter.inferer, "log_probabilities"):
+        console.say("[yellow]no calibration, no curves[/yellow]: the run's inferer tells no probabilities")
+        return None, None
+    temperature = temperature_of(segmenter)
+    calibration = Calibration(data.scored, data.label_values, temperature=temperature, ignored=data.ignored)
+    curves = Curves(dict(zip(data.structures, data.label_values[1:], strict=True)), segmenter.decision, options)
+    return calibration if wanted[0] else None, curves if wanted[1] else None
+
+
 def _holds_evaluation(folder: Path) -> bool:
     """Whether the folder holds an earlier evaluation, which may be written over."""
-    known = {"metrics.json", "cases.csv", "report.html", "predictions"}
+    known = {"metrics.json", "cases.csv", CURVES_FILE, "report.html", "predictions"}
     return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
 
 
@@ -171,6 +198,7 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
         "fingerprint": data.fingerprint,
         "device": str(segmenter.device),
         "rarevox": version("rarevox"),
+        "operating_points": config.get("operating_points") or "none",
         "post_processing": config["post_processing"] or "none",
     }
 

@@ -21,6 +21,7 @@ from rarevox.pipeline.inference.stitch import Forward, all_class_indices, class_
 from rarevox.pipeline.inference.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
 from rarevox.pipeline.inference.watch import TileWatch
 from rarevox.pipeline.inference.windows import gathered, surroundings, window_slabs
+from rarevox.transforms.decision import Decision, shaped
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
@@ -53,6 +54,8 @@ class DenseInferer(Inferer):
             class indices, (B, 1, *spatial) uint8, reduced tile by tile so that no class map of the whole scan is held.
         temperature: divides the logits where probabilities are asked for (:meth:`log_probabilities`); scores and labels
             are the same at any temperature. `rarevox calibrate` fits it.
+        decision: which class the probabilities make the label; None is the most probable. One that asks for the
+            confidence of components needs all scores, and ``reduce`` is then ``scores`` whatever was asked.
 
     Raises:
         RequestError: an unknown mode or reduction, windows for a network of valid convolutions, flips along what is no
@@ -88,6 +91,7 @@ class DenseInferer(Inferer):
         flips: Sequence[int] = (),
         reduce: str = "scores",
         temperature: float = 1.0,
+        decision: Decision | None = None,
     ) -> None:
         if mode not in MODES or reduce not in REDUCTIONS:
             raise RequestError(
@@ -111,8 +115,9 @@ class DenseInferer(Inferer):
         self.tile_batch = max(int(tile_batch), 1)
         self.memory_gb = memory_gb
         self.flips = tuple(flips)
-        self.reduce = reduce
+        self.reduce = "scores" if decision is not None and decision.confidences else reduce
         self.temperature = float(temperature)
+        self.decision = decision
         self.notes: dict[str, Any] = {}
         self.watch: TileWatch | None = None
 
@@ -124,6 +129,17 @@ class DenseInferer(Inferer):
         scores = scores.float()
         logits = scores.clamp_min(torch.finfo(torch.float32).tiny).log() if self.flips else scores
         return torch.log_softmax(logits / self.temperature, 0)
+
+    def weighted(self, scores: torch.Tensor, axis: int = 0) -> torch.Tensor:
+        """Scores of this inferer whose largest along the class axis ``axis`` is the label that ``decision`` gives.
+
+        With its weights w: logits + T · ln w, and mean probabilities over flips times w^T.
+        """
+        if self.decision is None or not self.decision.moves:
+            return scores
+        shift = self.temperature * self.decision.log_weights
+        scores = scores.float()
+        return scores * shaped(shift.exp(), scores, axis) if self.flips else scores + shaped(shift, scores, axis)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -184,8 +200,8 @@ class DenseInferer(Inferer):
         if self._prefer_windows(image.shape[1:], voxels, box):
             return self._windows(image, box, call, device, labels)
         if reduced:
-            return self._tiles(image, box, partial(call, reduce=all_class_indices), device, voxels, unreduced)
-        finish = class_indices if labels else torch.Tensor.float
+            return self._tiles(image, box, partial(call, reduce=self._all_labels), device, voxels, unreduced)
+        finish = self._labels if labels else torch.Tensor.float
         return self._tiles(image, box, call, device, voxels, finish, watched=labels)
 
     def _tiles(
@@ -217,6 +233,14 @@ class DenseInferer(Inferer):
 
         effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
         return with_less_each_time(effort, attempt, lambda effort: tile_voxels(layout(effort)), device)
+
+    def _labels(self, scores: torch.Tensor) -> torch.Tensor:
+        """(1, …) class indices of (C, …) scores."""
+        return class_indices(scores, self.weighted)
+
+    def _all_labels(self, scores: torch.Tensor) -> torch.Tensor:
+        """(B, 1, …) class indices of (B, C, …) scores; for pieces."""
+        return all_class_indices(self.weighted(scores, 1))
 
     def _prefer_windows(self, shape: Sequence[int], voxels: float, box: Box | None) -> bool:
         """Whether windows are asked for, or ``auto`` finds them cheaper than exact tiles."""
@@ -256,7 +280,7 @@ class DenseInferer(Inferer):
     ) -> torch.Tensor:
         """Overlapping windows over the box and half a window around it, in slabs that are reduced one by one."""
         assert self.window_size is not None
-        window, finish = self.window_size, class_indices if labels else None
+        window, finish = self.window_size, self._labels if labels else None
         part, inner = surroundings(image, box or [(0, n) for n in image.shape[1:]], window)
 
         def attempt(effort: Effort, steps: list[str]) -> torch.Tensor:

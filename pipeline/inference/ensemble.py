@@ -27,6 +27,7 @@ ENSEMBLE_FILE = "ensemble.json"
 """In a folder whose runs are to be taken together: ``{"members": [RUN, …]}``, relative to it."""
 
 _UNREAD = {"run", "dataset_dir", "fold", "bundle_root", "seed", "post_processing", "gates", "temperature"}
+_UNREAD |= {"operating_points", "decision"}
 _UNREAD |= {"network_def", "geometry", "network", "patch_size", "inferer", "precision", "metric_options", "weights"}
 """Top-level keys on which the preprocessing never depends."""
 
@@ -36,7 +37,8 @@ class EnsembleSegmenter(Segmenter):
 
     Each run preprocesses the scan in its own way (once for runs that do it alike) and computes class scores in its own
     way; these are brought to the scan's grid, turned into probabilities at the run's temperature and averaged, all runs
-    alike. The label is the class of the largest mean. Post-processing and gates are the first run's.
+    alike. The label is the class of the largest mean, weighted by the operating points of the first run, whose
+    post-processing and gates count too.
 
     Memory: the scan is cut into as few slabs as keep the class scores of one slab under ``score_gb``, whatever the
     number of classes (:func:`rarevox.pipeline.inference.slabs.slabs`); a slab costs the context of its faces again.
@@ -115,7 +117,7 @@ class EnsembleSegmenter(Segmenter):
                 add_probabilities(mean, member, own, slab)
             mean /= len(self.members)
             for part, place in chunks(tuple(slice(*span) for span in slab)):
-                out[place] = mean[:, part].argmax(0).to(out.dtype)
+                out[place] = self.decision.weighted(mean[:, part]).argmax(0).to(out.dtype)
                 if watch is not None:
                     watch.take(mean[:, part].clamp_min(torch.finfo(torch.float32).tiny).log(), place)
         return values_from_classes(out, values)[None]

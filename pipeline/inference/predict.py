@@ -23,6 +23,7 @@ from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts
 from rarevox.pipeline.inference.crew import Crew
+from rarevox.pipeline.inference.decided import threshold_settings
 from rarevox.pipeline.inference.ensemble import with_members
 from rarevox.pipeline.inference.kept import may_stand, origin
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
@@ -54,6 +55,7 @@ def predict(
     probabilities: str | None = None,
     roi: str | Path | None = None,
     others: Sequence[str | Path] = (),
+    thresholds: Mapping[str, str] | None = None,
     trust: bool = False,
     manifest: str | Path | None = None,
     duplicates: str | None = None,
@@ -94,6 +96,7 @@ def predict(
         entropy: write ``CASE_entropy.nii.gz`` too, see :class:`rarevox.pipeline.inference.entropy.EntropyMap`.
         probabilities: ``uint8`` or ``uint16`` writes ``CASE_prob_STRUCTURE.nii.gz`` too, see
             :class:`rarevox.pipeline.inference.probabilities.ProbabilityMaps`.
+        thresholds: structure → probability above which a voxel is it, in place of the run's; further ``settings``.
         trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
         manifest: a table of scans, instead of or beside ``scans``; see :mod:`rarevox.pipeline.data.manifest`.
         duplicates: ``tell`` or ``skip``; see :func:`rarevox.pipeline.data.duplicates.without_duplicates`.
@@ -123,6 +126,7 @@ def predict(
             different structures.
     """
     run, *others = with_members([run, *others])
+    settings = [*settings, *threshold_settings(thresholds or {})]
     runs = [require_run(folder, "inference") for folder in (run, *others)]
     configs = [_config(folder, settings, trust=trust) for folder in runs]
     config = configs[0]

@@ -22,6 +22,7 @@ from rarevox.pipeline.compose import read_yaml
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.inference.decided import Together, check_points, with_decision
 from rarevox.pipeline.inference.region import (
     RegionWatch,
     check_mask_grid,
@@ -38,6 +39,8 @@ from rarevox.pipeline.inference.watch import NativeWatch, Watch
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.transforms.clean import CleanLabelsd
+from rarevox.transforms.decision import Decision
+from rarevox.transforms.label_scores import LabelScores, without_unsure
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid
 from rarevox.transforms.told import WARNINGS
@@ -111,17 +114,19 @@ class Segmenter:
         trust: bool = False,
     ) -> None:
         self.run = require_run(run, stage)
-        self.config = run_config(self.run, stage, trust=trust)
+        self.config = with_decision(run_config(self.run, stage, trust=trust))
         self.config["bundle_root"] = str(self.run.resolve())
         put(self.config, "device#name", device)
         if stage == "evaluate" and corrects(self.run):
             put(self.config, "n4", uncorrected)
         for text in settings:
             put(self.config, *parse_setting(text))
+        check_points(self.config)
         parts = ("load_weights", "preprocessing", "inferer", "network", "device")
         wanted = {key: f"@{key}" for key in parts}
         native = {"_target_": "rarevox.transforms.LabelsOnNativeGridd", "keys": "pred", "values": "@label_values"}
         built = build(self.config | {"_segmenter": wanted | {"native": native}}, "_segmenter")
+        check_points(self.config, built["inferer"])
         structures = dict(zip(self.config["structures"], self.config["label_values"][1:], strict=True))
         try:
             self.cleaner = CleanLabelsd("pred", self.config["post_processing"], structures)
@@ -131,6 +136,11 @@ class Segmenter:
         self.device, self.to_native = built["device"], built["native"]
         self.score_gb: float | None = None
         self._slabs = 0
+
+    @property
+    def decision(self) -> Decision:
+        """From probabilities to labels: that of the run, or of the first of an ensemble."""
+        return getattr(self.inferer, "decision", None) or Decision({}, self.config["structures"])
 
     def read(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Read and preprocess one scan, and as ``region`` its region of interest where the item names one as ``roi``.
@@ -159,7 +169,7 @@ class Segmenter:
         region = data.get("region")
         if region is not None and watch is not None:
             watch = RegionWatch(watch, region)
-        native = self._native(data, watch)
+        native = self._decided(data, watch)
         if region is not None:
             native = native * torch.from_numpy(region)
         found: dict[Any, Any] = self.cleaner({"image": data["image"], "pred": native})
@@ -167,6 +177,17 @@ class Segmenter:
         if region is not None and raw is not None:
             labels = labels * region  # holes are filled, but not outside
         return labels, raw
+
+    def _decided(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
+        """Label values (1, X, Y, Z) on the scan's own grid, without components that lack confidence."""
+        confidences = self.decision.confidences
+        if not confidences:
+            return self._native(data, watch)
+        found = LabelScores(self.decision)
+        native = self._native(data, found if watch is None else Together([watch, found]))
+        return torch.from_numpy(without_unsure(native[0].numpy(), found, confidences, self.config["label_values"]))[
+            None
+        ]
 
     def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
         """Label values (1, X, Y, Z) on the scan's own grid; outside the bounding box of its region, 0."""
@@ -205,7 +226,7 @@ class Segmenter:
             place = tuple(slice(*span) for span in slab)
             show = None if shown is None else shown.moved([begin for begin, _ in slab])
             here = shifted(image.affine, box), size, shifted(affine, slab)
-            out[place] = labels_on_grid(scores, *here, watch=show)
+            out[place] = labels_on_grid(scores, *here, watch=show, weigh=getattr(self.inferer, "weighted", None))
         return values_from_classes(out, values)[None]
 
     def notes(self, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,8 +106,10 @@ def all_class_indices(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmax(1, keepdim=True).to(torch.uint8 if scores.shape[1] <= 256 else torch.int16)
 
 
-def class_indices(scores: torch.Tensor) -> torch.Tensor:
+def class_indices(scores: torch.Tensor, weigh: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
     """(1, *spatial) class indices of (C, *spatial) scores, plane by plane: argmax itself makes int64.
+
+    ``weigh`` makes of a plane's scores those whose largest is the label.
 
     >>> class_indices(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
     [[0, 1]]
@@ -115,5 +117,6 @@ def class_indices(scores: torch.Tensor) -> torch.Tensor:
     dtype = torch.uint8 if scores.shape[0] <= 256 else torch.int16
     out = torch.empty(scores.shape[1:], dtype=dtype, device=scores.device)
     for plane in range(scores.shape[1]):
-        out[plane] = scores[:, plane].argmax(0).to(dtype)
+        here = scores[:, plane]
+        out[plane] = (here if weigh is None else weigh(here)).argmax(0).to(dtype)
     return out[None]

@@ -20,6 +20,7 @@ COMMANDS = (
     "compare",
     "agreement",
     "monitor",
+    "tune-threshold",
     "tune-postprocessing",
     "calibrate",
     "doctor",
@@ -46,12 +47,13 @@ def test_options_of_the_contract() -> None:
         | {"--structure"},
         "train": {"--output", "--network", "--loss", "--config", "--set", "--iterations", "--minutes", "--fold"}
         | {"--device", "--resume"},
-        "evaluate": {"--section", "--output"},
-        "predict": {"--output", "--entropy"},
+        "evaluate": {"--section", "--output", "--threshold"},
+        "predict": {"--output", "--entropy", "--threshold"},
         "score": {"--output", "--structure", "--dataset", "--gates", "--post-processing"},
         "compare": {"--output", "--metric", "--name"},
         "agreement": {"--model", "--output", "--structure", "--flag-below", "--tolerance", "--empty", "--resample"},
         "monitor": {"--add", "--site", "--scanner", "--date", "--by", "--baseline", "--since", "--output"},
+        "tune-threshold": {"--device", "--aim", "--false-lesions"},
         "tune-postprocessing": {"--device"},
         "calibrate": {"--device"},
     }

@@ -21,6 +21,7 @@ from rarevox.pipeline.evaluation.metrics.options import (
     foreground,
     mean_structures,
     overlap_columns,
+    quality_columns,
 )
 from rarevox.pipeline.evaluation.metrics.size_strata import by_lesion_size, by_size
 from rarevox.pipeline.files import finite, write_json, write_text
@@ -91,7 +92,7 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
 
 def summarise(rows: Sequence[Row], options: MetricOptions) -> dict[str, Any]:
     """The figures of one structure; see :func:`aggregate`."""
-    columns = [*overlap_columns(options), *distance_columns(options), *VOLUMES]
+    columns = [*overlap_columns(options), *quality_columns(options), *distance_columns(options), *VOLUMES]
     columns += list(LESION_COUNTS) if options.lesions else []
     values = np.array([[_number(row.get(column)) for column in columns] for row in rows], float)
     values = values.reshape(len(rows), len(columns))

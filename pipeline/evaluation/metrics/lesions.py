@@ -79,10 +79,10 @@ def lesion_scores(
         (0.5, 0.5, 0.2222)
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    lesions = _reference_lesions(reference, neighbourhood(connectivity), dilation)
-    predicted = _components(prediction, neighbourhood(connectivity))
-    sizes = _sizes(predicted)
-    found, ignored = _matches(lesions, predicted, sizes, dilation, min_ml / voxel_ml)
+    lesions = reference_lesions(reference, neighbourhood(connectivity), dilation)
+    predicted = components_of(prediction, neighbourhood(connectivity))
+    sizes = sizes_of(predicted)
+    found, ignored = matches(lesions, predicted, sizes, dilation, min_ml / voxel_ml)
     true = np.zeros(len(sizes), bool)
     for lesion in found:
         true[lesion.touching] = True
@@ -105,7 +105,7 @@ class _Lesion(NamedTuple):
     dice: float
 
 
-def _matches(
+def matches(
     lesions: np.ndarray, predicted: np.ndarray, sizes: np.ndarray, dilation: int, smallest: float
 ) -> tuple[list[_Lesion], np.ndarray]:
     """The reference lesions of more than ``smallest`` voxels; and which predicted lesions touch one that is smaller."""
@@ -169,7 +169,7 @@ def _summary(found: Sequence[_Lesion], predicted: int, true: int) -> dict[str, f
     }
 
 
-def _components(mask: np.ndarray, near: np.ndarray) -> np.ndarray:
+def components_of(mask: np.ndarray, near: np.ndarray) -> np.ndarray:
     """The components of a mask, numbered from 1, in as few bytes a voxel as their number takes (1, 2 or 4)."""
     kinds = (np.uint8, np.uint16, np.int32) if mask.size > LARGE else (np.uint16, np.int32)
     for kind in kinds:
@@ -182,7 +182,7 @@ def _components(mask: np.ndarray, near: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _sizes(components: np.ndarray) -> np.ndarray:
+def sizes_of(components: np.ndarray) -> np.ndarray:
     """The voxels of each component; of 0, which is none of them, whatever is left.
 
     Slab by slab, since counting makes whole numbers of 8 bytes out of what it counts.
@@ -206,12 +206,12 @@ def _present(components: np.ndarray, mask: np.ndarray, most: int) -> np.ndarray:
     return np.flatnonzero(seen)
 
 
-def _reference_lesions(mask: np.ndarray, near: np.ndarray, dilation: int) -> np.ndarray:
+def reference_lesions(mask: np.ndarray, near: np.ndarray, dilation: int) -> np.ndarray:
     """The components of the dilated mask, restricted to the mask."""
     if not dilation:
-        return _components(mask, near)
+        return components_of(mask, near)
     room = np.pad(mask, dilation)  # lesions at the edge of the crop may join through voxels outside it
-    grown = _components(ndimage.binary_dilation(room, neighbourhood(18), iterations=dilation), near)
+    grown = components_of(ndimage.binary_dilation(room, neighbourhood(18), iterations=dilation), near)
     inner = tuple(slice(dilation, dilation + size) for size in mask.shape)
     return np.where(mask, grown[inner], 0).astype(grown.dtype)
 

@@ -9,6 +9,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.metrics import centreline, panoptic
+from rarevox.pipeline.evaluation.metrics.centreline import is_there
 from rarevox.pipeline.evaluation.metrics.lesions import CONNECTIVITIES, SIZES
 from rarevox.pipeline.evaluation.metrics.surface import SURFACES
 from rarevox.pipeline.plain_data import parse_yaml
@@ -28,6 +30,10 @@ class MetricOptions:
         tolerances_mm: the tolerances of the surface Dice; each gives a column ``surface_dice_<t>mm``.
         distances: measure surface distances and surface Dice.
         lesions: measure lesion-wise detection and Dice.
+        panoptic: measure panoptic quality, see :mod:`rarevox.pipeline.evaluation.metrics.panoptic`.
+        panoptic_iou: the IoU above which two components are a pair there.
+        centreline: measure centreline Dice, see :mod:`rarevox.pipeline.evaluation.metrics.centreline`; it needs
+            scikit-image.
         surface: ``voxels`` or ``area``, see :mod:`rarevox.pipeline.evaluation.metrics.surface`.
         distance_penalty_mm: what distances are when exactly one mask is empty (0 when both are); None leaves them out.
         connectivity: 6, 18 or 26 neighbours join the voxels of a lesion.
@@ -49,6 +55,9 @@ class MetricOptions:
     tolerances_mm: tuple[float, ...] = (1.0,)
     distances: bool = True
     lesions: bool = True
+    panoptic: bool = False
+    panoptic_iou: float = 0.5
+    centreline: bool = False
     surface: str = "voxels"
     distance_penalty_mm: float | None = None
     connectivity: int = 26
@@ -77,6 +86,10 @@ class MetricOptions:
             raise ValueError(f"resamples is {self.resamples}; expected at least 2 (2000 are usual)")
         if self.lesion_dilation < 0 or self.lesion_min_ml < 0:
             raise ValueError("lesion_dilation and lesion_min_ml must not be negative; 0 switches them off")
+        if not 0 <= self.panoptic_iou < 1:
+            raise ValueError(f"panoptic_iou is {self.panoptic_iou}; expected an IoU from 0 to below 1 (0.5 is usual)")
+        if self.centreline and not is_there():
+            raise ValueError("centreline needs scikit-image, which is not installed; pip install scikit-image")
         if len(self.lesion_sizes_ml) != 2 or not 0 < self.lesion_sizes_ml[0] < self.lesion_sizes_ml[1]:
             raise ValueError(f"lesion_sizes_ml are {self.lesion_sizes_ml}; expected two volumes, the smaller first")
 
@@ -111,9 +124,10 @@ def _check_kinds(options: MetricOptions) -> None:
 _SEVERAL = ("tolerances_mm", "lesion_sizes_ml")
 _OPTIONAL = ("distance_penalty_mm", "lesion_penalty_mm")
 _KINDS: tuple[tuple[tuple[str, ...], type, str], ...] = (
-    (("distances", "lesions", "composites_in_mean", "include_background"), bool, "true or false"),
+    (("distances", "lesions", "panoptic", "centreline"), bool, "true or false"),
+    (("composites_in_mean", "include_background"), bool, "true or false"),
     (("connectivity", "lesion_dilation", "ignored_value", "resamples", "seed"), Integral, "a whole number"),
-    ((*_SEVERAL, *_OPTIONAL, "lesion_min_ml"), Real, "numbers"),
+    ((*_SEVERAL, *_OPTIONAL, "lesion_min_ml", "panoptic_iou"), Real, "numbers"),
 )
 _EMPTY = {
     "one": "overlap ratios are 1 where reference and prediction are both empty, 0 where one of them is",
@@ -201,7 +215,13 @@ def overlap_columns(options: MetricOptions) -> list[str]:
         columns += surface_dice_columns(options)
     if options.lesions:
         columns += ["lesion_precision", "lesion_recall", "lesion_f1", "lesion_dice"]
-    return columns
+    columns += panoptic.COLUMNS if options.panoptic else ()
+    return columns + ([centreline.COLUMN] if options.centreline else [])
+
+
+def quality_columns(options: MetricOptions) -> list[str]:
+    """The columns that are means over pairs of components, not defined where there is none, whatever the empty rule."""
+    return [panoptic.QUALITY] if options.panoptic else []
 
 
 def distance_columns(options: MetricOptions) -> list[str]:

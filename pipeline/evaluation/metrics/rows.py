@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rarevox.pipeline.evaluation.metrics.centreline import centreline_dice
 from rarevox.pipeline.evaluation.metrics.lesions import lesion_scores
 from rarevox.pipeline.evaluation.metrics.options import (
     COUNTS,
@@ -21,8 +22,10 @@ from rarevox.pipeline.evaluation.metrics.options import (
     distance_columns,
     foreground,
     overlap_columns,
+    quality_columns,
     surface_dice_columns,
 )
+from rarevox.pipeline.evaluation.metrics.panoptic import panoptic_scores
 from rarevox.pipeline.evaluation.metrics.surface import surface_distances
 from rarevox.transforms.bounding_box import bounding_box
 
@@ -137,7 +140,7 @@ def _mask(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
 def _blank(case: str, structure: str, options: MetricOptions) -> dict[str, Any]:
     """A row with every column in its place and no figure yet."""
     columns = [*overlap_columns(options)[:4], *VOLUMES, *COUNTS, *distance_columns(options)]
-    columns += [c for c in overlap_columns(options)[4:] if c.startswith("surface")]
+    columns += [c for c in overlap_columns(options)[4:] if not c.startswith("lesion")] + quality_columns(options)
     if options.lesions:
         columns += [*LESION_COUNTS, *(c for c in overlap_columns(options) if c.startswith("lesion"))]
         columns += [*LESION_SIZES, *LESION_SIZE_DICE]
@@ -160,7 +163,7 @@ def _row(
     row["volume_ml"], row["reference_ml"] = n_predicted * voxel_ml, n_reference * voxel_ml
     row["volume_error_ml"] = row["volume_ml"] - row["reference_ml"]
     row["false_positive_ml"] = row["fp"] * voxel_ml
-    if (options.lesions and (n_predicted or n_reference)) or (options.distances and n_predicted and n_reference):
+    if (options.lesions and (n_predicted or n_reference)) or (_needs_shape(options) and n_predicted and n_reference):
         box = bounding_box(predicted | referenced)
         assert box is not None
         predicted, referenced = predicted[box].copy(), referenced[box].copy()
@@ -184,7 +187,16 @@ def _shape_scores(
         scores["assd_mm"] = distances.mean_mm()
         for column, tolerance in zip(surface_dice_columns(options), options.tolerances_mm, strict=True):
             scores[column] = distances.dice(tolerance)
+    if options.panoptic:
+        near, least = options.connectivity, options.panoptic_iou
+        scores |= panoptic_scores(predicted, referenced, connectivity=near, iou=least)
+    if options.centreline:
+        scores["cldice"] = centreline_dice(predicted, referenced)
     return scores
+
+
+def _needs_shape(options: MetricOptions) -> bool:
+    return options.distances or options.panoptic or options.centreline
 
 
 def _lesions(

@@ -12,6 +12,7 @@ import numpy as np
 
 from rarevox.pipeline.evaluation.report.calibration_chart import reliability_charts
 from rarevox.pipeline.evaluation.report.charts import curve_charts, distribution, percent, size_charts
+from rarevox.pipeline.evaluation.report.curves_chart import operating_charts
 from rarevox.pipeline.evaluation.report.results_table import empty_references
 from rarevox.pipeline.evaluation.report.viewer import MAX_BYTES, viewer_data
 from rarevox.pipeline.figures import figure, interval_text
@@ -144,6 +145,7 @@ def write_report(
         "lesion_sizes": _lesion_sizes(result),
         "curves": curve_charts(curves) if curves else [],
         "reliability": reliability_charts(result.get("calibration")),
+        "operating": operating_charts(result.get("curves")),
         "cases": [case | {"failing": case["case"] in failing} for case in cases],
     }
     return write_page(
@@ -165,6 +167,7 @@ def write_report(
         rules=RULES,
         context={name: _words(text) for name, text in (context or {}).items()},
         calibration=result.get("calibration"),
+        detection=result.get("curves"),
         **parts,
     )
 
@@ -196,6 +199,7 @@ def _sections(result: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, 
     there = {"gates": result.get("gates"), "structures": True, "distributions": parts["distributions"]}
     there |= {
         "calibration": result.get("calibration"),
+        "operating": parts["operating"],
         "sizes": parts["sizes"] or parts["lesion_sizes"],
         "curves": parts["curves"],
         "shown": parts["cases"],
@@ -210,6 +214,7 @@ _NAMES = {
     "distributions": "Distributions",
     "sizes": "By size",
     "calibration": "Calibration",
+    "operating": "Thresholds",
     "curves": "Learning curves",
     "shown": "Cases",
     "failed": "Failed cases",
@@ -271,6 +276,8 @@ def _table_columns(result: Mapping[str, Any]) -> dict[str, str]:
         "reference_ml": "reference ml",
         "volume_ml": "prediction ml",
         "lesion_f1": "lesion F1",
+        "pq": "PQ",
+        "cldice": "clDice",
     }
     return {c: heading for c, heading in headings.items() if any(row.get(c) is not None for row in result["cases"])}
 

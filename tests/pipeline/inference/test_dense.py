@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.dense import DenseInferer
 from rarevox.pipeline.inference.memory import activation_bytes
 from rarevox.pipeline.inference.stitch import all_class_indices
+from rarevox.transforms.decision import Decision
 
 
 def deepmedic() -> DeepMedic:
@@ -70,6 +73,20 @@ def test_labels_are_the_argmax_of_the_scores() -> None:
     assert labels.dtype == torch.uint8
     assert labels.shape == (2, 1, 9, 7, 5)
     assert torch.equal(labels[:, 0].long(), scores.argmax(1))
+
+
+@pytest.mark.parametrize(("flips", "temperature"), [((), 1.0), ((0,), 2.0)])
+def test_labels_follow_the_decision_tile_by_tile(flips: tuple[int, ...], temperature: float) -> None:
+    network, decision = highresnet(), Decision({"a": {"threshold": 0.2}}, ["a", "b"])
+    image = torch.randn(1, 2, 120, 4, 4, dtype=torch.float64)
+    how: dict[str, Any] = {"mode": "exact", "memory_gb": budget_for(network, 46 * 4 * 4), "flips": flips}
+    inferer = DenseInferer(network.geometry, **how, temperature=temperature, decision=decision, reduce="labels")
+    labels = inferer(image, network)
+    assert inferer.notes["tiles"] > 1
+    plain = DenseInferer(network.geometry, **how, temperature=temperature)
+    logs = plain.log_probabilities(plain(image, network)[0])
+    assert torch.equal(labels[0, 0].long(), decision.weighted(logs.exp()).argmax(0))
+    assert not torch.equal(labels[0, 0].long(), logs.argmax(0))
 
 
 def test_flips_average_the_probabilities_of_all_mirror_images() -> None:

@@ -1,0 +1,98 @@
+"""The predicted and the reference lesions of one case with their confidence, from which every confidence is counted.
+
+A predicted lesion is a component of the voxels whose score is above a threshold; its confidence is its peak, the
+largest score in it (see :mod:`rarevox.transforms.decision`). A reference lesion's confidence is the largest of the
+predicted lesions that touch it; 0 where none does. At a confidence Q the predicted lesions of Q or more are left, and
+the counts are those of :func:`rarevox.pipeline.evaluation.metrics.lesions.lesion_scores` on what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rarevox.pipeline.evaluation.metrics.lesions import (
+    components_of,
+    matches,
+    neighbourhood,
+    reference_lesions,
+    sizes_of,
+)
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The lesions of one case at one threshold.
+
+    Attributes:
+        peaks: (P,) confidence of each predicted lesion.
+        sizes: (P,) its voxels.
+        overlaps: (P,) those in the reference.
+        true: (P,) whether it touches a reference lesion that counts.
+        counted: (P,) whether it counts at all (not one that touches only lesions too small to count).
+        reference_peaks: (R,) confidence of each reference lesion that counts.
+    """
+
+    peaks: np.ndarray
+    sizes: np.ndarray
+    overlaps: np.ndarray
+    true: np.ndarray
+    counted: np.ndarray
+    reference_peaks: np.ndarray
+
+    def at(self, confidences: Sequence[float] | np.ndarray) -> dict[str, np.ndarray]:
+        """What is left at each confidence: ``detected``, ``true``, ``false`` lesions, ``predicted`` and ``tp`` voxels.
+
+        >>> ones = np.ones(2, int)
+        >>> found = Detections(np.array([0.9, 0.6]), ones, ones, ones > 0, ones > 0, np.array([0.9, 0.0]))
+        >>> found.at([0.0, 0.7])["true"].tolist(), found.at([0.0, 0.7])["detected"].tolist()
+        ([2, 1], [1, 1])
+        """
+        least = np.maximum(np.asarray(confidences, np.float64), np.finfo(np.float64).tiny)
+        kept = self.peaks[None] >= least[:, None]
+        return {
+            "detected": (self.reference_peaks[None] >= least[:, None]).sum(1),
+            "true": (kept & self.true).sum(1),
+            "false": (kept & self.counted & ~self.true).sum(1),
+            "predicted": kept @ self.sizes,
+            "tp": kept @ self.overlaps,
+        }
+
+
+def detections(
+    scores: np.ndarray,
+    threshold: float,
+    reference: np.ndarray,
+    voxel_ml: float,
+    options: MetricOptions,
+    lesions: np.ndarray | None = None,
+) -> Detections:
+    """The lesions of one case.
+
+    Args:
+        scores: (X, Y, Z) scores of a structure.
+        threshold: voxels above it are predicted.
+        reference: (X, Y, Z) bool.
+        voxel_ml: volume of a voxel.
+        options: connectivity, dilation and the smallest lesion that counts.
+        lesions: of :func:`rarevox.pipeline.evaluation.metrics.lesions.reference_lesions`, where they are known.
+    """
+    near, dilation = neighbourhood(options.connectivity), options.lesion_dilation
+    if lesions is None:
+        lesions = reference_lesions(reference, near, dilation)
+    predicted = components_of(scores > threshold, near)
+    sizes = sizes_of(predicted)
+    found, ignored = matches(lesions, predicted, sizes, dilation, options.lesion_min_ml / voxel_ml)
+    true = np.zeros(len(sizes), bool)
+    for lesion in found:
+        true[lesion.touching] = True
+    inside = predicted > 0
+    peaks = np.zeros(len(sizes))
+    np.maximum.at(peaks, predicted[inside], scores[inside])
+    overlaps = np.bincount(predicted[reference].ravel(), minlength=len(sizes))
+    confidence = [peaks[lesion.touching].max() if len(lesion.touching) else 0.0 for lesion in found]
+    counted = ~(ignored & ~true)
+    return Detections(peaks[1:], sizes[1:], overlaps[1:], true[1:], counted[1:], np.array(confidence, np.float64))

@@ -1,0 +1,222 @@
+"""Operating points chosen on validation cases for an aim: ``rarevox tune-threshold RUN DATASET``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rarevox.pipeline.build import build
+from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.compose import read_yaml, write_yaml
+from rarevox.pipeline.console import Console, console, progress_bar
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.calibration.measure import read_reference
+from rarevox.pipeline.evaluation.metrics.aggregate import versions
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import case_rows
+from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredCase, case_table
+from rarevox.pipeline.evaluation.operating.choose import AIMS, CONFIDENCES, THRESHOLDS, Aim, choice
+from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction, with_ignored
+from rarevox.pipeline.figures import figure, interval_text
+from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.inference.decided import with_decision
+from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.trust.sums import keeping_sums
+from rarevox.transforms.decision import Decision
+
+RESULT_FILE = "operating_points.json"
+STAGES = ("train", "evaluate", "inference")
+_WORDS = {"dice": "Dice", "lesion_f1": "lesion F1", "recall": "lesion recall"}
+
+
+def tune_threshold(
+    run: str | Path,
+    dataset: str | Path,
+    *,
+    aim: str = "dice",
+    false_lesions: float = 1.0,
+    device: str = "auto",
+    trust: bool = False,
+) -> int:
+    """Choose the threshold and the confidence of each structure of a run on its validation cases, and store them.
+
+    What is tried, how it is chosen and when it is taken: :mod:`rarevox.pipeline.evaluation.operating.choose`.
+    Structures are chosen one after the other, each beside those before it, and a choice under which the mean Dice of
+    another structure falls is not taken. The points go into the run's configurations (``operating_points``), replacing
+    earlier ones, and with all figures into ``RUN/evaluation/operating_points.json``. Post-processing comes after, and
+    should be tuned after. The test section is never looked at.
+
+    Args:
+        run: the run folder.
+        dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
+        aim: ``dice``, ``lesion_f1`` or ``recall``.
+        false_lesions: of ``recall``: the most a scan, on average.
+        device: auto, cpu, cuda or cuda:i.
+        trust: take the run's configuration whatever it builds; see :mod:`rarevox.pipeline.trust.gate`.
+
+    Returns:
+        0, or 1 where some validation cases could not be used; they are listed, and the rest decides.
+
+    Raises:
+        RequestError: no run, no dataset, other structures, an unknown aim, no usable validation case.
+    """
+    if aim not in AIMS or not false_lesions >= 0:
+        said = f"aim {aim!r} with {false_lesions} false lesions a scan"
+        raise RequestError(f"{said}: expected one of {', '.join(AIMS)}, and 0 or more")
+    run, data = require_run(run, "evaluate"), Dataset.load(dataset)
+    how: dict[str, Any] = {"device": device, "trust": trust}
+    settings = ["post_processing={}", "operating_points={}"]
+    segmenter = Segmenter(run, "evaluate", settings=settings, uncorrected=not data.n4, **how)
+    same_structures(segmenter.config, data, run)
+    tell_correction(segmenter, data)
+    if getattr(segmenter.inferer, "decision", None) is None:
+        raise RequestError(f"the inferer of {run} knows no operating points; see inferer in its configurations")
+    fold = int(segmenter.config["fold"])
+    structures = dict(zip(data.structures, data.label_values[1:], strict=True))
+    options = replace(with_ignored(build(segmenter.config, "metric_options"), data), distances=False)
+    with tempfile.TemporaryDirectory() as kept:
+        files, failed = _gather(segmenter, data.section("validation", fold=fold), Path(kept))
+        for case, reason in failed.items():
+            console.say("[red]failed[/red] {}: {}", case, reason)
+        if not files:
+            raise RequestError(f"no validation case of {data.path} could be used to choose operating points")
+        result = points_of(files, structures, Aim(aim, float(false_lesions)), options)
+    _store(run, result["chosen"])
+    made = {"section": "validation", "fold": fold, "fingerprint": data.fingerprint}
+    file = run / "evaluation" / RESULT_FILE
+    write_json(file, result | {"n_cases": len(files), "failed": failed, "context": made, "versions": versions()})
+    _print(result, len(files), aim)
+    if read_yaml(run / "configs" / "inference.yaml")["post_processing"]:
+        console.print("the run's post-processing was chosen for other labels; rarevox tune-postprocessing chooses anew")
+    console.print(f"written into the run's configurations; the figures are in {file}")
+    return 1 if failed else 0
+
+
+def points_of(files: Sequence[Path], structures: Mapping[str, int], aim: Aim, options: MetricOptions) -> dict[str, Any]:
+    """The operating points from stored validation cases.
+
+    Args:
+        files: of :meth:`rarevox.pipeline.evaluation.operating.candidates.Candidates.save`.
+        structures: name → label value, in the order of the classes 1, 2, ….
+        aim: what they are for.
+        options: the conventions of the figures.
+
+    Returns:
+        ``chosen`` (structure → point, as in a configuration), ``structures`` (structure → the figures of
+        :func:`rarevox.pipeline.evaluation.operating.choose.choice`), and what was tried.
+    """
+    names, values = list(structures), [0, *structures.values()]
+    chosen: dict[str, dict[str, Any]] = {}
+    told: dict[str, Any] = {}
+    for number, name in enumerate(names, start=1):
+        decision = Decision(chosen, names)
+        tables = [
+            case_table(StoredCase.load(file), decision, number, values[number], THRESHOLDS, CONFIDENCES, options)
+            for file in files
+        ]
+        one = choice(tables, aim, options)
+        if one["taken"]:
+            trial = chosen | {name: _point(one, aim)}
+            worse = _worse(files, Decision(chosen, names), Decision(trial, names), name, structures, options)
+            if worse:
+                one |= {"taken": False, "reason": f"with it the mean Dice of {', '.join(worse)} falls"}
+            else:
+                chosen = trial
+        told[name] = one
+    tried = {"thresholds": list(THRESHOLDS), "confidences": list(CONFIDENCES)}
+    return {"aim": aim.name, "false_lesions": aim.false_lesions, "chosen": chosen, "structures": told, "tried": tried}
+
+
+def _point(one: Mapping[str, Any], aim: Aim) -> dict[str, Any]:
+    """A choice as it stands in a configuration."""
+    point: dict[str, Any] = {"threshold": one["threshold"]}
+    point |= {"confidence": one["confidence"]} if one["confidence"] else {}
+    return point | {"aim": aim.name} | ({"false_lesions": aim.false_lesions} if aim.name == "recall" else {})
+
+
+def _worse(
+    files: Sequence[Path],
+    before: Decision,
+    after: Decision,
+    name: str,
+    structures: Mapping[str, int],
+    options: MetricOptions,
+) -> list[str]:
+    """The other structures whose mean Dice falls."""
+    others = {other: value for other, value in structures.items() if other != name}
+    if not others:
+        return []
+    options, values = replace(options, lesions=False), [0, *structures.values()]
+    dice: dict[str, list[list[float]]] = {other: [[], []] for other in others}
+    for file in files:
+        case = StoredCase.load(file)
+        for which, decision in enumerate((before, after)):
+            labels = case.labels(decision, values)
+            for row in case_rows(case.name, labels, case.reference, case.spacing_mm, others, options=options):
+                dice[row["structure"]][which].append(row["dice"])
+    means = {other: [_mean(one) for one in pair] for other, pair in dice.items()}
+    return [other for other, (first, second) in means.items() if second < first - 1e-9]
+
+
+def _gather(segmenter: Segmenter, cases: Sequence[dict[str, Any]], folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The candidates of each case on the disk, so that memory holds one at a time; and why others failed."""
+    files, failed = [], {}
+    items, classes = as_items(cases), len(segmenter.config["label_values"])
+    with progress_bar() as bar:
+        task = bar.add_task("segmenting", total=len(items))
+        for number, found in enumerate(segmenter(items, lambda _: Candidates(classes))):
+            try:
+                if found.labels is None:
+                    raise ValueError(found.reason)
+                reference, spacing_mm = read_reference(found.item["reference"])
+                file = folder / f"{number}.npz"
+                found.watch.save(file, found.case, reference, spacing_mm)
+                files.append(file)
+            except ValueError as error:
+                failed[found.case] = reason_of(error)
+            bar.advance(task)
+    return files, failed
+
+
+def _store(run: Path, points: Mapping[str, Any]) -> None:
+    """The points in every configuration of the run."""
+    with keeping_sums(run):
+        for stage in STAGES:
+            path = run / "configs" / f"{stage}.yaml"
+            config = with_decision(read_yaml(path))
+            write_text(path, write_yaml(config | {"operating_points": {n: dict(point) for n, point in points.items()}}))
+
+
+def _print(result: Mapping[str, Any], n_cases: int, aim: str) -> None:
+    out = Console(soft_wrap=True)
+    out.print(f"{_WORDS[aim]} over {n_cases} validation cases at a threshold of 0.5 and as chosen:")
+    for name, one in result["structures"].items():
+        if "with" not in one:
+            out.print(f"  {name}: {one['reason']}")
+            continue
+        sure = f", confidence {one['confidence']:g}" if one["confidence"] else ""
+        verdict = "taken" if one["taken"] else f"not taken, {one['reason']}"
+        out.print(f"  {name}: {_said(one['without'])} to {_said(one['with'])} at {one['threshold']:g}{sure}: {verdict}")
+        crossed = one["cross_validated"]
+        if crossed is not None:
+            gain = f", gain {_said(crossed['gain'])}" if "gain" in crossed else ""
+            out.print(f"    chosen on the other cases each time: {_said(crossed)}{gain}")
+    out.print(
+        f"{n_cases} cases choose for themselves: expect of new ones what holds where the choice was made on others"
+    )
+
+
+def _said(one: Mapping[str, Any]) -> str:
+    false = f" at {figure(one['false_per_scan'], 2)} false a scan" if "false_per_scan" in one else ""
+    return f"{interval_text(one['mean'], one['ci95'])}{false}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else np.nan

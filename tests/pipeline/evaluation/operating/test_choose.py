@@ -1,0 +1,129 @@
+"""The choice for each aim by hand; figures as in the rows of an evaluation; what holds on cases left out decides."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.rows import case_rows
+from rarevox.pipeline.evaluation.operating.candidates import COUNTS, CaseTable
+from rarevox.pipeline.evaluation.operating.choose import (
+    CONFIDENCES,
+    DEFAULT,
+    THRESHOLDS,
+    Aim,
+    choice,
+    choose,
+    figures,
+)
+from rarevox.pipeline.evaluation.operating.detection import detections
+
+OPTIONS = MetricOptions(resamples=50, distances=False)
+SHAPE = len(THRESHOLDS), len(CONFIDENCES)
+
+
+def _table(name: str = "x", voxels: int = 10, lesions: int = 4, **counts: dict[tuple[int, int], int]) -> CaseTable:
+    """Nothing is predicted but at the candidates that are given."""
+    filled = {key: np.zeros(SHAPE, np.int64) for key in COUNTS}
+    for key, places in counts.items():
+        for at, number in places.items():
+            filled[key][at] = number
+    return CaseTable(name, filled, voxels, lesions)
+
+
+def _near(threshold: float) -> int:
+    return int(np.abs(np.array(THRESHOLDS) - threshold).argmin())
+
+
+def test_each_aim_takes_its_own() -> None:
+    a, b, c = (_near(0.2), 0), (_near(0.5), 0), (_near(0.3), 3)
+    # Dice 2·8/(12+10), 2·5/(5+10), 2·6/(8+10); lesions found 4, 2, 3; false 6, 0, 1.
+    table = _table(
+        tp={a: 8, b: 5, c: 6},
+        predicted={a: 12, b: 5, c: 8},
+        detected={a: 4, b: 2, c: 3},
+        true={a: 4, b: 2, c: 3},
+        false={a: 6, b: 0, c: 1},
+    )
+    assert choose([table], Aim("dice"), OPTIONS) == a
+    # F1: precision 0.4 and recall 1, 4/7; 1 and 1/2, 2/3; 3/4 and 3/4, 3/4.
+    assert choose([table], Aim("lesion_f1"), OPTIONS) == c
+    assert figures(table, "lesion_f1", OPTIONS)[a] == pytest.approx(4 / 7)
+    assert choose([table], Aim("recall", 1.0), OPTIONS) == c
+    assert choose([table], Aim("recall", 0.0), OPTIONS) == b
+    assert choose([table], Aim("recall", 6.0), OPTIONS) == a
+
+
+def test_of_equal_candidates_the_plainest() -> None:
+    places = [(_near(0.3), 0), (_near(0.45), 0), (_near(0.6), 0), (_near(0.5), 4)]
+    table = _table(tp=dict.fromkeys(places, 10), predicted=dict.fromkeys(places, 10))
+    assert choose([table], Aim("dice"), OPTIONS) == (_near(0.45), 0)
+
+
+def test_a_gain_that_does_not_hold_on_others_is_not_taken() -> None:
+    low, high = (_near(0.2), 0), (_near(0.8), 0)
+    # Each is best at its own end and useless at the other's; the middle gives 0.5 in both.
+    tables = [
+        _table(name, tp={best: 10, DEFAULT: 5}, predicted={best: 10, DEFAULT: 10})
+        for name, best in (("a", low), ("b", high))
+    ]
+    told = choice(tables, Aim("dice"), OPTIONS)
+    assert told["cross_validated"]["mean"] == 0.0
+    assert told["cross_validated"]["gain"]["mean"] == pytest.approx(-0.5)
+    assert not told["taken"]
+    both = [_table(name, tp={low: 10, DEFAULT: 5}, predicted={low: 10, DEFAULT: 10}) for name in "ab"]
+    told = choice(both, Aim("dice"), OPTIONS)
+    assert told["taken"]
+    assert (told["threshold"], told["confidence"]) == (0.2, 0.0)
+    assert told["without"]["mean"] == pytest.approx(0.5)
+    assert told["with"]["mean"] == told["cross_validated"]["mean"] == 1.0
+    assert told["cross_validated"]["chosen"] == {"a": [0.2, 0.0], "b": [0.2, 0.0]}
+
+
+def test_a_single_case_chooses_nothing_for_dice() -> None:
+    low = (_near(0.2), 0)
+    told = choice([_table(tp={low: 10}, predicted={low: 10})], Aim("dice"), OPTIONS)
+    assert not told["taken"]
+    assert "single case" in told["reason"]
+
+
+def test_recall_tells_its_false_lesions_and_needs_lesions() -> None:
+    low = (_near(0.2), 0)
+    tables = [_table("a", lesions=4, detected={low: 3}, true={low: 3}, false={low: 1}), _table("b", lesions=0)]
+    told = choice(tables, Aim("recall", 0.5), OPTIONS)
+    assert told["taken"]
+    assert told["with"]["mean"] == 0.75
+    assert told["with"]["false_per_scan"] == 0.5
+    assert choice([_table(lesions=0, voxels=0)], Aim("recall", 1.0), OPTIONS)["reason"] == "no case has a figure"
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["one", "zero", "nan"]))
+def test_figures_are_those_of_the_rows(seed: int, empty: str) -> None:
+    random = np.random.default_rng(seed)
+    scores = np.where(random.random((9, 3, 3)) < 0.3, random.random((9, 3, 3)), 0.0)
+    reference = random.random((9, 3, 3)) < random.choice([0.0, 0.1, 0.3])
+    options = MetricOptions(empty=empty, distances=False)
+    counts = {key: np.zeros(SHAPE, np.int64) for key in COUNTS}
+    picked = (2, 10, 22)
+    for row in picked:
+        found = detections(scores, THRESHOLDS[row], reference, 0.001, options)
+        for key, numbers in found.at(CONFIDENCES).items():
+            counts[key][row] = numbers
+    table = CaseTable("x", counts, int(reference.sum()), len(found.reference_peaks))
+    for row in picked:
+        labels = (scores > THRESHOLDS[row]).astype(np.uint8)
+        wanted = case_rows("x", labels, reference.astype(np.uint8), (1, 1, 1), {"a": 1}, options=options)[0]
+        for aim in ("dice", "lesion_f1"):
+            told = figures(table, aim, options)[row, 0]
+            assert told == pytest.approx(wanted[aim], rel=1e-12, nan_ok=True), aim
+
+
+def test_cases_without_a_figure_have_no_share() -> None:
+    table = _table(voxels=0, lesions=0)
+    assert math.isnan(figures(table, "dice", MetricOptions(empty="nan"))[0, 0])
+    assert choose([table], Aim("dice"), MetricOptions(empty="nan")) is None

@@ -1,0 +1,154 @@
+"""`rarevox tune-threshold`: the points reach the run and its labels, the figures their files.
+
+The run here hardly finds its ball at a threshold of a half.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from rarevox.pipeline.cli import cli
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.calibrate import calibrate
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.choose import Aim
+from rarevox.pipeline.evaluation.tune_threshold import RESULT_FILE, STAGES, points_of, tune_threshold
+from rarevox.pipeline.trust.sums import write_sums
+from rarevox.pipeline.trust.verify import verify
+from tests.pipeline.evaluation.operating.test_candidates import VALUES, stored
+
+
+@pytest.fixture(scope="module")
+def shy_run(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with the logit of the ball lowered, whose best threshold is then below a half."""
+    run = tmp_path_factory.mktemp("shy") / "run"
+    shutil.copytree(run_dir, run)
+    path = run / "models" / "model.pt"
+    state = torch.load(path, weights_only=True)
+    last = [key for key in state if state[key].ndim == 5][-1]
+    state[last][1] -= 0.3  # of features that are never negative
+    torch.save(state, path)
+    write_sums(run)
+    return run
+
+
+def _labels(folder: Path) -> list[np.ndarray]:
+    return [np.asarray(nib.load(path).dataobj) for path in sorted(folder.glob("*_seg.nii.gz"))]
+
+
+def test_the_points_reach_the_run_its_labels_and_its_sums(shy_run: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"section": "validation", "device": "cpu"}
+    assert evaluate(shy_run, dataset_dir, output=tmp_path / "before", **options) == 0
+    done = CliRunner().invoke(cli, ["tune-threshold", str(shy_run), str(dataset_dir), "--device", "cpu"])
+    assert (done.exception, done.exit_code) == (None, 0)
+    tuned = json.loads((shy_run / "evaluation" / RESULT_FILE).read_text())
+    point = tuned["chosen"]["ball"]
+    assert point["threshold"] < 0.3
+    assert point["aim"] == "dice"
+    assert tuned["context"]["section"] == "validation"
+    assert tuned["n_cases"] == len(Dataset.load(dataset_dir).section("validation"))
+    assert "chosen on the other cases" in done.output
+    for stage in STAGES:
+        config = yaml.safe_load((shy_run / "configs" / f"{stage}.yaml").read_text())
+        assert config["operating_points"] == tuned["chosen"]
+    assert verify(shy_run) == 0
+    assert evaluate(shy_run, dataset_dir, output=tmp_path / "after", **options) == 0
+    before, after = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("before", "after"))
+    told = tuned["structures"]["ball"]
+    # The figures that the choice was told by are those of the evaluation, on the same cases.
+    assert before["structures"]["ball"]["dice"]["mean"] == pytest.approx(told["without"]["mean"], abs=1e-12)
+    if "box" not in tuned["chosen"]:
+        assert after["structures"]["ball"]["dice"]["mean"] == pytest.approx(told["with"]["mean"], abs=1e-12)
+    assert told["with"]["mean"] > told["without"]["mean"]
+    assert after["context"]["operating_points"] == tuned["chosen"]
+    curve = after["curves"]["structures"]["ball"]
+    assert curve["threshold"] == point["threshold"]
+    page = (tmp_path / "after" / "report.html").read_text()
+    assert 'id="operating"' in page
+    assert (tmp_path / "after" / "curves.csv").is_file()
+    # What the run's threshold gives on the curve is what its labels hold, where no component was cut.
+    if not point.get("confidence"):
+        at = curve["voxels"]["threshold"].index(point["threshold"])
+        pooled = after["structures"]["ball"]["pooled"]
+        assert curve["voxels"]["true"][at] == pooled["tp"]
+        assert curve["voxels"]["predicted"][at] == pooled["tp"] + pooled["fp"]
+
+
+def test_calibration_moves_the_points_and_no_label(shy_run: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shy_run, run)
+    points = {"ball": {"threshold": 0.07, "confidence": 0.2}, "box": {"threshold": 0.6}}
+    for stage in STAGES:
+        path = run / "configs" / f"{stage}.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"operating_points": points}))
+    options: dict[str, Any] = {"section": "validation", "device": "cpu"}
+    assert evaluate(run, dataset_dir, output=tmp_path / "before", **options) == 0
+    assert calibrate(run, dataset_dir, device="cpu") == 0
+    config = yaml.safe_load((run / "configs" / "inference.yaml").read_text())
+    assert config["temperature"] != 1.0
+    assert config["operating_points"]["ball"]["threshold"] != 0.07
+    assert evaluate(run, dataset_dir, output=tmp_path / "after", **options) == 0
+    for one, other in zip(*(_labels(tmp_path / n / "predictions") for n in ("before", "after")), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_evaluate_takes_thresholds_and_leaves_curves_out(shy_run: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(shy_run), str(dataset_dir), "--section", "validation", "--device", "cpu"]
+    more = ["--output", str(tmp_path), "--threshold", "ball=0.9", "--set", "curves=false"]
+    assert CliRunner().invoke(cli, [*arguments, *more]).exit_code == 0
+    told = json.loads((tmp_path / "metrics.json").read_text())
+    assert told["context"]["operating_points"]["ball"]["threshold"] == 0.9
+    assert "curves" not in told
+    assert not (tmp_path / "curves.csv").exists()
+
+
+def test_a_case_that_fails_is_listed_and_counts_as_missed(shy_run: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shy_run, run)
+    data = json.loads((dataset_dir / "dataset.json").read_text())
+    (tmp_path / "broken.nii.gz").write_bytes(b"")
+    broken = next(case for case in data["training"] if case["fold"] == 0)
+    broken["image"] = str(tmp_path / "broken.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps(data))
+    assert tune_threshold(run, tmp_path, aim="recall", false_lesions=2.0, device="cpu") == 1
+    tuned = json.loads((run / "evaluation" / RESULT_FILE).read_text())
+    assert list(tuned["failed"]) == [broken["case"]]
+    assert tuned["structures"]["ball"]["with"]["false_per_scan"] <= 2.0
+    assert evaluate(run, tmp_path, section="validation", output=tmp_path / "out", device="cpu") == 1
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    curve = told["curves"]
+    assert curve["n_cases"] == told["n_cases"]
+    pooled = told["structures"]["ball"]["pooled"]
+    assert curve["structures"]["ball"]["voxels"]["positives"] == pooled["tp"] + pooled["fn"]
+
+
+def test_a_point_that_harms_another_structure_is_not_taken(tmp_path: Path) -> None:
+    """Where the reference is what b's own labels say, any other threshold of b can only harm it."""
+    files = [stored(tmp_path, seed)[0] for seed in (11, 12, 13)]
+    result = points_of(files, {"a": VALUES[1], "b": VALUES[2]}, Aim("dice"), MetricOptions(distances=False))
+    assert set(result["structures"]) == {"a", "b"}
+    for name, one in result["structures"].items():
+        assert (name in result["chosen"]) == one["taken"]
+        if one["taken"]:
+            assert one["cross_validated"]["gain"]["mean"] > 0
+
+
+def test_wrong_requests(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is not a run"):
+        tune_threshold(tmp_path, dataset_dir)
+    with pytest.raises(RequestError, match="expected one of dice"):
+        tune_threshold(run_dir, dataset_dir, aim="best")
+    with pytest.raises(RequestError, match="0 or more"):
+        tune_threshold(run_dir, dataset_dir, aim="recall", false_lesions=-1)
