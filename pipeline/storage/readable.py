@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from rarevox.pipeline.console import console, progress_bar
-from rarevox.pipeline.device import is_out_of_memory
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.transforms.reader import ScanError, same_affine, size_text
 
 Case = Mapping[str, Any]

@@ -9,9 +9,9 @@ from typing import Any
 from rarevox.pipeline.build import build
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.device import is_out_of_memory
 from rarevox.pipeline.entries import locate
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.shortage import is_out_of_memory
 
 CASES = 50
 """Landmarks of more cases than this hardly move; they are picked evenly from the training cases."""
