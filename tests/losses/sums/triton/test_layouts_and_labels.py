@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not INTERPRETED:  # which Triton reads once, when its kernels are defined
+from tests.interpreted import INTERPRETED, needs_triton, run_interpreted
 
-    @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+if not INTERPRETED:
+
+    @needs_triton
     def test_kernels_under_the_interpreter():
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", __file__]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        done = subprocess.run(
-            command,
-            cwd=Path(__file__).parents[4],
-            env={**environment, "TRITON_INTERPRET": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+        run_interpreted(__file__)
 
 else:
     import torch
