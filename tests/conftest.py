@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--older-cpu", action="store_true", help="fail unless PyTorch and Numba are held to an older CPU")
     parser.addoption("--without-numba", action="store_true", help="as where Numba is not installed")
     parser.addoption("--kills", type=int, default=5, help="how often the survival test kills its training")
+    parser.addoption("--whole-networks", action="store_true", help="export the shipped networks in full width")
 
 
 def pytest_configure(config: pytest.Config) -> None:

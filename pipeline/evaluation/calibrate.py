@@ -26,7 +26,7 @@ from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, foreground
 from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction
 from rarevox.pipeline.figures import figure
-from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
 
@@ -143,12 +143,12 @@ def _draw(
 
 def _store(run: Path, temperature: float) -> None:
     """The temperature in every configuration of the run, also where its inferer has had one of its own."""
-    with keeping_sums(run):
+    with keeping_sums(run) as texts:
         for stage in STAGES:
-            path = run / "configs" / f"{stage}.yaml"
-            config = read_yaml(path)
+            file = f"configs/{stage}.yaml"
+            config = read_yaml(run / file)
             config["inferer"] = dict(config["inferer"]) | {"temperature": "@temperature"}
-            write_text(path, write_yaml(config | {"temperature": temperature}))
+            texts[file] = write_yaml(config | {"temperature": temperature})
 
 
 def _print(result: Mapping[str, Any], n_cases: int) -> None:
