@@ -15,6 +15,8 @@ import yaml
 
 from rarevox.pipeline.files import is_leftover
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.trust.sums import SUMS_FILE
+from rarevox.pipeline.trust.verify import compare
 
 OF_THE_CALL = {"seconds", "seconds_per_step", "resume"}
 """Entries that differ from call to call: its time, and whether it went on with another."""
@@ -76,7 +78,9 @@ def first_unlike(a: Any, b: Any, place: str = "") -> str:
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return next(filter(None, (first_unlike(a[key], b[key], f"{place}/{key}") for key in a)), "")
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return next(filter(None, (first_unlike(*two, f"{place}/{n}") for n, two in enumerate(zip(a, b)))), "")
+        return next(
+            filter(None, (first_unlike(*two, f"{place}/{n}") for n, two in enumerate(zip(a, b, strict=True)))), ""
+        )
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return first_unlike(a.numpy(), b.numpy(), place)
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
@@ -93,6 +97,10 @@ def difference(found: Path, expected: Path) -> str:
         return f"{name} is in one alone"
     for name in sorted(names[0]):
         if name.suffix in NOT_COMPARED or name.name == "previous.pt":  # a checkpoint of whichever step
+            continue
+        if name.name == SUMS_FILE:  # of configurations that say whether a call went on with another
+            if faults := compare((found / name).parent):
+                return faults[0]
             continue
         values = (of_the_work(plain(content(folder / name)), name.name) for folder in (found, expected))
         if unlike := first_unlike(*values):
