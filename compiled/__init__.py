@@ -4,11 +4,12 @@ Imported by `networks` and `losses`; imports none of the project's other package
 `team.py` need no Numba; `counter.py` is for kernels to call, and `probe.py` for `modules.py` to try.
 """
 
-from rarevox.compiled.eager import is_eager, is_exported, is_recorded
+from rarevox.compiled.eager import becomes_program, is_eager, is_exported, is_recorded
 from rarevox.compiled.modules import compiled_module, has_compiler, source_stamp, why_plain
 from rarevox.compiled.team import run_on_team, share_out
 
 __all__ = [
+    "becomes_program",
     "compiled_module",
     "has_compiler",
     "is_eager",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._device import DeviceContext
 
 
@@ -50,6 +51,25 @@ def is_exported(x: torch.Tensor) -> bool:
     if torch.compiler.is_compiling():
         return torch.compiler.is_exporting()
     return torch.jit.is_tracing() or any(not isinstance(length, int) for length in x.shape) or is_recorded()
+
+
+def becomes_program() -> bool:
+    """Whether what is done now is kept as a program that will run on other numbers, or transformed as one.
+
+    A compiler is none of these: what it cannot follow it leaves to Python, in every call. Nor is a mode of dispatch
+    that only looks on.
+
+    >>> becomes_program(), torch.func.vmap(lambda x: x * becomes_program())(torch.ones(1)).tolist()
+    (False, [1.0])
+    """
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return (
+        torch.jit.is_tracing()
+        or get_proxy_mode() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def _holds_numbers(x: torch.Tensor) -> bool:

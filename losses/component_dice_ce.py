@@ -8,6 +8,7 @@ from torch import Tensor
 from rarevox.losses.arithmetic import ratio, scalar
 from rarevox.losses.combined import CombinedLoss
 from rarevox.losses.sums.checks import check_shapes
+from rarevox.losses.sums.plain import refuse_recording
 from rarevox.losses.sums.regions import RegionSums, region_sums
 
 
@@ -58,6 +59,7 @@ class ComponentDiceCELoss(CombinedLoss):
 
     def terms(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """``component_dice`` and ``cross_entropy`` as scalars, unweighted, from one pass over the volume."""
+        refuse_recording(self, "sums over as many regions as the labels hold")
         classes = 2 if self.sigmoid else logits.shape[1]
         if self.sigmoid and logits.shape[1] != 1:
             raise ValueError(f"logits have {logits.shape[1]} channels; the component-wise loss takes one binary logit")

@@ -8,6 +8,7 @@ from torch import Tensor
 from rarevox.losses.dice_ce import DiceCELoss
 from rarevox.losses.sums import SumTable
 from rarevox.losses.sums.checks import check_shapes
+from rarevox.losses.sums.plain import refuse_recording
 from rarevox.losses.sums.voxel_entropy import voxel_cross_entropy
 from rarevox.losses.table_loss import table_for
 
@@ -61,6 +62,7 @@ class DiceTopKLoss(DiceCELoss):
 
     def table(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> SumTable:
         """The sums, with a cross-entropy column whose mean over all voxels is the mean over the hardest ones."""
+        refuse_recording(self, "chooses as many voxels as the labels leave")
         check_shapes(logits, labels, weight, sigmoid=self.sigmoid)
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
             entropy, counted = voxel_cross_entropy(

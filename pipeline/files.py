@@ -111,12 +111,22 @@ def write_text(path: str | Path, text: str) -> None:
     JSON that is the escape of that very surrogate, so the name comes back whole.
     """
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_bytes(text_bytes(text))
+
+
+def text_bytes(text: str) -> bytes:
+    """What :func:`write_text` writes."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_json(path: str | Path, content: object) -> None:
     """Write ``content`` atomically as indented JSON (NaN and infinities become null, as JSON has none)."""
-    write_text(path, json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: object) -> str:
+    """What :func:`write_json` writes."""
+    return json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
 
 
 def read_json(path: str | Path) -> Any:

@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--on", default="cuda", help="device of tests/gpu; cpu shows that these tests themselves are sound"
     )
     parser.addoption("--kills", type=int, default=5, help="how often the survival test kills its training")
+    parser.addoption("--whole-networks", action="store_true", help="export the shipped networks in full width")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rarevox.compiled import becomes_program
 from rarevox.losses.sums import pieces
 from rarevox.losses.sums.backend import Backend
 from rarevox.losses.sums.checks import check_shapes, check_values
 from rarevox.losses.sums.chunks import Volume
 from rarevox.losses.sums.cpu import overlap as cpu
+from rarevox.losses.sums.plain import plain_sums
 from rarevox.losses.sums.table import Columns, SumTable
 from rarevox.losses.sums.taken import take_down
 from rarevox.losses.sums.triton import overlap as triton
@@ -56,7 +58,8 @@ def overlap_sums(
 
     Memory: the gradient, and nothing of its size beside it. Where PyTorch does the work, float32 and float64 take that
     memory from the forward pass on, for the probabilities that the gradient is then written over.
-    The gradient is first order only: no double backward.
+    The gradient is first order only: no double backward. Where a program is recorded that will run on other numbers,
+    PyTorch's plain operations are taken, see :func:`rarevox.losses.sums.plain.plain_sums`.
 
     >>> logits = torch.zeros(1, 2, 2, 2)  # p = 1/2 everywhere
     >>> labels = torch.tensor([[[[0, 0], [0, 1]]]])
@@ -66,6 +69,17 @@ def overlap_sums(
     """
     check_shapes(logits, labels, weight, sigmoid=sigmoid)
     columns = Columns() if columns is None else columns
+    if becomes_program():
+        with torch.autocast(logits.device.type, enabled=False):
+            return plain_sums(
+                logits,
+                labels,
+                weight,
+                sigmoid=sigmoid,
+                ignore_index=ignore_index,
+                entropy_weight=entropy_weight,
+                columns=columns,
+            )
     # Asked here, since gradients are always off inside an autograd function's forward.
     differentiable = torch.is_grad_enabled() and logits.requires_grad
     options = _Options(sigmoid, ignore_index, columns, differentiable)

@@ -26,7 +26,7 @@ from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, foreground
 from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction
 from rarevox.pipeline.figures import figure
-from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.transforms.decision import at_temperature
@@ -147,16 +147,16 @@ def _store(run: Path, temperature: float) -> None:
 
     Operating points move with it, so that no label changes.
     """
-    with keeping_sums(run):
+    with keeping_sums(run) as texts:
         for stage in STAGES:
-            path = run / "configs" / f"{stage}.yaml"
-            config = read_yaml(path)
+            file = f"configs/{stage}.yaml"
+            config = read_yaml(run / file)
             config["inferer"] = dict(config["inferer"]) | {"temperature": "@temperature"}
             points = config.get("operating_points") or {}
             if points:
                 before = float(config.get("temperature", 1.0))
                 config["operating_points"] = at_temperature(points, before, temperature)
-            write_text(path, write_yaml(config | {"temperature": temperature}))
+            texts[file] = write_yaml(config | {"temperature": temperature})
 
 
 def _print(result: Mapping[str, Any], n_cases: int) -> None:

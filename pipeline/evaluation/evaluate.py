@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.bundle import bundle_metadata, require_run, target_name, version, write_card
+from rarevox.pipeline.bundle import METADATA, bundle_metadata, require_run, target_name, version, write_card
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
@@ -31,7 +31,7 @@ from rarevox.pipeline.evaluation.run_and_dataset import (
 )
 from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
-from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json
 from rarevox.pipeline.gates import failed_gates, read_gates
 from rarevox.pipeline.inference.decided import threshold_settings, together
 from rarevox.pipeline.inference.ensemble import segmenter_of, with_members
@@ -110,6 +110,8 @@ def _evaluated(
     others: Sequence[str | Path],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
+    for place in (folder, folder / "predictions"):
+        clear_parts(place)
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
@@ -214,6 +216,6 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
     config = read_yaml(run / "configs" / "train.yaml")
     means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
     scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
-    with keeping_sums(run):
-        write_json(run / "configs" / "metadata.json", bundle_metadata(config, data, scores))
+    with keeping_sums(run) as texts:
+        texts[METADATA] = json_text(bundle_metadata(config, data, scores))
     write_card(run, config, data, result)

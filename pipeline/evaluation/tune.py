@@ -22,7 +22,7 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
 from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction, with_ignored
 from rarevox.pipeline.figures import figure
-from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.transforms.clean import clean_labels, read_rules
@@ -68,7 +68,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
         RequestError: no run, no dataset, other structures, no usable validation case.
     """
     run, data = require_run(run, "evaluate"), Dataset.load(dataset)
-    configurations = [run / "configs" / f"{stage}.yaml" for stage in ("train", "evaluate", "inference")]
+    configurations = [f"configs/{stage}.yaml" for stage in ("train", "evaluate", "inference")]
     how: dict[str, Any] = {"device": device, "trust": trust}
     segmenter = Segmenter(run, "evaluate", settings=["post_processing={}"], uncorrected=not data.n4, **how)
     same_structures(segmenter.config, data, run)
@@ -84,14 +84,14 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
         if not paths:
             raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
         result = choose(paths, structures, options)
-    with keeping_sums(run):
-        for path in configurations:
-            write_text(path, write_yaml(read_yaml(path) | {"post_processing": result["chosen"]}))
+    with keeping_sums(run) as texts:
+        for file in configurations:
+            texts[file] = write_yaml(read_yaml(run / file) | {"post_processing": result["chosen"]})
     made = {"section": "validation", "fold": int(segmenter.config["fold"]), "fingerprint": data.fingerprint}
-    file = run / "evaluation" / RESULT_FILE
-    write_json(file, result | {"n_cases": len(paths), "failed": failed, "context": made, "versions": versions()})
+    figures = run / "evaluation" / RESULT_FILE
+    write_json(figures, result | {"n_cases": len(paths), "failed": failed, "context": made, "versions": versions()})
     _print(result, len(paths))
-    console.print(f"written into the run's configurations; the figures of all candidates are in {file}")
+    console.print(f"written into the run's configurations; the figures of all candidates are in {figures}")
     return 1 if failed else 0
 
 

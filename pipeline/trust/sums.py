@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import write_text
+from rarevox.pipeline.files import text_bytes, write_text
 from rarevox.pipeline.plain_data import read_text
 
 SUMS_FILE = "sha256sums.txt"
+COMING_FILE = "sha256sums.coming.txt"
+"""The sums after what a call is about to write; it takes the place of the others when that is done."""
 CHECKPOINTS = {"last.pt", "previous.pt", "damaged.pt"}
 """Of training, which change until it ends and are not handed on."""
 
@@ -51,14 +53,26 @@ def write_sums(run: Path) -> Path:
 def read_sums(run: Path) -> dict[str, str]:
     """The sums that a run carries, by file name.
 
+    A call that was killed while it wrote into the run has said before what it would write: files that are so have that
+    sum, the others the one from before.
+
     Raises:
         RequestError: none, or lines of another form.
     """
-    file = run / SUMS_FILE
+    sums = _read(run / SUMS_FILE)
+    if (run / COMING_FILE).is_file():
+        coming = _read(run / COMING_FILE)
+        sums |= {name: said for name, said in coming.items() if name in sums and _is(run / name, said)}
+    return sums
+
+
+def _read(file: Path) -> dict[str, str]:
     try:
         lines = read_text(file, _LARGEST).splitlines()
     except FileNotFoundError:
-        raise RequestError(f"{run} carries no {SUMS_FILE}; rarevox train writes it when a training ends") from None
+        raise RequestError(
+            f"{file.parent} carries no {SUMS_FILE}; rarevox train writes it when a training ends"
+        ) from None
     found = {}
     for number, line in enumerate(lines, start=1):
         match = _LINE.fullmatch(line)
@@ -69,24 +83,41 @@ def read_sums(run: Path) -> dict[str, str]:
 
 
 @contextmanager
-def keeping_sums(run: Path) -> Iterator[None]:
-    """Bring the sums of a run up to date with what is written within the block.
+def keeping_sums(run: Path) -> Iterator[dict[str, str]]:
+    """Write into a run and bring its sums up to date.
+
+    Put the new texts, by file name within the run, into the mapping that this yields: they are written, and the sums
+    after them, when the block ends. Killed in between, the run is as right as it was: what is coming is said in a file
+    beside the sums first.
 
     Files that did not match their sums before keep the old ones: what someone changed is never made to look right. A
     run without sums gets none.
     """
     before: dict[str, str] = read_sums(run) if (run / SUMS_FILE).is_file() else {}
-    right = {name for name, said in before.items() if (run / name).is_file() and sum_of(run / name) == said}
-    yield
+    right = {name for name, said in before.items() if _is(run / name, said)}
+    texts: dict[str, str] = {}
+    yield texts
+    coming = {name: hashlib.sha256(text_bytes(text)).hexdigest() for name, text in texts.items() if name in right}
     after = {name: sum_of(run / name) if name in right and (run / name).is_file() else before[name] for name in before}
-    if after != before:
-        _write(run, after)
+    after |= coming
+    anew = after != before or (run / COMING_FILE).is_file()
+    if anew:
+        _write(run, after, COMING_FILE)
+    for name, text in texts.items():
+        write_text(run / name, text)
+    if anew:
+        (run / COMING_FILE).replace(run / SUMS_FILE)
 
 
 def forget_sums(run: Path) -> None:
     """Remove the sums of a run whose model is about to change."""
-    (run / SUMS_FILE).unlink(missing_ok=True)
+    for name in (COMING_FILE, SUMS_FILE):
+        (run / name).unlink(missing_ok=True)
 
 
-def _write(run: Path, sums: dict[str, str]) -> None:
-    write_text(run / SUMS_FILE, "".join(f"{value}  {name}\n" for name, value in sums.items()))
+def _is(file: Path, said: str) -> bool:
+    return file.is_file() and sum_of(file) == said
+
+
+def _write(run: Path, sums: dict[str, str], name: str = SUMS_FILE) -> None:
+    write_text(run / name, "".join(f"{value}  {file}\n" for file, value in sums.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,7 @@ def _collect(found: Vocabulary, content: Mapping[str, Any], path: str, value: ob
             entry.marked.add(normal(part))
 
 
+@cache
 def _target_of_template(key: str) -> str:
     """What the stages' own files build under a key that an overlay speaks of."""
     for stage in ("common", "train"):

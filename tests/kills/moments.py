@@ -1,27 +1,29 @@
-"""Moments of a call, counted in its operations on files, and what befalls it there.
-
-Run as a script, in a process of its own (``tests/forked.py``): arguments as JSON (see `Call`), the outcome as JSON on
-standard output.
-"""
+"""Moments of a call, counted in its operations on files, and what befalls it there."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
-import json
+import importlib
+import multiprocessing
 import os
 import resource
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
 """Audit events of operations that change a folder; ``os.rename`` is that of ``os.replace`` too."""
+STAGES = ("training.train", "preparation.prepare", "inference.predict", "evaluation.evaluate")
+"""Modules that are imported before the first fork."""
+SECONDS = 300.0
+"""After so long a call hangs; a sound one takes a second."""
 TORN_BYTES = 64
 """Of a file that is cut off: a lock's and a probe's content is shorter, every result longer."""
 SMALL_BYTES = 1 << 14
@@ -176,8 +178,49 @@ def _command(call: Call) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    import torch
+class Nursery:
+    """A process with everything imported that forks itself for each call: a fork costs hundredths of a second.
 
+    It comes from the server of forks (``tests/forked.py``), and computes on one thread: what has threads cannot fork.
+    """
+
+    def __init__(self) -> None:
+        here, there = multiprocessing.Pipe()
+        server = multiprocessing.get_context("forkserver")
+        self._pipe, self._process = here, server.Process(target=_serve, args=(there,))
+
+    def __enter__(self) -> Nursery:
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+    def __call__(self, call: Call) -> Outcome:
+        """Run a command."""
+        self._pipe.send(call)
+        if not self._pipe.poll(SECONDS):
+            self._process.kill()
+            raise TimeoutError(f"{call} hangs")
+        outcome: Outcome = self._pipe.recv()
+        return outcome
+
+
+def _serve(pipe: Connection) -> None:
+    warm()
+    while (call := pipe.recv()) is not None:
+        pipe.send(run(call))
+
+
+def warm() -> None:
+    """Import what the commands import when they run, and read what they read of this package."""
+    torch = importlib.import_module("torch")
     torch.set_num_threads(1)
-    print(json.dumps([asdict(run(Call(**call))) for call in json.loads(sys.argv[1])]))
+    for module in ("torch._dynamo", *(f"rarevox.pipeline.{stage}" for stage in STAGES)):
+        importlib.import_module(module)
+    from rarevox.networks.cpu.ops import load_kernels
+    from rarevox.pipeline.trust.vocabulary import vocabulary
+
+    vocabulary()
+    load_kernels()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
+import shutil
 import signal
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import forked
-from tests.kills import moments
-from tests.kills.moments import ILLS, Call, Outcome
-from tests.kills.stages import STAGES, Given, Stage
+from tests.kills.moments import ILLS, Call, Nursery
+from tests.kills.stages import STAGES, Given
 from tests.kills.whole import content, difference, files_of
 
 DRAWN = {"killed": 3, "torn": 1, "terminated": 1, "disk full": 2, "no memory": 1}
@@ -34,36 +31,56 @@ def given(task_dir: Path, dataset_dir: Path, run_dir: Path) -> Given:
     return Given(task_dir, dataset_dir, run_dir)
 
 
-Undisturbed = tuple[Path, list[str]]
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+class Trials:
+    """A stage's calls, all in one folder, so that they differ in nothing but what befalls them."""
+
+    def __init__(self, name: str, given: Given, nursery: Nursery, folder: Path) -> None:
+        self.name, self.stage, self.given, self.nursery = name, STAGES[name], given, nursery
+        self.place, self.expected = folder / name, folder / f"{name}_undisturbed"
+        self.operations: list[str] = []
+
+    def undisturbed(self) -> None:
+        """What nothing befalls: its files are put aside, its operations counted. Once."""
+        if self.operations:
+            return
+        self.lay()
+        done = self.nursery(Call(self.stage.first(self.given, self.place), str(self.place)))
+        assert done.status == 0, done.said
+        self.place.rename(self.expected)
+        self.operations = done.operations
+
+    def lay(self) -> None:
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir()
+        self.stage.lay(self.given, self.place)
+
+    def end_and_go_on(self, ill: str, moment: int) -> None:
+        """End a call there; nothing that stands is torn; the call after it ends as the undisturbed one."""
+        self.lay()
+        ended = self.nursery(Call(self.stage.first(self.given, self.place), str(self.place), ill, moment))
+        assert ended.status in ENDS[ill], ended.said
+        assert "Traceback" not in ended.said and "escaped" not in ended.said, ended.said
+        for path in files_of(self.place):
+            content(path)
+        if ended.status == 0:
+            assert not (unlike := difference(self.place, self.expected)), f"{unlike}, and status 0: {ended.said}"
+        arguments = (self.stage.again or self.stage.first)(self.given, self.place)
+        again = self.nursery(Call(arguments, str(self.place)))
+        assert again.status == 0, again.said
+        assert not (unlike := difference(self.place, self.expected)), unlike
+        assert not (left := list(self.place.rglob(".*"))), f"{left} is left"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(given: Given, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Undisturbed]:
-    """Filled as it is asked for: a stage's folder after a call that nothing befell, and the call's operations."""
-    return {}
-
-
-def call(arguments: list[str], place: Path, ill: str = "", moment: int = 0) -> Outcome:
-    """Run a command under a watch."""
-    asked = json.dumps([asdict(Call(arguments, str(place), ill, moment))])
-    done = forked.run([moments.__file__, asked], env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return Outcome(**json.loads(done.stdout)[0])
-
-
-def laid(stage: Stage, given: Given, place: Path) -> Path:
-    place.mkdir()
-    stage.lay(given, place)
-    return place
-
-
-def whole_call(name: str, given: Given, done: dict[str, Undisturbed], folder: Path) -> Undisturbed:
-    if name not in done:
-        place = laid(STAGES[name], given, folder / name)
-        outcome = call(STAGES[name].first(given, place), place)
-        assert outcome.status == 0, outcome.said
-        done[name] = place, outcome.operations
-    return done[name]
+def trials(given: Given, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trials]:
+    folder = tmp_path_factory.mktemp("kills")
+    return {name: Trials(name, given, nursery, folder) for name in STAGES}
 
 
 def moment_of(ill: str, number: int, name: str, operations: list[str]) -> int:
@@ -83,30 +100,6 @@ TRIALS = [(name, ill, number) for name in STAGES for ill in ILLS for number in r
 
 
 @pytest.mark.parametrize(("name", "ill", "number"), TRIALS)
-def test_ended_at_any_moment(
-    name: str,
-    ill: str,
-    number: int,
-    given: Given,
-    undisturbed: dict[str, Undisturbed],
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    expected, operations = whole_call(name, given, undisturbed, tmp_path_factory.getbasetemp())
-    moment = moment_of(ill, number, name, operations)
-    end_and_go_on(name, given, tmp_path / name, expected, ill, moment)
-
-
-def end_and_go_on(name: str, given: Given, place: Path, expected: Path, ill: str, moment: int) -> None:
-    stage = STAGES[name]
-    laid(stage, given, place)
-    ended = call(stage.first(given, place), place, ill, moment)
-    assert ended.status in ENDS[ill], ended.said
-    assert "Traceback" not in ended.said
-    for path in files_of(place):
-        content(path)
-    again = call((stage.again or stage.first)(given, place), place)
-    assert again.status == 0, again.said
-    assert difference(place, expected) == ""
-    left = [path.name for path in place.rglob(".*")]
-    assert not left
+def test_ended_at_any_moment(name: str, ill: str, number: int, trials: dict[str, Trials]) -> None:
+    trials[name].undisturbed()
+    trials[name].end_and_go_on(ill, moment_of(ill, number, name, trials[name].operations))

@@ -15,16 +15,22 @@ import yaml
 
 from rarevox.pipeline.files import is_leftover
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.trust.sums import SUMS_FILE
+from rarevox.pipeline.trust.verify import compare
 
-TIMES = {"seconds", "seconds_per_step", "time"}
-"""Entries that differ from call to call."""
+OF_THE_CALL = {"seconds", "seconds_per_step", "resume"}
+"""Entries that differ from call to call: its time, and whether it went on with another."""
+TRAINED = ("network", "optimizer", "step", "ema", "patch_counts", "iteration")
 NOT_COMPARED = {".html", ".png"}
 """Pages, which hold the figures of files that are compared, and the time."""
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All that stands at its final name: what a killed call left unfinished has another."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """All that stands at its final name: what a killed call left unfinished has another.
+
+    TensorBoard's event files are left out: they grow as it likes, and each call begins one.
+    """
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "tensorboard" not in path.parts)
     return [path for path in found if not any(map(is_leftover, [path, *path.relative_to(folder).parents]))]
 
 
@@ -60,37 +66,48 @@ def content(path: Path) -> Any:
     return text
 
 
-def plain(value: Any, root: Path) -> Any:
-    """A value without times, and with the folder of its call under one name."""
+def plain(value: Any) -> Any:
+    """A value without what is of the call alone."""
     if isinstance(value, dict):
-        return {plain(key, root): plain(one, root) for key, one in value.items() if key not in TIMES}
-    if isinstance(value, (list, tuple)):
-        return [plain(one, root) for one in value]
-    return value.replace(str(root), "ROOT") if isinstance(value, str) else value
+        return {key: plain(one) for key, one in value.items() if key not in OF_THE_CALL}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def same(a: Any, b: Any) -> bool:
-    """Bit for bit, NaN like NaN."""
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and same(a.numpy(), b.numpy())
-    if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-    return bool(a == b)
+def first_unlike(a: Any, b: Any, place: str = "") -> str:
+    """Where two values differ, and how; empty where they are the same bit for bit, NaN like NaN."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return next(filter(None, (first_unlike(a[key], b[key], f"{place}/{key}") for key in a)), "")
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return next(
+            filter(None, (first_unlike(*two, f"{place}/{n}") for n, two in enumerate(zip(a, b, strict=True)))), ""
+        )
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return first_unlike(a.numpy(), b.numpy(), place)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        same = a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    else:
+        same = type(a) is type(b) and a == b
+    return "" if same else f"{place}: {a!s:.200} | {b!s:.200}"
 
 
 def difference(found: Path, expected: Path) -> str:
     """The first file in which two folders differ, or that one of them lacks; empty where they are the same."""
-    names = [sorted(path.relative_to(folder) for path in files_of(folder)) for folder in (found, expected)]
-    for name in sorted({*names[0]} ^ {*names[1]}):
+    names = [{path.relative_to(folder) for path in files_of(folder)} for folder in (found, expected)]
+    for name in sorted(names[0] ^ names[1]):
         return f"{name} is in one alone"
-    for name in names[0]:
-        if name.suffix in NOT_COMPARED or "tensorboard" in name.parts:
+    for name in sorted(names[0]):
+        if name.suffix in NOT_COMPARED or name.name == "previous.pt":  # a checkpoint of whichever step
             continue
-        a, b = (plain(content(folder / name), folder) for folder in (found, expected))
-        if not same(a, b):
-            return f"{name} differs: {a!s:.2000} | {b!s:.2000}"
+        if name.name == SUMS_FILE:  # of configurations that say whether a call went on with another
+            if faults := compare((found / name).parent):
+                return faults[0]
+            continue
+        values = (of_the_work(plain(content(folder / name)), name.name) for folder in (found, expected))
+        if unlike := first_unlike(*values):
+            return f"{name} differs: {unlike}"
     return ""
+
+
+def of_the_work(value: Any, name: str) -> Any:
+    """Of a checkpoint what is trained: the rest is the time that it took, and what was drawn at random last."""
+    return {key: value[key] for key in TRAINED} if name == "last.pt" else value

@@ -186,7 +186,7 @@ class PatchCounts:
         counts = processes.gather({name: getattr(self, name) for name in COUNTS})
         total = {name: sum(each[name] for each in counts[1:]) + counts[0][name] for name in SUMS}
         covered = torch.stack([each["covered"] for each in counts]).any(0)
-        return {"batches": self.batches, **total, "covered": covered}
+        return {"batches": self.batches, "effective": list(self.effective), **total, "covered": covered}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, of all processes."""
@@ -197,7 +197,9 @@ class PatchCounts:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was; the first process carries what all had counted."""
         for name, value in state.items():
-            if processes.is_first() or name == "batches":
+            if name == "effective":  # of a run resumed after its last step nothing else tells it
+                self.effective = tuple(value)
+            elif processes.is_first() or name == "batches":
                 setattr(self, name, value)
 
 

@@ -1,0 +1,47 @@
+"""`rarevox export` from end to end for every shipped network on volumes, in every format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rarevox.pipeline.compose import CONFIGS
+from rarevox.pipeline.export.export import export
+from rarevox.pipeline.export.programs import FORMATS
+from tests.pipeline.export.untrained import untrained_run
+
+WIDTH = ["network_def#width=4"]
+FEATURES = ["network_def#channels=[4,4,4,4,4,4,4,4]", "network_def#joint=[8,8]"]
+NARROW = {
+    "highresnet": WIDTH,
+    "highresnet_narrow": WIDTH,
+    "highresnet_paper": WIDTH,
+    "deepmedic": FEATURES,
+    "deepmedic_paper": FEATURES,
+    "deepmedic_wide": FEATURES,
+    "unet": ["network_def#channels=[4,8,8,8]"],
+    "segresnet": ["network_def#init_filters=8"],
+    "dynunet": ["network_def#filters=[4,8,8,8]"],
+}
+"""Settings under which an export takes seconds; ``--whole-networks`` leaves them out."""
+
+
+def test_every_overlay_on_volumes_is_here() -> None:
+    assert set(NARROW) == {file.stem for file in (CONFIGS / "networks").glob("*.yaml") if not file.stem.endswith("2d")}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_shipped_network_in_every_format(
+    name: str, dataset_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The command itself holds each file's logits against the network's, at three sizes, and refuses more than 1e-4."""
+    pytest.importorskip("onnxruntime")
+    whole = request.config.getoption("--whole-networks")
+    run = untrained_run(tmp_path / "run", dataset_dir, name, () if whole else NARROW[name])
+    assert export(run, tmp_path / "out") == 0
+    told = json.loads((tmp_path / "out" / "export.json").read_text())["files"]
+    assert {one["format"] for one in told.values()} == set(FORMATS)
+    for one in told.values():
+        assert len({tuple(size) for size in one["checked_sizes"]}) == 3
