@@ -63,9 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except (RequestError, OSError, FloatingPointError, KeyboardInterrupt) as error:
         if "--debug" in arguments:
-            raise
+            _show_traceback()
         sys.exit(_explain(error))
+    except Exception:
+        _show_traceback()  # with names of files and messages that others wrote
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_traceback() -> None:
+    import traceback
+
+    click.echo(visible(traceback.format_exc()), err=True, nl=False)
 
 
 def _explain(error: BaseException) -> int:

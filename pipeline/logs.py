@@ -26,3 +26,5 @@ def show_logs_visibly() -> None:
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_VisibleFormatter())
     warnings.formatwarning = _format_visibly
+    # What nibabel mends in a header it tells of no file; `rarevox.transforms.reader` judges headers and names files.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)

@@ -113,9 +113,16 @@ def group(
 
 
 def _by_pattern(file: Path, patterns: Sequence[str]) -> tuple[int, str] | None:
-    """The channel whose pattern matches, that with the most letters of its own, and what its one ``*`` stands for."""
-    fitting = [
-        (len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if fnmatchcase(file.name, p.split("/")[-1])
+    """The channel whose pattern matches, that with the most letters of its own, and what its one ``*`` stands for.
+
+    Where no pattern matches with the folders that it names, as in a flat folder, its last part will do, unless another
+    pattern ends in the same.
+    """
+    ends = [pattern.split("/")[-1] for pattern in patterns]
+    fitting = [(len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if _matches(file, p)] or [
+        (len(end.replace("*", "")), -n)
+        for n, end in enumerate(ends)
+        if ends.count(end) == 1 and fnmatchcase(file.name, end)
     ]
     if not fitting:
         return None
@@ -123,6 +130,17 @@ def _by_pattern(file: Path, patterns: Sequence[str]) -> tuple[int, str] | None:
     before, star, after = patterns[index].split("/")[-1].partition("*")
     plain = star and not re.search(r"[*?\[]", before + after)
     return index, file.name[len(before) : len(file.name) - len(after)].strip(" _-.") if plain else ""
+
+
+def _matches(file: Path, pattern: str) -> bool:
+    """Whether a pattern matches the file's name or, where it has slashes, as much of its path.
+
+    >>> _matches(Path("p1/anat/T1.nii.gz"), "anat/*.nii.gz"), _matches(Path("p1/dwi/T1.nii.gz"), "anat/*.nii.gz")
+    (True, False)
+    """
+    parts = pattern.split("/")
+    own = file.absolute().parts[-len(parts) :]
+    return len(own) == len(parts) and all(map(fnmatchcase, own, parts))
 
 
 def _by_number(

@@ -13,7 +13,8 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.data.composites import Composites, read_composites
 from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset, is_channel_rule
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, read_json, write_json
+from rarevox.pipeline.files import claim_folder, is_leftover, read_json, write_json
+from rarevox.pipeline.locks import held
 from rarevox.pipeline.names import check_names, plain_name
 from rarevox.pipeline.preparation.cases import Case, Source
 from rarevox.pipeline.preparation.checks_page import write_checks_page
@@ -117,14 +118,35 @@ def prepare(
     found = find_cases(source, channels=channels, label=label, mask=mask, images=images, labels=labels, subject=subject)
     _check_names(found, source, structures, composites)
     found = with_split(replace(found, name=plain_name(found.name)), split)
-    claim_folder(output, _is_prepared, "a dataset")
     declared = named_structures or found.labels
     found = replace(found, ignored=_ignored(ignore, found, declared))
     unions = ({} if named_structures else found.composites) | (composites or {})
     if declared:
         read_composites(unions, declared, "--structure")  # refused before the cases are read
-    places = [(output / name).resolve() if wanted else None for name, wanted in ((FIXED_FOLDER, fix), (N4_FOLDER, n4))]
-    seen = examine(found, declared, Treatment(*places), workers)
+    with held(claim_folder(output, _is_prepared, "a dataset")):
+        places = [(output / name).resolve() if wanted else None for name, wanted in _copies(fix=fix, n4=n4)]
+        seen = examine(found, declared, Treatment(*places), workers)
+        parting = {"holdout": holdout, "folds": folds, "seed": seed}
+        return _prepared(output, found, seen, declared, unions, parting, n4=n4, skip_faulty=skip_faulty)
+
+
+def _copies(*, fix: bool, n4: bool) -> tuple[tuple[str, bool], ...]:
+    """The folders of copies, and whether they are wanted."""
+    return ((FIXED_FOLDER, fix), (N4_FOLDER, n4))
+
+
+def _prepared(
+    output: Path,
+    found: Source,
+    seen: Examination,
+    declared: dict[str, int] | None,
+    unions: Composites,
+    parting: dict[str, Any],
+    *,
+    n4: bool,
+    skip_faulty: bool,
+) -> int:
+    """:func:`prepare` into a folder that is held, once the cases are examined."""
     rejected = seen.rejected
     total = len({case.case for case in found.cases} | rejected)
     _write_findings(output, found, total, seen, declared)
@@ -142,9 +164,9 @@ def prepare(
     named = _channel_names(found, kept)
     values = declared or _discovered(kept)
     unions = read_composites(unions, values, "--structure")
-    dealt = _split([cases[fact.case] for fact in kept], kept, seen.twins, holdout=holdout, folds=folds, seed=seed)
+    dealt = _split([cases[fact.case] for fact in kept], kept, seen.twins, **parting)
     fingerprint = summarise(kept, named, values, found.ignored)
-    header = {"holdout": holdout, "folds": dealt.folds, "seed": seed, "fingerprint": fingerprint["sha256"]}
+    header = {**parting, "folds": dealt.folds, "fingerprint": fingerprint["sha256"]}
     content = dataset_content(found, cases, named, values, dealt, header)
     content = content | {"composites": unions, "ignored": found.ignored, "n4": n4}
     content |= {"channel_files": rule_of(found, len(named)), "fixed": sorted({fix.check for fix in seen.fixes})}
@@ -167,7 +189,7 @@ def _check_names(found: Source, source: Path, structures: dict[str, int] | None,
 
 def _is_prepared(folder: Path) -> bool:
     """Whether the folder holds nothing but what an earlier prepare wrote, and training's cache."""
-    names = {path.name for path in folder.iterdir()} - {"cache"}
+    names = {path.name for path in folder.iterdir() if not is_leftover(path)} - {"cache"}
     if not names <= _FILES or REJECTED_FILE not in names:
         return False
     rejected = read_json(folder / REJECTED_FILE)
