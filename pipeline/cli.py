@@ -66,10 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(visible(said.getvalue()), err=True, nl=False)
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
-        if "--debug" in arguments or not (isinstance(error, WORDED) or is_out_of_memory(error)):
-            raise
-        sys.exit(_explain(error))
+        worded = isinstance(error, WORDED) or is_out_of_memory(error)
+        if "--debug" in arguments or not worded:
+            _show_traceback()  # with names of files and messages that others wrote
+        sys.exit(_explain(error) if worded else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_traceback() -> None:
+    import traceback
+
+    click.echo(visible(traceback.format_exc()), err=True, nl=False)
 
 
 def _explain(error: BaseException) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.spacing import seen_spacing
 from rarevox.pipeline.entries import merge, parse_setting, put
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.plain_data import read_yaml
@@ -182,6 +183,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "composites": {name: list(values) for name, values in dataset.composites.items()},
         "ignored_value": dataset.ignored,
         "fill_surround": "not-finite" in dataset.fixed,
+        "spacing_seen_mm": seen_spacing(dataset.path),
     }
 
 

@@ -6,14 +6,15 @@ import contextlib
 import ctypes
 import functools
 import gc
+import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from rarevox.networks.cpu.ops import prefers_float32, use_fast_convolutions
 from rarevox.pipeline.errors import RequestError
+from rarevox.transforms.reading.memory import available_bytes
 
 PRECISIONS = {
     "float32": torch.float32,
@@ -180,23 +181,14 @@ def keep_freed_memory(*, large: bool = False) -> bool:
 
 
 def available_memory_gb(device: torch.device) -> float:
-    """Memory that can be taken now, in GB (10⁹ bytes): free device memory, or MemAvailable of this machine.
-
-    Where the system does not say (not Linux), 4 GB is assumed. A control group's limit counts where it is lower.
+    """Memory that can be taken now, in GB (10⁹ bytes): free device memory, or
+    :func:`rarevox.transforms.reading.memory.available_bytes`; 4 GB where the system does not say (not Linux).
     """
     if device.type == "cuda":  # with what PyTorch's allocator keeps of freed memory, for its next tensors
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return 4.0
-    with contextlib.suppress(OSError, ValueError):
-        limit = float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-        used = float(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-        available = min(available, limit - used)
-    return available / 1e9
+    available = available_bytes()
+    return 4.0 if math.isinf(available) else available / 1e9
 
 
 def release_memory(device: torch.device) -> None:

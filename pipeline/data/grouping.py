@@ -92,12 +92,18 @@ def group(
 ) -> list[Group]:
     """:func:`group_names` of paths in one folder."""
     by_its_name = {file.name: file for file in files}
-    found = group_names(by_its_name, channels, rule, by_name=by_name)
+    folder = next(iter(by_its_name.values())).parent if by_its_name else ""
+    found = group_names(by_its_name, channels, rule, by_name=by_name, folder=folder)
     return [Group(one.name, tuple(by_its_name[name] for name in one.files), one.fault) for one in found]
 
 
 def group_names(
-    names: Iterable[str], channels: Sequence[str], rule: Rule | None = None, *, by_name: bool = True
+    names: Iterable[str],
+    channels: Sequence[str],
+    rule: Rule | None = None,
+    *,
+    by_name: bool = True,
+    folder: str | Path = "",
 ) -> list[NamedGroup]:
     """The cases that the volume files of one folder make up, sorted by their first file.
 
@@ -115,11 +121,13 @@ def group_names(
         channels: names of the network's channels.
         rule: what the run knows.
         by_name: False: files that were named one by one are no folder; only numbers count.
+        folder: in which they lie, for patterns that name folders.
     """
     names = sorted(names)
     if by_name and rule and all(isinstance(one, str) for one in rule):
         patterns = [str(one) for one in rule]
-        placed = {name: found for name in names if (found := _by_pattern(name, patterns)) is not None}
+        above = Path(folder).absolute().parts if any("/" in pattern for pattern in patterns) else ()
+        placed = {name: found for name in names if (found := _by_pattern(name, patterns, above)) is not None}
         if placed:
             return _named(placed, channels)
     numbers = [one for one in rule or () if isinstance(one, int)]
@@ -132,14 +140,21 @@ def group_names(
     named = _named(placed, channels) if placed else []
     cases = {words(one.name) for one in named}
     alone = [name for name in rest if name not in placed and not (cases and _goes_with(name, cases))]
-    found = [*groups, *named, *(NamedGroup(stem_of_name(name), (name,)) for name in alone)]
-    return sorted(found, key=lambda one: one.files[0])
+    every = [*groups, *named, *(NamedGroup(stem_of_name(name), (name,)) for name in alone)]
+    return sorted(every, key=lambda one: one.files[0])
 
 
-def _by_pattern(name: str, patterns: Sequence[str]) -> tuple[int, str] | None:
-    """The channel whose pattern matches, that with the most letters of its own, and what its one ``*`` stands for."""
-    fitting = [
-        (len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if fnmatchcase(name, p.split("/")[-1])
+def _by_pattern(name: str, patterns: Sequence[str], above: Sequence[str]) -> tuple[int, str] | None:
+    """The channel whose pattern matches, that with the most letters of its own, and what its one ``*`` stands for.
+
+    Where no pattern matches with the folders that it names, as in a flat folder, its last part will do, unless another
+    pattern ends in the same.
+    """
+    ends = [pattern.split("/")[-1] for pattern in patterns]
+    fitting = [(len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if _matches(name, above, p)] or [
+        (len(end.replace("*", "")), -n)
+        for n, end in enumerate(ends)
+        if ends.count(end) == 1 and fnmatchcase(name, end)
     ]
     if not fitting:
         return None
@@ -147,6 +162,17 @@ def _by_pattern(name: str, patterns: Sequence[str]) -> tuple[int, str] | None:
     before, star, after = patterns[index].split("/")[-1].partition("*")
     plain = star and not re.search(r"[*?\[]", before + after)
     return index, name[len(before) : len(name) - len(after)].strip(" _-.") if plain else ""
+
+
+def _matches(name: str, above: Sequence[str], pattern: str) -> bool:
+    """Whether a pattern matches a file's name or, where it has slashes, as much of its path.
+
+    >>> _matches("T1.nii.gz", ("p1", "anat"), "anat/*.nii.gz"), _matches("T1.nii.gz", ("p1", "dwi"), "anat/*.nii.gz")
+    (True, False)
+    """
+    parts = pattern.split("/")
+    own = (*above, name)[-len(parts) :]
+    return len(own) == len(parts) and all(map(fnmatchcase, own, parts))
 
 
 def _by_number(

@@ -164,7 +164,7 @@ class _Walk:
             self.leave(case, folder, IGNORED, f"{folder} {what}; name it itself to have it segmented")
             return True
         folders, volumes, others = self._sorted_out(folder, within, entries)
-        self.add_groups(folder, within, group_names(volumes, self.channels, self.rule))
+        self.add_groups(folder, within, group_names(volumes, self.channels, self.rule, folder=folder))
         if holds_series(Path(folder) / name for name in others):
             self.found.append(_Found(case, folder, folder, ()))
         for name in folders:

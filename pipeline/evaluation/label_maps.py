@@ -81,8 +81,8 @@ def on_grid(prediction: LabelMap, reference: LabelMap, resample: bool = False) -
     if not resample:
         gap = float(np.abs(prediction.affine - reference.affine).max())
         raise ScanError(
-            f"prediction and reference are on different grids: {grid_text(prediction)} against {grid_text(reference)}, affines "
-            f"{gap:.3g} apart (allowed {AFFINE_TOLERANCE:g}); correct the geometry or give --resample"
+            f"prediction and reference are on different grids: {grid_text(prediction)} against {grid_text(reference)}, "
+            f"affines {gap:.3g} apart (allowed {AFFINE_TOLERANCE:g}); correct the geometry or give --resample"
         )
     from scipy.ndimage import affine_transform
 

@@ -111,13 +111,9 @@ class CaseScorer:
         known = known_values(self.structures) | ignored
         return read_label_map(Path(path), known, "correct it, and prepare the dataset again")
 
-    def _rows(
-        self, case: str, prediction: np.ndarray, labels: LabelMap, told: Sequence[str]
-    ) -> list[dict[str, Any]]:
+    def _rows(self, case: str, prediction: np.ndarray, labels: LabelMap, told: Sequence[str]) -> list[dict[str, Any]]:
         """The rows, and in each what is odd about the case's files."""
-        rows = case_rows(
-            case, prediction, labels.array, labels.spacing_mm, self.structures, options=self.options
-        )
+        rows = case_rows(case, prediction, labels.array, labels.spacing_mm, self.structures, options=self.options)
         return [{**row, "warning": "; ".join(told)} for row in rows] if told else rows
 
     def result(self) -> dict[str, Any]:

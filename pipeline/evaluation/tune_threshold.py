@@ -186,11 +186,11 @@ def _gather(segmenter: Segmenter, cases: Sequence[dict[str, Any]], folder: Path)
 
 def _store(run: Path, points: Mapping[str, Any]) -> None:
     """The points in every configuration of the run."""
-    with keeping_sums(run):
+    with keeping_sums(run) as texts:
         for stage in STAGES:
-            path = run / "configs" / f"{stage}.yaml"
-            config = with_decision(read_yaml(path))
-            write_text(path, write_yaml(config | {"operating_points": {n: dict(point) for n, point in points.items()}}))
+            file = f"configs/{stage}.yaml"
+            config = with_decision(read_yaml(run / file))
+            texts[file] = write_yaml(config | {"operating_points": {n: dict(point) for n, point in points.items()}})
 
 
 def _print(result: Mapping[str, Any], n_cases: int, aim: str) -> None:

@@ -19,6 +19,7 @@ from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.data.spacing import unlike_spacing
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
@@ -241,6 +242,11 @@ class Segmenter:
         found = ["the region of interest is empty: everything is background"] if is_idle(data) else []
         for own in data.get("members", [data]):
             found += str(own["image"].meta.get(WARNINGS, "")).splitlines()
+        seen = self.config.get("spacing_seen_mm")
+        if seen and self.config["spacing"] is None:
+            _, affine = native_grid(data.get("members", [data])[0]["image"])
+            unlike = unlike_spacing(affine, seen, slices=self.config["slice_axis"] is not None)
+            found += [unlike] if unlike else []
         return {"warning": "; ".join(dict.fromkeys(found))} if found else {}
 
     @contextmanager

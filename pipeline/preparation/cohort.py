@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rarevox.pipeline.data.spacing import along_ras
 from rarevox.pipeline.names import case_flaw, shown
 from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.checks.signature import COPY, copies
-from rarevox.pipeline.preparation.fingerprint import CaseFacts, along_ras
+from rarevox.pipeline.preparation.fingerprint import CaseFacts
 
 
 def duplicate_names(cases: Sequence[Case]) -> list[Fault]:

@@ -90,16 +90,6 @@ def measure(loaded: Loaded) -> CaseFacts:
     )
 
 
-def along_ras(orientation: str, values: Sequence[float]) -> tuple[float, ...]:
-    """Figures per axis of the file, such as spacings, in the order right, anterior, superior.
-
-    >>> along_ras("SLA", (3.0, 1.0, 2.0))
-    (1.0, 2.0, 3.0)
-    """
-    order = [next(axis for axis, pair in enumerate(("RL", "AP", "SI")) if letter in pair) for letter in orientation]
-    return tuple(values[order.index(axis)] for axis in range(3))
-
-
 def intensities(values: np.ndarray) -> dict[str, float]:
     """Mean, standard deviation, extremes and percentiles of some voxels.
 

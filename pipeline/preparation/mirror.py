@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.form import fingerprint_rows
-from rarevox.pipeline.preparation.fingerprint import along_ras
+from rarevox.pipeline.data.spacing import along_ras
 
 SIDED_SHARE = 0.85
 SIGNIFICANCE = 0.05

@@ -11,7 +11,7 @@ import numpy as np
 from rarevox.networks import Geometry
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.form import fingerprint_rows
-from rarevox.pipeline.preparation.fingerprint import along_ras
+from rarevox.pipeline.data.spacing import along_ras
 from rarevox.transforms.slices import slice_order
 
 

@@ -16,8 +16,8 @@ import yaml
 from rarevox.networks import HighResNet
 from rarevox.pipeline.compose import CONFIGS, PLAN_FILE, read_yaml
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.spacing import along_ras
 from rarevox.pipeline.files import write_text
-from rarevox.pipeline.preparation.fingerprint import along_ras
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch
 
@@ -112,7 +112,8 @@ def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool
     zero = min(row.get("zero_share", 0.0) for row in figures)
     region = "nonzero" if zero >= 0.25 else "image"
     where = "its voxels that are not 0" if region == "nonzero" else "the whole image"
-    reason = f"The intensities have no absolute unit: each channel is z-scored over {where}; {100 * zero:.0f} % are 0."
+    surround = f"{100 * zero:.0f} % of a scan's voxels are 0" if zero >= 0.005 else "hardly any voxels are 0"
+    reason = f"The intensities have no absolute unit: each channel is z-scored over {where}, since {surround}."
     if masks:
         reason += " There are masks: region: mask would take the voxels inside, and predict then needs --masks."
     value = {"_target_": "rarevox.transforms.ZScored", "keys": "image", "region": region}

@@ -79,7 +79,9 @@ def agreement(
     annotators = find_annotators(folders)
     found = find_cases(annotators)
     cases, left = found.cases, [*_beside(folders), *found.left]
-    predictions, claimed = by_case(label_maps(_folder(model), deep=True), Path(model)) if model is not None else ({}, {})
+    predictions, claimed = (
+        by_case(label_maps(_folder(model), deep=True), Path(model)) if model is not None else ({}, {})
+    )
     left += [f"model: {reason}" for reason in claimed.values()]
     left += [] if model is None else passed_over(Path(model))
     structures, source = _structures(structures, annotators, cases, predictions, workers)

@@ -13,8 +13,8 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.device import available_memory_gb
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.storage.disk_cases import DiskCases
-from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
 from rarevox.pipeline.storage.prepare_case import case_bytes, compact, index_case
+from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
 
 PLACES = ("auto", "memory", "disk", "device")
 IMAGE_TYPES = {"float32": torch.float32, "float16": torch.float16}

@@ -16,8 +16,8 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.storage.entry import TornEntryError, open_entry, write_entry
 from rarevox.pipeline.storage.keys import ContentHashes, configuration_key, describe, digest
 from rarevox.pipeline.storage.prepare_case import compact, index_case
-from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
 from rarevox.pipeline.storage.prune import CONTENTS, LOCKS, mark_used, prune
+from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
 from rarevox.pipeline.storage.stored_index import can_store, index_arrays, index_from
 
 try:
@@ -36,8 +36,8 @@ class DiskCases(Sequence[dict[str, Any]]):
     Every case is prepared once and stored in ``folder`` under a name that tells all it depends on
     (:mod:`rarevox.pipeline.storage.keys`); its index is stored apart, so that another patch size or sampler makes a new
     index only. Any number of processes may fill one folder at once: each case is prepared by one of them. Damaged
-    entries are made anew; a case that cannot be read is left out and told. Where nothing can be written (disk full, no permission), the remaining cases are held in
-    memory, and one line says so.
+    entries are made anew; a case that cannot be read is left out and told. Where nothing can be written (disk full, no
+    permission), the remaining cases are held in memory, and one line says so.
 
     Before anything is prepared, entries that were not used for long are removed
     (:mod:`rarevox.pipeline.storage.prune`), unless another process holds cases of this folder open: as long as this

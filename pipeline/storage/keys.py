@@ -13,8 +13,8 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -163,8 +163,10 @@ class ContentHashes:
         Raises:
             ScanError: it is no regular file.
         """
-        path = Path(path)
-        if os.path.isdir(path):  # which is False of a name that is too long, where Path raises
+        path, is_folder = Path(path), False
+        with contextlib.suppress(OSError):  # a name that is too long
+            is_folder = path.is_dir()
+        if is_folder:
             files = [file for file in sorted(path.iterdir()) if file.is_file()]
             return digest([[file.name, self._of_file(file)] for file in files])
         parts: tuple[Path, ...] = ()
@@ -175,7 +177,12 @@ class ContentHashes:
         return self._of_file(path)
 
     def _of_file(self, path: Path) -> str:
-        state = path.stat() if os.path.isfile(path) else require_regular(path)
+        try:
+            state = path.stat()
+        except OSError:
+            state = require_regular(path)  # which says it in words
+        if not stat.S_ISREG(state.st_mode):
+            require_regular(path)
         stamp = [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
         note = self.folder / f"{digest(stamp[0])}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

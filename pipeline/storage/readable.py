@@ -1,4 +1,4 @@
-"""Cases that can be read, and those that cannot: each of these is left out with its reason, and stops none of the rest."""
+"""Cases that can be read; each of the others is left out with its reason, and stops none of the rest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def require_sound(case: Mapping[Any, Any], channels: int | None = None) -> None:
         if sizes[0] != sizes[1]:
             raise ValueError(f"the {name} is {sizes[0]} voxels and the scan {sizes[1]}")
         affines = [np.asarray(volume.affine) for volume in (other, image) if hasattr(volume, "affine")]
-        if len(affines) == 2 and not same_affine(*affines, GRID_TOLERANCE_MM):
+        if len(affines) == 2 and not same_affine(affines[0], affines[1], GRID_TOLERANCE_MM):
             gap = float(np.abs(affines[0] - affines[1]).max())
             raise ValueError(f"{name} and scan are on different grids: their affines differ by {gap:.3g}")
 
@@ -103,7 +103,9 @@ def _first_of_ours(error: BaseException | None) -> BaseException | None:
 @contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar of the first process's; called once a case."""
-    first = not (torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank())
+    first = not (
+        torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()
+    )
     if not (first and console.is_terminal):
         yield lambda: None
         return

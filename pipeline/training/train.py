@@ -161,7 +161,7 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
         return
     stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
-    other = any(config[key] != value for key, value in facts.items())
+    other = any(config[key] != value for key, value in facts.items() if key in config)
     if other or not data.fingerprint or data.fingerprint not in stated:
         raise RequestError(
             f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"

@@ -102,7 +102,7 @@ def _state(home: Path, output: Path | None) -> dict[str, Any]:
     for folder, folders, files in os.walk(home):
         folders[:] = [name for name in folders if Path(folder, name) != output]
         for name in [*folders, *files]:
-            state = os.lstat(os.path.join(folder, name))
+            state = os.lstat(f"{folder}/{name}")
             changed = None if name in folders else state.st_mtime_ns
-            found[os.path.join(folder, name)] = (state.st_mode, state.st_ino, state.st_size if changed else 0, changed)
+            found[f"{folder}/{name}"] = (state.st_mode, state.st_ino, state.st_size if changed else 0, changed)
     return found

@@ -43,7 +43,9 @@ def as_map(kind: Kind, stage: str) -> Expected:
     return REFUSED, NO_MAP
 
 
-_CAPITALS = {name.lower(): name for name in ("DICOM", "NIfTI", "NRRD", "MHD", "NHDR", "MGH", "LFS", "HTML", "XML", "JSON")}
+_CAPITALS = {
+    name.lower(): name for name in ("DICOM", "NIfTI", "NRRD", "MHD", "NHDR", "MGH", "LFS", "HTML", "XML", "JSON")
+}
 _CAPITALS |= {name.lower(): name for name in ("ZIP", "PNG", "HDF5", "PET", "IMA", "UTF8", "MHA", "NumPy", "macOS")}
 
 

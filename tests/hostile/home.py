@@ -58,7 +58,11 @@ class Home:
 
     def row(self, case: str, image: Path, label: Path) -> dict[str, Any]:
         """An entry of a list, its files as seen from the folder."""
-        return {"case": case, "image": os.path.relpath(image, self.folder), "label": os.path.relpath(label, self.folder)}
+        return {
+            "case": case,
+            "image": os.path.relpath(image, self.folder),
+            "label": os.path.relpath(label, self.folder),
+        }
 
     def good_rows(self) -> list[dict[str, Any]]:
         """The sound cases."""

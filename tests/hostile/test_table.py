@@ -11,7 +11,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "trust.md"
 
 
 def test_the_page_holds_the_table_of_kinds() -> None:
-    assert table() in PAGE.read_text(encoding="utf-8"), "python -m tests.hostile.expected prints the table for docs/trust.md"
+    assert table() in PAGE.read_text(encoding="utf-8"), (
+        "python -m tests.hostile.expected prints the table for docs/trust.md"
+    )
 
 
 def test_every_kind_has_a_row_and_says_why_it_is_refused() -> None:

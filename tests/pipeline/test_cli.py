@@ -83,6 +83,15 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = forked.run(["-c", code, "--debug", "evaluate", str(tmp_path), str(tmp_path)])
     assert "Traceback" in done.stderr
     assert "RequestError" in done.stderr
+    assert done.returncode == 2
+
+
+def test_a_traceback_obeys_no_name(tmp_path: Path) -> None:
+    code = "from rarevox.pipeline.cli import main; main()"
+    done = forked.run(["-c", code, "--debug", "evaluate", str(tmp_path / "a\x1b[2J\u202e"), str(tmp_path)])
+    assert "Traceback" in done.stderr
+    assert "a\\x1b[2J\\u202e" in done.stderr
+    assert not {"\x1b", "\u202e"} & set(done.stderr)
 
 
 def test_an_output_that_cannot_be_written_is_told(

@@ -89,6 +89,13 @@ def test_available_memory_is_a_plausible_figure() -> None:
     assert 0.05 < available_memory_gb(torch.device("cpu")) < 10_000
 
 
+def test_available_memory_is_what_the_reader_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rarevox.pipeline.device.available_bytes", lambda: 3e9)
+    assert available_memory_gb(torch.device("cpu")) == 3.0
+    monkeypatch.setattr("rarevox.pipeline.device.available_bytes", lambda: float("inf"))
+    assert available_memory_gb(torch.device("cpu")) == 4.0
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone can be told")
 @pytest.mark.parametrize(("options", "megabytes"), [("", 16), ("large=True", 64)])
 def test_freed_memory_is_kept_for_the_next_tensor(options: str, megabytes: int) -> None:

@@ -59,7 +59,7 @@ def near_boxes(
         distance_mm: between voxel centres, along each axis.
         ignored: voxels of this label are near nothing.
     """
-    # No further than the volume: voxels of a micrometre, which a header may state, make of 20 mm more than memory holds.
+    # No further than the volume: of voxels of a micrometre 20 mm are more than memory holds.
     radii = [min(int(distance_mm / float(mm) + 1e-6), n) for mm, n in zip(spacing_mm, labels.shape, strict=True)]
     found = []
     for values in structures:

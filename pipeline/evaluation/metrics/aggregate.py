@@ -74,9 +74,7 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
         if names
         else [],
         "warnings": [
-            {"case": row["case"], "warning": row["warning"]}
-            for row in tables.get(names[0], [])
-            if row.get("warning")
+            {"case": row["case"], "warning": row["warning"]} for row in tables.get(names[0], []) if row.get("warning")
         ]
         if names
         else [],

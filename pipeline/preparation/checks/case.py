@@ -291,9 +291,10 @@ def implausible_spacing(loaded: Loaded) -> Iterator[Finding]:
 
 def odd_file(loaded: Loaded) -> Iterator[Finding]:
     """What reading found odd about a file, where no other check tells of it."""
-    files = ((loaded.image, loaded.case.image[0]), (loaded.label, loaded.case.label), (loaded.mask, loaded.case.mask))
+    files = [(loaded.image, loaded.case.image[0]), (loaded.label, loaded.case.label)]
+    files += [(loaded.mask, loaded.case.mask)] if loaded.mask is not None and loaded.case.mask is not None else []
     for scan, file in files:
-        for sentence in scan.warnings if scan is not None and file is not None else ():
+        for sentence in scan.warnings:
             spacing = odd_spacing(scan.affine)
             if not (spacing and sentence.endswith(spacing)) and "carries nothing" not in sentence:
                 yield f"odd, though it could be read: {sentence}", file

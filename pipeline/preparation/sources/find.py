@@ -38,7 +38,9 @@ def find_cases(
     source = source.resolve()
     _require_whole_options(channels, label, mask, images, labels)
     if not (source.is_file() or source.is_dir()):
-        raise RequestError(f"{source} is a pipe or a device; expected a folder of scans, or a .csv or .json list of cases")
+        raise RequestError(
+            f"{source} is a pipe or a device; expected a folder of scans, or a .csv or .json list of cases"
+        )
     if source.is_file():
         return read_table(_require_table(source), subject)
     if channels and label:

@@ -86,7 +86,7 @@ def annotated(folder: Path, suffix: str) -> Path:
     """What ``agreement`` finds in the folders of two annotators."""
     for name in ("one", "two"):
         write(folder / "all" / name / f"a.b{suffix}", VOXELS)
-    return find_cases(find_annotators([folder / "all"]))["a.b"]["two"]
+    return find_cases(find_annotators([folder / "all"])).cases["a.b"]["two"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

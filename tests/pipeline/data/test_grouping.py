@@ -78,6 +78,18 @@ def test_other_files_of_a_case_are_no_scans_and_other_scans_are() -> None:
     assert set(grouped(files, ("T1", "FLAIR"))) == {"p1", "p2", "whole"}
 
 
+def test_patterns_with_folders_count_the_folders() -> None:
+    """Two patterns that end alike tell nothing without their folders; one that ends as no other does, enough."""
+    rule = ["anat/*.nii.gz", "dwi/*.nii.gz"]
+    (found,) = group([Path("p1/dwi/a.nii.gz")], ["T1", "DWI"], rule)
+    assert "no file is the channel T1" in found.fault
+    flat = [Path("a_T1.nii.gz"), Path("a_FLAIR.nii.gz")]
+    (both,) = group(flat, ["one", "two"], ["anat/*_T1.nii.gz", "anat/*_FLAIR.nii.gz"])
+    assert both.files == tuple(flat)
+    (unknown,) = group([Path("p1/other/a.nii.gz")], ["T1", "DWI"], rule)
+    assert not unknown.fault  # no pattern tells of it: a file for itself
+
+
 def test_patterns_that_the_run_learnt() -> None:
     rule = ["*_T1w.nii.gz", "*_T1w_ce.nii.gz"]
     assert grouped("sub-1_T1w sub-1_T1w_ce sub-1_dseg", ("T1", "Gd"), rule) == {"": ["sub-1_T1w", "sub-1_T1w_ce"]}

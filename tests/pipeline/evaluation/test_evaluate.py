@@ -81,6 +81,54 @@ def test_a_held_out_case_that_cannot_be_read_counts_as_a_failure(
     assert result["structures"]["ball"]["dice"]["n"] == 2
 
 
+def _with_test_case(dataset_dir: Path, folder: Path, **changes: str) -> Path:
+    """The dataset with files of its first held-out case changed."""
+    data = json.loads((dataset_dir / "dataset.json").read_text())
+    data["test"][0] |= {key: os.path.relpath(value, data["root"]) for key, value in changes.items()}
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps(data))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("shift_mm", "value", "dtype", "says"),
+    [
+        (0.0, 7, np.uint8, "holds the undeclared label 7"),
+        (0.0, 0.5, np.float32, "not whole numbers"),
+        (5.0, 1, np.uint8, "scan and reference are on different grids"),
+    ],
+)
+def test_a_reference_that_is_no_label_map_of_the_scan_fails(
+    shift_mm: float, value: float, dtype: type, says: str, run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    """It may have changed since `prepare`; taken as it is, each would be a figure that means nothing."""
+    label = nib.load(Dataset.load(dataset_dir).section("test")[0]["label"])
+    labels, affine = np.zeros(label.shape, dtype), label.affine.copy()
+    labels[4:8, 4:8, 4:8] = value
+    affine[0, 3] += shift_mm
+    nib.Nifti1Image(labels, affine).to_filename(tmp_path / "changed.nii.gz")
+    other = _with_test_case(dataset_dir, tmp_path / "dataset", label=str(tmp_path / "changed.nii.gz"))
+    assert evaluate(run_dir, other, output=tmp_path / "out", device="cpu") == 1
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert [says in one["reason"] for one in result["failed"]] == [True]
+
+
+def test_what_is_odd_about_a_scan_stands_in_its_rows(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = nib.load(Dataset.load(dataset_dir).section("test")[0]["image"])
+    nib.Nifti1Image(np.full(scan.shape, 7.0, np.float32), scan.affine).to_filename(tmp_path / "constant.nii.gz")
+    other = _with_test_case(dataset_dir, tmp_path / "dataset", image=str(tmp_path / "constant.nii.gz"))
+    evaluate(run_dir, other, output=tmp_path / "out", device="cpu")
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    ((case, warning),) = [(one["case"], one["warning"]) for one in result["warnings"]]
+    assert "every voxel is 7" in warning
+    assert {row["case"] for row in result["cases"] if row.get("warning") == warning} == {case}
+    assert "every voxel is 7" in (tmp_path / "out" / "cases.csv").read_text()
+    assert "every voxel is 7" in (tmp_path / "out" / "report.html").read_text()
+    assert "every voxel is 7" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_run_answers_only_for_its_own_structures(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
     data = json.loads((dataset_dir / "dataset.json").read_text())
     data["labels"] = {"background": 0, "ball": 1, "cube": 2}

@@ -227,9 +227,34 @@ def test_requests_that_cannot_be_met(folders: tuple[Path, Path], tmp_path: Path)
     ):
         with pytest.raises(RequestError, match=message):
             score(*pair, structures=STRUCTURES)
+
+
+def test_a_case_that_two_files_claim_to_be_fails_and_stops_no_other(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, references = folders
     _save(predictions / "a_pred.nii.gz", _labels())
-    with pytest.raises(RequestError, match="both case 'a'"):
-        score(*folders, structures=STRUCTURES)
+    _save(references / "b_mask.nii.gz", _labels())
+    assert score(*folders, tmp_path / "out", structures=STRUCTURES, report=False) == 1
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    failed = {one["case"]: one["reason"] for one in result["failed"]}
+    assert failed["a"].startswith("prediction: a_pred.nii.gz and a_seg.nii.gz in ")
+    assert "are both case 'b'; keep one of them" in failed["b"]
+    assert result["n_cases"] == len({path.name[0] for path in references.iterdir()})
+    assert result["unmatched_predictions"] == []
+
+
+def test_entries_that_cannot_be_used_are_told(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, references = folders
+    (predictions / "empty").mkdir()
+    (predictions / "gone").symlink_to("nowhere")
+    os.mkfifo(references / "pipe")
+    (references / "notes.txt").write_text("no map, and not told of")
+    assert score(*folders, tmp_path / "out", structures=STRUCTURES, report=False) == 1
+    left = json.loads((tmp_path / "out" / "metrics.json").read_text())["left"]
+    assert [sentence.removeprefix(f"{tmp_path}/") for sentence in left] == [
+        f"{predictions.name}/empty holds no label maps",
+        f"{predictions.name}/gone is a link to what does not exist",
+        f"{references.name}/pipe is a named pipe, no scan",
+    ]
 
 
 def test_exact_names_win_and_channel_endings_do_not_count(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 
+from rarevox.pipeline import locks
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import LOCK_FILE
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.transforms.reader import read_scan
 
@@ -260,6 +263,29 @@ def test_the_same_again(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     prepare(task, tmp_path / "a", seed=5)  # an earlier prepare may be written over
     assert Dataset.load(tmp_path / "a").seed == 5
+
+
+def test_two_calls_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = decathlon(tmp_path / "source", 3), tmp_path / "out"
+    assert prepare(source, out) == 0
+    (out / LOCK_FILE).touch()  # as a killed call leaves it
+    assert prepare(source, out) == 0
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
+    with locks.held(out), pytest.raises(RequestError, match="another call is writing into"):
+        prepare(source, out)
+
+
+def test_what_reading_finds_odd_is_a_warning(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "source", 3)
+    scan = source / "imagesTr" / "c00.nii.gz"
+    with gzip.open(scan) as handle:
+        content = handle.read()
+    scan.write_bytes(gzip.compress(content + bytes(17 << 20)))
+    assert prepare(source, tmp_path / "out") == 0
+    faults = json.loads((tmp_path / "out" / "rejected.json").read_text())["faults"]
+    odd = [one for one in faults if one["check"] == "odd-file"]
+    assert [(one["case"], one["severity"]) for one in odd] == [("c00", "warning")]
+    assert "follow its volume" in odd[0]["message"]
 
 
 def test_an_output_folder_that_holds_something_else(tmp_path: Path) -> None:

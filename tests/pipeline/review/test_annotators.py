@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -45,13 +46,40 @@ def test_cases_are_matched_as_in_score(tmp_path: Path) -> None:
     for file in ("a/x_seg.nii.gz", "a/y.nii.gz", "b/x.nii.gz", "b/z.nii.gz", "c/x_gt.nii", "c/y_label.nii.gz"):
         _save(tmp_path / file)
     found = find_cases({name: tmp_path / name for name in "abc"})
-    assert {case: list(files) for case, files in found.items()} == {"x": ["a", "b", "c"], "y": ["a", "c"], "z": ["b"]}
+    assert {case: list(files) for case, files in found.cases.items()} == {
+        "x": ["a", "b", "c"],
+        "y": ["a", "c"],
+        "z": ["b"],
+    }
     with pytest.raises(RequestError, match="no two annotators have a case in common"):
         _save(tmp_path / "d" / "other.nii.gz")
         find_cases({name: tmp_path / name for name in "bd"} | {"b": _save(tmp_path / "e" / "q.nii.gz").parent})
-    _save(tmp_path / "a" / "x_pred.nii.gz")
-    with pytest.raises(RequestError, match="are both case 'x'"):
-        find_cases({name: tmp_path / name for name in "abc"})
+
+
+def test_what_is_doubled_nested_or_no_map_is_told(tmp_path: Path) -> None:
+    for file in ("a/x_seg.nii.gz", "a/x_pred.nii.gz", "a/day/y.nii.gz", "b/x.nii.gz", "b/day/y_gt.nii.gz", "c/x.nii"):
+        _save(tmp_path / file)
+    (tmp_path / "a" / "empty").mkdir()
+    os.mkfifo(tmp_path / "b" / "pipe")
+    found = find_cases({name: tmp_path / name for name in "abc"})
+    assert {case: list(files) for case, files in found.cases.items()} == {"day_y": ["a", "b"], "x": ["b", "c"]}
+    assert "are both case 'x'" in found.doubled["x"]["a"]
+    assert [Path(sentence.split(" ")[0]).name for sentence in found.left] == ["empty", "pipe"]
+    read = read_case("x", found.cases["x"], list("abc"), doubled=found.doubled["x"])
+    assert "are both case 'x'" in read.missing["a"]
+    assert list(read.maps) == ["b", "c"]
+
+
+def test_consensus_maps_of_an_earlier_call_are_nobody_s(tmp_path: Path) -> None:
+    for file in ("ann/x.nii.gz", "bob/x.nii.gz", "out/consensus/x.nii.gz", "bob/out/consensus/x.nii.gz"):
+        _save(tmp_path / file)
+    for folder in ("out", "bob/out"):
+        (tmp_path / folder / "agreement.json").write_text("{}")
+    annotators = find_annotators([tmp_path])
+    assert list(annotators) == ["ann", "bob"]
+    found = find_cases(annotators)
+    assert list(found.cases) == ["x"]
+    assert found.left == ()
 
 
 def test_the_grid_of_most_annotators_counts(tmp_path: Path) -> None:

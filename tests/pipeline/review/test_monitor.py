@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -165,6 +166,25 @@ def test_columns_of_the_table_go_before_what_is_given(tmp_path: Path) -> None:
         ("case_000", "2026-05-04T08:00:00Z", "C", "S"),
         ("case_001", "2026-01-01", "A", "S"),
     ]
+
+
+def test_a_folder_that_cannot_be_added_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = _folder(tmp_path / "good", [0.8]), _folder(tmp_path / "bad", [0.7], "b")
+    (bad / "cases.csv").write_text("case,structure,dice,status\nx,core,much,ok\n")
+    _folder(good / "inner", [0.6], "c")
+    assert monitor(tmp_path / "history.db", add=[bad, good]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not added line 2 of" in said
+    assert "1 cases added" in said
+    assert f"passed over {good / 'inner'}: it holds a result of its own" in said
+    with pytest.raises(RequestError, match="the Dice is 'much'"):
+        monitor(tmp_path / "other.db", add=[bad])
+
+
+def test_a_history_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "history.db")
+    with pytest.raises(RequestError, match="is a pipe or a device"):
+        monitor(tmp_path / "history.db")
 
 
 def test_folders_that_are_no_results_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from monai.transforms import Compose, Lambdad, LoadImaged, Orientationd, ScaleIn
 
 from rarevox.pipeline.storage import keys
 from rarevox.pipeline.storage.keys import ContentHashes, configuration_key, describe
-from rarevox.transforms.reader import ScanError
 from rarevox.transforms import (
     CTWindowd,
     ForegroundUniformSampler,
@@ -24,6 +23,7 @@ from rarevox.transforms import (
     ScanReader,
     ZScored,
 )
+from rarevox.transforms.reader import ScanError
 
 
 def preprocessing(spacing: float = 1.0, region: str = "image") -> Compose:
