@@ -45,7 +45,7 @@ def train(**options: Any) -> int:
     "--manifest",
     metavar="FILE",
     type=FOLDER,
-    help="A table of scans, CSV or JSON lines: case, image or a column a channel, mask, roi; the rest is carried along.",
+    help="A table of scans, CSV or JSON lines: case, image or a column a channel, mask, roi; the rest goes along.",
 )
 @device_option
 @settings_option
@@ -75,7 +75,9 @@ def train(**options: Any) -> int:
     "--engine", type=click.Choice(["local", "ray"]), default="local", help="Where workers stand.  [default: local]"
 )
 @click.option("--address", metavar="ADDRESS", help="Of a Ray cluster.  [default: one on this machine]")
-@click.option("--worker-cpus", type=click.FloatRange(min=0), help="CPUs that Ray sets aside for a worker.  [default: 1]")
+@click.option(
+    "--worker-cpus", type=click.FloatRange(min=0), help="CPUs that Ray sets aside for a worker.  [default: 1]"
+)
 @click.option("--worker-gpus", type=click.FloatRange(min=0), help="GPUs likewise.  [default: 0]")
 @click.option("--entropy", is_flag=True, help="Write CASE_entropy.nii.gz too: 0 certain, 1 undecided.")
 @click.option(

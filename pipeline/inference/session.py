@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.bundle import version
+from rarevox.pipeline.cohort.claims import clear_sources
 from rarevox.pipeline.cohort.collect import made_alike, newest_header
 from rarevox.pipeline.cohort.journal import Journal, new_id
 from rarevox.pipeline.cohort.ledger import Ledger
@@ -87,6 +88,7 @@ def begin(
             session = str(living[0].get("session"))
             return Session(session, ledger, Journal(folder, {**header, "session": session}), len(living))
         clear_parts(folder)
+        clear_sources(folder)
         before, named = newest_header(ledger), {str(item["case"]) for item in wanted.items}
         if keep and len(ledger):
             require_same_origin(folder, before, made)
@@ -99,9 +101,7 @@ def begin(
         return Session(name, ledger, journal, 0)
 
 
-def _remove(
-    folder: Path, ledger: Ledger, journal: Journal, cases: Sequence[str], outputs: Sequence[Output]
-) -> None:
+def _remove(folder: Path, ledger: Ledger, journal: Journal, cases: Sequence[str], outputs: Sequence[Output]) -> None:
     """Remove the maps and the rows of cases."""
     for case in cases:
         row = ledger.row(case)
