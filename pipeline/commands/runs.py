@@ -1,4 +1,4 @@
-"""Commands that train a run or use one: train, predict, collect, export, verify, demo."""
+"""Commands that train a run or use one: train, predict, collect, serve, export, verify, demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.options import FOLDER, device_option, others_option, settings_option, trust_option
+from rarevox.pipeline.commands.options import (
+    FOLDER,
+    device_option,
+    others_option,
+    results_options,
+    settings_option,
+    trust_option,
+)
 
 
 @click.command(short_help="Train a network on DATASET.")
@@ -85,6 +92,7 @@ def train(**options: Any) -> int:
     type=click.Choice(["uint8", "uint16"]),
     help="Write CASE_prob_STRUCTURE.nii.gz too, scaled to 0 ... 1 in this type.",
 )
+@results_options
 def predict(keep: bool, **options: Any) -> int:
     """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN.
 
@@ -104,6 +112,31 @@ def collect(output: Path) -> int:
     from rarevox.pipeline.cohort.collect import collect as run
 
     return run(output)
+
+
+@click.command(short_help="Segment what is sent over HTTP with RUN.")
+@click.argument("run", type=FOLDER)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address; this one is this machine's own.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--queue", type=click.IntRange(min=1), default=8, show_default=True, help="Scans there may be at once.")
+@click.option("--max-mb", type=click.IntRange(min=1), default=1024, show_default=True, help="The largest upload.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds that a request may take.",
+)
+@click.option("--dicom-codes", "codes", metavar="FILE", type=FOLDER, help="Codes of structures in DICOM objects, YAML.")
+@device_option
+@settings_option
+@others_option
+@trust_option
+def serve(run: Path, **options: Any) -> int:
+    """Answer POST /segment (a NIfTI file, or a ZIP of a DICOM series) with labels, volumes or a DICOM segmentation."""
+    from rarevox.pipeline.service.serve import serve as run_service
+
+    return run_service(run, **options)
 
 
 @click.command()

@@ -13,6 +13,8 @@ from rarevox.pipeline.data.datalist import with_masks
 from rarevox.pipeline.data.duplicates import without_duplicates
 from rarevox.pipeline.data.manifest import read_manifest
 from rarevox.pipeline.data.scans import Survey, require_scans, survey
+from rarevox.pipeline.dicom.rules import Rule, parse_rule
+from rarevox.pipeline.dicom.study import survey_series
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.kept import source
 from rarevox.pipeline.inference.outputs.output import Output, names_of
@@ -63,6 +65,8 @@ def plan(
     masks: str | Path | None = None,
     roi: str | Path | None = None,
     duplicates: str | None = None,
+    series: Sequence[str] = (),
+    links: Path | None = None,
 ) -> Plan:
     """The scans of a request.
 
@@ -73,12 +77,19 @@ def plan(
         masks: a folder of masks for normalisation.
         roi: a folder of masks, or one for all scans, that say what is to be segmented.
         duplicates: see :func:`rarevox.pipeline.data.duplicates.without_duplicates`; None does not look for them.
+        series: rules that choose series among those of DICOM trees, one, or one for each channel; see
+            :func:`rarevox.pipeline.dicom.rules.parse_rule`.
+        links: where chosen series that share a folder with others get one of their own.
 
     Raises:
         RequestError: there are none, or no masks.
     """
     channels, rule = config["channels"], config.get("channel_files")
-    found = survey(scans, channels, rule) if scans else Survey()
+    if series and scans:
+        assert links is not None
+        found = survey_series(scans, chosen_rules(series, channels), links)
+    else:
+        found = survey(scans, channels, rule) if scans else Survey()
     if manifest is not None:
         found = read_manifest(manifest, channels, found)
     result = Plan(require_scans(found), found.left)
@@ -89,6 +100,21 @@ def plan(
     if duplicates is not None:
         result = Plan(*without_duplicates(result.items, result.left, duplicates))
     return result
+
+
+def chosen_rules(series: Sequence[str], channels: Sequence[str]) -> list[Rule]:
+    """The rules of a request.
+
+    Raises:
+        RequestError: of another form, or neither one nor as many as there are channels.
+    """
+    rules = [parse_rule(text) for text in series]
+    if len(rules) != len(channels):
+        listed = ", ".join(channels)
+        raise RequestError(
+            f"{len(rules)} --series for {len(channels)} channel(s) ({listed}); give one for each, in that order"
+        )
+    return rules
 
 
 def with_names_that_fit(wanted: Plan, folder: Path, outputs: Sequence[Output]) -> Plan:

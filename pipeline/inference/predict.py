@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,24 @@ from rarevox.pipeline.cohort.desk import Desk
 from rarevox.pipeline.cohort.journal import FOLDER
 from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.dicom.series import is_dicom, require_libraries
+from rarevox.pipeline.dicom.stated import require_codes
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts
 from rarevox.pipeline.inference.crew import Crew
 from rarevox.pipeline.inference.kept import may_stand, origin
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
-from rarevox.pipeline.inference.planning import plan, with_names_that_fit
+from rarevox.pipeline.inference.outputs.bids import roots_of
+from rarevox.pipeline.inference.planning import chosen_rules, plan, with_names_that_fit
 from rarevox.pipeline.inference.session import Session, begin
 from rarevox.pipeline.inference.station import Prediction, begun_row, remove_files
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.pipeline.workers.pool import Task
 from rarevox.pipeline.workers.shards import parse_shard
 
+LINKS = ".series"
+"""The folder, in that of the predictions, of links to the files of chosen series."""
 _WRITTEN = re.compile(
     rf"_(seg|entropy|prob_[^/]+)\.nii\.gz$|^\.|^{FOLDER}$|^{re.escape(RESULT_FILE)}$|^{re.escape(SUMMARY_FILE)}$|\.csv$"
 )
@@ -58,6 +63,14 @@ def predict(
     address: str | None = None,
     worker_cpus: float | None = None,
     worker_gpus: float | None = None,
+    series: Sequence[str] = (),
+    lesions: bool = False,
+    atlas: str | Path | None = None,
+    atlas_names: str | Path | None = None,
+    previews: bool = False,
+    dicom: str | None = None,
+    dicom_codes: str | Path | None = None,
+    layout: str | None = None,
 ) -> int:
     """Segment scans with a trained run.
 
@@ -91,6 +104,14 @@ def predict(
         address: of a Ray cluster; None starts one on this machine.
         worker_cpus: CPUs that Ray sets aside for an actor.
         worker_gpus: GPUs likewise.
+        series: rules that choose series in DICOM trees; see :func:`rarevox.pipeline.dicom.rules.parse_rule`.
+        lesions: write ``lesions.csv`` and ``structures.csv``; see :mod:`rarevox.pipeline.inference.lesions`.
+        atlas: a volume of regions, to say in which a lesion lies.
+        atlas_names: a file of their names; see :func:`rarevox.pipeline.inference.atlas.read_atlas`.
+        previews: write ``CASE_preview.jpg``.
+        dicom: ``binary`` or ``labelmap`` writes ``CASE_seg.dcm`` and ``CASE_report.dcm`` of scans that came as DICOM.
+        dicom_codes: a file of structures' codes; see :func:`rarevox.pipeline.dicom.codes.given_codes`.
+        layout: ``bids`` writes a BIDS derivative dataset.
 
     Returns:
         Exit status: 0, or 1 where some scans failed, or some entries are no scans.
@@ -108,10 +129,38 @@ def predict(
     for folder, own in zip(runs, configs, strict=True):
         if masks is None and manifest is None and own["normalisation"].get("region") == "mask":
             raise RequestError(f"{folder} normalises inside a mask; give the folder of the scans' masks with --masks")
-    wanted = plan(scans, config, manifest=manifest, masks=masks, roi=roi, duplicates=duplicates)
+    asked = Asked(
+        entropy,
+        probabilities,
+        lesions=lesions or atlas is not None,
+        atlas=_absolute(atlas),
+        atlas_names=_absolute(atlas_names),
+        previews=previews,
+        dicom=dicom,
+        codes=require_codes(runs[0], dicom, dicom_codes),
+        layout=layout,
+    )
+    outputs_of(asked, config)  # refuses what is wrong with it before scans are looked for
+    if series:
+        require_libraries("--series")
+        chosen_rules(series, config["channels"])
+        claim_folder(output, holds=_holds_predictions, what="a set of predictions")
+    wanted = plan(
+        scans,
+        config,
+        manifest=manifest,
+        masks=masks,
+        roi=roi,
+        duplicates=duplicates,
+        series=series,
+        links=Path(output) / LINKS,
+    )
     if masks is not None and not any(map(_reads_masks, configs)):
         console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
-    asked = Asked(entropy, probabilities)
+    if dicom and not any(is_dicom(item["image"]) for item in wanted.items):
+        raise RequestError("--dicom: none of the scans came as a DICOM series; leave the option out")
+    if layout == "bids":
+        asked = replace(asked, roots=roots_of(wanted.items))
     outputs = outputs_of(asked, config)
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
     wanted = with_names_that_fit(wanted, folder, outputs)
@@ -152,6 +201,10 @@ def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, 
     for text in settings:
         put(config, *parse_setting(text))
     return config
+
+
+def _absolute(file: str | Path | None) -> str | None:
+    return None if file is None else str(Path(file).resolve())
 
 
 @contextmanager

@@ -135,7 +135,7 @@ class Station:
         if found.labels is None:
             return row
         try:
-            result = Result(found, _grid(found), self.structures, self.composites, self.made)
+            result = Result(found, grid_of(found), self.structures, self.composites, self.made)
             written = write_all(self.outputs, result, self.folder)
         except Exception as error:  # whatever a library makes of one scan must not stop the others
             return row | {"reason": f"maps not written: {reason_of(error)}"}
@@ -168,7 +168,7 @@ def remove_files(folder: Path, outputs: Sequence[Output], item: Mapping[str, Any
                 raise
 
 
-def _grid(found: Segmentation) -> Scan:
+def grid_of(found: Segmentation) -> Scan:
     """Where the scan lies. Of a series, whose grid only reading all of it tells, as it was read."""
     image = found.item["image"]
     path = Path(image[0] if isinstance(image, list) else image)
