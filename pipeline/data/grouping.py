@@ -127,16 +127,14 @@ def group_names(
     if by_name and rule and all(isinstance(one, str) for one in rule):
         patterns = [str(one) for one in rule]
         above = Path(folder).absolute().parts if any("/" in pattern for pattern in patterns) else ()
-        placed = {name: found for name in names if (found := _by_pattern(name, patterns, above)) is not None}
+        placed = {name: one for name in names if (one := _by_pattern(name, patterns, above)) is not None}
         if placed:
             return _named(placed, channels)
     numbers = [one for one in rule or () if isinstance(one, int)]
     groups, rest = _by_number(names, channels, numbers)
     placed = {}
     if by_name and len(channels) > 1:
-        placed = {
-            name: found for name in rest if (found := channel_by_words(stem_of_name(name), channels)) is not None
-        }
+        placed = {name: one for name in rest if (one := channel_by_words(stem_of_name(name), channels)) is not None}
     named = _named(placed, channels) if placed else []
     cases = {words(one.name) for one in named}
     alone = [name for name in rest if name not in placed and not (cases and _goes_with(name, cases))]
