@@ -113,11 +113,16 @@ def _shares(results: Results) -> list[dict[str, Any]]:
 def _robustness(
     counts: Mapping[str, Mapping[str, tuple[int, int]]], losses: Sequence[str]
 ) -> list[tuple[str, int, int]]:
-    """Loss, cells above half of the best of their network, cells: over all networks, the most robust first."""
+    """Loss, cells above half of the best of their network, cells: over all networks, the most robust first.
+
+    None while losses differ in how many cells they have: a comparison would say which came first.
+    """
     rows = []
     for loss in losses:
         own = [count[loss] for count in counts.values()]
         rows.append((loss, sum(above for above, _ in own), sum(n for _, n in own)))
+    if len({n for _, _, n in rows}) > 1:
+        return []
     return sorted(rows, key=lambda row: (-(row[1] / row[2] if row[2] else 0.0), -row[1]))
 
 

@@ -243,7 +243,7 @@ def latex_table(table: PaperTable) -> str:
 
 
 def best_of(table: PaperTable, labels: tuple[str, ...]) -> set[int]:
-    """The columns of a row with the best figure of their network, as shown; none where all are 0."""
+    """The columns of a row with the best figure of their network, as shown; none where all are 0 or one is alone."""
     found: set[int] = set()
     for network in dict.fromkeys(network for network, _ in table.columns):
         own = {
@@ -252,7 +252,7 @@ def best_of(table: PaperTable, labels: tuple[str, ...]) -> set[int]:
             if column[0] == network and math.isfinite(table.entries[labels, column].value)
         }
         top = max(own.values(), default=0.0)
-        found |= {i for i, value in own.items() if value == top and top > 0}
+        found |= {i for i, value in own.items() if value == top and top > 0 and len(own) > 1}
     return found
 
 
