@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.study.engine import AGAIN_SECONDS, Queue, failed
 from rarevox.pipeline.study.job import Job, Outcome
 
+ANSWER_SECONDS = 10.0
+"""So long a cluster may take to answer."""
 RETRIES = 3
 """A cell whose node was lost comes to another node so often."""
 
@@ -46,13 +49,25 @@ def _connected(address: str | None) -> Any:
         import ray
     except ImportError:
         raise RequestError("--engine ray needs the package ray; pip install 'rarevox[ray]'") from None
+    if ray.is_initialized():
+        raise RequestError("this process is connected to a Ray cluster already; end that connection first")
+    _require_answer(address)
     try:
-        if ray.is_initialized():
-            raise RequestError("this process is connected to a Ray cluster already; end that connection first")
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError, OSError) as error:
         raise RequestError(f"no Ray cluster answers at --address {address}: {reason_of(error)}") from error
     return ray
+
+
+def _require_answer(address: str | None) -> None:
+    """Refuse an address at which nobody listens, which Ray would go on calling for minutes."""
+    host, colon, port = (address or "").rpartition("//")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise RequestError(f"no Ray cluster answers at --address {address}: {error.strerror or error}") from error
 
 
 def _require_room(ray: Any, cpus: float, gpus: float) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKS = "osD^vP*Xh<>pd"
+COLOURS = "viridis"
+"""Of surfaces: alike for all readers, and rising in brightness too."""
 _OF_PAPER = {"WCE": 1, "DL2": 5, "SS": 2, "GDLv": 0}
 """The paper's losses have their colours in every study."""
 

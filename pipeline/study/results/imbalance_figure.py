@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rarevox.pipeline.study.results.drawing import Drawn, colours, drawn, marks, plain, shown
+from rarevox.pipeline.study.results.drawing import COLOURS, Drawn, colours, drawn, marks, plain, shown
 from rarevox.pipeline.study.results.outcomes import Outcome, Results, number, value_of
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_LINES = 6
+"""More losses than this are no longer told apart as lines."""
 Figures = Callable[[Outcome], list[float]]
 
 
@@ -44,54 +46,88 @@ PANELS: tuple[tuple[str, Figures], ...] = (
 def imbalance_figure(results: Results, network: str, folder: Path, name: str) -> Drawn | None:
     """Draw one network; None where imbalance is no axis, its labels are no numbers, or there is no figure yet.
 
-    The line is the mean over seeds and cases, the band from the lowest to the highest of them.
+    Up to ``MOST_LINES`` losses are lines, the mean over seeds and cases within a band from the lowest to the highest;
+    more are rows of a map of the means, the best on top.
     """
     from matplotlib.figure import Figure
 
-    shares = sorted(
-        ((value_of(label), label) for label in results.labels("imbalance") if value_of(label) > 0), reverse=True
-    )
+    valued = ((value_of(label), label) for label in results.labels("imbalance"))
+    shares = sorted(((share, label) for share, label in valued if share > 0), reverse=True)
     cells, losses = results.where(network=network), results.labels("loss")
     panels = [(title, of) for title, of in PANELS if any(of(one) for one in cells)]
     if len(shares) < 2 or not panels:
         return None
-    picture = Figure(figsize=(3.4 * len(panels) + 1.3, 3.5), layout="constrained")
+    lines = len(losses) <= MOST_LINES
+    height = 3.5 if lines else 0.9 + 0.27 * len(losses)
+    picture = Figure(figsize=(3.4 * len(panels) + 1.3, height), layout="constrained")
     axes = picture.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for ax, (title, of) in zip(axes, panels, strict=True):
-        _panel(ax, cells, losses, shares, of)
+    tables = [table_of_means(cells, losses, shares, of) for _, of in panels]
+    order = best_first(tables[min(1, len(tables) - 1)])
+    for ax, (title, _), table in zip(axes, panels, tables, strict=True):
+        if lines:
+            _lines(ax, losses, shares, table)
+        else:
+            _map(ax, [losses[i] for i in order], shares, table[order])
         ax.set_title(title, fontsize=10.5)
         ax.set_xlabel("structure : volume", fontsize=9)
-    handles, names = axes[0].get_legend_handles_labels()
-    picture.legend(handles, names, loc="outside right upper", fontsize=9, frameon=False)
+    if lines:
+        handles, names = axes[0].get_legend_handles_labels()
+        picture.legend(handles, names, loc="outside right upper", fontsize=9, frameon=False)
     caption = shown_network(network) or "All cells"
     return drawn(picture, folder, name, caption, _said(caption, cells, losses, shares))
 
 
-def _panel(
-    ax: Axes, cells: Sequence[Outcome], losses: Sequence[str], shares: Sequence[tuple[float, str]], of: Figures
-) -> None:
-    """A line for each loss over the imbalance, the rarest on the right; a cross below where a cell failed."""
-    look, colour = marks(losses), colours(losses)
-    for loss in losses:
-        points = []
-        for share, label in shares:
+def table_of_means(
+    cells: Sequence[Outcome], losses: Sequence[str], shares: Sequence[tuple[float, str]], of: Figures
+) -> np.ndarray:
+    """Mean, lowest and highest figure of each loss at each imbalance: (losses, shares, 3), NaN where there is none."""
+    table = np.full((len(losses), len(shares), 3), np.nan)
+    for row, loss in enumerate(losses):
+        for column, (_, label) in enumerate(shares):
             here = [one for one in cells if one.label("loss") == loss and one.label("imbalance") == label]
             values = [value for one in here for value in of(one)]
             if values:
-                points.append((share, sum(values) / len(values), min(values), max(values)))
-            elif any(one.state == "failed" for one in here):
-                ax.scatter([share], [-0.03], marker="x", color=colour[loss], s=30, clip_on=False)
-        x, middle, low, high = np.array(points, float).T if points else np.empty((4, 0))
-        ax.fill_between(x, low, high, color=colour[loss], alpha=0.1, linewidth=0)
-        ax.plot(
-            x, middle, marker=look[loss], color=colour[loss], markersize=5, linewidth=1.6, label=shown(shown_loss(loss))
-        )
+                table[row, column] = sum(values) / len(values), min(values), max(values)
+    return table
+
+
+def best_first(table: np.ndarray) -> np.ndarray:
+    """The rows in the order of their means over the imbalances, what is missing counted as 0: it failed, or is to come.
+
+    >>> best_first(np.array([[[0.9], [np.nan]], [[0.5], [0.5]]])).tolist()
+    [1, 0]
+    """
+    return np.argsort(-np.nan_to_num(table[:, :, 0]).mean(axis=1), kind="stable")
+
+
+def _lines(ax: Axes, losses: Sequence[str], shares: Sequence[tuple[float, str]], table: np.ndarray) -> None:
+    """A line for each loss over the imbalance, the rarest on the right."""
+    look, colour, x = marks(losses), colours(losses), np.array([share for share, _ in shares])
+    for loss, (middle, low, high) in zip(losses, table.transpose(0, 2, 1), strict=True):
+        known, own = np.isfinite(middle), colour[loss]
+        ax.fill_between(x[known], low[known], high[known], color=own, alpha=0.1, linewidth=0)
+        (line,) = ax.plot(x[known], middle[known], look[loss] + "-", color=own, markersize=5, linewidth=1.6)
+        line.set_label(shown(shown_loss(loss)))
     ax.set_xscale("log")
     ax.invert_xaxis()
-    ax.set_xticks([share for share, _ in shares], [ratio(share) for share, _ in shares])
+    ax.set_xticks(x, [ratio(share) for share in x])
     ax.minorticks_off()
     ax.set_ylim(-0.04, 1.02)
     plain(ax)
+
+
+def _map(ax: Axes, losses: Sequence[str], shares: Sequence[tuple[float, str]], table: np.ndarray) -> None:
+    """A row for each loss, a column for each imbalance, the mean in words and colour."""
+    means = table[:, :, 0]
+    ax.imshow(np.ma.masked_invalid(means), cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(means):
+        text, bright = (f"{value:.2f}", value > 0.6) if np.isfinite(value) else ("–", True)
+        ax.text(column, row, text, ha="center", va="center", fontsize=8, color="#1c1f23" if bright else "white")
+    ax.set_xticks(range(len(shares)), [ratio(share) for share, _ in shares], fontsize=8)
+    ax.set_yticks(range(len(losses)), [shown(shown_loss(loss)) for loss in losses], fontsize=8)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_facecolor("#eceff2")
 
 
 def ratio(share: float) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rarevox.pipeline.study.results.drawing import Drawn, drawn, power, shown
+from rarevox.pipeline.study.results.drawing import COLOURS, Drawn, drawn, power, shown
 from rarevox.pipeline.study.results.isolines import LEVELS, Surface, isolines, surface_of
 from rarevox.pipeline.study.results.outcomes import Results
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACROSS = 4
-COLOURS = "viridis"
-"""Alike for all readers, and rising in brightness too."""
 _CROSS = "#d62f1f"
 _APART = 0.09
 """Between the values of two lines, as a share of a panel."""

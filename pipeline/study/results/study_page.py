@@ -12,6 +12,7 @@ from rarevox.pipeline.page import write_page
 from rarevox.pipeline.study.results import rules
 from rarevox.pipeline.study.results.example_figure import ABSENT
 from rarevox.pipeline.study.results.figures import Figures
+from rarevox.pipeline.study.results.imbalance_figure import MOST_LINES
 from rarevox.pipeline.study.results.outcomes import Results
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
 from rarevox.pipeline.study.results.ranking import LEVEL, Ranking
@@ -53,6 +54,7 @@ def write_study_page(
         tally={word: sum(one.verdict == word for one in judged) for word in order},
         words=WORDS,
         plural=PLURAL,
+        most_lines=MOST_LINES,
         classes=CLASSES,
         level=LEVEL,
         absent=absences(results, figures, heldout),
@@ -111,12 +113,17 @@ def _shares(results: Results) -> list[dict[str, Any]]:
 def _robustness(
     counts: Mapping[str, Mapping[str, tuple[int, int]]], losses: Sequence[str]
 ) -> list[tuple[str, int, int]]:
-    """Loss, cells above half of the best of their network, cells: over all networks, the most robust first."""
+    """Loss, cells above half of the best of their network, cells: over all networks, the most robust first.
+
+    None while losses differ in how many cells they have: a comparison would say which came first.
+    """
     rows = []
     for loss in losses:
         own = [count[loss] for count in counts.values()]
         rows.append((loss, sum(above for above, _ in own), sum(n for _, n in own)))
-    return sorted(rows, key=lambda row: -(row[1] / row[2] if row[2] else 0.0))
+    if len({n for _, _, n in rows}) > 1:
+        return []
+    return sorted(rows, key=lambda row: (-(row[1] / row[2] if row[2] else 0.0), -row[1]))
 
 
 def _axes(results: Results) -> list[tuple[str, str]]:

@@ -95,18 +95,24 @@ class PaperTable:
 
 
 def dice_tables(results: Results) -> list[PaperTable]:
-    """Training Dice, median (interquartile range): the paper's tables 2 and 3 and one of further networks."""
-    kinds = {
-        "table2": (f"Table 2: training Dice in 2D over the last {results.last} iterations", NETWORKS_2D),
-        "table3": (f"Table 3: training Dice in 3D over the last {results.last} iterations", NETWORKS_3D),
-        "training_dice": (f"Training Dice over the last {results.last} iterations", ("",)),
-    }
-    found = []
-    for name, (title, networks) in kinds.items():
+    """Training Dice, median (interquartile range): the paper's tables 2 and 3, and one of what the paper has not."""
+    title = f"Training Dice over the last {results.last} iterations"
+    found: list[PaperTable] = []
+    others: list[str] = []
+    for number, dimensions, networks in ((2, "2D", NETWORKS_2D), (3, "3D", NETWORKS_3D)):
         own = tuple(label for label in results.labels("network") if network_name(label) in networks)
-        if own:
-            found.append(table_of(results, name, title, own, lambda one: one.dice, lambda one: one.iqr, paper=True))
-    return found
+        named = f"Table {number}, {dimensions}: {title[:1].lower()}{title[1:]}"
+        table = _dice_table(results, f"table{number}", named, own) if own else None
+        if table is not None and table.has_paper:
+            found.append(table)
+        else:
+            others += own
+    others += [label for label in results.labels("network") if not network_name(label)]
+    return [*found, _dice_table(results, "training_dice", title, others)] if others else found
+
+
+def _dice_table(results: Results, name: str, title: str, networks: Sequence[str]) -> PaperTable:
+    return table_of(results, name, title, networks, lambda one: one.dice, lambda one: one.iqr, paper=True)
 
 
 def heldout_table(results: Results) -> PaperTable | None:
@@ -237,7 +243,7 @@ def latex_table(table: PaperTable) -> str:
 
 
 def best_of(table: PaperTable, labels: tuple[str, ...]) -> set[int]:
-    """The columns of a row with the best figure of their network, as shown; none where all are 0."""
+    """The columns of a row with the best figure of their network, as shown; none where all are 0 or one is alone."""
     found: set[int] = set()
     for network in dict.fromkeys(network for network, _ in table.columns):
         own = {
@@ -246,7 +252,7 @@ def best_of(table: PaperTable, labels: tuple[str, ...]) -> set[int]:
             if column[0] == network and math.isfinite(table.entries[labels, column].value)
         }
         top = max(own.values(), default=0.0)
-        found |= {i for i, value in own.items() if value == top and top > 0}
+        found |= {i for i, value in own.items() if value == top and top > 0 and len(own) > 1}
     return found
 
 

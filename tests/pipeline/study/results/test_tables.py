@@ -55,7 +55,7 @@ def test_a_scaled_axis_stands_beside_what_it_stands_for() -> None:
         entry.text for entry in table.row(("L", "5e-3"))
     ]
     (plain,) = dice_tables(replace(original, axes=axes, outcomes=outcomes))
-    assert not plain.has_paper
+    assert (plain.name, plain.has_paper) == ("training_dice", False)
 
 
 def test_seeds_count_by_their_mean() -> None:

@@ -1,0 +1,144 @@
+"""Cross-validation: every case once, out of fold; pooled sums are the folds'; the folder predicts as a run does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.files import read_json, write_json
+from rarevox.pipeline.inference.ensemble import with_members
+from rarevox.pipeline.inference.predict import predict
+from rarevox.pipeline.preparation.cases import named_subject
+from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.pipeline.study.crossval import crossval
+from rarevox.pipeline.study.places import Places
+from rarevox.pipeline.study.pooled import pool
+from rarevox.pipeline.study.rows import read_rows
+from rarevox.transforms.reader import read_scan
+from tests.conftest import SMALL, write_task
+
+OPTIONS: dict[str, Any] = {"settings": SMALL, "iterations": 12, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def folds(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds of the synthetic cases, by two shards, one after the other."""
+    folder = tmp_path_factory.mktemp("crossval") / "out"
+    assert crossval(dataset_dir, folder, places=Places(workers=1), shard="1/2", **OPTIONS) == 0
+    assert not (folder / "metrics.json").exists() and not (folder / "ensemble.json").exists()
+    assert crossval(dataset_dir, folder, places=Places(workers=1), shard="2/2", **OPTIONS) == 0
+    return folder
+
+
+def test_every_training_case_is_scored_once_by_the_run_that_had_not_seen_it(folds: Path, dataset_dir: Path) -> None:
+    data = Dataset.load(dataset_dir)
+    with (folds / "cases.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    held = {(row["case"], int(row["fold"])) for row in rows if row["structure"] == "ball"}
+    assert held == {(case["case"], case["fold"]) for case in data.training}
+    assert len(rows) == 2 * len(data.training)
+    for fold in range(3):
+        config = (folds / "cells" / f"fold_{fold}" / "configs" / "train.yaml").read_text()
+        assert f"\nfold: {fold}\n" in config
+        assert (folds / "cells" / f"fold_{fold}" / "models" / "model.pt").is_file()
+    assert [row.cell for row in read_rows(folds)] == ["fold_0", "fold_1", "fold_2"]
+
+
+def test_pooled_sums_are_the_sums_of_the_folds(folds: Path) -> None:
+    result = read_json(folds / "metrics.json")
+    assert [fold["fold"] for fold in result["folds"]] == [0, 1, 2]
+    assert sum(fold["cases"] for fold in result["folds"]) == result["n_cases"] == 6
+    for name, summary in result["structures"].items():
+        parts = [fold["structures"][name]["pooled"] for fold in result["folds"]]
+        for count in ("tp", "fp", "fn"):
+            assert summary["pooled"][count] == sum(part[count] for part in parts)
+        whole = summary["pooled"]
+        assert whole["dice"] == 2 * whole["tp"] / (2 * whole["tp"] + whole["fp"] + whole["fn"])
+        dice = [row["dice"] for row in result["cases"] if row["structure"] == name]
+        # A mean of six numbers under 1, summed in either order: six roundings each.
+        assert summary["dice"]["mean"] == pytest.approx(np.mean(dice), abs=12 * np.finfo(float).eps)
+        assert summary["dice"]["ci95"][0] < summary["dice"]["mean"] < summary["dice"]["ci95"][1]
+    page = (folds / "report.html").read_text()
+    assert "3 folds" in page and "fold 2" in page
+
+
+def test_the_folder_predicts_as_its_folds_together(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    scan = Dataset.load(dataset_dir).section("test")[0]
+    image, name = Path(scan["image"]), scan["case"]
+    members = [folds / "cells" / f"fold_{fold}" for fold in range(3)]
+    assert with_members([folds]) == members
+    assert predict(folds, [image], tmp_path / "folder", device="cpu") == 0
+    assert predict(members[0], [image], tmp_path / "runs", others=members[1:], device="cpu") == 0
+    maps = [read_scan(tmp_path / out / f"{name}_seg.nii.gz", dtype=None).array for out in ("folder", "runs")]
+    np.testing.assert_array_equal(*maps)
+    assert evaluate(folds, dataset_dir, device="cpu") == 0
+    assert read_json(folds / "evaluation" / "test_ensemble" / "metrics.json")["n_cases"] == 2
+
+
+def test_it_goes_on_and_refuses_other_options(folds: Path, dataset_dir: Path) -> None:
+    before = (folds / "metrics.json").read_text()
+    assert crossval(dataset_dir, folds, places=Places(workers=2), **OPTIONS) == 0
+    assert (folds / "metrics.json").read_text() == before
+    with pytest.raises(RequestError, match="3 cells changed"):
+        crossval(dataset_dir, folds, **{**OPTIONS, "iterations": 13})
+
+
+def test_cases_that_are_not_the_datasets_are_not_pooled(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folds, tmp_path / "copy")
+    runs = {fold: f"cells/fold_{fold}" for fold in range(3)}
+    with pytest.raises(RequestError, match="each once"):
+        pool(copy, {**runs, 2: runs[1]}, Dataset.load(dataset_dir), trust=False)
+
+
+@pytest.mark.parametrize("members", [None, [], "cells", [3], ["../run"], ["/run"], ["cells/../../run"]])
+def test_members_elsewhere_are_refused(tmp_path: Path, members: Any) -> None:
+    write_json(tmp_path / "ensemble.json", {"members": members})
+    with pytest.raises(RequestError, match="expected runs in that folder"):
+        with_members([tmp_path])
+
+
+def test_one_fold_and_a_fold_of_ones_own_are_refused(dataset_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(dataset_dir, tmp_path / "one")
+    content = json.loads((copy / "dataset.json").read_text())
+    content |= {"folds": 1, "root": str((dataset_dir / content["root"]).resolve())}
+    content["training"] = [case | {"fold": 0} for case in content["training"]]
+    (copy / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(RequestError, match="has one fold"):
+        crossval(copy, tmp_path / "out")
+    with pytest.raises(RequestError, match="leave out --set fold"):
+        crossval(dataset_dir, tmp_path / "out", settings=["fold=1"])
+
+
+def test_scans_of_a_subject_at_several_times_stay_in_one_fold(tmp_path: Path) -> None:
+    """Named as those of ``ms_lesions`` are: five subjects, one of them at three times."""
+    task = write_task(tmp_path / "task", cases=7)
+    names = ["ms_14_time1", "ms_14_time2", "ms_14_time3", "ms_1", "ms_2", "ms_3", "ms_4"]
+    for number, name in enumerate(names):
+        for kind in ("imagesTr", "labelsTr"):
+            (task / kind / f"case_{number:02}.nii.gz").rename(task / kind / f"{name}.nii.gz")
+    listed = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
+    content = json.loads((task / "dataset.json").read_text()) | {"training": listed}
+    (task / "dataset.json").write_text(json.dumps(content))
+    assert prepare(task, tmp_path / "dataset", holdout=0, folds=4, seed=0) == 0
+    data = Dataset.load(tmp_path / "dataset")
+    assert data.folds == 4
+    assert len({case["fold"] for case in data.training if named_subject(case["case"]) == "ms_14"}) == 1
+
+
+def test_a_subject_in_two_folds_is_said(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rarevox.pipeline.study.crossval.named_subject", lambda case: "all")
+    monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: [])
+    monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
+    assert crossval(dataset_dir, tmp_path / "out", **OPTIONS) == 0
+    assert "all lies in 3 folds" in capsys.readouterr().err
