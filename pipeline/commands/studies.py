@@ -34,9 +34,10 @@ def _places(options: dict[str, Any]) -> Any:
 
 
 @click.command(short_help="Run a grid of trainings on DATASET.")
-@click.argument("file", type=FOLDER)
-@click.argument("dataset", type=FOLDER)
-@click.option("--output", type=FOLDER, required=True, help="The folder of the study; the same command goes on in it.")
+@click.argument("file", type=FOLDER, required=False)
+@click.argument("dataset", type=FOLDER, required=False)
+@click.option("--output", type=FOLDER, help="The folder of the study; the same command goes on in it.")
+@click.option("--report", "report_of", metavar="STUDY", type=FOLDER, help="Only write this study's report as it is.")
 @click.option("--cells", metavar="REGEX", help="Only cells whose name this is found in.")
 @click.option("--list", "list_only", is_flag=True, help="Show the cells with their states; run nothing.")
 @click.option("--extend", is_flag=True, help="Add the cells that FILE has now and had not when the study began.")
@@ -45,9 +46,18 @@ def _places(options: dict[str, Any]) -> Any:
 @device_option
 @trust_option
 def study(**options: Any) -> int:
-    """Run the grid of trainings that FILE describes (or the study of that name) on DATASET, and collect its rows."""
+    """Run the grid of trainings that FILE describes (or the study of that name) on DATASET, and write its report."""
     from rarevox.pipeline.study.study import study as run
+    from rarevox.pipeline.study.study import tell_report
 
+    report_of = options.pop("report_of")
+    missing = [
+        name for name, key in (("FILE", "file"), ("DATASET", "dataset"), ("--output", "output")) if not options[key]
+    ]
+    if report_of is not None:
+        return tell_report(report_of)
+    if missing:
+        raise click.UsageError(f"{', '.join(missing)} missing; give FILE DATASET --output STUDY, or --report STUDY")
     places = _places(options)
     return run(options.pop("file"), options.pop("dataset"), options.pop("output"), places=places, **options)
 

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure, interval_text
-from rarevox.pipeline.pictures import OKABE_ITO
-from rarevox.pipeline.review.page import svg, write_review
+from rarevox.pipeline.pictures import OKABE_ITO, svg
+from rarevox.pipeline.review.page import write_review
 from rarevox.pipeline.words import visible
 
 LISTED = 20

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure
-from rarevox.pipeline.pictures import OKABE_ITO
-from rarevox.pipeline.review.page import svg, write_review
+from rarevox.pipeline.pictures import OKABE_ITO, svg
+from rarevox.pipeline.review.page import write_review
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

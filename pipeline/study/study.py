@@ -84,7 +84,25 @@ def study(
     jobs = jobs_of(folder, root, unfinished(folder, plan, chosen, retry=retry), **options)
     if jobs:
         tell_time(folder, plan, jobs, shapes, places)
-    return run_and_collect(folder, plan, jobs, places)
+    status = run_and_collect(folder, plan, jobs, places)
+    if jobs and status < 128:
+        try:
+            tell_report(folder)
+        except OSError as error:  # the rows are there; a full disk has been told of with the cells
+            console.say("[yellow]no report[/yellow]: {}", error.strerror or error)
+    return status
+
+
+def tell_report(folder: str | Path) -> int:
+    """Write the report of a study as it is now, which others may go on with, and say where it is.
+
+    Raises:
+        RequestError: no study.
+    """
+    from rarevox.pipeline.study.results.report import write_report
+
+    console.print(f"the report is {write_report(folder)}", soft_wrap=True)
+    return 0
 
 
 def selected(cells: Sequence[PlannedCell], pattern: str | None, shard: str | None) -> list[PlannedCell]:

@@ -70,7 +70,7 @@ class Vocabulary:
 
 @lru_cache(maxsize=1)
 def vocabulary() -> Vocabulary:
-    """Collected from every file in ``configs/``.
+    """Collected from every file in ``configs/`` but the studies, which are no configurations.
 
     >>> "rarevox.transforms.CTWindowd" in vocabulary().entry("normalisation").targets
     True
@@ -78,7 +78,7 @@ def vocabulary() -> Vocabulary:
     {'$len(@label_values)'}
     """
     found = Vocabulary()
-    for file in sorted(CONFIGS.rglob("*.yaml")):
+    for file in sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent != CONFIGS / "studies"):
         content = read_yaml(file)
         for key, value in content.items():
             _collect(found, content, key, value)

@@ -37,6 +37,18 @@ def write_study(folder: Path, **changes: Any) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports take seconds and have their own tests; a test that is about them asks for the fixture ``with_report``."""
+    if "with_report" not in request.fixturenames:
+        monkeypatch.setattr("rarevox.pipeline.study.study.tell_report", lambda folder: 0)
+
+
+@pytest.fixture
+def with_report() -> None:
+    """The study writes its report."""
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As the cells of the study have."""
