@@ -64,17 +64,18 @@ def plan(dataset: Path, folder: Path) -> dict[str, Any]:
     """Seconds for a plan of 10 080 cells."""
     seeds = {"seed": list(range(140))}
     (folder / "many.yaml").write_text(yaml.safe_dump(paper(1) | {"axes": paper(1)["axes"] | seeds}, sort_keys=False))
-    began = time.perf_counter()
+    began, computed = time.perf_counter(), time.process_time()
     described = read_study(folder / "many.yaml")
     wanted, datasets = plan_of(described, dataset, device="cpu")
     (folder / "many").mkdir()
     settle(folder / "many", wanted, described.text(), datasets, extend=False, trust=False)
     seconds = time.perf_counter() - began
-    return {"cells": len(wanted.cells), "seconds": round(seconds, 2)}
+    computing = time.process_time() - computed
+    return {"cells": len(wanted.cells), "seconds": round(seconds, 2), "cpu_seconds": round(computing, 2)}
 
 
 def cell(dataset: Path, folder: Path, steps: int) -> dict[str, Any]:
-    """Of the second cell that a kept process runs, the share that is not steps; and the same in processes of its own."""
+    """Of the second cell of a kept process, the share that is not steps; and the same in processes of its own."""
     axes = {"network": {"UNet": NETWORKS["UNet"]}, "patch": {"S": {"patch_size": [56, 56, 1], "batch_size": 5}}}
     axes |= {"loss": ["gdl"], "lr": {"key": "optimizer#lr", "values": ["1e-4", "1e-3"]}}
     (folder / "two.yaml").write_text(yaml.safe_dump(paper(steps, **axes), sort_keys=False))
@@ -136,9 +137,8 @@ def main() -> None:
             "cells": lambda: cells(dataset, folder, options.workers),
         }
         found = {name: work() for name, work in todo.items() if options.only in (None, name)}
-    print(
-        json.dumps({"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), **found}, indent=1)
-    )
+    load = round(os.getloadavg()[0], 1)
+    print(json.dumps({"machine": platform.machine(), "cores": os.cpu_count(), "load": load, **found}, indent=1))
 
 
 if __name__ == "__main__":
