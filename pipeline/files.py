@@ -146,6 +146,18 @@ def finite(content: object) -> Any:
     return content
 
 
+def json_line(content: object) -> str:
+    """``content`` as JSON on one line; NaN and infinities become null.
+
+    >>> json_line({"a": [1.5, float("nan")], "b": "ö"})
+    '{"a":[1.5,null],"b":"ö"}'
+    """
+    try:
+        return _LINE.encode(content)
+    except ValueError:
+        return _LINE.encode(finite(content))
+
+
 def _plain(value: object) -> Any:
     """JSON for what the json module does not know: NumPy scalars and arrays, paths."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
@@ -164,6 +176,8 @@ def file_time(folder: str | Path) -> float:
     finally:
         probe.unlink(missing_ok=True)
 
+
+_LINE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
 
 LOCK_FILE = ".rarevox.lock"
 """Of `rarevox.pipeline.locks`; like temporary files it may stay where a call was killed."""

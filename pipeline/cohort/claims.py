@@ -21,7 +21,8 @@ _MEMORY_SECONDS = 1.0
 
 
 class Claims:
-    """The claims of one call. Two operations a scan: a file made exclusively, and removed when the row is on the disk.
+    """The claims of one call. Two operations a scan: a link is made, which fails where there is one, and removed
+    when the row is on the disk.
 
     A scan is taken before it is read and given back when its row is in the journal; so whoever takes it next, and looks
     into the journals only then, finds the row. The claim of a call that has ended without giving it back passes to the
@@ -39,6 +40,7 @@ class Claims:
         self._lives = lives
         self._known: dict[str, tuple[float, bool]] = {}
         self._own: dict[str, str] = {}
+        self._files: set[int] = set()
 
     def take(self, case: str) -> int | None:
         """Claim a scan: how many calls ended at it before, or None where a living one has it."""
@@ -72,17 +74,38 @@ class Claims:
         """Remove every claim that this call has, of scans that it will not do."""
         for case in list(self._own):
             self.give_back(case)
+        for ended in self._files:
+            (self.folder / f".{self.owner}.{ended}").unlink(missing_ok=True)
+        self._files.clear()
 
     def _path(self, case: str) -> Path:
         return self.folder / hashlib.sha256(case.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
     def _make(self, path: Path, case: str, ended: int) -> None:
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        """A link to a file of this call's own, which says whose it is: it is there whole or not at all, costs no new
+        file, and is exclusive on a network's disk too. Where there are no links, a file."""
         try:
-            os.write(file, json.dumps({"owner": self.owner, "ended": ended}).encode())
-        finally:
-            os.close(file)
+            os.link(self._said(ended), path)
+        except FileExistsError:
+            raise
+        except OSError:
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            try:
+                os.write(file, self._text(ended))
+            finally:
+                os.close(file)
         self._own[case] = path.name
+
+    def _said(self, ended: int) -> Path:
+        """The file that claims of this call are links to."""
+        path = self.folder / f".{self.owner}.{ended}"
+        if ended not in self._files:
+            path.write_bytes(self._text(ended))
+            self._files.add(ended)
+        return path
+
+    def _text(self, ended: int) -> bytes:
+        return json.dumps({"owner": self.owner, "ended": ended}).encode()
 
     def _read(self, path: Path) -> tuple[str, int]:
         """Owner of a claim, and how many ended at the scan before; empty where the claim is not whole (yet)."""
@@ -105,3 +128,9 @@ class Claims:
             alive = self._lives(owner)
             self._known[owner] = (time.monotonic(), alive)
         return not alive
+
+
+def clear_sources(folder: Path) -> None:
+    """Remove the files that dead calls' claims are links to; the claims stay, and tell of the scans in work."""
+    for path in (folder / FOLDER / CLAIMS).glob(".*"):
+        path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +17,9 @@ from rarevox.pipeline.cohort.statistics import Statistics
 from rarevox.pipeline.cohort.summary import write_summary
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import atomic, finite
+from rarevox.pipeline.files import atomic, json_line
 from rarevox.pipeline.locks import held
-from rarevox.pipeline.words import cell
+from rarevox.pipeline.words import csv_writer
 
 RESULT_FILE, TABLE_FILE, SUMMARY_FILE = "predictions.json", "predictions.csv", "summary.html"
 SHOWN = 50
@@ -51,7 +50,7 @@ class Tally:
         """Count a row."""
         self.rows += 1
         self.by_status[row["status"]] = self.by_status.get(row["status"], 0) + 1
-        shown = {key: row[key] for key in ("case", "status", "reason", "warning") if key in row}
+        shown: Row = {key: row[key] for key in ("case", "status", "reason", "warning") if key in row}
         if row["status"] != "ok" and len(self.failed) < SHOWN:
             self.failed.append(shown)
         if "warning" in row and len(self.warned) < SHOWN:
@@ -227,7 +226,7 @@ class _Listing:
 
     def add(self, row: Row) -> None:
         """Write a row."""
-        self.handle.write(self._between + json.dumps(finite(row), ensure_ascii=False, allow_nan=False))
+        self.handle.write(self._between + json_line(row))
         self._between = ",\n  "
 
     def end(self) -> None:
@@ -240,7 +239,7 @@ class _Table:
     """``predictions.csv``: a line for each row, volumes in columns of their own, then what a manifest carried."""
 
     def __init__(self, handle: TextIO, structures: Sequence[str]) -> None:
-        self.writer = csv.writer(handle, lineterminator="\n")
+        self._write = csv_writer(handle)
         self.structures, self.carried = list(structures), list[str]()
         self._begun = False
 
@@ -249,13 +248,13 @@ class _Table:
         if not self._begun:
             self.carried = list(row.get("manifest", {}))
             names = [*_COLUMNS, *(f"{name} (ml)" for name in self.structures), *self.carried]
-            self.writer.writerow([cell(name) for name in names])
+            self._write(names)
             self._begun = True
         volume, carried = row.get("volume_ml", {}), row.get("manifest", {})
         image = row.get("image")
         plain = {**row, "image": " ".join(map(str, image)) if isinstance(image, list) else image}
         values = [plain.get(name) for name in _COLUMNS] + [volume.get(name) for name in self.structures]
-        self.writer.writerow([cell(value) for value in values + [carried.get(name) for name in self.carried]])
+        self._write(values + [carried.get(name) for name in self.carried])
 
 
 def _note_columns(row: Row, columns: dict[str, dict[str, None]]) -> None:
@@ -270,8 +269,8 @@ def _write_lines(folder: Path, name: str, keys: Mapping[str, None], rows: Iterat
     """A table of the whole cohort."""
     safe = "".join(sign if sign.isalnum() or sign in "_-" else "_" for sign in name)
     with _opened(folder / f"{safe}.csv") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow([cell(key) for key in ("case", *keys)])
+        write = csv_writer(handle)
+        write(("case", *keys))
         for row in rows:
             for line in (row.get(TABLES) or {}).get(name, ()):
-                writer.writerow([cell(value) for value in (row["case"], *(line.get(key) for key in keys))])
+                write((row["case"], *(line.get(key) for key in keys)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import socket
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.files import finite
+from rarevox.pipeline.files import json_line
 
 try:
     import fcntl
@@ -155,8 +154,7 @@ class Journal:
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    text = json.dumps(finite(entry), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+    return json_line(entry).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def new_id() -> str:

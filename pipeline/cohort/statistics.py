@@ -151,7 +151,9 @@ def kind_of_reason(reason: str, case: str) -> str:
     >>> kind_of_reason("/data/a 1.nii.gz is truncated: 17 bytes", "a 1"), kind_of_reason("b has 3 axes", "b")
     ('… is truncated: # bytes', '… has # axes')
     """
-    text = re.sub(r"/(?:[^/:,;]*/)*[^/:,;]*?(?=\s(?:is|has|holds|does|cannot|may|declares|takes|and)\b|[:,;]|$)", "…", reason)
+    text = re.sub(
+        r"/(?:[^/:,;]*/)*[^/:,;]*?(?=\s(?:is|has|holds|does|cannot|may|declares|takes|and)\b|[:,;]|$)", "…", reason
+    )
     if case:
         text = re.sub(rf"(?<!\w){re.escape(case)}(?!\w)", "…", text)
     return re.sub(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", "#", text)[:200]

@@ -52,7 +52,7 @@ def train(**options: Any) -> int:
     "--manifest",
     metavar="FILE",
     type=FOLDER,
-    help="A table of scans, CSV or JSON lines: case, image or a column a channel, mask, roi; the rest is carried along.",
+    help="A table of scans, CSV or JSON lines: case, image or a column a channel, mask, roi; the rest goes along.",
 )
 @device_option
 @settings_option

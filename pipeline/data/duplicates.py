@@ -18,9 +18,7 @@ _THREADS = 8
 Item = dict[str, Any]
 
 
-def without_duplicates(
-    items: Sequence[Item], left: Sequence[Item], mode: str
-) -> tuple[list[Item], list[Item]]:
+def without_duplicates(items: Sequence[Item], left: Sequence[Item], mode: str) -> tuple[list[Item], list[Item]]:
     """The scans, those with the content of an earlier one marked or left out.
 
     The same content is every byte of all files (of a series: of its files by name). Files are compared by size first,
@@ -60,9 +58,7 @@ def _first_of(items: Sequence[Item]) -> dict[int, int]:
     return {at: group[0] for group in alike for at in group[1:]}
 
 
-def _split(
-    several: Sequence[int], items: Sequence[Item], key: Callable[[Sequence[Path]], Hashable]
-) -> list[list[int]]:
+def _split(several: Sequence[int], items: Sequence[Item], key: Callable[[Sequence[Path]], Hashable]) -> list[list[int]]:
     """Groups of two and more with the same key, each in order."""
 
     def of(at: int) -> Hashable:

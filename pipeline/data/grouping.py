@@ -119,16 +119,14 @@ def group_names(
     names = sorted(names)
     if by_name and rule and all(isinstance(one, str) for one in rule):
         patterns = [str(one) for one in rule]
-        placed = {name: found for name in names if (found := _by_pattern(name, patterns)) is not None}
+        placed = {name: one for name in names if (one := _by_pattern(name, patterns)) is not None}
         if placed:
             return _named(placed, channels)
     numbers = [one for one in rule or () if isinstance(one, int)]
     groups, rest = _by_number(names, channels, numbers)
     placed = {}
     if by_name and len(channels) > 1:
-        placed = {
-            name: found for name in rest if (found := channel_by_words(stem_of_name(name), channels)) is not None
-        }
+        placed = {name: one for name in rest if (one := channel_by_words(stem_of_name(name), channels)) is not None}
     named = _named(placed, channels) if placed else []
     cases = {words(one.name) for one in named}
     alone = [name for name in rest if name not in placed and not (cases and _goes_with(name, cases))]
@@ -138,9 +136,7 @@ def group_names(
 
 def _by_pattern(name: str, patterns: Sequence[str]) -> tuple[int, str] | None:
     """The channel whose pattern matches, that with the most letters of its own, and what its one ``*`` stands for."""
-    fitting = [
-        (len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if fnmatchcase(name, p.split("/")[-1])
-    ]
+    fitting = [(len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if fnmatchcase(name, p.split("/")[-1])]
     if not fitting:
         return None
     index = -max(fitting)[1]

@@ -118,7 +118,7 @@ def _scan(content: Mapping[str, Any], channels: Sequence[str], folder: Path) -> 
     if not all(isinstance(image, str) and image and "\0" not in image for image in images):
         missing = [name for name in channels if not content.get(name)] or [IMAGE]
         return f"it names no file as {IMAGE}" + (f", nor as {', '.join(missing)}" if missing != [IMAGE] else "")
-    files = [_place(folder, image) for image in images]
+    files = [_place(folder, str(image)) for image in images]
     case = content.get(CASE) or stem_of_name(os.path.basename(files[0].rstrip("/")))
     fault = case_flaw(case) if content.get(CASE) else ""
     if fault or not case:

@@ -59,10 +59,10 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
     walk = _Walk(channels, rule)
     files: dict[str, list[str]] = {}
     for path in named:
-        fault = unusable(path)
+        mode, fault = _mode(path)
         if fault:
             walk.leave(stem(path) or str(path), str(path), FAILED, f"{path} {fault}")
-        elif path.is_dir():
+        elif stat.S_ISDIR(mode):
             if not walk.enter(str(path), (), ()):
                 walk.leave(path.resolve().name, str(path), FAILED, f"no scans in {path}; {_EXPECTED}")
         else:
@@ -70,9 +70,9 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
             files.setdefault(folder, []).append(name)
     for folder, several in files.items():
         for name, times in Counter(several).items():
-            path = _joined(folder, name)
+            file = _joined(folder, name)
             for _ in range(times - 1):
-                walk.leave(stem(name), path, IGNORED, f"{path} is named twice; it is segmented once")
+                walk.leave(stem(name), file, IGNORED, f"{file} is named twice; it is segmented once")
         walk.add_groups(folder, (), group_names(dict.fromkeys(several), channels, rule, by_name=False))
     walk.may_meet = walk.may_meet or len(named) > 1
     return Survey(*_with_names(walk), named)
@@ -98,17 +98,22 @@ _KINDS = ((stat.S_ISFIFO, "named pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISCH
 
 def unusable(path: Path) -> str:
     """Why there is neither a file nor a folder at a path, to follow its name; else nothing. It is not opened."""
+    return _mode(path)[1]
+
+
+def _mode(path: Path) -> tuple[int, str]:
+    """What is at a path, as the system tells, and why that is neither a file nor a folder."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return "is a link to what does not exist" if path.is_symlink() else "does not exist"
+        return 0, "is a link to what does not exist" if path.is_symlink() else "does not exist"
     except PermissionError:
-        return "may not be read: permission denied"
+        return 0, "may not be read: permission denied"
     except (OSError, ValueError) as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        return 0, f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return ""
-    return f"is a {next((name for is_kind, name in _KINDS if is_kind(mode)), 'special file')}, no scan"
+        return mode, ""
+    return mode, f"is a {next((name for is_kind, name in _KINDS if is_kind(mode)), 'special file')}, no scan"
 
 
 class _Found(NamedTuple):

@@ -19,7 +19,7 @@ Hands = Callable[[Desk, int, Failed], None]
 """Does all scans of a desk, given how many calls were at work before."""
 MOST_ENDED = 2
 """Calls that may end at a scan; the next one writes a failed row where it would risk itself."""
-PRELOADED = ("rarevox.pipeline.inference.station",)
+PRELOADED = ("rarevox.pipeline.inference.station", "numba")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def _one_by_one(desk: Desk, others: int, failed: Failed) -> Iterator[tuple[int, 
     """The scans for this process: one at which two calls have ended would end this one too."""
     for task in desk.blocking(others):
         if task.ended >= MOST_ENDED:
-            reason = f"{task.ended} calls ended while it was segmented (killed, or memory ran out); try it with --workers 1"
+            reason = (
+                f"{task.ended} calls ended while it was segmented (killed, or memory ran out); try it with --workers 1"
+            )
             desk.done(task.number, dict(failed(task, reason)))
         else:
             yield task.number, task.work

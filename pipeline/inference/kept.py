@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def import_earlier(folder: Path) -> None:
     if (folder / FOLDER).is_dir() or not path.is_file():
         return
     content, moment = read_rows(folder), path.stat().st_mtime
-    header = {key: content[key] for key in ("run", "ensemble", "models", "settings", "structures") if key in content}
+    kept = ("run", "ensemble", "models", "settings", "structures")
+    header: dict[str, Any] = {key: content[key] for key in kept if key in content}
     journal = Journal(folder, {**header, "session": "earlier", "time": moment})
     for number, row in enumerate(row for row in content["scans"] if row["status"] == "ok"):
         journal.append({"n": number, "t": moment, "row": row})
@@ -199,10 +201,11 @@ def _places(files: Any) -> list[Path]:
 def _state(files: Any) -> list[list[int]]:
     """Bytes and time of change (ns) of each file; of a folder the sum and the latest. Empty where one has gone."""
     found = []
-    for path in (Path(file) for file in (files if isinstance(files, list) else [files]) if file):
+    for path in files if isinstance(files, list) else [files]:
         try:
-            parts = [one.stat() for one in (path.iterdir() if path.is_dir() else [path])]
-        except OSError:
+            one = os.stat(path)
+            parts = [one] if not stat.S_ISDIR(one.st_mode) else [file.stat() for file in Path(path).iterdir()]
+        except (OSError, ValueError):
             return []
         found.append([sum(one.st_size for one in parts), max((one.st_mtime_ns for one in parts), default=0)])
     return found

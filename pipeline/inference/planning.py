@@ -37,6 +37,12 @@ class Plan:
     items: list[Item]
     left: list[Item] = field(default_factory=list)
 
+    def absolute(self) -> Plan:
+        """The same with absolute paths, for workers that stand in other folders."""
+        keys = ("image", "mask", "roi")
+        items = [item | {key: _absolute(item[key]) for key in keys if key in item} for item in self.items]
+        return Plan(items, self.left)
+
     def digest(self) -> str:
         """What tells this list from another."""
         total = hashlib.sha256()
@@ -136,6 +142,10 @@ def with_names_that_fit(wanted: Plan, folder: Path, outputs: Sequence[Output]) -
         else:
             left.append({"case": item["case"], **source(item), "status": "failed", "reason": reason})
     return Plan(fitting, [*wanted.left, *left])
+
+
+def _absolute(files: str | list[str]) -> str | list[str]:
+    return [os.path.abspath(file) for file in files] if isinstance(files, list) else os.path.abspath(files)
 
 
 def _added(items: Sequence[Item], masked: Sequence[Item], key: str) -> list[Item]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -96,7 +96,7 @@ def predict(
         trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
         manifest: a table of scans, instead of or beside ``scans``; see :mod:`rarevox.pipeline.data.manifest`.
         duplicates: ``tell`` or ``skip``; see :func:`rarevox.pipeline.data.duplicates.without_duplicates`.
-        shard: do a share of the scans only, ``i/n`` or ``auto``; see :func:`rarevox.pipeline.workers.shards.parse_shard`.
+        shard: do a share of the scans, ``i/n`` or ``auto``; see :func:`rarevox.pipeline.workers.shards.parse_shard`.
         workers: processes, each with the network loaded once; 0 computes in this process. What ends a worker (a
             decoder's crash, lack of memory) costs its scans a second try, and then one failed row.
         scan_minutes: the longest that a scan may take; needs workers.
@@ -165,9 +165,10 @@ def predict(
     folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
     wanted = with_names_that_fit(wanted, folder, outputs)
     made = origin(runs, settings)
-    job = Prediction(
-        str(run), tuple(map(str, others)), device, tuple(settings), trust, asked, str(folder), made, crew.threads
-    )
+    if engine == "ray":  # whose actors stand in folders of their own
+        wanted = wanted.absolute()
+    paths = [str(Path(path).absolute()) for path in (run, *others, folder)]
+    job = Prediction(paths[0], tuple(paths[1:-1]), device, tuple(settings), trust, asked, paths[-1], made, crew.threads)
     hands = crew.hands(job)  # loads the networks where they stand in this process: a fault of theirs comes first
     session = begin(folder, wanted, made, asdict(asked), config, outputs, keep=not overwrite)
     items, left = wanted.share(share)
@@ -260,5 +261,3 @@ def _reads_masks(config: Mapping[str, Any]) -> bool:
 def _holds_predictions(folder: Path) -> bool:
     """Whether everything in the folder is an earlier prediction's."""
     return (folder / FOLDER).is_dir() or all(_WRITTEN.search(entry.name) for entry in folder.iterdir())
-
-

@@ -267,7 +267,8 @@ class Segmenter:
                 found = self._tried(item, read, read_on, watch)
                 del read
                 if found is None:  # memory was short: once more, with nothing beside
-                    follower = [one.result()[0] for one in upcoming]  # no name for the data: they go
+                    # Their data have no name here, and go.
+                    follower = [after for one in upcoming if (after := one.result()[0]) is not None]
                     upcoming.clear()
                     release_memory(self.device)
                     found = self._tried(item, [partial(self.read, item)], lambda: None, watch, last=True)

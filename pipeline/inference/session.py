@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.bundle import version
+from rarevox.pipeline.cohort.claims import clear_sources
 from rarevox.pipeline.cohort.collect import made_alike, newest_header
 from rarevox.pipeline.cohort.journal import Journal, new_id
 from rarevox.pipeline.cohort.ledger import Ledger
 from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import clear_parts
+from rarevox.pipeline.files import clear_parts, json_line
 from rarevox.pipeline.inference.kept import import_earlier, refuse_strangers, require_same_origin, superseded
 from rarevox.pipeline.inference.outputs.output import Output
 from rarevox.pipeline.inference.planning import Plan
@@ -87,6 +89,7 @@ def begin(
             session = str(living[0].get("session"))
             return Session(session, ledger, Journal(folder, {**header, "session": session}), len(living))
         clear_parts(folder)
+        clear_sources(folder)
         before, named = newest_header(ledger), {str(item["case"]) for item in wanted.items}
         if keep and len(ledger):
             require_same_origin(folder, before, made)
@@ -99,9 +102,7 @@ def begin(
         return Session(name, ledger, journal, 0)
 
 
-def _remove(
-    folder: Path, ledger: Ledger, journal: Journal, cases: Sequence[str], outputs: Sequence[Output]
-) -> None:
+def _remove(folder: Path, ledger: Ledger, journal: Journal, cases: Sequence[str], outputs: Sequence[Output]) -> None:
     """Remove the maps and the rows of cases."""
     for case in cases:
         row = ledger.row(case)
@@ -111,7 +112,8 @@ def _remove(
 
 
 def _require_same_work(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    if not made_alike(theirs, ours) or theirs.get("asked") != ours.get("asked"):
+    asked = json.loads(json_line(ours.get("asked")))  # as it stands in their journal: lists, and no tuples
+    if not made_alike(theirs, ours) or theirs.get("asked") != asked:
         raise RequestError(
             f"another call is writing into --output {folder}, with another run, other settings or other outputs; "
             "wait until it ends, or give another folder"

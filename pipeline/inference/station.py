@@ -63,9 +63,7 @@ class Prediction:
         """
         if self.threads:
             torch.set_num_threads(self.threads)
-        segmenter = segmenter_of(
-            self.run, self.others, device=self.device, settings=self.settings, trust=self.trust
-        )
+        segmenter = segmenter_of(self.run, self.others, device=self.device, settings=self.settings, trust=self.trust)
         return Station(segmenter, outputs_of(self.asked, segmenter.config), Path(self.folder), self.made)
 
 
@@ -81,9 +79,7 @@ class Station:
         made: how the maps are made.
     """
 
-    def __init__(
-        self, segmenter: Segmenter, outputs: Sequence[Output], folder: Path, made: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, outputs: Sequence[Output], folder: Path, made: Mapping[str, Any]) -> None:
         self.segmenter, self.outputs, self.folder, self.made = segmenter, list(outputs), folder, made
         config = segmenter.config
         self.structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
@@ -155,9 +151,7 @@ def begun_row(item: Mapping[str, Any], reason: str) -> Row:
     return {"case": str(item["case"]), **source(item), "status": "failed", "reason": reason, **carried}
 
 
-def remove_files(
-    folder: Path, outputs: Sequence[Output], item: Mapping[str, Any], earlier: Mapping[str, Any]
-) -> None:
+def remove_files(folder: Path, outputs: Sequence[Output], item: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
     """Remove the files of a scan, of this call or an earlier one: none must stand in place of what this call makes.
 
     Args:

@@ -179,7 +179,9 @@ class Pool:
         if not worker.ready:
             self._false_starts += 1
             if self._false_starts >= _MOST_FALSE_STARTS:
-                raise RequestError(f"workers end before they begin: {reason}; try fewer workers, or more memory for each")
+                raise RequestError(
+                    f"workers end before they begin: {reason}; try fewer workers, or more memory for each"
+                )
         tasks, alone = list(worker.tasks), worker.alone
         self._restart(number)
         for task in tasks:

@@ -16,6 +16,7 @@ from rarevox.pipeline.inference.segment import Segmentation
 from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.reader import Scan, read_scan
 
+
 @dataclass
 class Result:
     """One scan with its labels, as outputs see it.

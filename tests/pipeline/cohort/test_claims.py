@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
+from rarevox.pipeline.cohort import claims as module
 from rarevox.pipeline.cohort.claims import Claims
-from rarevox.pipeline.cohort.journal import FOLDER, Journal
+from rarevox.pipeline.cohort.journal import FOLDER, Journal, boot_id
 from rarevox.pipeline.cohort.owners import lives
 
 
@@ -45,10 +48,21 @@ def test_calls_that_ended_at_a_scan_are_counted(tmp_path: Path) -> None:
         assert Claims(tmp_path, f"call {number}", lambda owner: False).take("a") == number
 
 
+def test_where_there_are_no_links_claims_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(module.os, "link", refused)
+    assert Claims(tmp_path, "one", lambda owner: True).take("a") == 0
+    assert Claims(tmp_path, "two", lambda owner: True).take("a") is None
+    assert Claims(tmp_path, "three", lambda owner: False).take("a") == 1
+
+
 def test_a_claim_that_is_empty_yet_is_somebody_s(tmp_path: Path) -> None:
     claims = Claims(tmp_path, "one", lambda owner: False)
     claims.take("a")
-    (path,) = (tmp_path / FOLDER / "claims").iterdir()
+    (path,) = (tmp_path / FOLDER / "claims").glob("[!.]*")
+    path.unlink()
     path.write_bytes(b"")
     assert Claims(tmp_path, "two", lambda owner: False).take("a") is None
 
@@ -59,7 +73,5 @@ def test_a_call_lives_as_long_as_its_journal_is_open(tmp_path: Path) -> None:
     assert lives(tmp_path, journal.id, header)
     journal.close()
     assert lives(tmp_path, journal.id, header), "of another machine it may be: its time of change is of just now"
-    from rarevox.pipeline.cohort.journal import boot_id
-
     assert not lives(tmp_path, journal.id, {"boot": boot_id()})
     assert not lives(tmp_path, "no such call", header)

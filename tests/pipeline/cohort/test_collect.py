@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ HEADER = {"run": "run", "models": ["m"], "settings": [], "structures": {"a": 1},
 HEADER |= {"plan": "p", "versions": {"rarevox": "1"}}
 
 
-def write(folder: Path, rows: list[dict[str, Any]], left: list[dict[str, Any]] = [], **header: Any) -> Journal:
+def write(folder: Path, rows: list[dict[str, Any]], left: Sequence[dict[str, Any]] = (), **header: Any) -> Journal:
     journal = Journal(folder, HEADER | header)
     for number, row in enumerate(rows):
         for name in [row.get("output"), *row.get("files", [])]:
