@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ def serve(
         trust: take the run's configuration whatever it builds.
 
     Returns:
-        Exit status 0.
+        Never before a signal ends it: KeyboardInterrupt after SIGINT (status 130), SystemExit after SIGTERM (143).
 
     Raises:
         RequestError: no run, the extra ``serve`` is not installed, an address that cannot be listened on.
@@ -126,4 +128,10 @@ def _listen(server: Any, host: str, port: int, run: str | Path) -> None:
         ) from None
     shown = f"[{host}]" if ":" in host else host
     console.print(f"{run} answers on http://{shown}:{listening.getsockname()[1]}; Ctrl+C ends it")
+    if threading.current_thread() is threading.main_thread():  # uvicorn raises a signal again once all is answered
+        signal.signal(signal.SIGTERM, _terminated)
     server.run([listening])
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)

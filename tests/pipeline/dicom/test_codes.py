@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from rarevox.pipeline.bundle import bundle_metadata
+from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.dicom import codes
 from rarevox.pipeline.dicom.codes import ANATOMY, MORPHOLOGY, coded, given_codes
+from rarevox.pipeline.dicom.stated import stated_codes
 from rarevox.pipeline.errors import RequestError
 
 
@@ -43,6 +49,26 @@ def test_what_somebody_states_counts() -> None:
     assert coded("ball", given).type.meaning == "Ball"
     assert coded("ball", given).side == coded("left x").side
     assert coded("lesion", given).type.value == "52988006"
+
+
+def test_a_dataset_states_codes_for_its_runs_and_a_file_over_them(dataset_dir: Path, tmp_path: Path) -> None:
+    content = json.loads((dataset_dir / "dataset.json").read_text())
+    ball, box = {"type": ["1", "99ME", "Ball"]}, {"type": ["2", "99ME", "Box"], "side": "left"}
+    content["structure_codes"] = {"ball": ball, "box": box}
+    content["root"] = str((dataset_dir / content["root"]).resolve())
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    config = {"network_def": {"_target_": "a.Net"}, "loss": {"_target_": "a.Loss"}, "patch_size": [8, 8, 8]}
+    (tmp_path / "run" / "configs").mkdir(parents=True)
+    metadata = bundle_metadata(config, Dataset.load(tmp_path))
+    (tmp_path / "run" / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    assert stated_codes(tmp_path / "run") == {"ball": ball, "box": box}
+    (tmp_path / "codes.yaml").write_text("ball: {type: ['3', 99ME, Sphere]}")
+    assert stated_codes(tmp_path / "run", tmp_path / "codes.yaml")["ball"] == {"type": ["3", "99ME", "Sphere"]}
+    metadata["structure_codes"] = {"ball": {"type": "Ball"}}
+    (tmp_path / "run" / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(RequestError, match='"ball" in "structure_codes" of .*metadata.json'):
+        stated_codes(tmp_path / "run")
+    assert stated_codes(tmp_path) == {}
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,30 @@ def test_of_a_file_of_frames_every_voxel_comes_back(tmp_path: Path, order: list[
     np.testing.assert_array_equal(found, np.select([labels == value for value in STRUCTURES.values()], [1, 2, 3], 0))
 
 
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["flair_oblique", "hippocampus_crop"])
+def test_of_real_series_every_voxel_comes_back(data_dir: Path, tmp_path: Path, name: str) -> None:
+    folder = data_dir / "dicom_sample" / name
+    scan = read_scan(folder)
+    bright = scan.array[0] > np.percentile(scan.array[0], 99)
+    labels = np.where(bright, np.where(scan.array[0] % 2 > 0, 1, 4), 0).astype(np.uint8)
+    source = source_of(folder, scan.affine)
+    segmentation = segmentation_of(labels, STRUCTURES, source, MAKER)
+    measured = {one: Measured(float((labels == value).sum()) * scan.voxel_ml, 1) for one, value in STRUCTURES.items()}
+    report = report_of(measured, segmentation, source, MAKER)
+    for one, file in ((segmentation, "seg.dcm"), (report, "report.dcm")):
+        one.save_as(tmp_path / file)
+        if shutil.which("dciodvfy"):
+            told = subprocess.run(["dciodvfy", tmp_path / file], capture_output=True, text=True, check=False).stderr
+            assert "Error" not in told
+    volume = hd.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
+    index = np.argwhere(volume.array > 0)
+    places = np.linalg.inv(scan.affine) @ as_ras(volume.affine) @ np.c_[index, np.ones(len(index))].T
+    found = np.zeros(labels.shape, int)
+    found[tuple(np.round(places[:3]).astype(int))] = volume.array[tuple(index.T)]
+    np.testing.assert_array_equal(found, np.select([labels == value for value in STRUCTURES.values()], [1, 2, 3], 0))
+
+
 def test_a_map_without_anything_describes_everything(tmp_path: Path) -> None:
     folder = write(tmp_path / "series", np.ones((4, 4, 3)))
     source = source_of(folder, read_scan(folder).affine)

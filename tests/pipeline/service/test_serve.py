@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import gzip
 import io
+import os
+import signal
 import time
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from rarevox.pipeline.service.app import Service, app_of  # noqa: E402
 from rarevox.pipeline.service.jobs import Answer, Job  # noqa: E402
 from rarevox.pipeline.service.model import Model  # noqa: E402
 from rarevox.pipeline.service.serve import serve  # noqa: E402
+from tests import forked  # noqa: E402
 from tests.pipeline.dicom.series import NAME, NUMBER, write  # noqa: E402
 from tests.pipeline.service.serving import running  # noqa: E402
 
@@ -163,6 +166,22 @@ def test_of_a_hundred_requests_the_corrupt_ones_are_refused(
             np.testing.assert_array_equal(np.asarray(labels_in(content).dataobj), expected)
     # Of the 70 requests in between, not one's arrays or answer may stay.
     assert all(after[kind] <= before[kind] for kind in after), (before, after)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_and_nothing_stays(run_dir: Path, tmp_path: Path, number: int, status: int) -> None:
+    """What is asked while it ends is still answered; what was uploaded is gone."""
+    command = ["-m", "rarevox.pipeline.cli", "serve", str(run_dir), "--port", "0", "--device", "cpu"]
+    process = forked.Forked(command, env={**os.environ, "TMPDIR": str(tmp_path)})
+    until = time.time() + 120
+    while "answers on http://127.0.0.1:" not in process.stderr() and time.time() < until and process.is_alive():
+        time.sleep(0.05)
+    assert len(list(tmp_path.glob("rarevox-serve-*"))) == 1
+    os.kill(process.pid, number)
+    done = process.wait(60)
+    assert done.returncode == status, done.stderr
+    assert not list(tmp_path.glob("rarevox-serve-*"))
+    assert "Traceback" not in done.stderr
 
 
 def test_an_address_that_is_taken_is_told(run_dir: Path) -> None:
