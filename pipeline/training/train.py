@@ -244,7 +244,7 @@ def _require_draws_that_go_together(config: Mapping[str, Any]) -> None:
         )
     if config.get("hard_share") and not config["background_share"]:
         raise RequestError(
-            f"hard_share is {config['hard_share']}, a share of the patches without foreground, of which background_share "
+            f"hard_share is {config['hard_share']}, a share of the patches without foreground; background_share "
             "is 0; set both, or neither"
         )
 
