@@ -21,7 +21,7 @@ from rarevox.pipeline.locks import held
 from rarevox.pipeline.storage.cases import check_cache
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import one_sentence
-from rarevox.pipeline.training.fit import fit_to_data, fit_to_time
+from rarevox.pipeline.training.fit import fit_to_data, fit_to_time, needs_regions
 from rarevox.pipeline.training.kept.initial_weights import match, weights_of
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.learn import learn_normalisation
@@ -237,7 +237,7 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
 
 def _require_draws_that_go_together(config: Mapping[str, Any]) -> None:
     """Refuse planting where labels could not follow, and hard patches among none. (Older runs have neither key.)"""
-    if config.get("planting_share") and getattr(build(config, "loss"), "needs_regions", False):
+    if config.get("planting_share") and needs_regions(config):
         raise RequestError(
             f"{target_name(config['loss'])} needs the regions of components, which do not follow planted lesions; take "
             "another loss, or planting_share=0"
