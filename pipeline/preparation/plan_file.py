@@ -28,6 +28,9 @@ SAME_SPACING = 1.1
 RARE = 0.01
 """Foreground on a smaller share of the median scan is rare: most of what the network is shown afterwards holds none."""
 RARE_BACKGROUND_SHARE = 0.5
+MANY = 5
+"""Components in the median case from which on a structure counts as lesions rather than as one organ."""
+PLANTING_SHARE = 0.5
 
 _SIGNED = "# as prepare wrote it: "
 
@@ -47,6 +50,9 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
     """
     spacing = plan_spacing(fingerprint["per_case"])
     patch = _plan_patch(dataset, spacing.value)
+    planting = plan_planting(fingerprint)
+    classes = [dataset.label_values.index(fingerprint["structures"][name]["value"]) for name in _many(fingerprint)]
+    planted = Choice("lesion_library#classes", classes, "Structures of few components are organs, and are not planted.")
     return [
         spacing,
         patch,
@@ -54,6 +60,8 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
         plan_normalisation(fingerprint["channels"], masks=any("mask" in case for case in dataset.training)),
         _plan_sampler(fingerprint),
         plan_background(fingerprint),
+        planting,
+        *([planted] if planting.value else []),
         _plan_mirror(dataset),
     ]
 
@@ -143,12 +151,11 @@ def _plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
         if sizes[large] > sizes[small]:
             reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
     reason += ": every patch that the sampler draws holds some, and every structure comes equally often."
-    many = [name for name, row in held.items() if row["components"]["median"] >= 5]
+    many = _many(fingerprint)
     if many:
-        several = "have" if len(many) > 1 else "has"
         reason += (
-            f" {', '.join(many)} {several} 5 components a case or more: rarevox.transforms.LesionBalancedSampler would "
-            "draw small ones as often as large ones."
+            f" {', '.join(many)} {_verb(many)} {MANY} components a case or more: "
+            "rarevox.transforms.LesionBalancedSampler would draw small ones as often as large ones."
         )
     return Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
 
@@ -173,6 +180,34 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
         "0 is the GDL paper's rule: every patch holds foreground."
     )
     return Choice("background_share", RARE_BACKGROUND_SHARE, reason)
+
+
+def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
+    """Lesions planted into half of the patches where they are rare and many, five components a case or more.
+
+    >>> rows = {"lesion": {"cases": 6, "components": {"median": 23.0}}}
+    >>> [plan_planting({"foreground_share": {"median": m}, "structures": rows}).value for m in (0.004, 0.05)]
+    [0.5, 0.0]
+    """
+    share = fingerprint["foreground_share"].get("median", 0.0)
+    many = _many(fingerprint)
+    if share >= RARE or not many:
+        return Choice("planting_share", 0.0, "Planting is for rare structures that come as many lesions.")
+    reason = (
+        f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: in half of the patches some lesions of the "
+        "training cases are planted into healthy tissue, so that more of them are seen, at more places."
+    )
+    return Choice("planting_share", PLANTING_SHARE, reason)
+
+
+def _many(fingerprint: Mapping[str, Any]) -> list[str]:
+    """The structures that come as many components."""
+    held = {name: row for name, row in fingerprint["structures"].items() if row["cases"]}
+    return [name for name, row in held.items() if row["components"]["median"] >= MANY]
+
+
+def _verb(names: Sequence[str]) -> str:
+    return "have" if len(names) > 1 else "has"
 
 
 def _plan_mirror(dataset: Dataset) -> Choice:

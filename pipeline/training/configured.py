@@ -13,7 +13,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.gates import read_gates
 from rarevox.pipeline.storage.cases import check_cache
-from rarevox.pipeline.training.fit import fit_to_data, fit_to_time
+from rarevox.pipeline.training.fit import fit_to_data, fit_to_time, needs_regions
 from rarevox.pipeline.training.kept.initial_weights import match
 from rarevox.pipeline.training.learn import learn_normalisation
 from rarevox.pipeline.training.plain_values import check_values
@@ -98,10 +98,25 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     read_gates(config["gates"], [*config["structures"], *config["composites"]])
     check_cache(config["cache"], config["cache_type"])
     _require_ignoring(config, data)
+    _require_draws_that_go_together(config)
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
         build(config, key)
     if config["initial_weights"] is not None and not config["resume"]:
         match(build(config, "network_def"), config["initial_weights"])
+
+
+def _require_draws_that_go_together(config: Mapping[str, Any]) -> None:
+    """Refuse planting where labels could not follow, and hard patches among none. (Older runs have neither key.)"""
+    if config.get("planting_share") and needs_regions(config):
+        raise RequestError(
+            f"{target_name(config['loss'])} needs the regions of components, which do not follow planted lesions; take "
+            "another loss, or planting_share=0"
+        )
+    if config.get("hard_share") and not config["background_share"]:
+        raise RequestError(
+            f"hard_share is {config['hard_share']}, a share of the patches without foreground; background_share "
+            "is 0; set both, or neither"
+        )
 
 
 def _require_ignoring(config: Mapping[str, Any], data: Dataset) -> None:

@@ -23,7 +23,8 @@ from rarevox.transforms.slices import slice_order
 
 
 def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
-    """The configuration with patch and mirrored axes fitted to the dataset's volumes, unless its plan or the user did.
+    """The configuration with patch and mirrored axes fitted to the dataset's volumes, unless its plan or the user did,
+    and without the plan's planting where the loss does not take it.
 
     Raises:
         RequestError: an unknown ``slice_axis``, or a network that cannot be built.
@@ -40,7 +41,15 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
         config["mirror_axes"] = _unsided_axes(config["mirror_axes"], data)
     if config["slice_axis"] is not None:
         config["mirror_axes"] = _axes_of_slices(config, data)
+    if config["planting_share"] and not composed.set_by_user("planting_share") and needs_regions(config):
+        console.print("the loss needs regions of components, which do not follow planted lesions: nothing is planted")
+        config["planting_share"] = 0.0
     return config
+
+
+def needs_regions(config: Mapping[str, Any]) -> bool:
+    """Whether the loss needs the regions of connected components."""
+    return bool(getattr(build(config, "loss"), "needs_regions", False))
 
 
 def _keeps_patch(composed: Composition) -> bool:

@@ -22,7 +22,7 @@ from rarevox.transforms.sampling.foreground_index import ForegroundIndex
 DRAWS = ("as_found", "log_size")
 LARGEST_LIBRARY = 2000
 """Donors that are kept, evenly picked from all."""
-MOST_CASES = 100
+MOST_CASES = 40
 """Cases and maps that are read, evenly picked."""
 RANGE = (0.1, 99.9)
 """Percentiles of the content's intensities between which planted ones are held."""
@@ -41,6 +41,7 @@ class LesionLibrary:
         maps_share: of the draws, where there are maps.
         map_class: the class of what the maps show.
         sizes: least and largest lesion, voxels.
+        classes: class indices of the structures that may be planted; None is all.
         extent: largest lesion along each axis, voxels, such as half of the patch.
         draw: ``as_found``: every lesion alike, so that sizes come as they are; ``log_size``: every octave of size that
             there is alike, so that large lesions come as often as small ones.
@@ -48,8 +49,7 @@ class LesionLibrary:
     Cases and maps are read when a lesion is first asked for.
 
     Raises:
-        ValueError: an option is wrong; when lesions are asked for, none can be taken from the cases, or the folder
-            holds no maps.
+        ValueError: an option is wrong; when lesions are asked for, the folder holds no maps.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class LesionLibrary:
         map_class: int = 1,
         sizes: Sequence[int] = (3, 4000),
         extent: Sequence[int] = (24, 24, 24),
+        classes: Sequence[int] | None = None,
         draw: str = "as_found",
     ) -> None:
         if draw not in DRAWS:
@@ -75,6 +76,7 @@ class LesionLibrary:
         self.map_class = map_class
         self.sizes = (int(sizes[0]), int(sizes[1]))
         self.extent = tuple(int(n) for n in extent)
+        self.classes = None if classes is None else {int(one) for one in classes}
         self.draw_by = draw
 
     @functools.cached_property
@@ -84,7 +86,7 @@ class LesionLibrary:
 
     @functools.cached_property
     def donors(self) -> list[Donor]:
-        """The lesions of the cases, by size; they are taken when first asked for."""
+        """The lesions of the cases, by size, taken when first asked for; without any, nothing can be planted."""
         return self._taken[0]
 
     @functools.cached_property
@@ -101,13 +103,8 @@ class LesionLibrary:
             labels = torch.where(is_ignored(labels[0]), torch.zeros_like(labels[0]), labels[0])
             content = content_of(image.float().cpu().numpy())
             limits.append(_range(image, content))
-            found += donors_of(image, labels, content, sizes=self.sizes, extent=self.extent, case=number)
-        if not found:
-            raise ValueError(
-                f"no lesion of {self.sizes[0]} to {self.sizes[1]} voxels and at most {'×'.join(map(str, self.extent))} "
-                "voxels stands out from healthy tissue around it in the training cases; there is nothing to plant: set "
-                "planting_share to 0"
-            )
+            taken = donors_of(image, labels, content, sizes=self.sizes, extent=self.extent, case=number)
+            found += [donor for donor in taken if self.classes is None or donor.label in self.classes]
         both = torch.stack(limits)
         return _thinned(found), torch.stack([both[:, :, 0].amin(0), both[:, :, 1].amax(0)], 1)
 

@@ -89,7 +89,7 @@ class RandPlantLesionsd(RandomizableTransform, MapTransform):
         out = dict(data)
         self.randomize()
         planted = (0, 0)
-        if self._do_transform:
+        if self._do_transform and self.library.donors:
             image, labels = torch.as_tensor(out[self.keys[0]]), torch.as_tensor(out[self.label_key])
             if labels.shape[0] != 1:
                 raise ValueError(

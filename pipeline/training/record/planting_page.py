@@ -12,6 +12,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from scipy import ndimage
 
+from rarevox.pipeline.console import console
 from rarevox.pipeline.page import write_page
 from rarevox.pipeline.pictures import OKABE_ITO, window
 from rarevox.pipeline.training import processes
@@ -59,8 +60,19 @@ class PlantingPage:
             engine.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, _: Engine) -> None:
-        if processes.is_first() and not self.path.exists():
+        library = self.planting.library
+        if not processes.is_first() or self.path.exists():
+            return
+        if library.donors:
             self.write()
+            return
+        sizes, extent = library.sizes, "×".join(map(str, library.extent))
+        console.say(
+            "[yellow]nothing is planted[/]: in no training case a lesion of {} to {} voxels, within {} voxels, stands "
+            "out from healthy tissue around it",
+            *sizes,
+            extent,
+        )
 
     def write(self) -> None:
         """Write the page."""

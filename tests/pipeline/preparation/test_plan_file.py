@@ -18,10 +18,12 @@ from rarevox.pipeline.preparation.plan_file import (
     make_plan,
     plan_background,
     plan_normalisation,
+    plan_planting,
     plan_spacing,
     plan_text,
     write_plan,
 )
+from rarevox.pipeline.training.fit import fit_to_data
 from rarevox.pipeline.training.train import train
 
 SETTINGS = ("network_def#width=2", "epoch_length=1", "validation_cases=1")
@@ -84,6 +86,20 @@ class TestBackground:
         choice = self.choice(0.2, ["a", "b"])
         assert choice.value == 0.5 and "2 cases hold no foreground" in choice.reason
 
+    def test_many_rare_lesions_are_planted_and_an_organ_is_not(self) -> None:
+        def planted(share: float, components: float) -> float:
+            rows = {"x": {"cases": 3, "components": {"median": components}}, "y": {"cases": 0}}
+            choice = plan_planting({"foreground_share": {"median": share}, "structures": rows})
+            return float(choice.value)
+
+        assert [planted(0.009, 5), planted(0.009, 4), planted(0.01, 5)] == [0.5, 0.0, 0.0]
+
+    def test_a_loss_that_planting_does_not_suit_wins_over_the_plan(self, dataset: Dataset) -> None:
+        edit(dataset, planting_share=0.5)
+        assert fit_to_data(compose("train", dataset=dataset), dataset)["planting_share"] == 0.5
+        regions = compose("train", dataset=dataset, loss="component_dice_ce")
+        assert fit_to_data(regions, dataset)["planting_share"] == 0
+
     def test_the_paper_s_protocol_keeps_to_its_rule(self, dataset: Dataset) -> None:
         edit(dataset, background_share=0.5)
         assert compose("train", dataset=dataset).config["background_share"] == 0.5
@@ -131,15 +147,30 @@ def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) ->
     fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text(encoding="utf-8"))
     plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
     assert set(plan) == {
-        *("spacing", "patch_size", "batch_size", "normalisation", "sampler", "background_share", "mirror_axes")
+        *("spacing", "patch_size", "batch_size", "normalisation", "sampler"),
+        *("background_share", "planting_share", "mirror_axes"),
     }
-    assert plan["background_share"].value == 0  # a ball of 123 voxels and a box of 27 fill 2 % of the 7920
+    assert (
+        plan["background_share"].value == plan["planting_share"].value == 0
+    )  # a ball of 123 voxels and a box of 27 fill 2 % of the 7920
     assert plan["spacing"].value is None
     patch = plan["patch_size"].value
     assert all(n <= size + 3 for n, size in zip(patch, (22, 20, 18), strict=True))
     # Two patches of 40³ hold 128 000 voxels; six cases train.
     assert plan["batch_size"].value == min(8, 6, round(2 * 40**3 / (patch[0] * patch[1] * patch[2])))
     assert all(choice.reason.endswith((".", "ones.")) for choice in plan.values())
+
+
+def test_lesions_are_planted_and_organs_beside_them_are_not(dataset: Dataset) -> None:
+    """Both structures rare, the second one of many components: class 2 alone is planted, and a training takes it."""
+    fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text(encoding="utf-8"))
+    fingerprint["foreground_share"]["median"] = 0.001
+    fingerprint["structures"]["box"]["components"]["median"] = 7
+    choices = make_plan(dataset, fingerprint)
+    write_plan(dataset.path.parent, "x", choices)
+    config = compose("train", dataset=dataset).config
+    assert (config["background_share"], config["planting_share"]) == (0.5, 0.5)
+    assert config["lesion_library"]["classes"] == [2]
 
 
 def test_training_reads_the_plan_beneath_network_config_and_set(dataset: Dataset, tmp_path: Path) -> None:

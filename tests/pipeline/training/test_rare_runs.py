@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
 
@@ -39,6 +40,21 @@ def test_a_run_says_what_it_drew(run: Path) -> None:
     assert 5 <= found["planted"]["patches"] <= found["planted"]["lesions"] < found["planted"]["voxels"]
     assert 0 < found["redrawn"] <= 30
     assert "training patches before and after planting" in (run / "logs" / "planting.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "loss", "said"),
+    [
+        (["planting_share=0.5"], "component_dice_ce", "ComponentDiceCELoss needs the regions"),
+        (["hard_share=0.5"], None, "set both, or neither"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_read(
+    dataset_dir: Path, tmp_path: Path, settings: list[str], loss: str | None, said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        train(dataset_dir, tmp_path / "run", settings=(*SMALL, *settings), loss=loss, iterations=1, device="cpu")
+    assert not (tmp_path / "run" / "models").exists()
 
 
 def test_it_goes_on_where_it_stopped(run: Path, dataset_dir: Path, tmp_path: Path) -> None:

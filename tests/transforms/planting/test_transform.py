@@ -96,6 +96,14 @@ def test_voxels_that_nobody_annotated_are_left_alone() -> None:
     )
 
 
+def test_without_any_lesion_to_plant_nothing_is() -> None:
+    library = LesionLibrary([scan(0, lesions=0)])
+    before = scan(1)
+    after = RandPlantLesionsd("image", library, prob=1.0)(before)
+    assert library.donors == [] and after["planted"].tolist() == [0, 0]
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
 def test_errors() -> None:
     wrong: list[dict[str, object]] = [{"prob": 2}, {"count": (0, 1)}, {"count": (3, 1)}, {"into": "all"}]
     for options in wrong:

@@ -44,6 +44,17 @@ def test_a_picture_shows_what_changed() -> None:
     assert not coloured[:20].any() and coloured[20:].any()
 
 
+def test_without_lesions_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ignite.engine import Engine, Events
+
+    one, engine = page(tmp_path, 0.5), Engine(lambda *_: None)
+    one.planting.library = LesionLibrary([scan(0, lesions=0)])
+    one.attach(engine)
+    engine.fire_event(Events.STARTED)
+    assert "nothing is planted" in capsys.readouterr().err
+    assert not (tmp_path / "planting.html").exists()
+
+
 @pytest.mark.parametrize(("prob", "written"), [(0.0, False), (0.5, True)])
 def test_nothing_is_written_without_planting(tmp_path: Path, prob: float, written: bool) -> None:
     from ignite.engine import Engine, Events
