@@ -29,11 +29,13 @@ class Group:
         name: of the case; empty where it is the folder's.
         files: one for each channel in their order, or one that holds all.
         fault: why they are no case, if they are none; ``files`` are then those that are there.
+        missing: names of channels that it lacks and may lack.
     """
 
     name: str
     files: tuple[Path, ...]
     fault: str = ""
+    missing: tuple[str, ...] = ()
 
 
 def numbered(name: str) -> tuple[str, int | None]:
@@ -79,7 +81,12 @@ def channel_by_words(name: str, channels: Sequence[str]) -> tuple[int, str] | No
 
 
 def group(
-    files: Iterable[Path], channels: Sequence[str], rule: Rule | None = None, *, by_name: bool = True
+    files: Iterable[Path],
+    channels: Sequence[str],
+    rule: Rule | None = None,
+    *,
+    by_name: bool = True,
+    optional: Sequence[str] = (),
 ) -> list[Group]:
     """The cases that the volume files of one folder make up, sorted by their first file.
 
@@ -95,18 +102,19 @@ def group(
         channels: names of the network's channels.
         rule: what the run knows.
         by_name: False: files that were named one by one are no folder; only numbers count.
+        optional: names of the channels that a case may lack, but for one.
     """
     files = sorted(files)
     if by_name and rule and all(isinstance(one, str) for one in rule):
         placed = {file: place for file in files if (place := _by_pattern(file, [str(one) for one in rule])) is not None}
         if placed:
-            return _named(placed, channels)
+            return _named(placed, channels, optional)
     numbers = [one for one in rule or () if isinstance(one, int)]
-    groups, rest = _by_number(files, channels, numbers)
+    groups, rest = _by_number(files, channels, numbers, optional)
     placed = {}
     if by_name and len(channels) > 1:
         placed = {file: place for file in rest if (place := channel_by_words(stem(file), channels)) is not None}
-    named = _named(placed, channels) if placed else []
+    named = _named(placed, channels, optional) if placed else []
     alone = [file for file in rest if file not in placed and not _goes_with(file, named)]
     found = [*groups, *named, *(Group(stem(file), (file,)) for file in alone)]
     return sorted(found, key=lambda one: one.files[0])
@@ -126,7 +134,7 @@ def _by_pattern(file: Path, patterns: Sequence[str]) -> tuple[int, str] | None:
 
 
 def _by_number(
-    files: Sequence[Path], channels: Sequence[str], numbers: Sequence[int]
+    files: Sequence[Path], channels: Sequence[str], numbers: Sequence[int], optional: Sequence[str]
 ) -> tuple[list[Group], list[Path]]:
     """The cases whose channels are numbered, and the files that are none of theirs."""
     known = list(numbers) or list(range(len(channels)))
@@ -142,21 +150,21 @@ def _by_number(
             continue
         taken.update(file for several in present.values() for file in several)
         labels = [f"_{number:04d} ({channel})" for number, channel in zip(known, channels, strict=True)]
-        groups.append(_case(name, [present.get(number, []) for number in known], labels))
+        groups.append(_case(name, [present.get(number, []) for number in known], labels, channels, optional))
     return groups, [file for file in files if file not in taken]
 
 
-def _named(placed: dict[Path, tuple[int, str]], channels: Sequence[str]) -> list[Group]:
+def _named(placed: dict[Path, tuple[int, str]], channels: Sequence[str], optional: Sequence[str]) -> list[Group]:
     """The cases of files whose channel is known, with what is left of their names."""
     of_channel: list[list[Path]] = [[] for _ in channels]
     for file, (channel, _) in placed.items():
         of_channel[channel].append(file)
     if max(map(len, of_channel)) == 1 and _alike({words(left) for _, left in placed.values()}):
-        return [_case("", of_channel, channels)]
+        return [_case("", of_channel, channels, channels, optional)]
     cases: dict[Words, tuple[str, list[list[Path]]]] = {}
     for file, (channel, left) in placed.items():
         cases.setdefault(words(left), (left, [[] for _ in channels]))[1][channel].append(file)
-    return [_case(name, found, channels) for name, found in cases.values()]
+    return [_case(name, found, channels, channels, optional) for name, found in cases.values()]
 
 
 def _alike(names: set[Words]) -> bool:
@@ -165,12 +173,21 @@ def _alike(names: set[Words]) -> bool:
     return all(few <= sets[-1] for few in sets)
 
 
-def _case(name: str, found: Sequence[Sequence[Path]], labels: Sequence[str]) -> Group:
+def _case(
+    name: str,
+    found: Sequence[Sequence[Path]],
+    labels: Sequence[str],
+    channels: Sequence[str],
+    optional: Sequence[str],
+) -> Group:
     """One case of the files of each channel."""
     files = tuple(file for several in found for file in several)
     missing = [label for label, several in zip(labels, found, strict=True) if not several]
     twice = [label for label, several in zip(labels, found, strict=True) if len(several) > 1]
     there = ", ".join(file.name for file in files)
+    lacks = tuple(channel for channel, several in zip(channels, found, strict=True) if not several)
+    if lacks and not twice and set(lacks) <= set(optional):
+        return Group(name, files, missing=lacks)
     if missing:
         return Group(name, files, f"no file is the channel {', '.join(missing)}; there is {there}")
     if twice:

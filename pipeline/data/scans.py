@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
 from rarevox.pipeline.data.grouping import Group, Rule, group
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.dicom import is_dicom_folder
+from rarevox.transforms.missing_channels import MISSING
 
 FAILED, IGNORED = "failed", "ignored"
 DEEPEST = 64
@@ -35,7 +36,12 @@ class Survey:
     named: tuple[Path, ...] = ()
 
 
-def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), rule: Rule | None = None) -> Survey:
+def survey(
+    paths: Iterable[str | Path],
+    channels: Sequence[str] = ("image",),
+    rule: Rule | None = None,
+    optional: Sequence[str] = (),
+) -> Survey:
     """The scans at the places named.
 
     A file is one scan (4D files hold the channels). A folder, and every folder in it, holds the scans that its volume
@@ -51,9 +57,11 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
         paths: files and folders.
         channels: names of the network's channels.
         rule: how the files of a run's training cases were told apart, its ``channel_files``.
+        optional: names of channels that a scan in a file for each may lack; its entry names them as
+            ``missing_channels``.
     """
     named = tuple(Path(path) for path in paths)
-    walk = _Walk(channels, rule)
+    walk = _Walk(channels, rule, optional)
     files: dict[Path, list[Path]] = {}
     for path in named:
         fault = unusable(path)
@@ -69,7 +77,7 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
         for path in unique:
             for _ in range(several.count(path) - 1):
                 walk.leave(stem(path), path, IGNORED, f"{path} is named twice; it is segmented once")
-        walk.add_groups(folder, (), group(unique, channels, rule, by_name=False))
+        walk.add_groups(folder, (), group(unique, channels, rule, by_name=False, optional=optional))
     return Survey(*_with_names(walk), named)
 
 
@@ -113,13 +121,14 @@ class _Found:
     case: str
     place: Path
     files: tuple[Path, ...]
+    missing: tuple[str, ...] = ()
 
 
 class _Walk:
     """Gathers scans and rows from folders."""
 
-    def __init__(self, channels: Sequence[str], rule: Rule | None) -> None:
-        self.channels, self.rule = channels, rule
+    def __init__(self, channels: Sequence[str], rule: Rule | None, optional: Sequence[str]) -> None:
+        self.channels, self.rule, self.optional = channels, rule, optional
         self.found: list[_Found] = []
         self.left: list[dict[str, Any]] = []
 
@@ -158,7 +167,7 @@ class _Walk:
                 folders.append(entry)
             elif is_volume(entry):
                 volumes.append(entry)
-        self.add_groups(folder, within, group(volumes, self.channels, self.rule))
+        self.add_groups(folder, within, group(volumes, self.channels, self.rule, optional=self.optional))
         if is_dicom_folder(folder):
             self.found.append(_Found(case, folder, (folder,)))
         for entry in folders:
@@ -174,7 +183,8 @@ class _Walk:
             if one.fault:
                 self.leave(case, one.files[0], FAILED, one.fault)
             else:
-                self.found.append(_Found(case, folder / one.name if one.name else folder, one.files))
+                place = folder / one.name if one.name else folder
+                self.found.append(_Found(case, place, one.files, one.missing))
 
 
 def _with_names(walk: _Walk) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -187,7 +197,7 @@ def _with_names(walk: _Walk) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         once.setdefault(key, one)
     named = [(name, one) for several in _by_case(once.values()).values() for name, one in _told_apart(several)]
     scans = []
-    final = _by_case(_Found(name, one.place, one.files) for name, one in named)
+    final = _by_case(replace(one, case=name) for name, one in named)
     for name, several in final.items():
         if len(several) > 1:
             files = ", ".join(str(one.files[0]) for one in several)
@@ -195,7 +205,8 @@ def _with_names(walk: _Walk) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
                 walk.leave(name, one.files[0], FAILED, f"two scans are called {name}: {files}; rename one of them")
             continue
         image = [str(file) for file in several[0].files]
-        scans.append({"case": name, "image": image if len(image) > 1 else image[0]})
+        lacks = {MISSING: list(several[0].missing)} if several[0].missing else {}
+        scans.append({"case": name, "image": image if len(image) > 1 or lacks else image[0], **lacks})
     return scans, walk.left
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.data.datalist import with_masks
+from rarevox.pipeline.data.missing import optional_channels
 from rarevox.pipeline.data.scans import require_scans, survey
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts
@@ -78,7 +79,7 @@ def predict(
     for folder, own in zip(runs, configs, strict=True):
         if masks is None and own["normalisation"].get("region") == "mask":
             raise RequestError(f"{folder} normalises inside a mask; give the folder of the scans' masks with --masks")
-    found = survey(scans, config["channels"], config.get("channel_files"))
+    found = survey(scans, config["channels"], config.get("channel_files"), _optional(configs))
     items, left = require_scans(found), found.left
     items = items if masks is None else with_masks(items, masks)
     items, more = (items, []) if roi is None else _with_regions(items, roi)
@@ -114,6 +115,11 @@ def predict(
                 written.store(one)
                 bar.advance(task)
         return written.finish()
+
+
+def _optional(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The channels that a scan may lack, whichever of the runs segments it."""
+    return [name for name in configs[0]["channels"] if all(name in optional_channels(config) for config in configs)]
 
 
 def _endings(asked: Sequence[str], structures: Sequence[str] | Mapping[str, int]) -> list[str]:
