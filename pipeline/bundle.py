@@ -85,6 +85,7 @@ def bundle_metadata(
         "label_classes": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()),
         "pred_classes": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()),
         "eval_metrics": dict(scores or {}),
+        **({"structure_codes": dataset.structure_codes} if dataset.structure_codes else {}),
     }
     formats = content["network_data_format"]
     formats["inputs"]["image"] |= {

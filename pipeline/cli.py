@@ -37,7 +37,7 @@ def cli(context: click.Context, debug: bool) -> None:
 
 for command in (
     *(data.download, data.prepare),
-    *(runs.demo, runs.train, runs.predict, runs.export, runs.verify),
+    *(runs.demo, runs.train, runs.predict, runs.collect, runs.serve, runs.export, runs.verify),
     *(evaluation.evaluate, evaluation.tune_threshold, evaluation.tune_post_processing, evaluation.calibrate),
     *(scores.score, scores.compare),
     *(review.agreement, review.monitor),

@@ -146,10 +146,38 @@ def finite(content: object) -> Any:
     return content
 
 
+def json_line(content: object) -> str:
+    """``content`` as JSON on one line; NaN and infinities become null.
+
+    >>> json_line({"a": [1.5, float("nan")], "b": "ö"})
+    '{"a":[1.5,null],"b":"ö"}'
+    """
+    try:
+        return _LINE.encode(content)
+    except ValueError:
+        return _LINE.encode(finite(content))
+
+
 def _plain(value: object) -> Any:
     """JSON for what the json module does not know: NumPy scalars and arrays, paths."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
+
+def file_time(folder: str | Path) -> float:
+    """Now, by the clock that gives the files of a folder their times: a file server's, where it is one's.
+
+    Raises:
+        OSError: the folder may not be written.
+    """
+    probe = Path(folder) / f".{os.getpid()}.part.{next(_writes)}"
+    try:
+        probe.write_bytes(b"")
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+_LINE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
 
 LOCK_FILE = ".rarevox.lock"
 """Of `rarevox.pipeline.locks`; like temporary files it may stay where a call was killed."""

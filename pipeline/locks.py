@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 3.0
 
 
 @contextmanager
-def held(folder: str | Path, option: str = "--output") -> Iterator[Path]:
+def held(folder: str | Path, option: str = "--output", *, patience: float = 1.0) -> Iterator[Path]:
     """Hold a folder that exists, for as long as this call writes into it.
 
     The lock is the system's own on a file in the folder (``flock``): it ends with the process that holds it, however
@@ -26,12 +26,13 @@ def held(folder: str | Path, option: str = "--output") -> Iterator[Path]:
     Args:
         folder: where the call writes.
         option: that named it, for the message.
+        patience: how many times :data:`PATIENCE_SECONDS` is waited where the folder is held for moments only.
 
     Raises:
         RequestError: another call holds the folder, or it may not be written.
     """
     file = Path(folder) / LOCK_FILE
-    lock = FileLock(file, timeout=PATIENCE_SECONDS)
+    lock = FileLock(file, timeout=patience * PATIENCE_SECONDS)
     try:
         lock.acquire()
     except Timeout:

@@ -26,3 +26,6 @@ def show_logs_visibly() -> None:
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_VisibleFormatter())
     warnings.formatwarning = _format_visibly
+    # With pydicom installed MONAI tells each time a transform that reads is made that a decoder of NVIDIA's is not.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)

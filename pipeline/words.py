@@ -20,7 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 _UNSEEN = re.compile(
@@ -102,6 +102,17 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writerow([cell(column) for column in columns])
     writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
     return buffer.getvalue()
+
+
+def csv_writer(handle: TextIO) -> Callable[[Iterable[Any]], None]:
+    """What writes one line of a CSV table after another, each cell by :func:`cell`; for tables that no memory holds.
+
+    >>> import sys
+    >>> csv_writer(sys.stdout)(["=a", 1.5, None])
+    '=a,1.5,
+    """
+    writer = csv.writer(handle, lineterminator="\n")
+    return lambda values: writer.writerow([cell(value) for value in values])
 
 
 def csv_rows(handle: TextIO) -> Iterator[tuple[int, dict[str, str]]]:

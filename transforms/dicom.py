@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rarevox.transforms.reading.decoded import decoded_planes
 from rarevox.transforms.reading.errors import ScanError
 from rarevox.transforms.reading.files import product, require_memory
 from rarevox.transforms.reading.geometry import size_text
@@ -18,13 +19,14 @@ from rarevox.transforms.reading.slices import (
     Slice,
     begins_as_dicom,
     claims_dicom,
+    image_of,
     is_dicom_file,
     read_slice,
     reads_pixels,
     sop_class,
 )
 
-__all__ = ["SeriesError", "is_dicom_file", "is_dicom_folder", "read_series", "series_files"]
+__all__ = ["SeriesError", "holds_series", "is_dicom_file", "is_dicom_folder", "read_series", "series_files"]
 
 FEW = 0.1
 """Copying loses a few slices; who splits or resamples a series leaves its headers further from the truth than this."""
@@ -43,7 +45,12 @@ def is_dicom_folder(folder: str | Path) -> bool:
         entries = sorted(Path(folder).iterdir())
     except OSError:
         return False
-    return any(is_dicom_file(path) and not _is_index(path) for path in entries)
+    return holds_series(entries)
+
+
+def holds_series(files: Iterable[Path]) -> bool:
+    """Whether one of the files is a DICOM file other than an index; those after it are not looked at."""
+    return any(is_dicom_file(path) and not _is_index(path) for path in files)
 
 
 def series_files(folder: Path) -> list[Path]:
@@ -82,6 +89,8 @@ def read_series(folder: Path) -> tuple[Any, list[str]]:
 
     slices = _sound_slices(folder)
     _require_one_series(slices, folder)
+    if len(slices) == 1 and slices[0].size[2] > 1:
+        return image_of(slices[0].path), []
     slices = _in_order(slices)
     _require_even_slices(slices, folder)
     warnings = list(_told_by_headers(slices, folder))
@@ -94,10 +103,26 @@ def read_series(folder: Path) -> tuple[Any, list[str]]:
     try:
         return reader.Execute(), warnings
     except RuntimeError as error:
+        planes = decoded_planes([found.path for found in slices])
+        if planes is not None:
+            return _placed(planes, slices), warnings
         damaged = [found.path.name for found in slices if not reads_pixels(found.path)]
         if damaged:
             raise SeriesError(f"the pixels of {_listed(damaged)} in {folder} are damaged") from error
         raise
+
+
+def _placed(planes: np.ndarray, slices: Sequence[Slice]) -> Any:
+    """Slices that others decoded, as a SimpleITK image where the headers place them."""
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(planes)
+    first, last = slices[0], slices[-1]
+    apart = float(np.linalg.norm(last.position - first.position)) / max(len(slices) - 1, 1)
+    image.SetSpacing([*first.spacing[:2], apart if len(slices) > 1 else first.spacing[2]])
+    image.SetOrigin(first.position.tolist())
+    image.SetDirection(first.direction.ravel().tolist())
+    return image
 
 
 def _sound_slices(folder: Path) -> list[Slice]:
@@ -140,7 +165,7 @@ def _require_one_series(slices: Sequence[Slice], folder: Path) -> None:
     listed = ", ".join(f"{len(group)} file(s) such as {group[0].path.name}" for group in ordered[:3])
     raise SeriesError(
         f"expected one DICOM series in {folder}, found {len(series)} series ({listed}"
-        f"{', …' if len(series) > 3 else ''}); put each series into its own folder"
+        f"{', …' if len(series) > 3 else ''}); choose with --series, or put each into its own folder"
     )
 
 

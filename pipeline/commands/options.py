@@ -48,6 +48,37 @@ def others_option(command: Command) -> Command:
     return click.option("--with", "others", metavar="RUN", type=FOLDER, multiple=True, help=text)(command)
 
 
+def results_options(command: Command) -> Command:
+    """What `predict` writes for people and hospitals: ``--series``, ``--lesions``, ``--dicom``, ``--layout`` …"""
+    several = (
+        click.option(
+            "--series",
+            metavar="RULE",
+            multiple=True,
+            help="Choose series in DICOM trees, such as modality=MR,description=flair,orientation=axial,min-slices=20. "
+            "One for each channel.",
+        ),
+        click.option("--lesions", is_flag=True, help="Write lesions.csv and structures.csv too."),
+        click.option("--atlas", metavar="FILE", type=FOLDER, help="Regions, to say in which each lesion lies."),
+        click.option(
+            "--atlas-names", metavar="FILE", type=FOLDER, help="The regions' names: lines NUMBER NAME, or JSON."
+        ),
+        click.option("--previews", is_flag=True, help="Write CASE_preview.jpg too."),
+        click.option(
+            "--dicom",
+            type=click.Choice(["binary", "labelmap"]),
+            is_flag=False,
+            flag_value="binary",
+            help="Write a DICOM segmentation and report too of scans that came as DICOM.  [as a flag: binary]",
+        ),
+        click.option("--dicom-codes", metavar="FILE", type=FOLDER, help="Codes of structures in them, YAML."),
+        click.option("--layout", type=click.Choice(["bids"]), help="Write a BIDS derivative dataset."),
+    )
+    for option in reversed(several):
+        command = option(command)
+    return command
+
+
 def threshold_option(command: Command) -> Command:
     """``--threshold``, as ``thresholds``."""
     text = "Probability above which a voxel is STRUCTURE, in place of RUN's. Repeatable."

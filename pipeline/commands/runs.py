@@ -1,4 +1,4 @@
-"""Commands that train a run or use one: train, predict, export, verify, demo."""
+"""Commands that train a run or use one: train, predict, collect, serve, export, verify, demo."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rarevox.pipeline.commands.options import (
     device_option,
     others_option,
     pairs,
+    results_options,
     settings_option,
     threshold_option,
     trust_option,
@@ -48,8 +49,14 @@ def train(**options: Any) -> int:
 
 @click.command(short_help="Segment SCANS with RUN.")
 @click.argument("run", type=FOLDER)
-@click.argument("scans", type=FOLDER, nargs=-1, required=True)
+@click.argument("scans", type=FOLDER, nargs=-1)
 @click.option("--output", type=FOLDER, required=True, help="Folder for CASE_seg.nii.gz and predictions.json.")
+@click.option(
+    "--manifest",
+    metavar="FILE",
+    type=FOLDER,
+    help="A table of scans, CSV or JSON lines: case, image or a column a channel, mask, roi; the rest goes along.",
+)
 @device_option
 @threshold_option
 @settings_option
@@ -62,18 +69,79 @@ def train(**options: Any) -> int:
     type=FOLDER,
     help="Folder with a mask for each scan (CASE or CASE_mask), or one mask: segment only in there.",
 )
+@click.option(
+    "--duplicates",
+    type=click.Choice(["tell", "skip"]),
+    help="Compare the scans' content: tell copies in their rows, or segment it once.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Processes that share the scans; what ends one costs a scan, not the call.  [default: this process]",
+)
+@click.option("--scan-minutes", type=click.FloatRange(min=0, min_open=True), help="End a scan that takes longer.")
+@click.option("--shard", metavar="I/N", help="Only every N-th scan from the I-th; auto, auto/N: of the job array.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", help="Where workers stand.  [default: local]"
+)
+@click.option("--address", metavar="ADDRESS", help="Of a Ray cluster.  [default: one on this machine]")
+@click.option(
+    "--worker-cpus", type=click.FloatRange(min=0), help="CPUs that Ray sets aside for a worker.  [default: 1]"
+)
+@click.option("--worker-gpus", type=click.FloatRange(min=0), help="GPUs likewise.  [default: 0]")
 @click.option("--entropy", is_flag=True, help="Write CASE_entropy.nii.gz too: 0 certain, 1 undecided.")
 @click.option(
     "--probabilities",
     type=click.Choice(["uint8", "uint16"]),
     help="Write CASE_prob_STRUCTURE.nii.gz too, scaled to 0 ... 1 in this type.",
 )
+@results_options
 def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
-    """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN."""
+    """Segment SCANS (files or folders; NIfTI, NRRD, MHA, DICOM series) with RUN.
+
+    Several calls with the same --output, on one machine or many, share the scans.
+    """
+    if not options["scans"] and options["manifest"] is None:
+        raise click.UsageError("Missing argument 'SCANS...' (or --manifest).")
     from rarevox.pipeline.inference.predict import predict as run
 
     options["thresholds"] = pairs(thresholds, "--threshold")
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
+
+
+@click.command(short_help="Gather the results in OUT.")
+@click.argument("output", metavar="OUT", type=FOLDER)
+def collect(output: Path) -> int:
+    """Write predictions.json, predictions.csv, tables and summary.html of what `predict` has done in OUT by now."""
+    from rarevox.pipeline.cohort.collect import collect as run
+
+    return run(output)
+
+
+@click.command(short_help="Segment what is sent over HTTP with RUN.")
+@click.argument("run", type=FOLDER)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address; this one is this machine's own.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--queue", type=click.IntRange(min=1), default=8, show_default=True, help="Scans there may be at once.")
+@click.option("--max-mb", type=click.IntRange(min=1), default=1024, show_default=True, help="The largest upload.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds that a request may take.",
+)
+@click.option("--dicom-codes", "codes", metavar="FILE", type=FOLDER, help="Codes of structures in DICOM objects, YAML.")
+@device_option
+@settings_option
+@others_option
+@trust_option
+def serve(run: Path, **options: Any) -> int:
+    """Answer POST /segment (a NIfTI file, or a ZIP of a DICOM series) with labels, volumes or a DICOM segmentation."""
+    from rarevox.pipeline.service.serve import serve as run_service
+
+    return run_service(run, **options)
 
 
 @click.command()

@@ -90,17 +90,23 @@ def with_masks(scans: list[dict[str, Any]], masks: str | Path, key: str = "mask"
     files = [file for file in sorted(folder.rglob("*")) if is_volume(file)]
     if not files:
         raise RequestError(f"no masks in {folder}; expected files called CASE or CASE_mask (.nii.gz …)")
+    by_stem: dict[str, list[Path]] = {}
+    below: dict[str, list[Path]] = {}
+    begins: dict[str, list[Path]] = {}
+    within: dict[str, list[Path]] = {}
+    for file in files:
+        name = stem(file)
+        by_stem.setdefault(name, []).append(file)
+        below.setdefault("_".join((*file.relative_to(folder).parent.parts, name)), []).append(file)
+        if "mask" in name.lower():
+            within.setdefault(file.parent.name, []).append(file)
+            for at, sign in enumerate(name):
+                if sign == "_":
+                    begins.setdefault(name[:at], []).append(file)
     scans = [dict(scan) for scan in scans]
-    below = {file: "_".join((*file.relative_to(folder).parent.parts, stem(file))) for file in files}
     for scan in scans:
-        case = scan["case"]
-        marked = [file for file in files if "mask" in stem(file).lower()]
-        for found in (
-            [file for file in files if stem(file) == case],
-            [file for file in files if below[file] == case],
-            [file for file in marked if stem(file).startswith(f"{case}_")],
-            [file for file in marked if file.parent.name == case],
-        ):
+        for place in (by_stem, below, begins, within):
+            found = place.get(scan["case"], [])
             if len(found) == 1:
                 scan[key] = str(found[0])
                 break

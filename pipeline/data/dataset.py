@@ -40,6 +40,8 @@ class Dataset:
             at their end; None where a file holds all channels or a list names the files. See
             :mod:`rarevox.pipeline.data.grouping`.
         fixed: the checks whose faults ``prepare --fix`` mended in files of the dataset.
+        structure_codes: codes of structures for DICOM, which somebody added to the file; see
+            :func:`rarevox.pipeline.dicom.codes.given_codes`.
         path: the ``dataset.json`` itself.
     """
 
@@ -58,6 +60,7 @@ class Dataset:
     n4: bool = False
     channel_files: tuple[str | int, ...] | None = None
     fixed: tuple[str, ...] = ()
+    structure_codes: dict[str, Any] = field(default_factory=dict)
     path: Path = field(default=Path(DATASET_FILE))
 
     @classmethod
@@ -94,6 +97,7 @@ class Dataset:
             n4=bool(content.get("n4")),
             channel_files=_checked_channel_files(content.get("channel_files"), content["channels"], file),
             fixed=_checked_fixed(content.get("fixed"), file),
+            structure_codes=dict(content.get("structure_codes") or {}),
             path=file,
         )
 

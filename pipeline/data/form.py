@@ -48,6 +48,7 @@ KEYS = {
     "fingerprint": Kind(is_text, "a text", True),
     "name": Kind(is_text, "a text", True),
     "n4": Kind(lambda value: isinstance(value, bool), "true or false", True),
+    "structure_codes": Kind(lambda value: isinstance(value, dict), "names of structures with their codes", True),
 }
 
 CASE_KEYS = {

@@ -20,8 +20,12 @@ def suffix_of(path: str | Path) -> str:
     >>> suffix_of("a/case.01.nii.gz"), suffix_of("b/CASE.IMG"), suffix_of("series.3"), suffix_of("a.txt")
     ('.nii.gz', '.img', '', '')
     """
-    name = Path(path).name.lower()
-    return next((suffix for suffix in _NAMED if name.endswith(suffix)), "")
+    return _suffix(Path(path).name)
+
+
+def _suffix(name: str) -> str:
+    lower = name.lower()
+    return next((suffix for suffix in _NAMED if lower.endswith(suffix)), "") if lower.endswith(_NAMED) else ""
 
 
 def stem(path: str | Path) -> str:
@@ -30,13 +34,22 @@ def stem(path: str | Path) -> str:
     >>> stem("a/case.01.nii.gz"), stem("b/case_2.mha"), stem("series.3/")
     ('case.01', 'case_2', 'series.3')
     """
-    name = Path(path).name
-    return name[: len(name) - len(suffix_of(path))]
+    return stem_of_name(Path(path).name)
+
+
+def stem_of_name(name: str) -> str:
+    """:func:`stem` of a name without a folder: of a million of them in a second."""
+    return name[: len(name) - len(_suffix(name))]
 
 
 def is_volume(path: Path) -> bool:
     """Whether the name says that this is a volume file (hidden files, such as macOS's ``._`` twins, are not)."""
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+    return is_volume_name(path.name)
+
+
+def is_volume_name(name: str) -> bool:
+    """:func:`is_volume` of a name without a folder."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def volumes_in(folder: Path, *, deep: bool = False) -> Iterator[Path]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
-from rarevox.pipeline.data.formats import stem
+from rarevox.pipeline.data.formats import stem_of_name
 
 Rule = Sequence[int | str]
 Words = tuple[str, ...]
@@ -34,6 +35,15 @@ class Group:
 
     name: str
     files: tuple[Path, ...]
+    fault: str = ""
+    missing: tuple[str, ...] = ()
+
+
+class NamedGroup(NamedTuple):
+    """A :class:`Group` by the names of its files."""
+
+    name: str
+    files: tuple[str, ...]
     fault: str = ""
     missing: tuple[str, ...] = ()
 
@@ -88,6 +98,20 @@ def group(
     by_name: bool = True,
     optional: Sequence[str] = (),
 ) -> list[Group]:
+    """:func:`group_names` of paths in one folder."""
+    by_its_name = {file.name: file for file in files}
+    found = group_names(by_its_name, channels, rule, by_name=by_name, optional=optional)
+    return [Group(one.name, tuple(by_its_name[name] for name in one.files), one.fault, one.missing) for one in found]
+
+
+def group_names(
+    names: Iterable[str],
+    channels: Sequence[str],
+    rule: Rule | None = None,
+    *,
+    by_name: bool = True,
+    optional: Sequence[str] = (),
+) -> list[NamedGroup]:
     """The cases that the volume files of one folder make up, sorted by their first file.
 
     By pattern, where the run has patterns and one matches; then by number: ``CASE_0000`` is the first channel of CASE,
@@ -97,53 +121,55 @@ def group(
     where each channel has one file the case is the folder, else files whose names are alike but for the channel belong
     together. Every other file is a scan for itself, unless it goes with a case that was found.
 
+    The time grows with the number of files, not with its square.
+
     Args:
-        files: volumes of one folder.
+        names: of volumes in one folder, each once.
         channels: names of the network's channels.
         rule: what the run knows.
         by_name: False: files that were named one by one are no folder; only numbers count.
         optional: names of the channels that a case may lack, but for one.
     """
-    files = sorted(files)
+    names = sorted(names)
     if by_name and rule and all(isinstance(one, str) for one in rule):
-        placed = {file: place for file in files if (place := _by_pattern(file, [str(one) for one in rule])) is not None}
+        patterns = [str(one) for one in rule]
+        placed = {name: one for name in names if (one := _by_pattern(name, patterns)) is not None}
         if placed:
             return _named(placed, channels, optional)
     numbers = [one for one in rule or () if isinstance(one, int)]
-    groups, rest = _by_number(files, channels, numbers, optional)
+    groups, rest = _by_number(names, channels, numbers, optional)
     placed = {}
     if by_name and len(channels) > 1:
-        placed = {file: place for file in rest if (place := channel_by_words(stem(file), channels)) is not None}
+        placed = {name: one for name in rest if (one := channel_by_words(stem_of_name(name), channels)) is not None}
     named = _named(placed, channels, optional) if placed else []
-    alone = [file for file in rest if file not in placed and not _goes_with(file, named)]
-    found = [*groups, *named, *(Group(stem(file), (file,)) for file in alone)]
+    cases = {words(one.name) for one in named}
+    alone = [name for name in rest if name not in placed and not (cases and _goes_with(name, cases))]
+    found = [*groups, *named, *(NamedGroup(stem_of_name(name), (name,)) for name in alone)]
     return sorted(found, key=lambda one: one.files[0])
 
 
-def _by_pattern(file: Path, patterns: Sequence[str]) -> tuple[int, str] | None:
+def _by_pattern(name: str, patterns: Sequence[str]) -> tuple[int, str] | None:
     """The channel whose pattern matches, that with the most letters of its own, and what its one ``*`` stands for."""
-    fitting = [
-        (len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if fnmatchcase(file.name, p.split("/")[-1])
-    ]
+    fitting = [(len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if fnmatchcase(name, p.split("/")[-1])]
     if not fitting:
         return None
     index = -max(fitting)[1]
     before, star, after = patterns[index].split("/")[-1].partition("*")
     plain = star and not re.search(r"[*?\[]", before + after)
-    return index, file.name[len(before) : len(file.name) - len(after)].strip(" _-.") if plain else ""
+    return index, name[len(before) : len(name) - len(after)].strip(" _-.") if plain else ""
 
 
 def _by_number(
-    files: Sequence[Path], channels: Sequence[str], numbers: Sequence[int], optional: Sequence[str]
-) -> tuple[list[Group], list[Path]]:
+    files: Sequence[str], channels: Sequence[str], numbers: Sequence[int], optional: Sequence[str]
+) -> tuple[list[NamedGroup], list[str]]:
     """The cases whose channels are numbered, and the files that are none of theirs."""
     known = list(numbers) or list(range(len(channels)))
-    cases: dict[str, dict[int, list[Path]]] = {}
+    cases: dict[str, dict[int, list[str]]] = {}
     for file in files:
-        name, number = numbered(stem(file))
+        name, number = numbered(stem_of_name(file))
         if number is not None:
             cases.setdefault(name, {}).setdefault(number, []).append(file)
-    groups, taken = [], set[Path]()
+    groups, taken = [], set[str]()
     for name, present in cases.items():
         other = len(channels) == 1 and not numbers and set(present) != set(known)
         if other or not set(present) & set(known):
@@ -154,14 +180,14 @@ def _by_number(
     return groups, [file for file in files if file not in taken]
 
 
-def _named(placed: dict[Path, tuple[int, str]], channels: Sequence[str], optional: Sequence[str]) -> list[Group]:
+def _named(placed: dict[str, tuple[int, str]], channels: Sequence[str], optional: Sequence[str]) -> list[NamedGroup]:
     """The cases of files whose channel is known, with what is left of their names."""
-    of_channel: list[list[Path]] = [[] for _ in channels]
+    of_channel: list[list[str]] = [[] for _ in channels]
     for file, (channel, _) in placed.items():
         of_channel[channel].append(file)
     if max(map(len, of_channel)) == 1 and _alike({words(left) for _, left in placed.values()}):
         return [_case("", of_channel, channels, channels, optional)]
-    cases: dict[Words, tuple[str, list[list[Path]]]] = {}
+    cases: dict[Words, tuple[str, list[list[str]]]] = {}
     for file, (channel, left) in placed.items():
         cases.setdefault(words(left), (left, [[] for _ in channels]))[1][channel].append(file)
     return [_case(name, found, channels, channels, optional) for name, found in cases.values()]
@@ -175,27 +201,27 @@ def _alike(names: set[Words]) -> bool:
 
 def _case(
     name: str,
-    found: Sequence[Sequence[Path]],
+    found: Sequence[Sequence[str]],
     labels: Sequence[str],
     channels: Sequence[str],
     optional: Sequence[str],
-) -> Group:
+) -> NamedGroup:
     """One case of the files of each channel."""
     files = tuple(file for several in found for file in several)
     missing = [label for label, several in zip(labels, found, strict=True) if not several]
     twice = [label for label, several in zip(labels, found, strict=True) if len(several) > 1]
-    there = ", ".join(file.name for file in files)
+    there = ", ".join(files)
     lacks = tuple(channel for channel, several in zip(channels, found, strict=True) if not several)
     if lacks and not twice and set(lacks) <= set(optional):
-        return Group(name, files, missing=lacks)
+        return NamedGroup(name, files, missing=lacks)
     if missing:
-        return Group(name, files, f"no file is the channel {', '.join(missing)}; there is {there}")
+        return NamedGroup(name, files, f"no file is the channel {', '.join(missing)}; there is {there}")
     if twice:
-        return Group(name, files, f"several files are the channel {', '.join(twice)}: {there}")
-    return Group(name, files)
+        return NamedGroup(name, files, f"several files are the channel {', '.join(twice)}: {there}")
+    return NamedGroup(name, files)
 
 
-def _goes_with(file: Path, groups: Sequence[Group]) -> bool:
+def _goes_with(file: str, cases: set[Words]) -> bool:
     """Whether a file is another one of a case that was found: its reference, a mask, a further sequence."""
-    name = words(stem(file))
-    return any(name[: len(words(one.name))] == words(one.name) for one in groups)
+    name = words(stem_of_name(file))
+    return any(name[:length] in cases for length in range(len(name) + 1))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.cohort.collect import RESULT_FILE, made_alike
+from rarevox.pipeline.cohort.journal import FOLDER, Journal
+from rarevox.pipeline.cohort.ledger import Ledger
+from rarevox.pipeline.cohort.rows import files_of, place
 from rarevox.pipeline.data.form import Kind, are_files, check_keys, is_text
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.inference.outputs.output import Output, names_of
 
-RESULT_FILE = "predictions.json"
 _MAP = "_seg.nii.gz"
-_ORIGIN = ("run", "ensemble", "models", "settings")
 _MODEL = ("configs/inference.yaml", "models/model.pt")
 
 
@@ -72,110 +77,101 @@ def read_rows(folder: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def earlier(folder: Path) -> dict[str, Any]:
-    """What ``predictions.json`` of an earlier call says; without one, that there were no scans.
+def import_earlier(folder: Path) -> None:
+    """Make a journal of the ``predictions.json`` of a folder that has none, as versions before journals left it.
 
     Raises:
-        RequestError: it has another form.
+        RequestError: the file has another form.
     """
-    return read_rows(folder) if (folder / RESULT_FILE).is_file() else {"scans": []}
+    path = folder / RESULT_FILE
+    if (folder / FOLDER).is_dir() or not path.is_file():
+        return
+    content, moment = read_rows(folder), path.stat().st_mtime
+    kept = ("run", "ensemble", "models", "settings", "structures")
+    header: dict[str, Any] = {key: content[key] for key in kept if key in content}
+    journal = Journal(folder, {**header, "session": "earlier", "time": moment})
+    for number, row in enumerate(row for row in content["scans"] if row["status"] == "ok"):
+        journal.append({"n": number, "t": moment, "row": row})
+    journal.close()
 
 
-def standing(
-    folder: Path,
-    made: Mapping[str, Any],
-    made_now: Mapping[str, Any],
-    items: Sequence[Mapping[str, Any]],
-    left: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, dict[str, Any]]:
-    """The rows of an earlier call, by case, whose maps are there and stand until this call writes others.
+def refuse_strangers(
+    folder: Path, ledger: Ledger, made: Mapping[str, Any], now: Mapping[str, Any], named: Collection[str]
+) -> None:
+    """Refuse a folder that would still hold maps made otherwise than this call's.
 
     Args:
         folder: of the predictions.
-        made: of :func:`earlier`.
-        made_now: of :func:`origin`, of this call.
-        items: the scans of this call.
-        left: rows of what this call cannot segment.
+        ledger: the rows of earlier calls.
+        made: of :func:`origin`, of the last of them.
+        now: of :func:`origin`, of this call.
+        named: the cases of this call.
 
     Raises:
         RequestError: maps of scans that this call does not name were made by other runs or with other settings, or
             nobody knows how.
     """
-    rows = {row["case"]: dict(row) for row in made["scans"] if row["status"] == "ok" and _is_whole(folder, row)}
-    named = {str(item["case"]) for item in (*items, *left)}
-    listed = {name for row in made["scans"] for name in map_names(row.get("output"))}
-    own = {f"{case}{_MAP}" for case in named}
-    unlisted = sorted(path.name for path in folder.glob(f"*{_MAP}") if path.name not in listed | own)
-    same = all(made.get(key) == made_now.get(key) for key in _ORIGIN)
-    others = unlisted if same else sorted({*unlisted, *(rows[case]["output"] for case in rows if case not in named)})
-    if others:
+    with os.scandir(folder) as entries:
+        there = {entry.name for entry in entries if entry.name.endswith(_MAP)}
+    strange = {name for name in there if (case := name.removesuffix(_MAP)) not in named and case not in ledger}
+    if strange:
+        strange -= {name for case in ledger.cases() for name in files_of(ledger.row(case))}
+    if not made_alike(made, now):
+        rows = (ledger.row(case) for case in ledger.cases() if case not in named and ledger.is_ok(case))
+        strange |= {str(row["output"]) for row in rows if _is_whole(folder, row)}
+    if strange:
+        others = sorted(strange)
         some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise RequestError(
             f"{folder} holds maps that this call would not write anew, of another run, another state of it or other "
             f"settings: {some}; give another --output, or remove them"
         )
-    return rows if same else {}
 
 
 def superseded(
+    ledger: Ledger,
     made: Mapping[str, Any],
-    made_now: Mapping[str, Any],
-    items: Sequence[Mapping[str, Any]],
+    now: Mapping[str, Any],
+    named: Collection[str],
     left: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """Cases whose maps of an earlier call stand for nothing from now on: made otherwise, or of what is no scan now."""
-    same = all(made.get(key) == made_now.get(key) for key in _ORIGIN)
-    scans = {str(item["case"]) for item in items}
-    gone = {str(row["case"]) for row in left if row["status"] == "failed"} - scans
-    return sorted(gone | (set() if same else {str(row["case"]) for row in made["scans"]}))
+    if not made_alike(made, now):
+        return sorted(ledger.cases())
+    gone = {str(row["case"]) for row in left if row["status"] == "failed"} - set(named)
+    return sorted(case for case in gone if case in ledger)
 
 
-def _is_whole(folder: Path, row: Mapping[str, Any], asked: Sequence[str] = ()) -> bool:
-    """Whether the maps of a row are there."""
-    keys = ("output", *asked)
-    return all(all((folder / name).is_file() for name in map_names(row.get(key)) or ["?/"]) for key in keys)
+def _is_whole(folder: Path, row: Mapping[str, Any], asked: Sequence[Output] = ()) -> bool:
+    """Whether the files of a row are there, those that are asked for among them."""
+    named = files_of(row)
+    wanted = set(names_of(asked, row)) <= set(named)
+    return bool(named) and wanted and all(place(folder, name).is_file() for name in named)
 
 
-def kept_rows(
-    folder: Path,
-    made: Mapping[str, Any],
-    asked: Sequence[str],
-    made_now: Mapping[str, Any],
-    items: Sequence[Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """The rows of an earlier call, by case, whose maps are there, those asked for now among them, of the same files.
+def may_stand(folder: Path, row: Mapping[str, Any], asked: Sequence[Output], item: Mapping[str, Any]) -> bool:
+    """Whether a row of an earlier call, of the same runs and settings, is what this call would write of a scan.
 
     Args:
         folder: of the predictions.
-        made: of :func:`earlier`.
-        asked: further entries that a row must have, such as ``entropy``.
-        made_now: of :func:`origin`, of this call.
-        items: the scans of this call. Rows of other scans stay.
+        row: of the earlier call.
+        asked: what is written of each scan now.
+        item: the scan.
+    """
+    return _is_whole(folder, row, asked) and _same_source(row, source(item))
+
+
+def require_same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to keep maps that were made otherwise.
+
+    Args:
+        folder: of the predictions.
+        made: of :func:`origin`, of the earlier call.
+        now: of :func:`origin`, of this one.
 
     Raises:
         RequestError: the maps are of other runs, of runs that have changed since, or of other settings.
     """
-    if not made["scans"]:
-        return {}
-    _same_origin(folder, made, made_now)
-    now = {str(item["case"]): source(item) for item in items}
-    return {
-        row["case"]: dict(row)
-        for row in made["scans"]
-        if row["status"] == "ok"
-        and _is_whole(folder, row, asked)
-        and (row["case"] not in now or _same_source(row, now[row["case"]]))
-    }
-
-
-def map_names(written: object) -> list[str]:
-    """The file names in an entry of a row."""
-    found = written.values() if isinstance(written, Mapping) else [written]
-    return [str(name) for name in found if name]
-
-
-def _same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse maps that were made otherwise."""
     remedy = "give another --output, or leave --keep out to write them anew"
     if [made.get(key) for key in ("run", "ensemble")] != [now.get(key) for key in ("run", "ensemble")]:
         said = " and ".join(made.get("ensemble") or [str(made.get("run"))])
@@ -192,21 +188,24 @@ def _same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) 
 
 def _same_source(row: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a row is of the same files with the same content."""
-    names = all(_places(row.get(key)) == _places(now.get(key)) for key in ("image", "mask", "roi"))
-    return names and row.get("state") == now["state"]
+    if row.get("state") != now["state"]:
+        return False
+    keys = ("image", "mask", "roi")
+    return all(row.get(key) == now.get(key) or _places(row.get(key)) == _places(now.get(key)) for key in keys)
 
 
 def _places(files: Any) -> list[Path]:
     return [Path(file).resolve() for file in (files if isinstance(files, list) else [files]) if file]
 
 
-def _state(files: object) -> list[list[int]]:
+def _state(files: Any) -> list[list[int]]:
     """Bytes and time of change (ns) of each file; of a folder the sum and the latest. Empty where one has gone."""
     found = []
-    for path in _places(files):
+    for path in files if isinstance(files, list) else [files]:
         try:
-            parts = [one.stat() for one in (path.iterdir() if path.is_dir() else [path])]
-        except OSError:
+            one = os.stat(path)
+            parts = [one] if not stat.S_ISDIR(one.st_mode) else [file.stat() for file in Path(path).iterdir()]
+        except (OSError, ValueError):
             return []
         found.append([sum(one.st_size for one in parts), max((one.st_mtime_ns for one in parts), default=0)])
     return found

@@ -76,9 +76,13 @@ class ProbabilityMaps:
             name: write_shares(folder / f"{case}_prob_{file}.nii.gz", stored, grid).name
             for name, file, stored in zip(self.structures, names, self.maps, strict=True)
         }
+        self.close()
+        return {"probabilities": written}
+
+    def close(self) -> None:
+        """Give the scratch files back."""
         self.maps = []
         self._folder.cleanup()
-        return {"probabilities": written}
 
 
 def reserve(file: Path, size: int) -> None:

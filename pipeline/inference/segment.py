@@ -59,6 +59,7 @@ class Segmentation:
         notes: what the inferer decided.
         raw: the label values before post-processing; None where none is declared.
         watch: who was shown the class probabilities; None where nobody asked.
+        grid: shape and affine of the scan's file.
     """
 
     item: dict[str, Any]
@@ -68,6 +69,7 @@ class Segmentation:
     notes: Mapping[str, Any] | None = None
     raw: np.ndarray | None = None
     watch: Any = None
+    grid: tuple[tuple[int, int, int], np.ndarray] | None = None
 
     @property
     def case(self) -> str:
@@ -273,40 +275,59 @@ class Segmenter:
         A scan that cannot be read or segmented gives its reason and stops nothing.
 
         Args:
-            items: entries of a data list.
+            items: entries of a data list, asked for in the reading thread, one ahead; it may wait for the next one.
             watch: makes of an item who is shown its class probabilities; it is in the result.
         """
-        listed = [dict(item) for item in items]
-        with ThreadPoolExecutor(1) as pool:
-            upcoming = [pool.submit(self.read, item) for item in listed[:1]]
+        source, pool = iter(items), ThreadPoolExecutor(1)
+        try:
+            upcoming = [pool.submit(self._next, source)]
             precision = getattr(self.inferer, "precision", None)
-            if listed and self.device.type == "cpu" and (precision is None or precision.dtype == torch.float32):
+            if self.device.type == "cpu" and (precision is None or precision.dtype == torch.float32):
                 load_kernels()  # while the first scan is read
-            for position, item in enumerate(listed):
+            while True:
+                item, read = upcoming.pop().result()
+                if item is None:
+                    return
                 began = time.monotonic()
-                following = listed[position + 1 : position + 2]
 
-                def read_on(items: Sequence[Mapping[str, Any]] = following) -> None:
-                    upcoming.extend(pool.submit(self.read, one) for one in items if not upcoming)
+                def read_on() -> None:
+                    if not upcoming:
+                        upcoming.append(pool.submit(self._next, source))
 
-                # No name for the future, which would keep the scan in memory.
-                found = self._tried(item, lambda: upcoming.pop().result(), read_on, watch)
+                found = self._tried(item, read, read_on, watch)
+                del read
                 if found is None:  # memory was short: once more, with nothing beside
-                    for one in upcoming:
-                        one.exception()
+                    # Their data have no name here, and go.
+                    follower = [after for one in upcoming if (after := one.result()[0]) is not None]
                     upcoming.clear()
                     release_memory(self.device)
-                    found = self._tried(item, partial(self.read, item), lambda: None, watch, last=True)
+                    found = self._tried(item, [partial(self.read, item)], lambda: None, watch, last=True)
                     release_memory(self.device)
+                    if follower:
+                        upcoming.append(pool.submit(self._next, iter(follower)))
                 read_on()
                 assert found is not None
                 found.seconds = time.monotonic() - began
                 yield found
+                del found
+        finally:  # without waiting: where this is interrupted, the next item may be long in coming
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _next(self, source: Iterator[Mapping[str, Any]]) -> tuple[dict[str, Any] | None, list[Callable[[], Any]]]:
+        """The next item, and in a list what gives its data once, or raises what was wrong; None where there is none."""
+        item = next(source, None)
+        if item is None:
+            return None, []
+        try:
+            data = [self.read(item)]
+            return dict(item), [data.pop]
+        except BaseException as error:
+            return dict(item), [partial(_raise, error)]
 
     def _tried(
         self,
         item: dict[str, Any],
-        data_of: Callable[[], dict[str, Any]],
+        data_of: list[Callable[[], dict[str, Any]]],
         read_on: Callable[[], None],
         watch: Callable[[Mapping[str, Any]], Watch | None] | None,
         *,
@@ -316,19 +337,23 @@ class Segmenter:
 
         Args:
             item: the scan.
-            data_of: gives it, preprocessed.
+            data_of: the one call in it gives the scan, preprocessed, and is taken out.
             read_on: is called when it has been read.
             watch: as in a call.
             last: lack of memory is a reason like others.
         """
         try:
-            data = data_of()
+            data = data_of.pop()()
             read_on()
             watching = watch(item) if watch is not None else None
             labels, raw = self._both(data, watching)
-            return Segmentation(item, labels, "", 0.0, self.notes(data), raw, watching)
+            return Segmentation(item, labels, "", 0.0, self.notes(data), raw, watching, native_grid(data["image"]))
         except Exception as error:  # whatever is wrong with one scan must not stop the others
             short = is_out_of_memory(error)
             if short and not last:
                 return None
             return Segmentation(item, None, f"memory ran out: {reason_of(error)}" if short else reason_of(error))
+
+
+def _raise(error: BaseException) -> Any:
+    raise error

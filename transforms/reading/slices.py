@@ -13,7 +13,9 @@ import numpy as np
 
 from rarevox.transforms.reading.content import DICOM_SUFFIXES, first_bytes, is_dicom
 from rarevox.transforms.reading.errors import ScanError
-from rarevox.transforms.reading.files import open_regular, require_regular
+from rarevox.transforms.reading.files import open_regular, product, require_memory, require_regular
+from rarevox.transforms.reading.frames import frames_image
+from rarevox.transforms.reading.geometry import size_text
 from rarevox.transforms.reading.itk import image_reader
 
 META_BYTES = 4096
@@ -59,6 +61,7 @@ class Slice:
         position: of its first voxel, LPS mm.
         direction: (3, 3), columns along row, column and normal.
         size: voxels along each axis; of several frames the third one's too.
+        spacing: their lengths in mm; the third one is what the header says of it.
         pixel: SimpleITK's number of the pixel type.
     """
 
@@ -67,6 +70,7 @@ class Slice:
     position: np.ndarray
     direction: np.ndarray
     size: tuple[int, ...]
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     pixel: int = field(default=0)
 
     def whole(self, name: str) -> int | None:
@@ -138,7 +142,8 @@ def read_slice(path: Path) -> Slice:
     if direction.size != 9:
         raise ScanError(f"{path} holds an image of {reader.GetDimension()} dimensions; expected slices or a volume")
     origin = np.asarray(reader.GetOrigin())
-    return Slice(path, tags, origin, direction.reshape(3, 3), tuple(reader.GetSize()), int(reader.GetPixelID()))
+    size, spacing = tuple(reader.GetSize()), tuple(reader.GetSpacing())
+    return Slice(path, tags, origin, direction.reshape(3, 3), size, spacing, int(reader.GetPixelID()))
 
 
 def _meta(head: bytes) -> dict[int, str]:
@@ -206,6 +211,14 @@ def reads_pixels(path: Path) -> bool:
 
 
 def image_of(path: Path) -> Any:
-    """One DICOM file as a SimpleITK image, its header judged first."""
-    read_slice(path)
+    """One DICOM file as a SimpleITK image, its header judged first.
+
+    Raises:
+        ScanError: as :func:`read_slice`; frames that are not one even stack, see
+            :func:`rarevox.transforms.reading.frames.frames_image`.
+    """
+    found = read_slice(path)
+    if found.size[2] > 1:
+        require_memory(path, product(found.size) * 8, f"{size_text(found.size)} voxels")
+        return frames_image(path)
     return image_reader(path, "dicom").Execute()

@@ -28,6 +28,7 @@ from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.preparation.prepare import prepare
 from tests.hostile.of_entries import ENTRIES
+from tests.pipeline.inference.books import BOOKS
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_two_calls_into_one_folder(run_dir: Path, scans: Path, tmp_path: Path, m
     with held(out), pytest.raises(RequestError, match="another call is writing into"):
         predict(run_dir, [scans], out, device="cpu")
     assert predict(run_dir, [scans], out, device="cpu") == 0
-    assert {path.name for path in out.iterdir()} == {"a_seg.nii.gz", "b_seg.nii.gz", "predictions.json"}
+    assert {path.name for path in out.iterdir()} == {"a_seg.nii.gz", "b_seg.nii.gz", *BOOKS}
 
 
 def _after_the_first(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:

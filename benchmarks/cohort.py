@@ -1,0 +1,238 @@
+"""Many scans: what finding, handing out and writing down cost a scan, and what several workers gain.
+
+    python benchmarks/cohort.py books                    planning and bookkeeping with a stub in place of the network
+    python benchmarks/cohort.py share RUN SCANS          processes that are killed, against one process
+    python benchmarks/cohort.py one RUN SCAN             what one scan's time goes into
+
+Each figure is taken in a process of its own, so that memory is its own too; ratios are of the same call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CONFIG = {"channels": ["image"], "structures": ["a", "b"], "label_values": [0, 1, 2], "composites": {}}
+
+
+def listing(folder: Path, count: int) -> Path:
+    """A folder with so many empty files, a thousand in each of its folders."""
+    for number in range(count):
+        if number % 1000 == 0:
+            (folder / f"{number // 1000:04}").mkdir(parents=True)
+        os.close(os.open(folder / f"{number // 1000:04}" / f"c{number:07}.nii.gz", os.O_CREAT | os.O_WRONLY))
+    return folder
+
+
+def manifest(path: Path, count: int) -> Path:
+    """A table of so many scans with a column that is carried along; no file of it is there."""
+    with path.open("w") as file:
+        file.write("case,image,site\n")
+        file.writelines(f"c{n:07},/data/{n // 1000:04}/c{n:07}.nii.gz,{n % 7}\n" for n in range(count))
+    return path
+
+
+def planned(scans: str | None, table: str | None) -> dict[str, float]:
+    """Seconds and scans of a plan."""
+    from rarevox.pipeline.inference.planning import plan
+
+    began = time.perf_counter()
+    found = plan([scans] if scans else [], CONFIG, manifest=table)
+    return {"scans": len(found.items), "seconds": time.perf_counter() - began}
+
+
+def stubbed(scans: str, output: str) -> dict[str, float]:
+    """Seconds from a folder's name to all files in the output, and those of them that the stub took."""
+    from rarevox.pipeline.cohort.collect import write_results
+    from rarevox.pipeline.cohort.desk import Desk
+    from rarevox.pipeline.inference.outputs.labels import LabelMap
+    from rarevox.pipeline.inference.planning import plan, with_names_that_fit
+    from rarevox.pipeline.inference.session import begin
+    from rarevox.pipeline.inference.station import begun_row
+
+    began, stub = time.perf_counter(), 0.0
+    folder = Path(output)
+    folder.mkdir()
+    wanted = with_names_that_fit(plan([scans], CONFIG), folder, [LabelMap()])
+    session = begin(folder, wanted, {"run": "stub"}, {}, CONFIG, [LabelMap()], keep=False)
+    items, _ = wanted.share(None)
+    desk = Desk(folder, session.ledger, session.journal, items, session=session.id)
+    for task in desk.blocking():
+        item = task.work["item"]
+        row = begun_row(item, "") | {"status": "ok", "seconds": 0.0, "volume_ml": {"a": 1.0, "b": task.number % 97}}
+        writes = time.perf_counter()
+        name = f"{item['case']}_seg.nii.gz"
+        os.close(os.open(folder / name, os.O_CREAT | os.O_WRONLY))
+        stub += time.perf_counter() - writes
+        desk.done(task.number, row | {"output": name})
+    handed_out = time.perf_counter()
+    error = desk.close()
+    tally = write_results(folder, session.ledger)
+    assert not error
+    assert tally.by_status == {"ok": len(items)}
+    ended = time.perf_counter()
+    return {"scans": len(items), "seconds": ended - began, "stub": stub, "collect": ended - handed_out}
+
+
+def apart(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+    """A figure taken in a process of its own, with the most memory that it held (GB)."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (work, arguments))
+
+
+def _measured(work: Callable[..., dict[str, float]], arguments: tuple[Any, ...]) -> dict[str, float]:
+    import rarevox.pipeline.inference.session  # the libraries' time is not the bookkeeping's
+
+    assert rarevox
+    found = work(*arguments)
+    return {**found, "GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+def books(base: Path, counts: list[int], planning: int) -> None:
+    """Planning and bookkeeping."""
+    table = apart(planned, None, str(manifest(base / "list.csv", planning)))
+    print(f"plan of a manifest: {table['scans']:.0f} scans, {table['seconds']:.1f} s, {table['GB']:.2f} GB")
+    costs = {}
+    for count in counts:
+        scans = listing(base / f"scans{count}", count)
+        found = apart(stubbed, str(scans), str(base / f"out{count}"))
+        beyond = found["seconds"] - found["stub"]
+        costs[count] = beyond / count
+        print(
+            f"{count} scans with a stub: {found['seconds']:.1f} s, of which the stub {found['stub']:.1f} s and "
+            f"collecting {found['collect']:.1f} s; {1e6 * costs[count]:.0f} µs a scan beyond the stub; "
+            f"{found['GB']:.2f} GB; ratio to {counts[0]}: {costs[count] / costs[counts[0]]:.2f}",
+            flush=True,
+        )
+        if count != counts[-1]:
+            shutil.rmtree(scans)
+        shutil.rmtree(base / f"out{count}")
+    if planning > counts[-1]:
+        shutil.rmtree(base / f"scans{counts[-1]}", ignore_errors=True)
+        found = apart(planned, str(listing(base / "scans", planning)), None)
+        print(f"plan of a listing: {found['scans']:.0f} scans, {found['seconds']:.1f} s, {found['GB']:.2f} GB")
+
+
+def command(run: Path, scans: Path, output: Path, *options: str) -> list[str]:
+    """The command line of a prediction."""
+    said = [sys.executable, "-m", "rarevox.pipeline.cli", "predict", str(run), str(scans), "--output", str(output)]
+    return [*said, "--device", "cpu", *options]
+
+
+def share(run: Path, scans: Path, base: Path, workers: int, peer: str | None) -> None:
+    """Workers of which two are killed, and the call once more, against one process."""
+    began = time.perf_counter()
+    subprocess.run(command(run, scans, base / "one"), check=True, capture_output=True)
+    one = time.perf_counter() - began
+    began = time.perf_counter()
+    call = subprocess.Popen(
+        command(run, scans, base / "many", "--workers", str(workers)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for least in (20, 60):
+        while call.poll() is None and len(list((base / "many").glob("*_seg.nii.gz"))) < least:
+            time.sleep(0.2)
+        victim = _descendants(call.pid)[-1]
+        os.kill(victim, signal.SIGKILL)
+    call.wait()
+    many = time.perf_counter() - began
+    subprocess.run(command(run, scans, base / "many", "--keep", "--workers", "2"), check=True, capture_output=True)
+    rows = json.loads((base / "many" / "predictions.json").read_text())["scans"]
+    cases = [row["case"] for row in rows]
+    alike = all(
+        (base / "one" / f"{case}_seg.nii.gz").read_bytes() == (base / "many" / f"{case}_seg.nii.gz").read_bytes()
+        for case in cases
+    )
+    every = len(cases) == len(set(cases)) and all(row["status"] == "ok" for row in rows)
+    print(f"one process: {len(cases)} scans in {one:.1f} s, {len(cases) / one:.2f} a second")
+    print(
+        f"{workers} workers, two of them killed: {many:.1f} s, {len(cases) / many:.2f} a second; {one / many:.2f} times"
+    )
+    print(f"every case once: {every}; maps equal to the byte: {alike}")
+    if peer is not None:
+        began = time.perf_counter()
+        subprocess.run(
+            command(run, scans, base / "peer"), check=True, capture_output=True, env={**os.environ, "PYTHONPATH": peer}
+        )
+        before = time.perf_counter() - began
+        print(f"{peer}: {before:.1f} s; {workers} workers are {before / many:.2f} times as fast")
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes below one, those that were started last at the end."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, upcoming = [], [process]
+    while upcoming:
+        children = parents.get(upcoming.pop(), [])
+        found += children
+        upcoming += children
+    return sorted(found)
+
+
+def one(run: Path, scan: Path, base: Path) -> None:
+    """The parts of one scan's time, each as a share of the network's."""
+    from rarevox.pipeline.inference.outputs.asked import Asked
+    from rarevox.pipeline.inference.station import Prediction
+
+    station = Prediction(str(run), (), "cpu", (), False, Asked(), str(base)).open()
+    item = {"case": "scan", "image": str(scan)}
+    for round_ in ("first", "second"):
+        moments = [time.perf_counter()]
+        data = station.segmenter.read(item)
+        moments.append(time.perf_counter())
+        labels = station.segmenter.segment(data)
+        moments.append(time.perf_counter())
+        from rarevox.pipeline.inference.segment import Segmentation
+
+        row = station.store(Segmentation(item, labels), {})
+        moments.append(time.perf_counter())
+        assert row["status"] == "ok"
+        reading, network, writing = (b - a for a, b in itertools.pairwise(moments))
+        print(
+            f"{round_}: reading {reading:.2f} s, network and way back {network:.2f} s, writing {writing:.2f} s; "
+            f"reading and writing are {100 * (reading + writing) / network:.1f} % of the network"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["books", "share", "one"])
+    parser.add_argument("places", nargs="*", type=Path, help="RUN and SCANS")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--planning", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--peer", help="a PYTHONPATH with another state of rarevox, measured too")
+    parser.add_argument("--scratch", type=Path, help="where files are made; a temporary folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        if options.part == "books":
+            books(Path(folder), options.counts, options.planning)
+        elif options.part == "share":
+            share(*options.places, Path(folder), options.workers, options.peer)
+        else:
+            one(*options.places, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Results as a BIDS derivative dataset (Brain Imaging Data Structure)."""

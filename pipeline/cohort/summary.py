@@ -1,0 +1,92 @@
+"""``summary.html``: a cohort on one page, however large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rarevox.pipeline.cohort.rows import place
+from rarevox.pipeline.cohort.statistics import FAR, Outlier, Statistics, Volumes
+from rarevox.pipeline.page import write_page
+
+TEMPLATE = Path(__file__).with_name("templates") / "summary.html"
+MOST_OUTLIERS, MOST_THUMBNAILS, MOST_REASONS = 50, 12, 50
+
+
+def write_summary(
+    path: Path,
+    folder: Path,
+    statistics: Statistics,
+    header: Mapping[str, Any],
+    row_of: Callable[[str], Mapping[str, Any]],
+) -> Path:
+    """Write the page: counts, failures by reason, distributions of volumes, outliers with thumbnails.
+
+    Args:
+        path: of the page.
+        folder: of the predictions.
+        statistics: of all rows.
+        header: how the maps were made.
+        row_of: a scan's row, for its files.
+    """
+    outliers = statistics.outliers(MOST_OUTLIERS)
+    conventions = {
+        "outliers": f"cube roots of volumes more than {FAR:g} robust standard deviations (1.4826 times the median "
+        "absolute deviation) from the cohort's median",
+        "volumes": "of the scans that were segmented, in millilitres",
+        "settings": " ".join(map(str, header.get("settings", []))) or "none",
+    }
+    return write_page(
+        path,
+        TEMPLATE,
+        title=f"Predictions of {Path(str(header.get('run', ''))).name}",
+        result={"conventions": conventions, "versions": header.get("versions", {})},
+        run=str(header.get("run", "")),
+        statuses=dict(statistics.statuses),
+        total=sum(statistics.statuses.values()),
+        seconds=_median(statistics.seconds),
+        reasons=[
+            {"reason": reason, "count": count, "example": statistics.examples.get(reason, "")}
+            for reason, count in statistics.reasons.most_common(MOST_REASONS)
+        ],
+        volumes=[_bars(one) for one in statistics.volumes() if one.n],
+        outliers=outliers,
+        pictures=_pictures(folder, outliers[:MOST_THUMBNAILS], row_of),
+    )
+
+
+def _median(values: Any) -> float | None:
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    return float(np.median(known)) if known.size else None
+
+
+def _bars(one: Volumes) -> dict[str, Any]:
+    """A distribution with its histogram's bars in per cent of width and height."""
+    most = max(one.counts)
+    width = 100 / len(one.counts)
+    bars = [
+        {"x": round(n * width, 3), "width": round(width * 0.92, 3), "height": round(100 * count / most, 2), "n": count}
+        | {"low": one.edges[n], "high": one.edges[n + 1]}
+        for n, count in enumerate(one.counts)
+    ]
+    return {"name": one.name, "n": one.n, "absent": one.absent, "quantiles": one.quantiles, "bars": bars}
+
+
+def _pictures(
+    folder: Path, outliers: list[Outlier], row_of: Callable[[str], Mapping[str, Any]]
+) -> list[tuple[Outlier, str]]:
+    """Outliers with their thumbnails; without those whose files cannot be shown (any more)."""
+    from rarevox.pipeline.cohort.thumbnail import thumbnail
+
+    found = []
+    for one in outliers:
+        with suppress(OSError, ValueError, KeyError, IndexError):
+            row = row_of(one.case)
+            image = row["image"][0] if isinstance(row["image"], list) else row["image"]
+            found.append((one, thumbnail(image, place(folder, str(row["output"])))))
+    return found

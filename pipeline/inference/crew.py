@@ -1,0 +1,106 @@
+"""Who does the work of a call: this process, processes of this machine, or actors on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rarevox.pipeline.cohort.desk import Desk
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.station import Prediction
+from rarevox.pipeline.workers.pool import Death, Engine, Pool, Task
+from rarevox.pipeline.workers.processes import Processes
+
+Failed = Callable[[Task, str], Mapping[str, Any]]
+"""Makes the row of a scan that has no result, of the reason."""
+Hands = Callable[[Desk, int, Failed], None]
+"""Does all scans of a desk, given how many calls were at work before."""
+MOST_ENDED = 2
+"""Calls that may end at a scan; the next one writes a failed row where it would risk itself."""
+PRELOADED = ("rarevox.pipeline.inference.station", "numba")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How the work is shared out.
+
+    Attributes:
+        workers: processes or actors; 0 is this process itself, and one actor on Ray.
+        scan_minutes: the longest that a scan may take.
+        engine: ``local`` or ``ray``.
+        address: of a Ray cluster.
+        cpus: set aside for an actor.
+        gpus: likewise.
+
+    Raises:
+        RequestError: options that do not go together.
+    """
+
+    workers: int = 0
+    scan_minutes: float | None = None
+    engine: str = "local"
+    address: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise RequestError(f"--engine {self.engine} is neither local nor ray")
+        if self.engine == "local" and (self.address, self.cpus, self.gpus) != (None, None, None):
+            raise RequestError("--address, --worker-cpus and --worker-gpus are for --engine ray; add it")
+        if self.scan_minutes is not None and self.scan_minutes <= 0:
+            raise RequestError(f"--scan-minutes {self.scan_minutes:g} is no time; give more than 0")
+
+    @property
+    def threads(self) -> int:
+        """Threads of a worker on the CPU: the cores that this process may use, shared out; 0 leaves it to PyTorch."""
+        if self.engine == "ray":
+            return int(self.cpus or 1)
+        return max(1, cores() // self.workers) if self.workers else 0
+
+    def hands(self, job: Prediction) -> Hands:
+        """Who does the work of a job; in this process it is set up at once."""
+        if self.engine == "local" and not self.workers and self.scan_minutes is None:
+            station = job.open()
+
+            def here(desk: Desk, others: int, failed: Failed) -> None:
+                station.work(_one_by_one(desk, others, failed), desk.done)
+
+            return here
+        workers = max(1, self.workers)
+        engine = self._engine(job)
+        seconds = None if self.scan_minutes is None else 60 * self.scan_minutes
+
+        def elsewhere(desk: Desk, others: int, failed: Failed) -> None:
+            pool = Pool(engine, max(1, min(workers, len(desk.items))), seconds=seconds)
+            for task, result in pool.run(desk.tasks(others)):
+                row = failed(task, result.reason) if isinstance(result, Death) else result
+                desk.done(task.number, dict(row))
+
+        return elsewhere
+
+    def _engine(self, job: Prediction) -> Engine:
+        if self.engine == "local":
+            return Processes(job, PRELOADED)
+        from rarevox.pipeline.workers.ray_actors import RayActors
+
+        return RayActors(job, self.address, cpus=self.cpus or 1.0, gpus=self.gpus or 0.0)
+
+
+def _one_by_one(desk: Desk, others: int, failed: Failed) -> Iterator[tuple[int, Any]]:
+    """The scans for this process: one at which two calls have ended would end this one too."""
+    for task in desk.blocking(others):
+        if task.ended >= MOST_ENDED:
+            reason = (
+                f"{task.ended} calls ended while it was segmented (killed, or memory ran out); try it with --workers 1"
+            )
+            desk.done(task.number, dict(failed(task, reason)))
+        else:
+            yield task.number, task.work
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

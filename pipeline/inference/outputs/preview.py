@@ -1,0 +1,36 @@
+"""A picture of each scan with its structures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rarevox.pipeline.cohort.rows import FILES
+from rarevox.pipeline.files import atomic
+from rarevox.pipeline.inference.outputs.output import Result
+from rarevox.pipeline.inference.watch import Watch
+from rarevox.pipeline.planes import three_planes
+
+HEIGHT = 320
+"""Pixels of the longest edge of a volume; a head's picture is about 850 × 320 pixels and 60 kB."""
+
+
+class Preview:
+    """``CASE_preview.jpg``: three planes through the most of the structures, the patient's right on the left."""
+
+    def names(self, item: Mapping[str, Any]) -> list[str]:
+        """Of the one file."""
+        return [f"{item['case']}_preview.jpg"]
+
+    def watch(self, item: Mapping[str, Any], folder: Path) -> Watch | None:
+        """Labels are enough."""
+        return None
+
+    def write(self, result: Result, folder: Path, watch: Watch | None) -> dict[str, Any]:
+        """Draw the first channel."""
+        name = self.names(result.item)[0]
+        picture = three_planes(result.scan.array[0], result.labels, result.grid.affine, HEIGHT, radiology=True)
+        with atomic(folder / name) as temporary:
+            picture.save(temporary, "JPEG", quality=85)
+        return {FILES: [name], "preview": name}

@@ -1,0 +1,88 @@
+"""A volume at a glance: its three planes side by side, structures outlined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from rarevox.pipeline.pictures import window
+
+COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
+"""Of Okabe and Ito, which colour-blind readers can tell apart; further structures begin again."""
+
+
+def three_planes(
+    image: np.ndarray, labels: np.ndarray | None, affine: np.ndarray, height: int, *, radiology: bool = False
+) -> Any:
+    """Axial, coronal and sagittal plane through the most foreground (the middle without any), as a Pillow image.
+
+    Planes lie in true proportions, and each structure is outlined in a colour of its own.
+
+    Args:
+        image: (X, Y, Z) intensities.
+        labels: (X, Y, Z) label values; None draws the image alone.
+        affine: 4×4, voxel indices to RAS mm.
+        height: pixels of the longest edge of the volume.
+        radiology: show axial and coronal planes with the patient's right on the left, as from the feet and the front,
+            and write an R there; else left is the patient's left.
+    """
+    from PIL import Image, ImageDraw
+
+    turn = nib.io_orientation(affine)
+    grey = nib.apply_orientation(image, turn)
+    order = np.argsort(turn[:, 0])
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[order]
+    named = None if labels is None else nib.apply_orientation(labels, turn)
+    centre = _centre(named, grey.shape)
+    low, high = window(grey)
+    longest = max(size * edge for size, edge in zip(grey.shape, spacing, strict=True))
+    planes = []
+    for axis in (2, 1, 0):
+        rest = [a for a in range(3) if a != axis]
+        wide, tall = (max(8, round(height * grey.shape[a] * spacing[a] / longest)) for a in rest)
+        across = slice(None, None, -1) if radiology and axis != 0 else slice(None)
+        plane = _scaled(grey.take(centre[axis], axis), low, high).T[::-1, across]
+        picture = np.asarray(Image.fromarray(plane).resize((wide, tall), Image.Resampling.BILINEAR))
+        colour = np.repeat(picture[:, :, None], 3, axis=2)
+        if named is not None:
+            _outline(colour, named.take(centre[axis], axis).T[::-1, across])
+        if radiology and axis != 0:
+            drawn = Image.fromarray(colour)
+            ImageDraw.Draw(drawn).text((2, tall // 2), "R", fill=(255, 255, 255))
+            colour = np.asarray(drawn)
+        planes.append(colour)
+    tallest = max(plane.shape[0] for plane in planes)
+    return Image.fromarray(np.concatenate([_framed(plane, tallest) for plane in planes], axis=1))
+
+
+def _centre(labels: np.ndarray | None, shape: tuple[int, ...]) -> list[int]:
+    """Along each axis the slice with the most foreground."""
+    if labels is None or not (found := labels != 0).any():
+        return [size // 2 for size in shape]
+    return [int(np.argmax(found.sum(axis=tuple(a for a in range(3) if a != axis)))) for axis in range(3)]
+
+
+def _scaled(plane: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Intensities as grey values; NaN is black."""
+    plane = np.nan_to_num(plane.astype(np.float64), nan=low, posinf=high, neginf=low)
+    return (np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def _outline(picture: np.ndarray, labels: np.ndarray) -> None:
+    """Draw the inner border of every structure of a plane (rows from the top) into a picture of another size."""
+    tall, wide = picture.shape[:2]
+    rows = np.arange(tall) * labels.shape[0] // tall
+    columns = np.arange(wide) * labels.shape[1] // wide
+    large = labels[np.ix_(rows, columns)]
+    for number, value in enumerate(v for v in np.unique(large) if v != 0):
+        mask = large == value
+        picture[mask & ~ndimage.binary_erosion(mask)] = COLOURS[number % len(COLOURS)]
+
+
+def _framed(picture: np.ndarray, tallest: int) -> np.ndarray:
+    """A plane in the middle of the strip's height, with a gap to the next."""
+    above = (tallest - picture.shape[0]) // 2
+    return np.pad(picture, ((above, tallest - picture.shape[0] - above), (2, 2), (0, 0)))

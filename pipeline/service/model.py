@@ -1,0 +1,116 @@
+"""The work of a service: from an uploaded file to the answer, with a model that is loaded once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rarevox.pipeline.dicom.codes import Coded
+from rarevox.pipeline.dicom.rules import parse_rule
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.inference.outputs.dicom import DicomObjects
+from rarevox.pipeline.inference.outputs.labels import LabelMap, volumes_ml
+from rarevox.pipeline.inference.outputs.output import Result
+from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.inference.station import grid_of
+from rarevox.pipeline.service.jobs import Answer, Job
+from rarevox.pipeline.service.upload import SERIES, UNPACKED, UploadError, scan_in
+
+OUTPUTS = {
+    "labels": "application/gzip",
+    "volumes": "application/json",
+    "seg": "application/dicom",
+    "report": "application/dicom",
+}
+"""What can be asked for, and its type."""
+BODY = "body"
+"""The file of a job as it was sent."""
+
+
+class Model:
+    """Makes answers of jobs.
+
+    Args:
+        segmenter: the run.
+        made: how its maps are made, see :func:`rarevox.pipeline.inference.kept.origin`.
+        most_bytes: that may be uploaded; four times as many may be unpacked.
+        kind: of DICOM segmentations.
+        codes: codes that are given for structures.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        made: dict[str, Any],
+        most_bytes: int,
+        kind: str = "binary",
+        codes: dict[str, Coded] | None = None,
+    ) -> None:
+        self.segmenter, self.made, self.most_bytes = segmenter, made, most_bytes
+        config = segmenter.config
+        self.structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
+        self.channels, self.composites = list(config["channels"]), dict(config["composites"])
+        self.dicom = DicomObjects(kind, codes)
+
+    def __call__(self, job: Job) -> Answer:
+        """The answer, or a refusal in one sentence that names nothing of this machine."""
+        try:
+            image = scan_in(job.folder / BODY, UNPACKED * self.most_bytes)
+            return self._answer(job, _chosen(image, job.rules))
+        except UploadError as error:
+            return refusal(error.status, str(error).replace(str(job.folder), "the upload"))
+        except (RequestError, OSError, ValueError) as error:
+            return refusal(422, _told(reason_of(error), job.folder))
+
+    def _answer(self, job: Job, image: str | list[str]) -> Answer:
+        item = {"case": "upload", "image": image}
+        if job.output in ("seg", "report") and not self.dicom.names(item):
+            return refusal(406, f"{job.output} can be made of DICOM series alone; ask for labels or volumes")
+        (found,) = self.segmenter([item])
+        if found.labels is None:
+            short = found.reason.startswith("memory ran out")
+            return refusal(503 if short else 422, _told(found.reason, job.folder))
+        result = Result(found, grid_of(found), self.structures)
+        result.composites, result.made = self.composites, self.made
+        if job.output == "volumes":
+            content: dict[str, Any] = {"volume_ml": volumes_ml(result), "seconds": round(found.seconds, 3)}
+            if found.notes and "warning" in found.notes:
+                content["warning"] = _told(str(found.notes["warning"]), job.folder)
+            return Answer(json.dumps(content, ensure_ascii=False).encode() + b"\n", OUTPUTS["volumes"])
+        if job.output == "labels":
+            name = LabelMap().write(result, job.folder, None)["output"]
+        else:
+            made = self.dicom.write(result, job.folder, None)["dicom"]
+            name = made["segmentation" if job.output == "seg" else "report"]
+        names = {"labels": "labels.nii.gz", "seg": "segmentation.dcm", "report": "report.dcm"}
+        return Answer((job.folder / name).read_bytes(), OUTPUTS[job.output], name=names[job.output])
+
+
+def refusal(status: int, reason: str) -> Answer:
+    """An answer that says why there is none."""
+    return Answer(json.dumps({"error": reason}, ensure_ascii=False).encode() + b"\n", "application/json", status)
+
+
+def _told(reason: str, folder: Path) -> str:
+    """A reason without the place of the files."""
+    for place in (folder / SERIES, folder / "upload.nii.gz", folder / "upload.nii", folder / "upload.dcm", folder):
+        reason = reason.replace(str(place), "the upload")
+    return reason
+
+
+def _chosen(image: Path, rules: Sequence[str]) -> str | list[str]:
+    """The scan of an upload, of several series those that rules choose."""
+    if not rules or not image.is_dir():
+        return str(image)
+    from rarevox.pipeline.dicom.study import survey_series
+
+    found = survey_series([image], [parse_rule(rule) for rule in rules], image.parent / "links")
+    if len(found.scans) != 1:
+        told = "; ".join(dict.fromkeys(row["reason"] for row in found.left))
+        raise UploadError(
+            f"{len(found.scans)} scans in the archive fit the rules for series; exactly one must ({told})"
+        )
+    chosen: str | list[str] = found.scans[0]["image"]
+    return chosen

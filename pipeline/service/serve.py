@@ -1,0 +1,129 @@
+"""The service stage: a run answers on HTTP until it is interrupted."""
+
+from __future__ import annotations
+
+import ipaddress
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rarevox.pipeline.bundle import require_run, version
+from rarevox.pipeline.console import console
+from rarevox.pipeline.dicom.codes import given_codes
+from rarevox.pipeline.dicom.stated import stated_codes
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.ensemble import segmenter_of
+from rarevox.pipeline.inference.kept import origin
+from rarevox.pipeline.service.model import Model
+
+LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
+
+
+def serve(
+    run: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    queue: int = 8,
+    max_mb: int = 1024,
+    timeout: float = 600.0,
+    device: str = "auto",
+    settings: Sequence[str] = (),
+    others: Sequence[str | Path] = (),
+    codes: str | Path | None = None,
+    trust: bool = False,
+) -> int:
+    """Serve a run until SIGINT or SIGTERM; see ``docs/service.md`` for what it answers.
+
+    Args:
+        run: the run folder.
+        host: the address to listen on; others than loopback reach whoever reaches this machine.
+        port: 0 takes a free one.
+        queue: scans that may be there at once, uploading, waiting or computed.
+        max_mb: of an upload, in 10⁶ bytes.
+        timeout: seconds that a request may take.
+        device: auto, cpu, cuda or cuda:i.
+        settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
+        others: further runs of an ensemble.
+        codes: a file of structures' codes, see :func:`rarevox.pipeline.dicom.codes.given_codes`.
+        trust: take the run's configuration whatever it builds.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        RequestError: no run, the extra ``serve`` is not installed, an address that cannot be listened on.
+    """
+    uvicorn = _uvicorn()
+    runs = [require_run(folder, "inference") for folder in (run, *others)]
+    made = origin(runs, settings)
+    given = given_codes(stated_codes(runs[0], codes), "the codes")
+    segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
+    model = Model(segmenter, made, max_mb * 1_000_000, codes=given)
+    with tempfile.TemporaryDirectory(prefix="rarevox-serve-") as scratch:
+        server = server_of(uvicorn, model, Path(scratch), host=host, port=port, queue=queue, timeout=timeout)
+        if not is_loopback(host):
+            console.say("[yellow]anyone who reaches {} may use the service: it asks for no password[/yellow]", host)
+        _listen(server, host, port, run)
+    return 0
+
+
+def server_of(uvicorn: Any, model: Model, scratch: Path, *, host: str, port: int, queue: int, timeout: float) -> Any:
+    """A uvicorn server of a model; ``run`` runs it."""
+    from rarevox.pipeline.service.app import Service, app_of
+
+    about = {
+        "structures": list(model.structures),
+        "channels": model.channels,
+        "models": model.made["models"],
+        "version": version("rarevox"),
+    }
+    service = Service(model, about, places=queue, most_bytes=model.most_bytes, seconds=timeout, scratch=scratch)
+    config = uvicorn.Config(
+        app_of(service, LOOPBACK if is_loopback(host) else ["*"]),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=8 * queue + 64,
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )
+    return uvicorn.Server(config)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _uvicorn() -> Any:
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise RequestError(
+            f"rarevox serve needs starlette and uvicorn: pip install 'rarevox[serve]' ({error})"
+        ) from error
+    return uvicorn
+
+
+def _listen(server: Any, host: str, port: int, run: str | Path) -> None:
+    """Run the server, its address told."""
+    try:
+        listening = server.config.bind_socket()
+    except SystemExit:  # uvicorn's answer to an address that it cannot have
+        raise RequestError(
+            f"cannot listen on {host}, port {port}; is it taken? give another --port or --host"
+        ) from None
+    shown = f"[{host}]" if ":" in host else host
+    console.print(f"{run} answers on http://{shown}:{listening.getsockname()[1]}; Ctrl+C ends it")
+    server.run([listening])

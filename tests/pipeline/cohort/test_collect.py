@@ -1,0 +1,146 @@
+"""What is made of the journals, at any time."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rarevox.pipeline.cohort.collect import collect, write_results
+from rarevox.pipeline.cohort.journal import Journal
+from rarevox.pipeline.cohort.statistics import LEAST_SCANS, distribution, kind_of_reason, robust_z
+from rarevox.pipeline.errors import RequestError
+
+HEADER = {"run": "run", "models": ["m"], "settings": [], "structures": {"a": 1}, "composites": {}, "session": "s"}
+HEADER |= {"plan": "p", "versions": {"rarevox": "1"}}
+
+
+def write(folder: Path, rows: list[dict[str, Any]], left: Sequence[dict[str, Any]] = (), **header: Any) -> Journal:
+    journal = Journal(folder, HEADER | header)
+    for number, row in enumerate(rows):
+        for name in [row.get("output"), *row.get("files", [])]:
+            if name:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(b"")
+        journal.append({"n": number, "t": 1.0 + number, "row": row})
+    for number, row in enumerate(left):
+        journal.append({"n": len(rows) + number, "t": 0, "left": row})
+    return journal
+
+
+def ok(case: str, volume: float = 1.0, **more: Any) -> dict[str, Any]:
+    row = {"case": case, "image": f"{case}.nii", "status": "ok", "reason": "", "seconds": 1.0}
+    return row | {"output": f"{case}_seg.nii.gz", "volume_ml": {"a": volume}} | more
+
+
+def listed(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "predictions.json").read_text(encoding="utf-8"))["scans"]
+
+
+def test_rows_table_and_page_while_the_call_is_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {"case": "=b", "image": "b", "status": "failed", "reason": "b is <b>bad</b>"}
+    left = {"case": "c", "image": "c", "status": "ignored", "reason": "no scan"}
+    tables = {"lesions": [{"n": 1, "ml": 0.5}, {"n": 2, "ml": 0.25, "region": "-x"}]}
+    journal = write(tmp_path, [ok("a", files=["sub/a.png"], tables=tables, manifest={"site": "@x"}), failed], [left])
+    while collect(tmp_path) and len(listed(tmp_path)) < 3:  # the journal's thread may be behind by a moment
+        pass
+    assert [row["case"] for row in listed(tmp_path)] == ["a", "=b", "c"]
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert {key: content[key] for key in ("run", "models", "settings", "structures", "versions")} == {
+        key: HEADER[key] for key in ("run", "models", "settings", "structures", "versions")
+    }
+    assert "1 of 2 scans segmented (1 other entries are no scans)" in " ".join(capsys.readouterr().err.split())
+    table = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert [row["case"] for row in table] == ["a", "'=b", "c"]
+    assert (table[0]["a (ml)"], table[0]["site"]) == ("1.0", "'@x")
+    lesions = list(csv.DictReader((tmp_path / "lesions.csv").open()))
+    assert [(row["case"], row["n"], row["region"]) for row in lesions] == [("a", "1", ""), ("a", "2", "'-x")]
+    page = (tmp_path / "summary.html").read_text()
+    assert "&lt;b&gt;bad" in page
+    assert "<b>bad" not in page
+    journal.close()
+
+
+def test_no_journal_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="holds no folder journal"):
+        collect(tmp_path)
+    (tmp_path / "journal").mkdir()
+    with pytest.raises(RequestError, match="predict first"):
+        collect(tmp_path)
+
+
+def test_rows_of_earlier_calls_stand_where_they_still_say_something(tmp_path: Path) -> None:
+    failed = {"case": "x", "image": "x", "status": "failed", "reason": "torn"}
+    left = [{"case": "y", "image": "y", "status": "ignored", "reason": "no scan"}]
+    write(tmp_path, [ok("a"), ok("gone"), failed], left, plan="before", session="before").close()
+    (tmp_path / "gone_seg.nii.gz").unlink()
+    write(tmp_path, [ok("b")], left).close()
+    assert [row["case"] for row in listed_after(tmp_path)] == ["a", "b", "y"]
+    write(tmp_path, [ok("c")], models=["other"]).close()
+    assert [row["case"] for row in listed_after(tmp_path)] == ["c"]
+
+
+def listed_after(folder: Path) -> list[dict[str, Any]]:
+    write_results(folder)
+    return listed(folder)
+
+
+def test_shares_of_one_list_keep_one_another_s_failures(tmp_path: Path) -> None:
+    failed = {"case": "x", "image": "x", "status": "failed", "reason": "torn"}
+    left = [{"case": "y", "image": "y", "status": "failed", "reason": "no scan"}]
+    write(tmp_path, [ok("a"), failed], left, session="one").close()
+    write(tmp_path, [ok("b")], left, session="two").close()
+    assert sorted(row["case"] for row in listed_after(tmp_path)) == ["a", "b", "x", "y"]
+    tally = write_results(tmp_path, counts=lambda case: case == "b")
+    assert (tally.by_status, tally.rows) == ({"ok": 1, "failed": 1}, 2)
+
+
+def test_a_map_that_has_gone_is_a_failed_row(tmp_path: Path) -> None:
+    write(tmp_path, [ok("a"), ok("b")]).close()
+    (tmp_path / "a_seg.nii.gz").unlink()
+    found = {row["case"]: row for row in listed_after(tmp_path)}
+    assert found["a"]["status"] == "failed"
+    assert "volume_ml" not in found["a"]
+    assert found["b"]["status"] == "ok"
+
+
+def test_a_row_from_elsewhere_names_no_file_outside(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"")
+    write(tmp_path / "out", [ok("a")]).close()
+    journal = Journal(tmp_path / "out", HEADER)
+    journal.append({"n": 1, "t": 9.0, "row": ok("b") | {"output": "../secret"}})
+    journal.close()
+    assert {row["case"]: row["status"] for row in listed_after(tmp_path / "out")} == {"a": "ok", "b": "failed"}
+
+
+def test_scans_unlike_the_others() -> None:
+    """Cube roots 1 to 9 and 40: median 5.5, deviations' median 2.5, so (40 − 5.5) / (1.4826 · 2.5) = 9.31."""
+    volumes = np.array([*range(1, 10), 40.0]) ** 3
+    z = robust_z(volumes)
+    assert z[-1] == pytest.approx(34.5 / (1.4826 * 2.5), rel=1e-9)
+    assert np.abs(z[:-1]).max() < 3.5
+    assert not robust_z(volumes[-LEAST_SCANS + 1 :]).any(), "too few scans have no outliers"
+    assert not robust_z(np.ones(50)).any()
+    with_unknown = robust_z(np.append(volumes, np.nan))
+    assert with_unknown[:-1].tolist() == z.tolist()
+    assert with_unknown[-1] == 0
+
+
+def test_distributions_count_every_scan_once() -> None:
+    values = [0.0, 0.0, 1.0, 2.0, 3.0, float("nan")]
+    found = distribution("x", values)
+    assert (found.n, found.absent, sum(found.counts)) == (5, 2, 5)
+    assert (found.quantiles[0], found.quantiles[3], found.quantiles[6]) == (0.0, 1.0, 3.0)
+    assert distribution("x", [float("nan")]).n == 0
+
+
+def test_reasons_are_alike_whatever_scan_they_speak_of() -> None:
+    a = kind_of_reason("/data/sub 1/a_1.nii.gz is truncated: it inflates to 7 bytes", "a_1")
+    b = kind_of_reason("/other/b.nii.gz is truncated: it inflates to 19.5 bytes", "b")
+    assert a == b
+    assert kind_of_reason("the scan is empty", "s") != kind_of_reason("memory ran out", "s")

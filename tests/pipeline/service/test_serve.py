@@ -1,0 +1,175 @@
+"""A trained run behind a real server: the same labels as `predict`, corrupt uploads refused, memory flat."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import io
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("uvicorn", reason="needs the extra 'serve'")
+httpx = pytest.importorskip("httpx", reason="a client is needed to test the service")
+pydicom = pytest.importorskip("pydicom", reason="needs the extra 'dicom'")
+
+from rarevox.pipeline.errors import RequestError  # noqa: E402
+from rarevox.pipeline.inference.kept import origin  # noqa: E402
+from rarevox.pipeline.inference.segment import Segmentation, Segmenter  # noqa: E402
+from rarevox.pipeline.service.app import Service, app_of  # noqa: E402
+from rarevox.pipeline.service.jobs import Answer, Job  # noqa: E402
+from rarevox.pipeline.service.model import Model  # noqa: E402
+from rarevox.pipeline.service.serve import serve  # noqa: E402
+from tests.pipeline.dicom.series import NAME, NUMBER, write  # noqa: E402
+from tests.pipeline.service.serving import running  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def address(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    segmenter = Segmenter(run_dir, device="cpu")
+    model = Model(segmenter, origin([run_dir], []), 1_000_000)
+    scratch = tmp_path_factory.mktemp("scratch")
+    service = Service(model, {}, places=16, most_bytes=1_000_000, seconds=60.0, scratch=scratch)
+    with running(app_of(service, ["127.0.0.1"])) as address:
+        yield address
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def scan(task_dir: Path) -> Path:
+    return task_dir / "imagesTr" / "case_00.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def expected(run_dir: Path, scan: Path) -> np.ndarray:
+    (found,) = Segmenter(run_dir, device="cpu")([{"case": "a", "image": str(scan)}])
+    assert found.labels is not None
+    return found.labels
+
+
+def labels_in(content: bytes) -> Any:
+    return nib.Nifti1Image.from_bytes(gzip.decompress(content))
+
+
+def zipped(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in folder.iterdir():
+            packed.write(path, f"{NAME}/{path.name}")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def series(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    voxels = np.clip(np.asarray(nib.load(scan).dataobj), -1000, 1000).round()
+    return write(tmp_path_factory.mktemp("dicom") / "series", voxels, spacing_mm=(1, 1, 1.5))
+
+
+def test_a_nifti_file_gives_the_labels_of_predict(address: str, scan: Path, expected: np.ndarray) -> None:
+    done = httpx.post(f"{address}/segment", content=scan.read_bytes(), timeout=60)
+    assert (done.status_code, done.headers["content-type"]) == (200, "application/gzip")
+    found = labels_in(done.content)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), expected)
+    np.testing.assert_array_equal(found.affine, nib.load(scan).affine)
+    told = httpx.post(
+        f"{address}/segment", content=scan.read_bytes(), headers={"Accept": "application/json"}, timeout=60
+    )
+    volumes = {"ball": (expected == 1).sum() * 1.5e-3, "box": (expected == 2).sum() * 1.5e-3}
+    assert told.json()["volume_ml"] == pytest.approx(volumes, abs=5e-5)  # four digits
+
+
+def test_a_zipped_series_gives_labels_segmentation_and_report(address: str, series: Path, tmp_path: Path) -> None:
+    body = zipped(series)
+    labels = labels_in(httpx.post(f"{address}/segment", content=body, timeout=60).content)
+    done = httpx.post(f"{address}/segment", content=body, headers={"Accept": "application/dicom"}, timeout=60)
+    assert (done.status_code, done.headers["content-type"]) == (200, "application/dicom")
+    segmentation = pydicom.dcmread(io.BytesIO(done.content))
+    assert (segmentation.Modality, segmentation.PatientID) == ("SEG", NUMBER)
+    assert [one.SegmentLabel for one in segmentation.SegmentSequence] == ["ball", "box"]
+    bits = segmentation.pixel_array
+    assert int(bits.sum()) == int((np.asarray(labels.dataobj) > 0).sum())
+    report = httpx.post(f"{address}/segment?output=report", content=body, timeout=60)
+    assert pydicom.dcmread(io.BytesIO(report.content)).Modality == "SR"
+    chosen = httpx.post(f"{address}/segment?series=modality=MR&output=volumes", content=body, timeout=60)
+    assert chosen.status_code == 200
+    none = httpx.post(f"{address}/segment?series=modality=CT", content=body, timeout=60)
+    assert (none.status_code, NAME in none.text) == (422, False)
+    assert "0 scans in the archive fit" in none.json()["error"]
+
+
+def alive() -> dict[str, int]:
+    """How many objects there are that hold what belongs to a request."""
+    gc.collect()
+    kinds = (Job, Answer, Segmentation, torch.Tensor)
+    found = gc.get_objects()
+    return {
+        kind.__name__: sum(type(one) is kind or type(one).__name__ == "MetaTensor" for one in found) for kind in kinds
+    }
+
+
+def test_objects_of_dicom_cannot_be_made_of_nifti(address: str, scan: Path) -> None:
+    done = httpx.post(f"{address}/segment?output=seg", content=scan.read_bytes(), timeout=60)
+    assert (done.status_code, "DICOM series alone" in done.json()["error"]) == (406, True)
+
+
+def test_of_a_hundred_requests_the_corrupt_ones_are_refused(
+    address: str, scan: Path, series: Path, expected: np.ndarray
+) -> None:
+    """Ten of ten kinds of damage among ninety sound ones, eight clients at once; what stays in memory is bounded."""
+    sound, packed = scan.read_bytes(), zipped(series)
+    flipped = bytearray(sound)
+    flipped[len(sound) // 2] ^= 0xFF
+    lies = bytearray(gzip.decompress(sound))
+    lies[42:44] = (30000).to_bytes(2, "little")  # more voxels than there are
+    corrupt = [
+        sound[: len(sound) // 2],
+        bytes(flipped),
+        gzip.compress(bytes(lies)),
+        gzip.compress(b"no image at all"),
+        b"<html>not found</html>",
+        packed[: len(packed) // 2],
+        packed[:200] + bytes(100) + packed[300:],
+        b"PK\x05\x06" + bytes(18),
+        gzip.compress(gzip.compress(sound)),
+        gzip.decompress(sound)[:352],
+    ]
+    bodies = [corrupt[n // 10] if n % 10 == 7 else sound for n in range(100)]
+
+    def ask(body: bytes) -> tuple[int, bytes]:
+        while (done := client.post(f"{address}/segment", content=body)).status_code == 503:
+            time.sleep(0.05)
+        return done.status_code, done.content
+
+    with httpx.Client(timeout=120) as client, ThreadPoolExecutor(8) as pool:
+        first = list(pool.map(ask, bodies[:30]))
+        before = alive()
+        answers = first + list(pool.map(ask, bodies[30:]))
+    after = alive()
+    for n, (status, content) in enumerate(answers):
+        if n % 10 == 7:
+            assert status in (415, 422), content
+            assert b'"error": "' in content
+            assert b"/tmp" not in content
+        else:
+            assert status == 200, content
+            np.testing.assert_array_equal(np.asarray(labels_in(content).dataobj), expected)
+    # Of the 70 requests in between, not one's arrays or answer may stay.
+    assert all(after[kind] <= before[kind] for kind in after), (before, after)
+
+
+def test_an_address_that_is_taken_is_told(run_dir: Path) -> None:
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(RequestError, match="cannot listen on 127.0.0.1"):
+            serve(run_dir, port=other.getsockname()[1], device="cpu")
