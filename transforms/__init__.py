@@ -1,6 +1,7 @@
 """What MONAI's transforms lack: reading any scan, foreground patches, normalisation by region, the way back home."""
 
 from rarevox.transforms.batches.affine import BatchAffine
+from rarevox.transforms.batches.drop_channels import BatchDropChannels
 from rarevox.transforms.batches.intensity import (
     BatchCompose,
     BatchFlip,
@@ -22,6 +23,7 @@ from rarevox.transforms.intensity.surround import FillSurroundd
 from rarevox.transforms.intensity.white_matter import WhiteMatterZScored
 from rarevox.transforms.keep_foreground import KeepForegroundd
 from rarevox.transforms.labels import LabelsToClassesd
+from rarevox.transforms.missing_channels import ZeroMissingChannelsd
 from rarevox.transforms.native_grid import LabelsOnNativeGridd
 from rarevox.transforms.planting.library import LesionLibrary
 from rarevox.transforms.planting.transform import RandPlantLesionsd
@@ -45,6 +47,7 @@ __all__ = [
     "BackgroundMixSampler",
     "BatchAffine",
     "BatchCompose",
+    "BatchDropChannels",
     "BatchFlip",
     "BatchGaussianNoise",
     "BatchScaleIntensity",
@@ -81,6 +84,7 @@ __all__ = [
     "UniformSampler",
     "WhiteMatterZScored",
     "ZScored",
+    "ZeroMissingChannelsd",
     "component_regions",
     "read_scan",
 ]

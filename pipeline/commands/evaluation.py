@@ -25,6 +25,7 @@ from rarevox.pipeline.commands.options import (
 @click.option("--section", default="test", show_default=True, help="test, validation, train or training.")
 @click.option("--output", type=FOLDER, help="Results.  [default: RUN/evaluation/SECTION]")
 @others_option
+@click.option("--without", metavar="CHANNEL", multiple=True, help="Leave a channel out of every scan. Repeatable.")
 @device_option
 @threshold_option
 @settings_option

@@ -77,6 +77,8 @@ def results_options(command: Command) -> Command:
     for option in reversed(several):
         command = option(command)
     return command
+
+
 def threshold_option(command: Command) -> Command:
     """``--threshold``, as ``thresholds``."""
     text = "Probability above which a voxel is STRUCTURE, in place of RUN's. Repeatable."

@@ -12,6 +12,7 @@ from rarevox.pipeline.data.formats import is_volume, stem
 from rarevox.pipeline.data.grouping import Rule
 from rarevox.pipeline.data.scans import require_scans, survey
 from rarevox.pipeline.errors import RequestError
+from rarevox.transforms.missing_channels import with_stand_ins
 
 
 def section(
@@ -45,6 +46,7 @@ def find_scans(
     channels: Sequence[str] = ("image",),
     masks: str | Path | None = None,
     rule: Rule | None = None,
+    optional: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Scans to segment, each ``{"case", "image"}``, with ``"mask"`` where masks are given; see
     :func:`rarevox.pipeline.data.scans.survey` for what is a scan and what it is called.
@@ -56,16 +58,18 @@ def find_scans(
             ``CASE_…mask…``, or with ``mask`` in its name in a sub-folder CASE. A scan for which there is no such file,
             or are several, stays without a mask.
         rule: how the files of a run's training cases were told apart, its ``channel_files``.
+        optional: names of channels that a scan may lack; see
+            :func:`rarevox.transforms.missing_channels.with_stand_ins` for what is read in their place.
 
     What is no scan is told on screen, and left out.
 
     Raises:
         RequestError: nothing is found.
     """
-    found = survey([paths] if isinstance(paths, (str, Path)) else list(paths), channels, rule)
+    found = survey([paths] if isinstance(paths, (str, Path)) else list(paths), channels, rule, optional)
     for row in found.left:
         console.print(f"{row['status']} {row['case']}: {row['reason']}", markup=False)
-    scans = require_scans(found)
+    scans = [with_stand_ins(scan, channels) for scan in require_scans(found)]
     return scans if masks is None else with_masks(scans, masks)
 
 

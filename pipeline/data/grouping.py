@@ -30,11 +30,13 @@ class Group:
         name: of the case; empty where it is the folder's.
         files: one for each channel in their order, or one that holds all.
         fault: why they are no case, if they are none; ``files`` are then those that are there.
+        missing: names of channels that it lacks and may lack.
     """
 
     name: str
     files: tuple[Path, ...]
     fault: str = ""
+    missing: tuple[str, ...] = ()
 
 
 class NamedGroup(NamedTuple):
@@ -43,6 +45,7 @@ class NamedGroup(NamedTuple):
     name: str
     files: tuple[str, ...]
     fault: str = ""
+    missing: tuple[str, ...] = ()
 
 
 def numbered(name: str) -> tuple[str, int | None]:
@@ -88,13 +91,18 @@ def channel_by_words(name: str, channels: Sequence[str]) -> tuple[int, str] | No
 
 
 def group(
-    files: Iterable[Path], channels: Sequence[str], rule: Rule | None = None, *, by_name: bool = True
+    files: Iterable[Path],
+    channels: Sequence[str],
+    rule: Rule | None = None,
+    *,
+    by_name: bool = True,
+    optional: Sequence[str] = (),
 ) -> list[Group]:
     """:func:`group_names` of paths in one folder."""
     by_its_name = {file.name: file for file in files}
     folder = next(iter(by_its_name.values())).parent if by_its_name else ""
-    found = group_names(by_its_name, channels, rule, by_name=by_name, folder=folder)
-    return [Group(one.name, tuple(by_its_name[name] for name in one.files), one.fault) for one in found]
+    found = group_names(by_its_name, channels, rule, by_name=by_name, folder=folder, optional=optional)
+    return [Group(one.name, tuple(by_its_name[name] for name in one.files), one.fault, one.missing) for one in found]
 
 
 def group_names(
@@ -104,6 +112,7 @@ def group_names(
     *,
     by_name: bool = True,
     folder: str | Path = "",
+    optional: Sequence[str] = (),
 ) -> list[NamedGroup]:
     """The cases that the volume files of one folder make up, sorted by their first file.
 
@@ -122,6 +131,7 @@ def group_names(
         rule: what the run knows.
         by_name: False: files that were named one by one are no folder; only numbers count.
         folder: in which they lie, for patterns that name folders.
+        optional: names of the channels that a case may lack, but for one.
     """
     names = sorted(names)
     if by_name and rule and all(isinstance(one, str) for one in rule):
@@ -129,13 +139,13 @@ def group_names(
         above = Path(folder).absolute().parts if any("/" in pattern for pattern in patterns) else ()
         placed = {name: one for name in names if (one := _by_pattern(name, patterns, above)) is not None}
         if placed:
-            return _named(placed, channels)
+            return _named(placed, channels, optional)
     numbers = [one for one in rule or () if isinstance(one, int)]
-    groups, rest = _by_number(names, channels, numbers)
+    groups, rest = _by_number(names, channels, numbers, optional)
     placed = {}
     if by_name and len(channels) > 1:
         placed = {name: one for name in rest if (one := channel_by_words(stem_of_name(name), channels)) is not None}
-    named = _named(placed, channels) if placed else []
+    named = _named(placed, channels, optional) if placed else []
     cases = {words(one.name) for one in named}
     alone = [name for name in rest if name not in placed and not (cases and _goes_with(name, cases))]
     every = [*groups, *named, *(NamedGroup(stem_of_name(name), (name,)) for name in alone)]
@@ -174,7 +184,7 @@ def _matches(name: str, above: Sequence[str], pattern: str) -> bool:
 
 
 def _by_number(
-    files: Sequence[str], channels: Sequence[str], numbers: Sequence[int]
+    files: Sequence[str], channels: Sequence[str], numbers: Sequence[int], optional: Sequence[str]
 ) -> tuple[list[NamedGroup], list[str]]:
     """The cases whose channels are numbered, and the files that are none of theirs."""
     known = list(numbers) or list(range(len(channels)))
@@ -190,21 +200,21 @@ def _by_number(
             continue
         taken.update(file for several in present.values() for file in several)
         labels = [f"_{number:04d} ({channel})" for number, channel in zip(known, channels, strict=True)]
-        groups.append(_case(name, [present.get(number, []) for number in known], labels))
+        groups.append(_case(name, [present.get(number, []) for number in known], labels, channels, optional))
     return groups, [file for file in files if file not in taken]
 
 
-def _named(placed: dict[str, tuple[int, str]], channels: Sequence[str]) -> list[NamedGroup]:
+def _named(placed: dict[str, tuple[int, str]], channels: Sequence[str], optional: Sequence[str]) -> list[NamedGroup]:
     """The cases of files whose channel is known, with what is left of their names."""
     of_channel: list[list[str]] = [[] for _ in channels]
     for file, (channel, _) in placed.items():
         of_channel[channel].append(file)
     if max(map(len, of_channel)) == 1 and _alike({words(left) for _, left in placed.values()}):
-        return [_case("", of_channel, channels)]
+        return [_case("", of_channel, channels, channels, optional)]
     cases: dict[Words, tuple[str, list[list[str]]]] = {}
     for file, (channel, left) in placed.items():
         cases.setdefault(words(left), (left, [[] for _ in channels]))[1][channel].append(file)
-    return [_case(name, found, channels) for name, found in cases.values()]
+    return [_case(name, found, channels, channels, optional) for name, found in cases.values()]
 
 
 def _alike(names: set[Words]) -> bool:
@@ -213,12 +223,21 @@ def _alike(names: set[Words]) -> bool:
     return all(few <= sets[-1] for few in sets)
 
 
-def _case(name: str, found: Sequence[Sequence[str]], labels: Sequence[str]) -> NamedGroup:
+def _case(
+    name: str,
+    found: Sequence[Sequence[str]],
+    labels: Sequence[str],
+    channels: Sequence[str],
+    optional: Sequence[str],
+) -> NamedGroup:
     """One case of the files of each channel."""
     files = tuple(file for several in found for file in several)
     missing = [label for label, several in zip(labels, found, strict=True) if not several]
     twice = [label for label, several in zip(labels, found, strict=True) if len(several) > 1]
     there = ", ".join(files)
+    lacks = tuple(channel for channel, several in zip(channels, found, strict=True) if not several)
+    if lacks and not twice and set(lacks) <= set(optional):
+        return NamedGroup(name, files, missing=lacks)
     if missing:
         return NamedGroup(name, files, f"no file is the channel {', '.join(missing)}; there is {there}")
     if twice:

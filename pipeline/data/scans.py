@@ -14,6 +14,7 @@ from rarevox.pipeline.data.formats import SUFFIXES, is_volume_name, stem
 from rarevox.pipeline.data.grouping import NamedGroup, Rule, group_names
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.dicom import holds_series
+from rarevox.transforms.missing_channels import MISSING
 
 FAILED, IGNORED = "failed", "ignored"
 DEEPEST = 64
@@ -38,7 +39,12 @@ class Survey:
     named: tuple[Path, ...] = ()
 
 
-def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), rule: Rule | None = None) -> Survey:
+def survey(
+    paths: Iterable[str | Path],
+    channels: Sequence[str] = ("image",),
+    rule: Rule | None = None,
+    optional: Sequence[str] = (),
+) -> Survey:
     """The scans at the places named.
 
     A file is one scan (4D files hold the channels). A folder, and every folder in it, holds the scans that its volume
@@ -54,9 +60,11 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
         paths: files and folders.
         channels: names of the network's channels.
         rule: how the files of a run's training cases were told apart, its ``channel_files``.
+        optional: names of channels that a scan in a file for each may lack; its entry names them as
+            ``missing_channels``.
     """
     named = tuple(Path(path) for path in paths)
-    walk = _Walk(channels, rule)
+    walk = _Walk(channels, rule, optional)
     files: dict[str, list[str]] = {}
     for path in named:
         mode, fault = _mode(path)
@@ -73,7 +81,9 @@ def survey(paths: Iterable[str | Path], channels: Sequence[str] = ("image",), ru
             file = _joined(folder, name)
             for _ in range(times - 1):
                 walk.leave(stem(name), file, IGNORED, f"{file} is named twice; it is segmented once")
-        walk.add_groups(folder, (), group_names(dict.fromkeys(several), channels, rule, by_name=False))
+        walk.add_groups(
+            folder, (), group_names(dict.fromkeys(several), channels, rule, by_name=False, optional=optional)
+        )
     walk.may_meet = walk.may_meet or len(named) > 1
     return Survey(*_with_names(walk), named)
 
@@ -117,12 +127,14 @@ def _mode(path: Path) -> tuple[int, str]:
 
 
 class _Found(NamedTuple):
-    """A scan: its name as yet, where it lies, the folder and the names of its files (of a series none)."""
+    """A scan: its name as yet, where it lies, the folder and the names of its files (of a series none), the channels
+    that it lacks."""
 
     case: str
     place: str
     folder: str
     names: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[str]:
@@ -136,8 +148,8 @@ class _Walk:
     ``may_meet`` tells whether one file could have been met on two ways: by a link, or below two of the named places.
     """
 
-    def __init__(self, channels: Sequence[str], rule: Rule | None) -> None:
-        self.channels, self.rule = channels, rule
+    def __init__(self, channels: Sequence[str], rule: Rule | None, optional: Sequence[str]) -> None:
+        self.channels, self.rule, self.optional = channels, rule, optional
         self.found: list[_Found] = []
         self.left: list[dict[str, Any]] = []
         self.may_meet = False
@@ -169,7 +181,8 @@ class _Walk:
             self.leave(case, folder, IGNORED, f"{folder} {what}; name it itself to have it segmented")
             return True
         folders, volumes, others = self._sorted_out(folder, within, entries)
-        self.add_groups(folder, within, group_names(volumes, self.channels, self.rule, folder=folder))
+        found_groups = group_names(volumes, self.channels, self.rule, folder=folder, optional=self.optional)
+        self.add_groups(folder, within, found_groups)
         if holds_series(Path(folder) / name for name in others):
             self.found.append(_Found(case, folder, folder, ()))
         for name in folders:
@@ -210,7 +223,8 @@ class _Walk:
             if one.fault:
                 self.leave(case, _joined(folder, one.files[0]), FAILED, one.fault)
             else:
-                self.found.append(_Found(case, _joined(folder, one.name) if one.name else folder, folder, one.files))
+                place = _joined(folder, one.name) if one.name else folder
+                self.found.append(_Found(case, place, folder, one.files, one.missing))
 
 
 def _joined(folder: str, name: str) -> str:
@@ -237,7 +251,8 @@ def _with_names(walk: _Walk) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
             same.setdefault(name, []).append(one)
             continue
         image = one.files
-        scans.append({"case": name, "image": image if len(image) > 1 else image[0]})
+        lacks = {MISSING: list(one.missing)} if one.missing else {}
+        scans.append({"case": name, "image": image if len(image) > 1 or lacks else image[0], **lacks})
     for name, several in same.items():
         files = ", ".join(one.files[0] for one in several[:MOST_NAMED])
         files += f" and {len(several) - MOST_NAMED} more" if len(several) > MOST_NAMED else ""

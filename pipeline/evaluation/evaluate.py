@@ -12,6 +12,7 @@ from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import METADATA, bundle_metadata, require_run, target_name, version, write_card
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.missing import without_channels
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
@@ -34,11 +35,12 @@ from rarevox.pipeline.evaluation.track import track_evaluation
 from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json
 from rarevox.pipeline.gates import failed_gates, read_gates
 from rarevox.pipeline.inference.decided import threshold_settings, together
-from rarevox.pipeline.inference.ensemble import segmenter_of, with_members
+from rarevox.pipeline.inference.ensemble import members_of, segmenter_of, with_members
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.trust.sums import keeping_sums
+from rarevox.transforms.missing_channels import MISSING
 
 
 def evaluate(
@@ -51,6 +53,7 @@ def evaluate(
     settings: Sequence[str] = (),
     others: Sequence[str | Path] = (),
     thresholds: Mapping[str, str] | None = None,
+    without: Sequence[str] = (),
     trust: bool = False,
 ) -> int:
     """Score a run on a section of a prepared dataset.
@@ -67,6 +70,7 @@ def evaluate(
             fold, the conventions, gates, operating points and post-processing are ``run``'s.
         thresholds: structure → probability above which a voxel is it, in place of the run's; see
             :mod:`rarevox.transforms.decision`.
+        without: names of channels that are left out, as if no scan had them; for runs trained with channel dropout.
         trust: take the runs' configurations whatever they build; see :mod:`rarevox.pipeline.trust.gate`.
 
     Returns:
@@ -91,11 +95,11 @@ def evaluate(
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
-    name = f"{section}_ensemble" if others else section
+    name = "_".join([section, *(["ensemble"] if others else []), *(["without", *without] if without else [])])
     with held(
         claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     ) as folder:
-        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others)
+        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others, without)
 
 
 def _evaluated(
@@ -108,6 +112,7 @@ def _evaluated(
     section: str,
     output: str | Path | None,
     others: Sequence[str | Path],
+    without: Sequence[str],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
     for place in (folder, folder / "predictions"):
@@ -118,9 +123,12 @@ def _evaluated(
     calibration, curves = _counters(segmenter, data, options)
     counters = [one for one in (calibration, curves) if one is not None]
     watch = together([one.watch for one in counters])
+    items = as_items(cases)
+    for member in members_of(segmenter):
+        left_out = without_channels(items, without, member.config)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
-        for case, item, found in zip(cases, as_items(cases), segmenter(as_items(cases), watch), strict=True):
+        for case, item, found in zip(cases, items, segmenter(left_out, watch), strict=True):
             if score_case(scorer, found, case, folder):
                 for counter, seen in zip(counters, found.watch.watches if counters else (), strict=True):
                     counter.add(seen)
@@ -133,15 +141,15 @@ def _evaluated(
         for name, counter in (("calibration", calibration), ("curves", curves))
         if counter is not None
     }
-    context = _context(run, segmenter, data, section)
+    context = _context(run, segmenter, data, section) | ({MISSING: list(without)} if without else {})
     if others:
         context["ensemble"] = [str(Path(other).resolve()) for other in (run, *others)]
     write_results(folder, result, extra={"context": context})
     write_curves(folder, result.get("curves"))
     write_run_report(folder, result, cases, run, context)
-    if section == "test" and output is None and not others:
+    if section == "test" and output is None and not others and not without:
         _update_bundle(run, data, result)
-    if output is None and not others:
+    if output is None and not others and not without:
         track_evaluation(run, section, result)
     print_results(result)
     for line in calibration_lines(result["calibration"]) if calibration is not None else ():
@@ -182,7 +190,10 @@ def score_case(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], fo
         first = image[0] if isinstance(image, list) else image
         _, grid = save_labels(found.labels, first, found.case, folder / "predictions")
         warning = str((found.notes or {}).get("warning", ""))
-        scorer.add(found.case, found.labels, case["label"], found.raw, grid=grid, warning=warning)
+        rows = scorer.add(found.case, found.labels, case["label"], found.raw, grid=grid, warning=warning)
+        if lacks := (found.notes or {}).get(MISSING):
+            for row in rows:
+                row[MISSING] = ", ".join(lacks)
         return True
     except (OSError, ValueError) as error:
         scorer.fail(found.case, reason_of(error), case["label"])

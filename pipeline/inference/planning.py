@@ -67,6 +67,7 @@ def plan(
     duplicates: str | None = None,
     series: Sequence[str] = (),
     links: Path | None = None,
+    optional: Sequence[str] = (),
 ) -> Plan:
     """The scans of a request.
 
@@ -80,6 +81,7 @@ def plan(
         series: rules that choose series among those of DICOM trees, one, or one for each channel; see
             :func:`rarevox.pipeline.dicom.rules.parse_rule`.
         links: where chosen series that share a folder with others get one of their own.
+        optional: names of channels that a scan may lack.
 
     Raises:
         RequestError: there are none, or no masks.
@@ -89,7 +91,7 @@ def plan(
         assert links is not None
         found = survey_series(scans, chosen_rules(series, channels), links)
     else:
-        found = survey(scans, channels, rule) if scans else Survey()
+        found = survey(scans, channels, rule, optional) if scans else Survey()
     if manifest is not None:
         found = read_manifest(manifest, channels, found)
     result = Plan(require_scans(found), found.left)

@@ -17,13 +17,14 @@ from rarevox.pipeline.cohort.desk import Desk
 from rarevox.pipeline.cohort.journal import FOLDER
 from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.console import console, progress_bar
+from rarevox.pipeline.data.missing import optional_channels
 from rarevox.pipeline.dicom.series import is_dicom, require_libraries
 from rarevox.pipeline.dicom.stated import require_codes
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts
 from rarevox.pipeline.inference.crew import Crew
-from rarevox.pipeline.inference.decided import threshold_settings
+from rarevox.pipeline.inference.decided import threshold_settings, with_decision
 from rarevox.pipeline.inference.ensemble import with_members
 from rarevox.pipeline.inference.kept import may_stand, origin
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
@@ -160,6 +161,7 @@ def predict(
         duplicates=duplicates,
         series=series,
         links=Path(output) / LINKS,
+        optional=[name for name in config["channels"] if all(name in optional_channels(own) for own in configs)],
     )
     if masks is not None and not any(map(_reads_masks, configs)):
         console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
@@ -203,7 +205,7 @@ def predict(
 
 def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, Any]:
     """A run's configuration for inference, with the settings over it."""
-    config = run_config(folder, "inference", trust=trust)
+    config = with_decision(run_config(folder, "inference", trust=trust))
     for text in settings:
         put(config, *parse_setting(text))
     return config

@@ -19,6 +19,7 @@ from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml
+from rarevox.pipeline.data.missing import refusal
 from rarevox.pipeline.data.spacing import unlike_spacing
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
@@ -43,6 +44,7 @@ from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.label_scores import LabelScores, without_unsure
 from rarevox.transforms.labels import values_from_classes
+from rarevox.transforms.missing_channels import MISSING, with_stand_ins
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid
 from rarevox.transforms.told import WARNINGS
 
@@ -150,7 +152,11 @@ class Segmenter:
         """
         if "mask" in item:
             check_mask_grid(item)
-        data: dict[str, Any] = self.preprocessing({key: value for key, value in item.items() if key != "roi"})
+        missing = list(item.get(MISSING, ()))
+        if reason := refusal(missing, self.config):
+            raise ValueError(reason)
+        whole = with_stand_ins(item, self.config["channels"])
+        data: dict[str, Any] = self.preprocessing({key: value for key, value in whole.items() if key != "roi"})
         expected, found = len(self.config["channels"]), data["image"].shape[0]
         if found != expected:
             names = ", ".join(self.config["channels"])
@@ -237,8 +243,9 @@ class Segmenter:
         several = {"slabs": self._slabs} if self._slabs > 1 else {}
         return dict(getattr(self.inferer, "notes", {})) | several | self.warned(data)
 
-    def warned(self, data: Mapping[str, Any]) -> dict[str, str]:
-        """What reading and preprocessing found odd about a scan (``warnings`` of its metadata), in one text."""
+    def warned(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What reading and preprocessing found odd about a scan (``warnings`` of its metadata), in one text, and
+        ``missing_channels``."""
         found = ["the region of interest is empty: everything is background"] if is_idle(data) else []
         for own in data.get("members", [data]):
             found += str(own["image"].meta.get(WARNINGS, "")).splitlines()
@@ -247,7 +254,9 @@ class Segmenter:
             _, affine = native_grid(data.get("members", [data])[0]["image"])
             unlike = unlike_spacing(affine, seen, slices=self.config["slice_axis"] is not None)
             found += [unlike] if unlike else []
-        return {"warning": "; ".join(dict.fromkeys(found))} if found else {}
+        lacks = str(data["image"].meta.get(MISSING, ""))
+        told: dict[str, Any] = {MISSING: lacks.split(", ")} if lacks else {}
+        return told | ({"warning": "; ".join(dict.fromkeys(found))} if found else {})
 
     @contextmanager
     def _shown_to(self, watch: Watch | None, image: MetaTensor) -> Iterator[NativeWatch | None]:

@@ -19,6 +19,7 @@ from rarevox.pipeline.device import Precision, channels_last, place_network
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch, slice_orders
+from rarevox.pipeline.training.heads import heads_of, weighted_sum
 from rarevox.transforms.slices import slice_order
 
 
@@ -185,12 +186,12 @@ def seconds_per_patch(
     while len(taken) < 2 or (len(taken) < 8 and sum(taken[1:]) < enough_seconds):
         began = time.perf_counter()
         with precision.autocast():
-            logits = network(image)
-        labels = torch.randint(0, out_channels, (2, 1, *logits.shape[2:]), device=device, dtype=torch.uint8)
+            heads = heads_of(network(image), len(patch_size))
+        labels = torch.randint(0, out_channels, (2, 1, *heads[0].shape[2:]), device=device, dtype=torch.uint8)
         if getattr(loss, "needs_regions", False):  # one component of each class
             labels = torch.cat([labels, *[torch.ones_like(labels)] * (out_channels - 1)], dim=1)
         with apart():
-            loss(logits, labels).backward()
+            weighted_sum([loss(head, labels) for head in heads]).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         taken.append((time.perf_counter() - began) / 2)

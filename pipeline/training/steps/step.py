@@ -16,6 +16,7 @@ from rarevox.losses.sums.taken import ways_taken
 from rarevox.pipeline.console import console
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.heads import heads_of, weighted_sum
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
 
 
@@ -70,8 +71,10 @@ class TrainingStep:
     """MONAI's ``iteration_update`` for SupervisedTrainer.
 
     While the step lasts, ``engine.state.output`` holds the logits (``pred``) and labels that the loss sees, as MONAI's
-    own trainer does, so that handlers of ``IterationEvents`` find them. A step of another kind says what is minimised
-    (``_objective``), how its gradients come about (``_backward``) and which optimiser takes them (``_optimizer``).
+    own trainer does, so that handlers of ``IterationEvents`` find them. Of a network with deep supervision these are
+    the final logits, and the objective is over all heads (:mod:`rarevox.pipeline.training.heads`). A step of another
+    kind says what is minimised (``_objective``), how its gradients come about (``_backward``) and which optimiser takes
+    them (``_optimizer``).
 
     A step whose loss or gradients are not finite is skipped and counted (``skipped``), and leaves weights and running
     statistics as they were; ``patience`` of them in a row end the run with a clear error.
@@ -119,13 +122,13 @@ class TrainingStep:
         statistics = self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
-            logits = engine.inferer(images, engine.network)
+            heads = heads_of(engine.inferer(images, engine.network), len(self.margin))
         seen = tuple(m + n for m, n in zip(self.margin, self.loss_margin, strict=True))
-        logits, labels = crop_faces(logits, self.loss_margin), crop_faces(labels, seen)
-        engine.state.output = {Keys.IMAGE: images, Keys.LABEL: labels, Keys.PRED: logits}
+        heads, labels = tuple(crop_faces(head, self.loss_margin) for head in heads), crop_faces(labels, seen)
+        engine.state.output = {Keys.IMAGE: images, Keys.LABEL: labels, Keys.PRED: heads[0]}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         with checked_later() as unchecked, ways_taken() as ways:
-            objective = self._finite_objective(engine, logits, labels)
+            objective = self._finite_objective(engine, heads, labels)
         self._tell(ways)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         value = math.nan
@@ -155,13 +158,17 @@ class TrainingStep:
         return self._statistics
 
     def _finite_objective(
-        self, engine: SupervisedTrainer, logits: torch.Tensor, labels: torch.Tensor
+        self, engine: SupervisedTrainer, heads: Sequence[torch.Tensor], labels: torch.Tensor
     ) -> Objective | None:
         """The objective, or None where the logits are not finite, in any of the processes."""
-        if not finite_everywhere(logits):
+        if not all(finite_everywhere(head) for head in heads):
             return None
         try:
-            return self._objective(engine, logits, labels)
+            found = [self._objective(engine, head, labels) for head in heads]
+            if len(found) == 1:
+                return found[0]
+            terms = {name: weighted_sum([one.terms[name] for one in found]) for name in found[0].terms}
+            return Objective(weighted_sum([one.loss for one in found]), terms)
         except ValueError as error:
             if type(error).__name__ == "NonFiniteLogitsError":
                 return None

@@ -1,0 +1,65 @@
+"""Which channels a run can do without, and entries of data lists without some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rarevox.pipeline.errors import RequestError, nearest
+from rarevox.transforms.missing_channels import MISSING
+
+
+def optional_channels(config: Mapping[str, Any]) -> list[str]:
+    """The channels that a scan may lack: where a run learnt with channel dropout, those that are not required.
+
+    >>> optional_channels({"channels": ["FLAIR", "T1"], "channel_dropout": 0.25, "required_channels": ["FLAIR"]})
+    ['T1']
+    >>> optional_channels({"channels": ["FLAIR", "T1"]})
+    []
+    """
+    required = config.get("required_channels") or []
+    return [name for name in config["channels"] if name not in required] if config.get("channel_dropout") else []
+
+
+def refusal(missing: Sequence[str], config: Mapping[str, Any]) -> str:
+    """Why a run cannot do without channels; empty where it can."""
+    channels, free = list(config["channels"]), optional_channels(config)
+    unable = [name for name in missing if name not in free]
+    if unable:
+        how = "trained without channel_dropout" if not free else f"its required channels are {_others(channels, free)}"
+        return f"the scan lacks {', '.join(unable)}, which the run needs ({how})"
+    return "the scan has none of the channels" if missing and len(set(missing)) >= len(channels) else ""
+
+
+def _others(channels: Sequence[str], free: Sequence[str]) -> str:
+    return ", ".join(name for name in channels if name not in free)
+
+
+def without_channels(
+    items: Sequence[Mapping[str, Any]], left_out: Sequence[str], config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The entries as those of scans that lack some channels.
+
+    Raises:
+        RequestError: no such channel, or one that the run needs.
+    """
+    channels = list(config["channels"])
+    for name in left_out:
+        if name not in channels:
+            raise RequestError(f"--without {name}: {nearest(name, channels)}")
+    reason = refusal(left_out, config)
+    if reason:
+        raise RequestError(f"--without {' '.join(left_out)}: {reason}")
+    return [without(item, left_out, channels) for item in items] if left_out else [dict(item) for item in items]
+
+
+def without(item: Mapping[str, Any], left_out: Sequence[str], channels: Sequence[str]) -> dict[str, Any]:
+    """An entry without channels; of an image with a file for each, without their files.
+
+    >>> without({"image": ["f.nii", "t.nii"]}, ["T1"], ["FLAIR", "T1"])
+    {'image': ['f.nii'], 'missing_channels': ['T1']}
+    """
+    files = item["image"]
+    if isinstance(files, list) and len(files) == len(channels):
+        files = [file for file, name in zip(files, channels, strict=True) if name not in left_out]
+    return {**item, "image": files, MISSING: list(left_out)}
