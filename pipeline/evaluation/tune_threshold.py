@@ -24,7 +24,7 @@ from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredC
 from rarevox.pipeline.evaluation.operating.choose import AIMS, CONFIDENCES, THRESHOLDS, Aim, choice
 from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction, with_ignored
 from rarevox.pipeline.figures import figure, interval_text
-from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.decided import with_decision
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
