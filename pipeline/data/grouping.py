@@ -160,9 +160,7 @@ def _by_pattern(name: str, patterns: Sequence[str], above: Sequence[str]) -> tup
     """
     ends = [pattern.split("/")[-1] for pattern in patterns]
     fitting = [(len(p.replace("*", "")), -n) for n, p in enumerate(patterns) if _matches(name, above, p)] or [
-        (len(end.replace("*", "")), -n)
-        for n, end in enumerate(ends)
-        if ends.count(end) == 1 and fnmatchcase(name, end)
+        (len(end.replace("*", "")), -n) for n, end in enumerate(ends) if ends.count(end) == 1 and fnmatchcase(name, end)
     ]
     if not fitting:
         return None
