@@ -88,7 +88,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     console.print(f"{best}; the run is in {folder}")
     if left:
         console.say(
-            "[red]{} cases could not be read and were left out[/red]: {}; mend them or prepare anew, and train again",
+            "[red]could not be read and were left out[/red] ({}): {}; mend them or prepare anew, and train again",
             len(left),
             listed(left),
         )
