@@ -103,7 +103,12 @@ def bundle_metadata(
 def write_card(
     folder: Path, config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, Any] | None = None
 ) -> None:
-    """``docs/README.md``: what the model is, on what it was trained, what it scored and by which conventions."""
+    """Write ``docs/README.md``, see :func:`card_text`."""
+    write_text(folder / CARD, card_text(config, dataset, result))
+
+
+def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, Any] | None = None) -> str:
+    """The model card: what the model is, on what it was trained, what it scored and by which conventions."""
     channels, structures = (markdown(", ".join(names)) for names in (dataset.channels, dataset.structures))
     network, loss = (markdown(target_name(config[key])) for key in ("network_def", "loss"))
     lines = [
@@ -136,7 +141,7 @@ def write_card(
         SCORES,
         *_score_lines(result),
     ]
-    write_text(folder / CARD, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def forget_scores(folder: Path) -> None:

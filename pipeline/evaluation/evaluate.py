@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.bundle import METADATA, bundle_metadata, require_run, target_name, version, write_card
+from rarevox.pipeline.bundle import CARD, METADATA, bundle_metadata, card_text, require_run, target_name, version
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.missing import without_channels
@@ -32,7 +32,7 @@ from rarevox.pipeline.evaluation.run_and_dataset import (
 )
 from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
-from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json
+from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json, write_text
 from rarevox.pipeline.gates import failed_gates, read_gates
 from rarevox.pipeline.inference.decided import threshold_settings, together
 from rarevox.pipeline.inference.ensemble import members_of, segmenter_of, with_members
@@ -217,16 +217,25 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
 
 
 def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
-    """Write the held-out scores into the bundle's metadata and model card, which tell of the run's own dataset."""
+    """Write the held-out scores into the bundle's metadata and model card, which tell of the run's own dataset.
+
+    What is wrong with the files that they are made from is told: the evaluation is done, and stands without them.
+    """
     from rarevox.pipeline.compose import read_yaml
 
-    source = read_json(run / "configs" / "metadata.json").get("data_source", "")
-    if data.fingerprint not in source:
-        console.say("[yellow]the model card is left as it is[/yellow]: {} is not the dataset of the run", data.name)
+    try:
+        source = read_json(run / METADATA).get("data_source", "")
+        if data.fingerprint not in source:
+            console.say("[yellow]the model card is left as it is[/yellow]: {} is not the dataset of the run", data.name)
+            return
+        config = read_yaml(run / "configs" / "train.yaml")
+        means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
+        scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
+        facts, card = json_text(bundle_metadata(config, data, scores)), card_text(config, data, result)
+    except (RequestError, LookupError, TypeError, ValueError, AttributeError) as error:
+        what = "configs/train.yaml or configs/metadata.json is not what rarevox train wrote"
+        console.say("[yellow]the model card is left as it is[/yellow]: {}: {}", what, reason_of(error))
         return
-    config = read_yaml(run / "configs" / "train.yaml")
-    means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
-    scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
     with keeping_sums(run) as texts:
-        texts[METADATA] = json_text(bundle_metadata(config, data, scores))
-    write_card(run, config, data, result)
+        texts[METADATA] = facts
+    write_text(run / CARD, card)

@@ -12,6 +12,7 @@ from rarevox.pipeline.entries import arguments
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
+from rarevox.pipeline.trust.gate import require_ours
 
 WORDED = (RequestError, FloatingPointError, OSError)
 """Errors that the command line tells in a line as they are."""
@@ -31,7 +32,7 @@ def explained(
             fails every time, and is taken for a matter of the configuration.
         validating: whether a validation was under way.
     """
-    resume = f"rarevox train DATASET --output {folder} --resume"
+    resume = resume_command(folder, config)
     said = reason_of(error)[:200]
     # The queue of a killed worker may break before PyTorch sees that the worker has gone.
     cut_off = isinstance(error, (ConnectionError, EOFError)) and config.get("workers")
@@ -47,6 +48,15 @@ def explained(
     if validating or step <= began_at + 1:
         return _misconfigured(f"the validation at step {step}" if validating else "the first step", error)
     return error
+
+
+def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
+    """What is to be typed to go on with a run; a configuration that is more than data is taken with ``--trust``."""
+    try:
+        require_ours(config, folder)
+    except RequestError:
+        return f"rarevox train DATASET --output {folder} --resume --trust"
+    return f"rarevox train DATASET --output {folder} --resume"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rarevox.pipeline.build import parsed, with_literal_paths
 from rarevox.pipeline.bundle import target_name
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training import processes
-from rarevox.pipeline.training.failures import explained
+from rarevox.pipeline.training.failures import explained, resume_command
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.words import listed
 
@@ -70,15 +70,16 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         raise found from error
     if validation.interrupted and "interruption" in config:
         status = parser.get_parsed_content("interruption").status
-    unwritten = _unwritten(folder, checkpoint, validation) if processes.is_first() else ""
+    resume = resume_command(folder, config)
+    unwritten = _unwritten(folder, checkpoint, validation, resume) if processes.is_first() else ""
     if status:
-        console.print(f"interrupted; {unwritten or f'go on with: rarevox train DATASET --output {folder} --resume'}")
+        console.print(f"interrupted; {unwritten or f'go on with: {resume}'}")
         return status
     if not trainer.state.iteration:
         console.say(
             "[yellow]the time was over before the first step, since reading the cases counts: the model is untrained; "
-            "go on with: rarevox train DATASET --output {} --resume --minutes M[/]",
-            folder,
+            "go on with: {} --minutes M[/]",
+            resume,
         )
         return 1
     if unwritten:
@@ -107,7 +108,7 @@ def _left_out(parser: Any) -> list[str]:
     return sorted({name for names in processes.gather(left) for name in names})
 
 
-def _unwritten(folder: Path, checkpoint: Any, validation: Any) -> str:
+def _unwritten(folder: Path, checkpoint: Any, validation: Any, resume: str) -> str:
     """What of a run's end could not be written, and what to do; empty where all is there."""
     model = folder / "models" / "model.pt"
     lost = ["the best model (models/model.pt)"] if validation.failed or not model.exists() else []
@@ -116,5 +117,4 @@ def _unwritten(folder: Path, checkpoint: Any, validation: Any) -> str:
         return ""
     if not has_checkpoint(folder):
         return f"{' and '.join(lost)} could not be written; free space and train anew into another folder"
-    resume = f"rarevox train DATASET --output {folder} --resume"
     return f"{' and '.join(lost)} could not be written; free space and go on from the checkpoint before with: {resume}"

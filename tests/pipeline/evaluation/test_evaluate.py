@@ -15,6 +15,7 @@ import pytest
 from rarevox.pipeline import locks
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation import evaluate as stage
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.inference.segment import Segmenter
 
@@ -48,6 +49,30 @@ def test_the_model_card_and_metadata_tell_the_scores(run_dir: Path, dataset_dir:
     metadata = json.loads((run / "configs" / "metadata.json").read_text())
     assert metadata["eval_metrics"]["dice_ball"] == pytest.approx(means["ball"]["dice"]["mean"])
     assert f"| ball | {means['ball']['dice']['mean']:.3f} |" in (run / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("train.yaml", "[1, 2"),
+        ("train.yaml", "network_def: 3"),
+        ("train.yaml", "{patch_size: 4, network_def: {}, loss: {}}"),
+        ("metadata.json", "[]"),
+        ("metadata.json", '{"data_source": 3}'),
+    ],
+)
+def test_what_the_model_card_is_made_from_may_be_wrong(
+    file: str, text: str, run_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told, and the evaluation stands."""
+    (run := tmp_path / "run").mkdir()
+    (run / "configs").mkdir()
+    (run / "configs" / "metadata.json").write_text((run_dir / "configs" / "metadata.json").read_text())
+    (run / "configs" / file).write_text(text)
+    stage._update_bundle(run, Dataset.load(dataset_dir), {"structures": {}, "conventions": {}})
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the model card is left as it is" in said and "is not what rarevox train wrote" in said
+    assert not (run / "docs").exists()
 
 
 def test_another_dataset_does_not_reach_the_model_card(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:

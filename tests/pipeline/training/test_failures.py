@@ -10,8 +10,9 @@ import torch
 
 from rarevox.networks import HighResNet
 from rarevox.pipeline.cli import main
+from rarevox.pipeline.compose import compose
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.training.failures import explained
+from rarevox.pipeline.training.failures import explained, resume_command
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
@@ -118,3 +119,10 @@ def test_a_worker_s_broken_queue_is_told_as_its_end(error: Exception, tmp_path: 
     assert isinstance(told, RequestError)
     assert "a loader worker ended unexpectedly" in str(told)
     assert explained(error, tmp_path, {"workers": 0}, step=9, began_at=0, validating=False) is error
+
+
+def test_what_is_more_than_data_goes_on_with_trust(tmp_path: Path) -> None:
+    config = compose("train").config
+    assert resume_command(tmp_path, config) == f"rarevox train DATASET --output {tmp_path} --resume"
+    own = config | {"augmentation": {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x"}}
+    assert resume_command(tmp_path, own).endswith("--resume --trust")
