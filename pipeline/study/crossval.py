@@ -148,8 +148,12 @@ def _tell_parted_subjects(data: Dataset) -> None:
         folds.setdefault(named_subject(str(case["case"])), {}).setdefault(case["fold"], str(case["case"]))
     for subject, cases in folds.items():
         if len(cases) > 1:
-            text = "[yellow]{} lies in {} folds[/yellow] ({}): its scores are not out of fold; prepare with --subject"
-            console.say(text, subject, len(cases), ", ".join(cases.values()))
+            console.say(
+                "[yellow]{} lies in {} folds[/yellow] ({}): its scores are not out of fold; prepare with --subject",
+                subject,
+                len(cases),
+                ", ".join(cases.values()),
+            )
 
 
 def _pooling(data: Dataset, pooled: list[dict[str, Any]], *, trust: bool) -> Callable[[Path, Plan], None]:

@@ -66,11 +66,11 @@ def run_jobs(jobs: Sequence[Job], places: Places, threads: int) -> Iterator[Outc
     if not jobs:
         return
     if places.engine == "ray":
-        from rarevox.pipeline.study.ray_engine import run_on_ray
+        from rarevox.pipeline.study.engines.on_ray import run_on_ray
 
         cpus = threads if places.cpus_per_cell is None else places.cpus_per_cell
         yield from run_on_ray(jobs, address=places.address, cpus=cpus, gpus=places.gpus_per_cell)
         return
-    from rarevox.pipeline.study.workers import run_locally
+    from rarevox.pipeline.study.engines.workers import run_locally
 
     yield from run_locally(jobs, workers=places.at_once(threads))

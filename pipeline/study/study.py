@@ -218,8 +218,13 @@ def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
     elif outcome.state == "failed":
         console.say("{}/{} {}: [red]failed[/red], {}{}", number, count, outcome.cell, outcome.reason, left)
     elif outcome.state == "unwritten":
-        text = "{}/{} {}: [red]not written[/red], {}; free space, and the same command goes on"
-        console.say(text, number, count, outcome.cell, outcome.reason)
+        console.say(
+            "{}/{} {}: [red]not written[/red], {}; free space, and the same command goes on",
+            number,
+            count,
+            outcome.cell,
+            outcome.reason,
+        )
     elif outcome.state == "elsewhere":
         console.print(f"{number}/{count} {outcome.cell}: another call is at it")
 

@@ -63,6 +63,13 @@ def test_what_is_written_down_reads_as_the_same_study(tmp_path: Path) -> None:
     assert again.digest() == study.digest()
 
 
+def test_the_page_shows_a_study_that_can_be_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "study.md").read_text()
+    study = read(tmp_path, text.partition("```yaml\n")[2].partition("```")[0])
+    assert len(cells_of(study)) == 72
+    assert cells_of(study)[0].settings["settings"]["batch_size"] == 5
+
+
 def test_the_digest_follows_what_is_said_and_not_how(tmp_path: Path) -> None:
     digest = read(tmp_path, PAPER).digest()
     assert read(tmp_path, "# a comment\n" + PAPER.replace("{rows: [network]}", "{rows: [loss]}")).digest() == digest

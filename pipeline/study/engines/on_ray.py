@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, reason_of
-from rarevox.pipeline.study.engine import AGAIN_SECONDS, Queue, failed
+from rarevox.pipeline.study.engines.queue import AGAIN_SECONDS, Queue, failed
 from rarevox.pipeline.study.job import Job, Outcome
 
 ANSWER_SECONDS = 10.0
@@ -117,7 +117,7 @@ def _settled(ray: Any, reference: Any, job: Job, queue: Queue) -> Outcome | None
 
 def attempt(job: Job) -> Outcome:
     """Run a cell on a node."""
-    from rarevox.pipeline.study.cell import run_cell
+    from rarevox.pipeline.study.cell.run import run_cell
 
     for folder in (job.study, job.dataset):
         if not Path(folder).is_dir():

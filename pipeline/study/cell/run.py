@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.files import clear_parts, write_json
+from rarevox.pipeline.study.cell.trained import Interrupted, Unwritten, trained_row
 from rarevox.pipeline.study.claims import claimed
 from rarevox.pipeline.study.job import LOGS, Job, Outcome, read_row
 from rarevox.pipeline.study.rows import CELL_FILE, Row
-from rarevox.pipeline.study.train_cell import Interrupted, Unwritten, trained_row
 from rarevox.pipeline.trust.sums import forget_sums
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.study import engine
 from rarevox.pipeline.study.claims import claimed
-from rarevox.pipeline.study.engine import Queue, failed
+from rarevox.pipeline.study.engines import queue as engine
+from rarevox.pipeline.study.engines.queue import Queue, failed
 from rarevox.pipeline.study.job import Job, Outcome, read_row
 from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.plan import PlannedCell

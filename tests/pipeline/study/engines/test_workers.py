@@ -119,8 +119,8 @@ LIMITED = """
 import errno
 from pathlib import Path
 from rarevox.pipeline.study import study as stage, places
-from rarevox.pipeline.study.cell import run_cell
-from rarevox.pipeline.study.engine import Queue
+from rarevox.pipeline.study.cell.run import run_cell
+from rarevox.pipeline.study.engines.queue import Queue
 def run(jobs, *_):
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))

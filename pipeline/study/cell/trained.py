@@ -14,12 +14,12 @@ from rarevox.pipeline.compose import read_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.study.cell.score import score_fully, score_light
 from rarevox.pipeline.study.cells import settings_texts
 from rarevox.pipeline.study.checks import OWN_SETTINGS
 from rarevox.pipeline.study.datasets import place_of
 from rarevox.pipeline.study.job import LOGS, Job, last_words
 from rarevox.pipeline.study.rows import HeldOut, Row
-from rarevox.pipeline.study.score import score_fully, score_light
 from rarevox.pipeline.study.summary import held_out, quartiles, step_seconds, train_dice
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.record.batch_record import read_record

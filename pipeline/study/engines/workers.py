@@ -13,10 +13,10 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.study.engine import AGAIN_SECONDS, Queue
+from rarevox.pipeline.study.engines.queue import AGAIN_SECONDS, Queue
 from rarevox.pipeline.study.job import LOGS, Job, Outcome
 
-PRELOADED = ["monai.bundle", "rarevox.pipeline.study.cell"]
+PRELOADED = ["monai.bundle", "rarevox.pipeline.study.cell.run"]
 """What the server of forks imports before its first fork."""
 
 
@@ -136,7 +136,7 @@ def work(line: Any, alive: Any, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever began this says when to end
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_watch, args=(alive,), daemon=True).start()
-    from rarevox.pipeline.study.cell import run_cell
+    from rarevox.pipeline.study.cell.run import run_cell
 
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while (job := line.recv()) is not None:

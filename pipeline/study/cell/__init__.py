@@ -1,0 +1,1 @@
+"""One cell, from its claim to its row."""
