@@ -194,7 +194,7 @@ def test_other_data_are_refused(dataset_dir: Path, tmp_path: Path, no_engine: li
     [
         (
             {"axes": {"patch": {"S": {"patch_size": [9, 9, 9]}, "M": {"network_def": DEEPMEDIC}}}},
-            r"the cell patch M: patch_size \[8, 8, 8\].*nearest",
+            r"the cell patch M: patch_size .*nearest sizes that work: 51 x 51 x 51",
         ),
         ({"axes": {"lr": {"key": "optimizer#lrr", "values": [1, 2]}}}, "did you mean 'lr'"),
         ({"axes": {"loss": ["gdl", "gld"]}}, "loss gld: .*did you mean 'gdl'"),

@@ -76,27 +76,12 @@ def test_killed_at_random_moments_the_rows_are_the_same(
             str(kind), (130, 143, 0)
         ), done.stderr
         assert "Traceback" not in done.stderr
+        if done.returncode in (130, 143):
+            assert "the same command goes on" in done.stderr and (output / "rows.jsonl").is_file()
     assert study(file, dataset_dir, output, places=Places(workers=2), keep_weights=True, device="cpu") == 0
     assert figures(output) == figures(whole)
     kept = [sorted(path.name for path in folder.glob("cells/*/models/*")) for folder in (output, whole)]
     assert kept[0] == kept[1] == ["model.pt"] * 4
-
-
-def test_a_signal_ends_the_workers_and_keeps_what_is_done(
-    tiny_study: tuple[Path, Path], dataset_dir: Path, tmp_path: Path
-) -> None:
-    file, _ = tiny_study
-    output = tmp_path / "out"
-    process = begun(file, dataset_dir, output, workers=1)
-    until_work(process, output)
-    os.kill(process.pid, signal.SIGTERM)
-    done = process.wait(timeout=300)
-    assert done.returncode in (143, 0), done.stderr
-    assert "the same command goes on" in done.stderr or done.returncode == 0
-    assert "Traceback" not in done.stderr
-    assert (output / "rows.jsonl").is_file()
-    for row in rows_of(output, read_plan(output)).values():
-        assert row.done
 
 
 def test_where_the_disk_is_full_what_is_done_is_kept_and_the_command_goes_on(
