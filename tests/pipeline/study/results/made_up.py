@@ -56,10 +56,7 @@ def write_study(
     patches: Sequence[str] = PATCHES,
     change: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda content: content,
 ) -> Path:
-    """Write `plan.json` and `cells/` of these networks and patches.
-
-    `change` may alter the record of a cell, or leave it out by None.
-    """
+    """Write `plan.json` and `cells/`; `change` may alter the record of a cell, or leave it out by None."""
     results = paper_results(tuple(networks))
     planned = []
     for one in (one for one in results.outcomes if one.label("patch") in patches):
