@@ -25,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: waiting threads take no CPU
+
 CONFIG = {"channels": ["image"], "structures": ["a", "b"], "label_values": [0, 1, 2], "composites": {}}
 
 
@@ -63,7 +65,7 @@ def stubbed(scans: str, output: str) -> dict[str, float]:
     from rarevox.pipeline.inference.session import begin
     from rarevox.pipeline.inference.station import begun_row
 
-    began, stub = time.perf_counter(), 0.0
+    began, stub, cpu = time.perf_counter(), 0.0, time.process_time()
     folder = Path(output)
     folder.mkdir()
     wanted = with_names_that_fit(plan([scans], CONFIG), folder, [LabelMap()])
@@ -73,10 +75,11 @@ def stubbed(scans: str, output: str) -> dict[str, float]:
     for task in desk.blocking():
         item = task.work["item"]
         row = begun_row(item, "") | {"status": "ok", "seconds": 0.0, "volume_ml": {"a": 1.0, "b": task.number % 97}}
-        writes = time.perf_counter()
+        writes, spent = time.perf_counter(), time.process_time()
         name = f"{item['case']}_seg.nii.gz"
         os.close(os.open(folder / name, os.O_CREAT | os.O_WRONLY))
         stub += time.perf_counter() - writes
+        cpu += time.process_time() - spent
         desk.done(task.number, row | {"output": name})
     handed_out = time.perf_counter()
     error = desk.close()
@@ -84,7 +87,8 @@ def stubbed(scans: str, output: str) -> dict[str, float]:
     assert not error
     assert tally.by_status == {"ok": len(items)}
     ended = time.perf_counter()
-    return {"scans": len(items), "seconds": ended - began, "stub": stub, "collect": ended - handed_out}
+    used = time.process_time() - cpu
+    return {"scans": len(items), "seconds": ended - began, "stub": stub, "collect": ended - handed_out, "cpu": used}
 
 
 def apart(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
@@ -102,28 +106,29 @@ def _measured(work: Callable[..., dict[str, float]], arguments: tuple[Any, ...])
 
 
 def books(base: Path, counts: list[int], planning: int) -> None:
-    """Planning and bookkeeping."""
+    """Planning and bookkeeping; what a call costs by itself is that of ten scans."""
     table = apart(planned, None, str(manifest(base / "list.csv", planning)))
-    print(f"plan of a manifest: {table['scans']:.0f} scans, {table['seconds']:.1f} s, {table['GB']:.2f} GB")
-    costs = {}
-    for count in counts:
+    print(f"plan of a manifest: {table['scans']:.0f} scans, {table['seconds']:.1f} s, {table['GB']:.2f} GB", flush=True)
+    fixed, first = 0.0, 0.0
+    for count in (10, *counts):
         scans = listing(base / f"scans{count}", count)
+        if count == counts[-1]:
+            found = apart(planned, str(scans), None)
+            print(f"plan of a listing: {count} scans, {found['seconds']:.1f} s, {found['GB']:.2f} GB")
         found = apart(stubbed, str(scans), str(base / f"out{count}"))
-        beyond = found["seconds"] - found["stub"]
-        costs[count] = beyond / count
+        shutil.rmtree(base / f"out{count}")
+        shutil.rmtree(scans)
+        if count == 10:
+            fixed = found["cpu"]
+            continue
+        each = (found["cpu"] - fixed) / count
+        first = first or each
         print(
             f"{count} scans with a stub: {found['seconds']:.1f} s, of which the stub {found['stub']:.1f} s and "
-            f"collecting {found['collect']:.1f} s; {1e6 * costs[count]:.0f} µs a scan beyond the stub; "
-            f"{found['GB']:.2f} GB; ratio to {counts[0]}: {costs[count] / costs[counts[0]]:.2f}",
+            f"collecting {found['collect']:.1f} s; {1e6 * each:.0f} µs of CPU a scan beside {fixed:.2f} s a call; "
+            f"{found['GB']:.2f} GB; a scan's CPU over that of {counts[0]}: {each / first:.2f}",
             flush=True,
         )
-        if count != counts[-1]:
-            shutil.rmtree(scans)
-        shutil.rmtree(base / f"out{count}")
-    if planning > counts[-1]:
-        shutil.rmtree(base / f"scans{counts[-1]}", ignore_errors=True)
-        found = apart(planned, str(listing(base / "scans", planning)), None)
-        print(f"plan of a listing: {found['scans']:.0f} scans, {found['seconds']:.1f} s, {found['GB']:.2f} GB")
 
 
 def command(run: Path, scans: Path, output: Path, *options: str) -> list[str]:
@@ -191,28 +196,29 @@ def _descendants(process: int) -> list[int]:
 
 
 def one(run: Path, scan: Path, base: Path) -> None:
-    """The parts of one scan's time, each as a share of the network's."""
+    """The parts of one scan's time, on the clock and of the CPU, each as a share of the network's."""
     from rarevox.pipeline.inference.outputs.asked import Asked
+    from rarevox.pipeline.inference.segment import Segmentation
     from rarevox.pipeline.inference.station import Prediction
 
     station = Prediction(str(run), (), "cpu", (), False, Asked(), str(base)).open()
     item = {"case": "scan", "image": str(scan)}
-    for round_ in ("first", "second"):
-        moments = [time.perf_counter()]
+    for trial in ("first", "second"):
+        moments = [(time.perf_counter(), time.process_time())]
         data = station.segmenter.read(item)
-        moments.append(time.perf_counter())
+        moments.append((time.perf_counter(), time.process_time()))
         labels = station.segmenter.segment(data)
-        moments.append(time.perf_counter())
-        from rarevox.pipeline.inference.segment import Segmentation
-
+        moments.append((time.perf_counter(), time.process_time()))
         row = station.store(Segmentation(item, labels), {})
-        moments.append(time.perf_counter())
+        moments.append((time.perf_counter(), time.process_time()))
         assert row["status"] == "ok"
-        reading, network, writing = (b - a for a, b in itertools.pairwise(moments))
-        print(
-            f"{round_}: reading {reading:.2f} s, network and way back {network:.2f} s, writing {writing:.2f} s; "
-            f"reading and writing are {100 * (reading + writing) / network:.1f} % of the network"
-        )
+        for number, clock in enumerate(("clock", "CPU")):
+            reading, network, writing = (b[number] - a[number] for a, b in itertools.pairwise(moments))
+            print(
+                f"{trial}, {clock}: reading {reading:.2f} s, network and way back {network:.2f} s, writing "
+                f"{writing:.2f} s; reading and writing are {100 * (reading + writing) / network:.1f} % of the network",
+                flush=True,
+            )
 
 
 def main() -> None:

@@ -100,6 +100,11 @@ def predict(keep: bool, **options: Any) -> int:
     """
     if not options["scans"] and options["manifest"] is None:
         raise click.UsageError("Missing argument 'SCANS...' (or --manifest).")
+    if options["engine"] == "local" and (options["workers"] or options["scan_minutes"]):
+        from rarevox.pipeline.inference.preloaded import PRELOADED
+        from rarevox.pipeline.workers.processes import start_server
+
+        start_server(PRELOADED)  # it imports the libraries beside this process
     from rarevox.pipeline.inference.predict import predict as run
 
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)

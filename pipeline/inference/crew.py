@@ -9,6 +9,7 @@ from typing import Any
 
 from rarevox.pipeline.cohort.desk import Desk
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.preloaded import PRELOADED
 from rarevox.pipeline.inference.station import Prediction
 from rarevox.pipeline.workers.pool import Death, Engine, Pool, Task
 from rarevox.pipeline.workers.processes import Processes
@@ -19,7 +20,6 @@ Hands = Callable[[Desk, int, Failed], None]
 """Does all scans of a desk, given how many calls were at work before."""
 MOST_ENDED = 2
 """Calls that may end at a scan; the next one writes a failed row where it would risk itself."""
-PRELOADED = ("rarevox.pipeline.inference.station", "numba")
 
 
 @dataclass(frozen=True)

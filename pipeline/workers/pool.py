@@ -79,8 +79,9 @@ class _Worker:
 class Pool:
     """Hands tasks to the workers of an engine.
 
-    When a worker dies, any of the tasks that it had may be the cause: each of them is done once more, by itself, with
-    nothing ahead. A task at which its worker dies then has no further trial. Where ``seconds`` go by without a result
+    When a worker dies, any of the tasks that it had may be the cause, the oldest of them before all: each is done once
+    more, by itself, with nothing ahead. A task at which two workers have died, the second with that task alone, has no
+    further trial. Where ``seconds`` go by without a result
     while a worker has tasks, it is ended; the oldest of them has no result, the others start afresh.
 
     Args:
@@ -185,7 +186,7 @@ class Pool:
         tasks, alone = list(worker.tasks), worker.alone
         self._restart(number)
         for task in tasks:
-            task.ended += 1
+            task.ended += task is tasks[0]
             if alone and task.ended > 1:
                 yield task, Death(f"the worker that segmented it {reason}, and so did the one before")
             else:

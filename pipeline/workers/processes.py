@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -16,6 +17,16 @@ from rarevox.pipeline.workers.job import Inbox, Job
 from rarevox.pipeline.workers.pool import Event
 
 _REFUSED = 3
+
+
+def start_server(preload: Sequence[str]) -> None:
+    """Start the process of which workers are forked, which imports modules while this one goes on; once a process.
+
+    Args:
+        preload: their names; what cannot be imported is left to the workers.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    forkserver.ensure_running()
 
 
 class Processes:
@@ -33,7 +44,7 @@ class Processes:
     def __init__(self, job: Job, preload: Sequence[str] = ()) -> None:
         self.job = job
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        start_server(preload)
         self._processes: dict[int, Any] = {}
         self._pipes: dict[int, Connection] = {}
         self._reasons: dict[int, str] = {}
