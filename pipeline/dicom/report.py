@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rarevox.pipeline.dicom.codes import Code, Coded, coded
 from rarevox.pipeline.dicom.segmentation import MAKER, UTF_8, Maker, concept, long_string, series_number
-from rarevox.pipeline.dicom.series import quietly
+from rarevox.transforms.reading.quiet import quietly
 
 VOLUME = Code("118565006", "SCT", "Volume")
 PARTS = Code("246205007", "SCT", "Quantity")

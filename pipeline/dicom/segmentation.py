@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.dicom.codes import Code, Coded, coded
-from rarevox.pipeline.dicom.series import frame_places, quietly
+from rarevox.pipeline.dicom.series import frame_places
 from rarevox.pipeline.pictures import OKABE_ITO
+from rarevox.transforms.reading.quiet import quietly
 
 KINDS = ("binary", "labelmap")
 MAKER = "rarevox"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 from rarevox.pipeline.data.formats import is_volume
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.dicom import is_dicom_file, is_dicom_folder, series_files
+from rarevox.transforms.reading.quiet import quietly
 
 PLACE_MM = 0.01
 """Slices lie where the scan's affine says to this; DICOM has up to 16 letters for a position, scanners use fewer."""
@@ -45,22 +43,6 @@ def is_dicom(image: str | Path | Sequence[str | Path]) -> bool:
     if is_volume(path):  # by its name; a million need not be opened
         return False
     return is_dicom_folder(path) if path.is_dir() else is_dicom_file(path)
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without what highdicom and pydicom say meanwhile: their warnings quote values, the patient's name among them."""
-    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def source_of(image: str | Path, affine: np.ndarray) -> list[Any]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from rarevox.pipeline.data.scans import FAILED, Survey, unusable
 from rarevox.pipeline.dicom.rules import Rule, Series, orientation_of
-from rarevox.pipeline.dicom.series import quietly
 from rarevox.transforms.dicom import is_dicom_file, series_files
+from rarevox.transforms.reading.quiet import quietly
 
 _TAGS = (
     *("SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "SeriesNumber"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from rarevox.transforms.reading.quiet import quietly
 
 
 def decoded_planes(paths: Sequence[Path]) -> np.ndarray | None:
@@ -21,8 +22,7 @@ def decoded_planes(paths: Sequence[Path]) -> np.ndarray | None:
     except ImportError:
         return None
     planes = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote values of the header
+    with quietly():
         for path in paths:
             try:
                 data = dcmread(path)

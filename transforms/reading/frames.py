@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from rarevox.transforms.reading.errors import ScanError
 from rarevox.transforms.reading.geometry import size_text
+from rarevox.transforms.reading.quiet import quietly
 
 _REASONS = {
     "regularly-spaced": "its frames are not evenly spaced, or some are missing",
@@ -35,20 +35,15 @@ def frames_image(path: Path) -> Any:
         raise ScanError(
             f"{path} holds several frames, which highdicom places in space: pip install 'rarevox[dicom]'"
         ) from None
-    levels = {name: logging.getLogger(name).level for name in ("highdicom", "pydicom")}
     try:
-        for name in levels:  # their warnings quote values of the header
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        volume = highdicom.imread(path).get_volume(dtype=np.float32, apply_real_world_transform=False)
+        with quietly():
+            volume = highdicom.imread(path).get_volume(dtype=np.float32, apply_real_world_transform=False)
     except MemoryError:
         raise
     except Exception as error:
         told = next((words for mark, words in _REASONS.items() if mark in str(error)), "")
         told = told or f"they are no volume that highdicom understands ({type(error).__name__})"
         raise ScanError(f"the frames of {path} cannot be used: {told}") from error
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
     if volume.array.ndim != 3:
         raise ScanError(f"{path} holds frames of {size_text(volume.array.shape)} values; expected grey values")
     return _as_itk(volume.array, np.asarray(volume.affine, float))

@@ -11,12 +11,13 @@ from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.dicom.codes import Coded
 from rarevox.pipeline.dicom.report import Measured, report_of
 from rarevox.pipeline.dicom.segmentation import Maker, segmentation_of
-from rarevox.pipeline.dicom.series import is_dicom, quietly, source_of, without_identifiers
+from rarevox.pipeline.dicom.series import is_dicom, source_of, without_identifiers
 from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.files import atomic
 from rarevox.pipeline.inference.lesions import parts_of
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.watch import Watch
+from rarevox.transforms.reading.quiet import quietly
 
 NO_SERIES = "none: the scan did not come as DICOM"
 
