@@ -108,7 +108,7 @@ def csv_writer(handle: TextIO) -> Callable[[Iterable[Any]], None]:
     """What writes one line of a CSV table after another, each cell by :func:`cell`; for tables that no memory holds.
 
     >>> import sys
-    >>> csv_writer(sys.stdout)(["=a", 1.5, None])
+    >>> _ = csv_writer(sys.stdout)(["=a", 1.5, None])
     '=a,1.5,
     """
     writer = csv.writer(handle, lineterminator="\n")
