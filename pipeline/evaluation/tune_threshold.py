@@ -32,6 +32,8 @@ from rarevox.transforms.decision import Decision
 
 RESULT_FILE = "operating_points.json"
 STAGES = ("train", "evaluate", "inference")
+ROUNDS = 4
+"""Of several structures, how often each is chosen anew beside the others at most."""
 _WORDS = {"dice": "Dice", "lesion_f1": "lesion F1", "recall": "lesion recall"}
 
 
@@ -47,7 +49,8 @@ def tune_threshold(
     """Choose the threshold and the confidence of each structure of a run on its validation cases, and store them.
 
     What is tried, how it is chosen and when it is taken: :mod:`rarevox.pipeline.evaluation.operating.choose`.
-    Structures are chosen one after the other, each beside those before it, and a choice under which the mean Dice of
+    Several structures are chosen in turn, each beside the points of the others, until none moves. Where the mean Dice
+    of a structure would fall by all of them, they are chosen one after the other instead, and one under which that of
     another structure falls is not taken. The points go into the run's configurations (``operating_points``), replacing
     earlier ones, and with all figures into ``RUN/evaluation/operating_points.json``. Post-processing comes after, and
     should be tuned after. The test section is never looked at.
@@ -111,16 +114,16 @@ def points_of(files: Sequence[Path], structures: Mapping[str, int], aim: Aim, op
         ``chosen`` (structure → point, as in a configuration), ``structures`` (structure → the figures of
         :func:`rarevox.pipeline.evaluation.operating.choose.choice`), and what was tried.
     """
-    names, values = list(structures), [0, *structures.values()]
-    chosen: dict[str, dict[str, Any]] = {}
-    told: dict[str, Any] = {}
-    for number, name in enumerate(names, start=1):
-        decision = Decision(chosen, names)
-        tables = [
-            case_table(StoredCase.load(file), decision, number, values[number], THRESHOLDS, CONFIDENCES, options)
-            for file in files
-        ]
-        one = choice(tables, aim, options)
+    names = list(structures)
+    tried = {"thresholds": list(THRESHOLDS), "confidences": list(CONFIDENCES)}
+    stated = {"aim": aim.name, "false_lesions": aim.false_lesions, "tried": tried}
+    if len(names) > 1:
+        chosen, told = _together(files, structures, aim, options)
+        if not _worse(files, Decision({}, names), Decision(chosen, names), "", structures, options):
+            return stated | {"chosen": chosen, "structures": told}
+    chosen, told = {}, {}
+    for name in names:
+        one = _chosen_beside(files, chosen, name, structures, aim, options)
         if one["taken"]:
             trial = chosen | {name: _point(one, aim)}
             worse = _worse(files, Decision(chosen, names), Decision(trial, names), name, structures, options)
@@ -129,8 +132,42 @@ def points_of(files: Sequence[Path], structures: Mapping[str, int], aim: Aim, op
             else:
                 chosen = trial
         told[name] = one
-    tried = {"thresholds": list(THRESHOLDS), "confidences": list(CONFIDENCES)}
-    return {"aim": aim.name, "false_lesions": aim.false_lesions, "chosen": chosen, "structures": told, "tried": tried}
+    return stated | {"chosen": chosen, "structures": told}
+
+
+def _together(
+    files: Sequence[Path], structures: Mapping[str, int], aim: Aim, options: MetricOptions
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The points of all structures, each chosen beside those of the others, in turn until none moves or ``ROUNDS``."""
+    points: dict[str, dict[str, Any]] = {}
+    told: dict[str, Any] = {}
+    for _ in range(ROUNDS):
+        before = dict(points)
+        for name in structures:
+            beside = {other: point for other, point in points.items() if other != name}
+            told[name] = _chosen_beside(files, beside, name, structures, aim, options)
+            points = beside | ({name: _point(told[name], aim)} if told[name]["taken"] else {})
+        if points == before:
+            break
+    return points, told
+
+
+def _chosen_beside(
+    files: Sequence[Path],
+    points: Mapping[str, Any],
+    name: str,
+    structures: Mapping[str, int],
+    aim: Aim,
+    options: MetricOptions,
+) -> dict[str, Any]:
+    """The choice of one structure, the others having the points given."""
+    names = list(structures)
+    number, decision = names.index(name) + 1, Decision(points, names)
+    tables = [
+        case_table(StoredCase.load(file), decision, number, structures[name], THRESHOLDS, CONFIDENCES, options)
+        for file in files
+    ]
+    return choice(tables, aim, options)
 
 
 def _point(one: Mapping[str, Any], aim: Aim) -> dict[str, Any]:

@@ -23,10 +23,12 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.calibrate import calibrate
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredCase
 from rarevox.pipeline.evaluation.operating.choose import Aim
 from rarevox.pipeline.evaluation.tune_threshold import RESULT_FILE, STAGES, points_of, tune_threshold
 from rarevox.pipeline.trust.sums import write_sums
 from rarevox.pipeline.trust.verify import verify
+from rarevox.transforms.decision import Decision
 from tests.pipeline.evaluation.operating.test_candidates import VALUES, stored
 
 
@@ -143,6 +145,31 @@ def test_a_point_that_harms_another_structure_is_not_taken(tmp_path: Path) -> No
         assert (name in result["chosen"]) == one["taken"]
         if one["taken"]:
             assert one["cross_validated"]["gain"]["mean"] > 0
+
+
+def test_structures_that_take_each_others_false_voxels_are_raised_together(tmp_path: Path) -> None:
+    """False voxels are a little more a than b, or b than a: raised alone, either leaves its own to the other.
+
+    With w = (1 − t) / t of both below 0.2 / 0.45, so t above 9/13, all of them are background.
+    """
+    kinds = {0: (0.98, 0.01, 0.01), 1: (0.02, 0.96, 0.02), 2: (0.02, 0.02, 0.96), 3: (0.2, 0.45, 0.35)}
+    kinds[4] = (0.2, 0.35, 0.45)
+    files = []
+    for number in range(3):
+        kind = np.zeros((12, 3, 3), int)
+        kind[1:3], kind[5:7], kind[3, 0, 0], kind[8, 0, : number + 1], kind[10, 0, 0] = 1, 2, 0, 3, 4
+        logs = torch.tensor([kinds[int(k)] for k in kind.ravel()]).log().T.reshape(3, *kind.shape)
+        case = Candidates(3)
+        case.begin(kind.shape)
+        case.take(logs, (slice(0, 12), slice(0, 3), slice(0, 3)))
+        files.append(tmp_path / f"{number}.npz")
+        case.save(files[-1], str(number), np.where(kind < 3, kind, 0).astype(np.uint8), (1.0, 1.0, 1.0))
+    result = points_of(files, {"a": 1, "b": 2}, Aim("dice"), MetricOptions(distances=False))
+    assert set(result["chosen"]) == {"a", "b"}
+    decision = Decision(result["chosen"], ["a", "b"])
+    for file in files:
+        case_ = StoredCase.load(file)
+        assert np.array_equal(case_.labels(decision, [0, 1, 2]), case_.reference)
 
 
 def test_wrong_requests(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
