@@ -88,3 +88,24 @@ def test_monais_tools_take_a_run(run_dir: Path, tmp_path: Path) -> None:
     network, x = load(run_dir)[0], torch.randn(1, 1, 18, 21, 10)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts"))(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_without_rarevox_monais_tools_name_it_in_their_last_line(run_dir: Path) -> None:
+    """As ``docs/export.md`` says; the absence is that of an interpreter in which nothing finds the package."""
+    code = (
+        "import runpy, sys\n"
+        "class Nowhere:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] == 'rarevox': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Nowhere())\n"
+        "sys.modules.pop('rarevox', None)\n"
+        "sys.argv[0] = 'monai.bundle'\n"
+        "runpy.run_module('monai.bundle', run_name='__main__')\n"
+    )
+    files = ["--config_file", "configs/inference.yaml", "--meta_file", "configs/metadata.json", "--device", "cpu"]
+    command = [sys.executable, "-c", code, "verify_net_in_out", "network_def", *files]
+    done = subprocess.run(command, cwd=run_dir, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith(
+        "ModuleNotFoundError: Cannot locate class or function path: 'rarevox."
+    )
