@@ -53,6 +53,7 @@ def write_study_page(
         verdicts=sorted(judged, key=lambda one: order.index(one.verdict)),
         tally={word: sum(one.verdict == word for one in judged) for word in order},
         words=WORDS,
+        sections=_sections(results, figures, heldout, ranks),
         plural=PLURAL,
         most_lines=MOST_LINES,
         classes=CLASSES,
@@ -124,6 +125,24 @@ def _robustness(
     if len({n for _, _, n in rows}) > 1:
         return []
     return sorted(rows, key=lambda row: (-(row[1] / row[2] if row[2] else 0.0), -row[1]))
+
+
+def _sections(results: Results, figures: Figures, heldout: PaperTable | None, ranks: Ranking | None) -> dict[str, str]:
+    """Anchor → name of the sections that the page has, in their order."""
+    there = {
+        "claims": ("Claims", True),
+        "dice": ("Training Dice", True),
+        "isolines": ("Isolines", bool(figures.isolines)),
+        "held-out": ("Held-out cases", heldout is not None or bool(figures.heldout)),
+        "example": ("One case", bool(figures.examples)),
+        "imbalance": ("Imbalance", bool(figures.imbalance)),
+        "ranks": ("Ranks", ranks is not None),
+        "robustness": ("Robustness", figures.robustness is not None),
+        "share": ("Foreground share", bool(_shares(results))),
+        "cells": ("All cells", True),
+        "how": ("How", True),
+    }
+    return {anchor: name for anchor, (name, shown) in there.items() if shown}
 
 
 def _axes(results: Results) -> list[tuple[str, str]]:

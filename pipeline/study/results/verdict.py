@@ -71,7 +71,7 @@ def verdict_on(claim: Claim, results: Results) -> Verdict:
     cells = paper_cells(results, claim)
     lacking = _lacking(claim, cells)
     if lacking:
-        return verdict(UNTESTED, f"The study has no {lacking}.")
+        return verdict(UNTESTED, lacking)
     known = [one for one in cells if math.isfinite(one.dice)]
     if len(known) < ENOUGH * len(cells):
         return verdict(UNDECIDED, f"{len(known)} of the {len(cells)} cells have figures so far.")
@@ -103,16 +103,16 @@ def _place(one: Outcome) -> tuple[str, ...]:
 
 
 def _lacking(claim: Claim, cells: Sequence[Outcome]) -> str:
-    """What the study would need for the claim; empty where it has all."""
+    """What the study lacks for the claim, in a sentence; empty where it has all."""
     networks, losses = distinct(cells, "network"), distinct(cells, "loss")
     if not networks or (claim.every_network and len(networks) < len(claim.networks)):
-        return (" and " if claim.every_network else " or ").join(claim.networks)
+        return f"The study has no {(' and ' if claim.every_network else ' or ').join(claim.networks)}."
     missing = [loss for loss in claim.losses if loss not in losses]
     if missing:
-        return f"{' or '.join(missing)} on {' or '.join(networks)}"
+        return f"The study has no {' or '.join(missing)} on {' or '.join(networks)}."
     single = [role for role in claim.varied if len(distinct(cells, role)) < 2]
     said = {"patch": "patches", "lr": "learning rates"}
-    return f"several {' or '.join(said[role] for role in single)}" if single else ""
+    return f"The study does not vary {' or '.join(said[role] for role in single)}." if single else ""
 
 
 def distinct(cells: Sequence[Outcome], role: str) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.study.results.outcomes import Outcome
-from rarevox.pipeline.study.results.paper import NETWORKS_2D, paper_results
+from rarevox.pipeline.study.results.paper import NETWORKS_2D, PATCHES, paper_results
 
 OVERLAYS = {
     "UNet": "unet2d",
@@ -53,12 +53,13 @@ def write_study(
     *,
     dataset: str = "DATASET",
     structures: Sequence[str] = (),
+    patches: Sequence[str] = PATCHES,
     change: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda content: content,
 ) -> Path:
     """Write `plan.json` and `cells/`; `change` may alter the record of a cell, or leave it out by None."""
     results = paper_results(tuple(networks))
     planned = []
-    for one in results.outcomes:
+    for one in (one for one in results.outcomes if one.label("patch") in patches):
         labels = {
             "network": OVERLAYS[one.label("network")],
             "patch": one.label("patch"),
