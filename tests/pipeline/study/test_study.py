@@ -21,6 +21,7 @@ from rarevox.pipeline.study.plan import read_plan
 from rarevox.pipeline.study.rows import Row, read_rows
 from rarevox.pipeline.study.study import study
 from rarevox.pipeline.training.train import train
+from tests import forked
 from tests.pipeline.study.conftest import TINY, write_study
 
 ONE = Places(workers=1)
@@ -100,20 +101,30 @@ def test_a_second_call_does_nothing_twice(
     assert figures(folder) == before
 
 
-def test_shards_and_choices_give_the_same_rows(
+def test_shards_that_begin_at_once_give_the_same_rows(
     tiny_study: tuple[Path, Path], dataset_dir: Path, tmp_path: Path
 ) -> None:
-    """One cell by its name, the others by two shards, one process at a time: bit for bit the rows of the whole."""
+    """Two jobs of an array into a new folder, each with one process: one plans, and the rows are those of the whole."""
     file, whole = tiny_study
     output = tmp_path / "parts"
-    assert study(file, dataset_dir, output, places=ONE, cells="^gdl_1e-2$", device="cpu") == 0
-    assert [row.cell for row in read_rows(output)] == ["gdl_1e-2"]
-    assert study(file, dataset_dir, output, places=ONE, shard="1/2", device="cpu") == 0
-    assert [row.cell for row in read_rows(output)] == CELLS[:3]
-    assert study(file, dataset_dir, output, places=ONE, shard="2/2", device="cpu") == 0
+    words = ["study", str(file), str(dataset_dir), "--output", str(output), "--workers", "1", "--device", "cpu"]
+    code = "from rarevox.pipeline.cli import main; import sys; main(sys.argv[1:])"
+    jobs = [forked.Forked(["-c", code, *words, "--shard", f"{number}/2"]) for number in (1, 2)]
+    ended = [job.wait(timeout=600) for job in jobs]
+    assert [job.returncode for job in ended] == [0, 0], [job.stderr for job in ended]
+    assert all("2 of 4 cells to run" in job.stderr for job in ended)
     assert figures(output) == figures(whole)
     assert not list(output.glob("cells/*/models"))  # weights are kept on request
     assert sum(file.stat().st_size for file in (output / "cells" / CELLS[0]).rglob("*")) < 150_000
+
+
+def test_a_choice_of_cells_leaves_the_others_waiting(
+    dataset_dir: Path, tmp_path: Path, no_engine: list[list[Job]]
+) -> None:
+    assert study(write_study(tmp_path), dataset_dir, tmp_path / "out", cells="^gdl_1e-2$", device="cpu") == 0
+    assert [job.cell.name for job in no_engine[0]] == ["gdl_1e-2"]
+    assert study(write_study(tmp_path), dataset_dir, tmp_path / "out", cells="1e-2", shard="2/2", device="cpu") == 0
+    assert [job.cell.name for job in no_engine[1]] == ["ss_1e-2"]
 
 
 def test_a_cell_that_fails_is_a_row_and_the_rest_is_done(dataset_dir: Path, tmp_path: Path) -> None:
