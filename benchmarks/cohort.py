@@ -148,7 +148,8 @@ def share(run: Path, scans: Path, base: Path, workers: int, peer: str | None) ->
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    for least in (20, 60):
+    all_of_them = len(list((base / "one").glob("*_seg.nii.gz")))
+    for least in (all_of_them // 10, 3 * all_of_them // 10):
         while call.poll() is None and len(list((base / "many").glob("*_seg.nii.gz"))) < least:
             time.sleep(0.2)
         victim = _descendants(call.pid)[-1]

@@ -121,7 +121,11 @@ def csv_writer(handle: TextIO) -> Callable[[Iterable[Any]], None]:
     '=a,1.5,
     """
     writer = csv.writer(handle, lineterminator="\n")
-    return lambda values: writer.writerow([cell(value) for value in values])
+
+    def write(values: Iterable[Any]) -> None:
+        writer.writerow([cell(value) for value in values])
+
+    return write
 
 
 def csv_rows(handle: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
