@@ -4,6 +4,8 @@
 # Two more, for those who publish:
 #   make docs         the pages and the API reference as a site that opens from disk: site/index.html
 #   make wheel-test   the wheel, installed away from this checkout: prepare, train, predict, the bundle
+# One for a machine with a GPU, which installs nothing:
+#   make gpu          the tests that need one, and all benchmarks on it: docs/results/gpu-DATE.json, in nine minutes at most
 # And one that asks PyPI:
 #   make audit        known holes in the pinned dependencies, and in the lowest that pyproject.toml admits
 PYTHON ?= python3
@@ -18,7 +20,7 @@ PLAIN := tests/losses/sums/test_overlap.py tests/contracts tests/networks/test_h
 	tests/networks/cpu/test_convolution.py tests/pipeline/test_doctor.py tests/test_older_cpu.py
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test numerics lint install clean docs wheel-test audit
+.PHONY: demo test numerics lint install clean docs wheel-test audit gpu
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo.done
@@ -44,6 +46,10 @@ docs: $(VENV)/docs.done
 
 wheel-test: $(VENV)/test.done
 	$(BIN)/python -m pytest tests/test_wheel.py tests/installed_wheel.py
+
+# With what is there: the environment of this checkout, or a Python that has PyTorch and the rest.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py
 
 audit: $(VENV)/audit/done
 	@$(VENV)/audit/bin/python tests/audit.py

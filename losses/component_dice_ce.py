@@ -8,7 +8,7 @@ from torch import Tensor
 from rarevox.losses.arithmetic import ratio, scalar
 from rarevox.losses.combined import CombinedLoss
 from rarevox.losses.sums.checks import check_shapes
-from rarevox.losses.sums.regions import RegionSums, check_regions, region_sums
+from rarevox.losses.sums.regions import RegionSums, region_sums
 
 
 class ComponentDiceCELoss(CombinedLoss):
@@ -71,7 +71,7 @@ class ComponentDiceCELoss(CombinedLoss):
             logits,
             labels[:, :1],
             weight,
-            check_regions(labels[:, 1:]),
+            labels[:, 1:],
             sigmoid=self.sigmoid,
             ignore_index=self.ignore_index,
         )

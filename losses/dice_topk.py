@@ -70,6 +70,22 @@ class DiceTopKLoss(DiceCELoss):
         return table_for(self, self.columns, logits, labels, weight, entropy_weight=hardest.view(labels.shape))
 
 
+# A share of a count that is a whole number but for roundoff, 0.1 · 30 say, is that number.
+_ROUNDOFF = 1e-6
+
+
+def _choose_on_device(chosen: Tensor, candidates: Tensor, counted: Tensor, share: float) -> None:
+    """The same for one group (voxels,), written to ``chosen``, where nobody waits to learn how many voxels count."""
+    count = (counted > 0).sum(dtype=torch.float64)
+    wanted = (share * count + _ROUNDOFF).floor().clamp(min=1)
+    order = candidates.argsort(descending=True)
+    rank = torch.arange(len(order), device=order.device)
+    chosen.scatter_(0, order, torch.where(rank < wanted, counted[order], 0))
+    # Where nothing counts the one voxel that was chosen weighs 0, and 0 / 0 must not be what comes out.
+    total = chosen.sum()
+    chosen.mul_(torch.where(total > 0, counted.sum() / total, 0))
+
+
 def hardest_weight(cross_entropy: Tensor, weight: Tensor, share: float, *, batch: bool) -> Tensor:
     """A weight that is positive on the ``share`` of the counted voxels with the largest cross-entropy.
 
@@ -90,10 +106,13 @@ def hardest_weight(cross_entropy: Tensor, weight: Tensor, share: float, *, batch
     chosen = torch.zeros_like(weights)
     for row, (values, counted) in enumerate(zip(groups, weights, strict=True)):
         candidates = values.masked_fill(counted <= 0, -torch.inf)
+        if values.is_cuda:
+            _choose_on_device(chosen[row], candidates, counted, share)
+            continue
         count = int((counted > 0).sum())
         if count == 0:
             continue
-        best = torch.topk(candidates, max(1, int(share * count + 1e-6)), sorted=False).indices
+        best = torch.topk(candidates, max(1, int(share * count + _ROUNDOFF)), sorted=False).indices
         chosen[row, best] = counted[best]
         chosen[row] *= counted.sum() / chosen[row].sum()
     return chosen.view(labels, samples, voxels).transpose(0, 1) if batch else chosen.view(samples, labels, voxels)

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarevox.compiled import is_exported
 from rarevox.networks.blocks import CONVOLUTION, check_choice, check_input, check_options, initialise, unreduced
@@ -123,7 +124,7 @@ class HighResNet(Traced):
         if not self._runs_on_lattices(x):
             return reduce(self._head(self.extract_features(x), WHOLE))
         # All sub-lattices go through together where statistics or gradients need them all, or where they are small.
-        at_once = self.training or torch.is_grad_enabled() or not self._plain
+        at_once = self.training or torch.is_grad_enabled() or not self._affine
         most = pieces.piece_voxels(x, self._features)
         at_once = at_once or x[:, 0].numel() <= most
         spare = None if at_once else ops.Spare()
@@ -161,17 +162,18 @@ class HighResNet(Traced):
         with 16 channels and 240×240×155 voxels in float32: 190 bytes, 170 reduced, where this gives 220 and 200.
         """
         channels = self._peak_channels + (0 if reduced else self.classifier.out_channels)
-        return float(itemsize * channels) if self.sub_lattices and self._plain else None
+        return float(itemsize * channels) if self.sub_lattices and self._affine else None
 
     @property
-    def _plain(self) -> bool:
-        """Whether every norm is the plain batch norm, in evaluation one affine map for each voxel."""
-        return type(self.stem.norm.norm) in BATCH_NORM.values()
+    def _affine(self) -> bool:
+        """Whether every norm is in evaluation one affine map for each voxel: batch norm, of several processes too."""
+        return isinstance(self.stem.norm.norm, _BatchNorm)
 
     def _runs_on_lattices(self, x: torch.Tensor) -> bool:
         """Whether sub-lattices give the same result, are worth their padding, and need fit the sizes at hand alone."""
         if not self.sub_lattices or is_exported(x):
             return False
-        # Statistics that leave the padding out exist for the plain batch norm alone.
-        most = pieces.MOST_PADDED if self._plain else 1.0
+        # Statistics that leave the padding out exist for the batch norm of one process alone; evaluation takes none.
+        leaves_out = type(self.stem.norm.norm) in BATCH_NORM.values() if self.training else self._affine
+        most = pieces.MOST_PADDED if leaves_out else 1.0
         return pieces.padded_share(x.shape[2:], DILATIONS[-1]) <= most

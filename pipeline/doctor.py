@@ -85,7 +85,7 @@ def loss_kernels() -> Finding:
     """Tells whether the fused losses are taken on CUDA, and why not."""
     reason = triton.why_none()
     if reason is None:
-        return Finding("CUDA losses", True, "fused, by Triton: up to 64 classes, with softmax")
+        return Finding("CUDA losses", True, "fused, by Triton: up to 256 classes")
     advice = "install Triton and a C compiler (gcc): without them losses take more memory and time"
     return Finding("CUDA losses", False, f"plain PyTorch: {reason}", advice)
 

@@ -26,5 +26,8 @@ def show_logs_visibly() -> None:
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_VisibleFormatter())
     warnings.formatwarning = _format_visibly
+    # With pydicom installed MONAI tells each time a transform that reads is made that a decoder of NVIDIA's is not.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     # What nibabel mends in a header it tells of no file; `rarevox.transforms.reader` judges headers and names files.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)

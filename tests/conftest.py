@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", default=os.environ.get("RAREVOX_TEST_DATA"), help="folder with the real volumes")
     parser.addoption("--older-cpu", action="store_true", help="fail unless PyTorch and Numba are held to an older CPU")
     parser.addoption("--without-numba", action="store_true", help="as where Numba is not installed")
+    parser.addoption(
+        "--on", default="cuda", help="device of tests/gpu; cpu shows that these tests themselves are sound"
+    )
     parser.addoption("--kills", type=int, default=5, help="how often the survival test kills its training")
 
 
@@ -44,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     folder = config.getoption("--data")
     for item in items:
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        elsewhere = config.getoption("--on") == "cpu" and "on" in getattr(item, "fixturenames", ())
+        if item.get_closest_marker("gpu") and not (torch.cuda.is_available() or elsewhere):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("data") and not (folder and Path(folder).is_dir()):
             item.add_marker(pytest.mark.skip(reason="needs the real volumes: --data DIR or RAREVOX_TEST_DATA"))

@@ -51,6 +51,8 @@ def test_each_python_has_one_pin_of_each_package_within_the_bounds(python: str) 
     assert len(versions) == len(pins)
     for bound in audit.lowest(PYPROJECT):
         name, _, low = bound.partition("==")
+        if name == "triton":  # each CUDA build of PyTorch asks for one version, and CPU builds for none
+            continue
         assert Version(versions[canonicalize_name(name)]) >= Version(low), name
 
 

@@ -12,9 +12,6 @@ from rarevox.losses.sums.checks import Extremes
 from rarevox.losses.sums.chunks import Volume
 from rarevox.losses.sums.table import Columns, SumTable
 
-# Both kinds of kernels work on all classes of a voxel at once and are tested up to this number of them.
-LARGEST_CLASSES = 64
-
 
 class Backend(ABC):
     """Makes the sums of one volume, and afterwards any number of times their gradient.
@@ -38,13 +35,17 @@ class Backend(ABC):
         """The gradient of the logits, shaped and laid out as they are, from that of the sums (columns, problems, K)."""
 
 
-def known_to_kernels(volume: Volume, columns: Columns) -> bool:
-    """Whether kernels can make the columns of this table, the first `rarevox.losses.sums.table.KERNEL_COLUMNS`."""
+def known_to_kernels(volume: Volume, columns: Columns, most_classes: int) -> bool:
+    """Whether kernels can make the columns of this table, the first `rarevox.losses.sums.table.KERNEL_COLUMNS`.
+
+    Args:
+        volume, columns: what is asked for.
+        most_classes: kernels work on all classes of a voxel at once, and are tested up to this number of them.
+    """
     return (
-        volume.entropy_weight is None
-        and not columns.uniform
+        not columns.uniform
         and columns.focal_gamma is None
-        and volume.shape[1] <= LARGEST_CLASSES
+        and volume.classes <= most_classes
         and is_eager(volume.logits, volume.labels, volume.weight)
     )
 

@@ -19,6 +19,7 @@ from rarevox.losses.sums.checks import check_shapes, check_values
 from rarevox.losses.sums.chunks import Volume
 from rarevox.losses.sums.cpu import overlap as cpu
 from rarevox.losses.sums.table import Columns, SumTable
+from rarevox.losses.sums.taken import take_down
 from rarevox.losses.sums.triton import overlap as triton
 
 
@@ -89,6 +90,33 @@ def backend_for(volume: Volume, columns: Columns, *, differentiable: bool) -> Ba
     return pieces.InPieces(columns, keep=differentiable and pieces.worth_keeping(volume))
 
 
+def way_of(backend: Backend, volume: Volume) -> str:
+    """How a table is made, for a log; of PyTorch's operations also why no kernel makes it.
+
+    >>> volume = Volume(torch.zeros(1, 2, 8).double(), torch.zeros(1, 1, 8))
+    >>> way_of(backend_for(volume, Columns(), differentiable=True), volume)
+    "PyTorch's operations (no kernel for float64 on cpu)"
+    """
+    if isinstance(backend, triton.TritonKernels):
+        return "Triton's kernels"
+    if isinstance(backend, cpu.CompiledKernels):
+        return "compiled kernels"
+    on_cuda, columns = volume.logits.is_cuda, backend.columns
+    most = triton.LARGEST_CLASSES if on_cuda else cpu.LARGEST_CLASSES
+    dtype = str(volume.logits.dtype).removeprefix("torch.")
+    reasons = {
+        "no kernel makes the focal term": columns.focal_gamma is not None,
+        "no kernel smooths labels": columns.uniform,
+        f"{volume.classes} classes, and kernels take {most}": volume.classes > most,
+        "no kernel for voxels chosen by their loss": volume.entropy_weight is not None and not on_cuda,
+        triton.why_none() or "": on_cuda and triton.why_none() is not None,
+        "Numba is not installed, or its kernels cannot be built": volume.logits.device.type == "cpu"
+        and not cpu.are_there(),
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), "")
+    return f"PyTorch's operations ({reason or f'no kernel for {dtype} on {volume.logits.device.type}'})"
+
+
 class _Options(NamedTuple):
     sigmoid: bool
     ignore_index: int | None
@@ -123,6 +151,7 @@ class _OverlapSums(torch.autograd.Function):
             logits, labels, weight, entropy_weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index
         )
         backend = backend_for(volume, options.columns, differentiable=options.differentiable)
+        take_down(way_of(backend, volume))
         sums, extremes = backend.sums(volume)
         check_values(extremes, volume.classes)
         ctx.save_for_backward(logits, labels, weight, entropy_weight)

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from rarevox.losses.sums.checks import check_values
 from rarevox.losses.sums.chunks import PieceExtremes, Span, Volume, merge_extremes, piece_extremes, softmax_piece
+from rarevox.losses.sums.taken import take_down
 from rarevox.losses.sums.workers import each_piece
 
 
@@ -56,14 +57,15 @@ def region_sums(
 
     Args:
         logits, labels, weight, ignore_index: as of :func:`rarevox.losses.overlap_sums`.
-        regions: (B, F, *spatial), for each foreground class the region that a voxel lies in, int64 from 0.
+        regions: (B, F, *spatial), for each foreground class the region that a voxel lies in, whole numbers from 0.
         sigmoid: one binary logit.
 
     Returns:
         The sums, float64 where the device has it; R is the largest region and one more.
 
     Raises:
-        ValueError, NonFiniteLogitsError: values that :func:`rarevox.losses.overlap_sums` refuses.
+        ValueError, NonFiniteLogitsError: values that :func:`rarevox.losses.overlap_sums` refuses; regions below 0, or
+            not whole numbers.
 
     >>> logits = torch.zeros(1, 2, 4)  # p = 1/2 everywhere
     >>> labels, regions = torch.tensor([[[0, 1, 1, 1]]]), torch.tensor([[[0, 0, 0, 1]]])
@@ -71,10 +73,10 @@ def region_sums(
     >>> sums.voxels.tolist(), sums.reference.tolist(), sums.intersection.tolist()
     ([[[3.0, 1.0]]], [[[2.0, 1.0]]], [[[1.0, 0.5]]])
     """
-    # One number of regions for all samples and classes, so that every count has the same length.
-    options = _Options(sigmoid, ignore_index, regions=int(regions.max()) + 1)
+    whole, count = check_regions(regions)
+    options = _Options(sigmoid, ignore_index, regions=count)
     with torch.autocast(logits.device.type, enabled=False):
-        of_regions, of_samples = _RegionSums.apply(logits, labels, weight, regions, options)
+        of_regions, of_samples = _RegionSums.apply(logits, labels, weight, whole, options)
     return RegionSums(*of_regions, *of_samples)
 
 
@@ -111,6 +113,7 @@ class _RegionSums(torch.autograd.Function):
         ctx: _Context, logits: Tensor, labels: Tensor, weight: Tensor | None, regions: Tensor, options: _Options
     ) -> tuple[Tensor, Tensor]:
         volume = Volume(logits, labels, weight, sigmoid=options.sigmoid, ignore_index=options.ignore_index)
+        take_down("PyTorch's operations (no kernel sums over regions of components)")
         samples, structures = regions.shape[:2]
         shape = (4, samples, structures, options.regions)
         of_regions = torch.zeros(shape, dtype=volume.accumulator, device=logits.device)
@@ -176,8 +179,9 @@ class _RegionSums(torch.autograd.Function):
         return grad, None, None, None, None
 
 
-def check_regions(regions: Tensor) -> Tensor:
-    """Regions as int64.
+def check_regions(regions: Tensor) -> tuple[Tensor, int]:
+    """Regions as int64, and the largest and one more: one number for all samples and classes, so that every count has
+    the same length.
 
     Raises:
         ValueError: a region below 0, or not a whole number.
@@ -185,6 +189,7 @@ def check_regions(regions: Tensor) -> Tensor:
     whole = regions.to(torch.int64)
     if regions.is_floating_point() and not torch.equal(whole.to(regions.dtype), regions):
         raise ValueError("component regions hold values that are not whole numbers; resample them by nearest neighbour")
-    if int(whole.min()) < 0:
-        raise ValueError(f"component regions reach down to {int(whole.min())}; expected numbers from 0")
-    return whole
+    least, most = torch.stack(whole.aminmax()).tolist()  # both in one transfer from a device
+    if least < 0:
+        raise ValueError(f"component regions reach down to {least}; expected numbers from 0")
+    return whole, most + 1

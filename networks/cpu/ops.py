@@ -25,7 +25,7 @@ from rarevox.networks.cpu.convolution import (
     prefers_float32,
     use_fast_convolutions,
 )
-from rarevox.networks.cpu.fold import fold
+from rarevox.networks.cpu.fold import Folded, fold
 from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.instructions.sizes import PANEL as FAST_CHANNELS
 from rarevox.networks.cpu.joint import beside, joint_layers
@@ -34,6 +34,7 @@ from rarevox.networks.cpu.planes import can_stream, in_planes
 from rarevox.networks.cpu.pointwise import chain as pointwise
 from rarevox.networks.cpu.spare import Spare
 from rarevox.networks.cpu.winograd import convolution as winograd
+from rarevox.networks.cuda import affine
 from rarevox.networks.lattices.padding import WHOLE, Layout, update_running_statistics, zero_outside_
 from rarevox.networks.norms import norm_act
 from rarevox.networks.protocols import NormAct
@@ -84,14 +85,14 @@ def conv_norm_act(
     """
     folded = None if _must_be_plain(x) else fold(layer)
     if folded is None:
-        y = norm_act(layout.clear(_convolve(conv, x, layout)), layer, layout)
+        y = _norm_act(layout.clear(_convolve(conv, x, layout)), layer, layout)
     else:
         weight = conv.get_parameter("weight") * folded.scale.view(-1, *(1,) * (x.ndim - 1))
         padding, dilation = _extent(conv, layout)
         if x.ndim == 5 and not any(d > 1 for d in dilation) and winograd.pays(x, weight, padding):
             y = fused_conv3d(x, weight, padding[0], bias=folded.shift, slope=folded.slope, out=out, add=add)
             return layout.clear(y)
-        y = layout.clear(layer.activation(_convolve(conv, x, layout, weight, folded.shift)))
+        y = _convolved_act(conv, x, weight, folded, layer, layout)
     y = y if out is None else out.copy_(y)
     if add is None:
         return y
@@ -115,7 +116,7 @@ def norm_act_conv(
     """
     first = 0 if add is None else (conv.get_parameter("weight").shape[0] - add.shape[1]) // 2
     if not (_undilated(conv, layout) and training.fits(x, layer, conv.get_parameter("weight"), add, first)):
-        y = layout.clear(_convolve(conv, norm_act(x, layer, layout), layout))
+        y = layout.clear(_convolve(conv, _norm_act(x, layer, layout), layout))
         return y if add is None else add_channels(y, add, first)
     padding = layout.padding
     inside = x.numel() // x.shape[1] if padding is None else padding.inside
@@ -159,7 +160,7 @@ def residual_block(
     fits = spare is not None and aligned and _undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
     first, second = (fold(norm1), fold(norm2)) if fits else (None, None)
     if spare is None or first is None or second is None:
-        between = conv_norm_act(norm_act(x, norm1, layout), conv1, norm2, layout)
+        between = conv_norm_act(_norm_act(x, norm1, layout), conv1, norm2, layout)
         y = layout.clear(_convolve(conv2, between, layout))
         return y.add_(x) if more == 0 else add_channels(y, x, more // 2)
     # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
@@ -212,6 +213,31 @@ def add_channels(y: torch.Tensor, more: torch.Tensor, first: int = 0) -> torch.T
         return y.add_(_widened(more, y.shape[1], first))
     y.narrow(1, first, more.shape[1]).add_(more)
     return y
+
+
+def _norm_act(x: torch.Tensor, layer: NormAct, layout: Layout) -> torch.Tensor:
+    """`norm_act`; in evaluation on a GPU in one pass."""
+    folded = fold(layer) if affine.fits(x) else None
+    if folded is None:
+        return norm_act(x, layer, layout)
+    return affine.affine_act(x, *folded, _mask(layout))
+
+
+def _convolved_act(
+    conv: nn.Module, x: torch.Tensor, weight: torch.Tensor, folded: Folded, layer: NormAct, layout: Layout
+) -> torch.Tensor:
+    """act(conv(x) + shift) with other weights, zero in the padding; on a GPU all but the convolution in one pass."""
+    if not affine.fits(x):
+        return layout.clear(layer.activation(_convolve(conv, x, layout, weight, folded.shift)))
+    y = _convolve(conv, x, layout, weight)
+    if not affine.fits(y):  # of one channel the convolution may have put the channels first
+        y = y.contiguous(memory_format=torch.channels_last if y.ndim == 4 else torch.channels_last_3d)
+    return affine.affine_act(y, None, folded.shift, folded.slope, _mask(layout), in_place=True)
+
+
+def _mask(layout: Layout) -> torch.Tensor | None:
+    """1 inside the volumes and 0 outside; None where nothing lies outside."""
+    return None if layout.padding is None else layout.padding.mask
 
 
 def _must_be_plain(x: torch.Tensor) -> bool:

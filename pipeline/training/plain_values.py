@@ -98,7 +98,7 @@ FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
 
 KINDS = {
     "batch_size": _whole_from(1),
-    "workers": _whole_from(0),
+    "workers": Kind(lambda value: value == "auto" or _whole(value), "auto, or a whole number from 0"),
     "fold": _whole_from(0, written=True),
     "seed": _whole_from(0),
     "epoch_length": _whole_from(1),

@@ -15,7 +15,7 @@ from rarevox.losses import (
     GeneralizedDiceCELoss,
     GeneralizedDiceLoss,
 )
-from rarevox.losses.dice_topk import hardest_weight
+from rarevox.losses.dice_topk import _choose_on_device, hardest_weight
 
 
 @pytest.mark.parametrize("options", [{}, {"include_background": False}, {"squared": True, "batch": True}])
@@ -106,3 +106,15 @@ def test_at_least_one_voxel_is_chosen_and_none_of_weight_zero():
 def test_options_are_checked(loss, options, message):
     with pytest.raises(ValueError, match=message):
         loss(**options)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.37, 1.0])
+@pytest.mark.parametrize("counted", ["all", "some", "none"])
+def test_the_choice_that_waits_for_no_device_is_the_same(share, counted):
+    """On a GPU voxels are chosen by their rank; a tenth of 30 voxels is 3, though 0.1 · 30 is no whole number."""
+    entropy = torch.randperm(30, generator=torch.Generator().manual_seed(3)).double()
+    weight = {"all": torch.ones(30), "some": torch.arange(30) % 3 / 2, "none": torch.zeros(30)}[counted].double()
+    expected = hardest_weight(entropy[None, None], weight[None, None], share, batch=False)[0, 0]
+    chosen = torch.zeros(30, dtype=torch.float64)
+    _choose_on_device(chosen, entropy.masked_fill(weight <= 0, -torch.inf), weight, share)
+    torch.testing.assert_close(chosen, expected)

@@ -127,6 +127,22 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int,
     assert called
 
 
+@pytest.mark.parametrize("size", [(8, 12, 8), (9, 11, 8)])
+def test_norms_of_several_processes_are_plain_ones_in_evaluation(monkeypatch, size) -> None:
+    """Trained by several processes on CUDA the norms span all of them; scans go through in pieces all the same."""
+    network = _random().eval()
+    together = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
+    assert together.peak_bytes(4) == network.peak_bytes(4) is not None
+    x = torch.randn(1, 2, *size, dtype=torch.float64)
+    monkeypatch.setattr(pieces, "piece_voxels", lambda *_: 200)
+    taken: list[int] = []
+    in_pieces = pieces.in_pieces
+    monkeypatch.setattr(pieces, "in_pieces", lambda *args: taken.append(1) or in_pieces(*args))
+    with torch.no_grad():
+        assert torch.equal(together(x), network(x))
+    assert taken == [1, 1]
+
+
 def test_instance_norm_never_goes_through_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     network = _random(2, norm="instance").eval()
     x = torch.randn(1, 2, 8, 8, dtype=torch.float64)

@@ -57,6 +57,7 @@ from rarevox.losses.sums.cpu.job import (
 )
 from rarevox.losses.sums.table import CE, PP, PPR, Columns
 
+LARGEST_CLASSES = 64
 # Logits that a thread takes at a time: some hundred microseconds.
 BLOCK_ELEMENTS = 1 << 17
 _LABEL_KINDS = {
@@ -77,13 +78,19 @@ def fits(volume: Volume, columns: Columns) -> bool:
     """
     logits, labels = volume.logits, volume.labels
     return (
-        known_to_kernels(volume, columns)
+        known_to_kernels(volume, columns, LARGEST_CLASSES)
+        and volume.entropy_weight is None
         and logits.device.type == labels.device.type == "cpu"
         and logits.dtype in (torch.float32, torch.bfloat16)
         and logits.ndim <= 5
         and labels.dtype in _LABEL_KINDS
-        and compiled_module(_KERNELS) is not None
+        and are_there()
     )
+
+
+def are_there() -> bool:
+    """Whether the kernels are there: Numba is, and can build them."""
+    return compiled_module(_KERNELS) is not None
 
 
 class CompiledKernels(Backend):

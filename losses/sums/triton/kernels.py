@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def"
 """The GPU kernels of the table of sums and of its gradient; there are none where Triton is missing.
 
-Program (i, b) takes every so many-th tile of sample b, from tile i on: PADDED classes by BLOCK voxels, both powers of
+Program (i, q) takes every so many-th tile of problem q, from tile i on: PADDED classes by BLOCK voxels, both powers of
 two, as Triton's tiles are. All classes of a voxel lie in one tile, so softmax and sums over the classes need no other.
 Places are int64: a volume of logits may hold more elements than int32 counts.
 """
@@ -35,6 +35,7 @@ if triton is not None:
         logits,
         labels,
         weight,
+        entropy_weight,
         first,
         voxels,
         stride_b,
@@ -45,18 +46,25 @@ if triton is not None:
         size_y,
         size_z,
         ignore,
+        GROUPS: tl.constexpr,
         CLASSES: tl.constexpr,
         PADDED: tl.constexpr,
         BLOCK: tl.constexpr,
         WEIGHTED: tl.constexpr,
+        ENTROPY_WEIGHTED: tl.constexpr,
         IGNORING: tl.constexpr,
+        SIGMOID: tl.constexpr,
         CROP: tl.constexpr,
     ):
-        """Logits (PADDED, BLOCK), 0 beyond the volume and the classes; labels and weights (BLOCK,).
+        """Logits (PADDED, BLOCK), 0 beyond the volume and the classes; labels, weights and the weights of the
+        cross-entropy (BLOCK,).
 
-        Labels stay int64, in which every integer label is what it was: in int32 one of 2³² would be class 0.
+        A problem is a sample, or with SIGMOID a channel of a sample, whose two rows are 0 and the logit:
+        softmax([0, z]) = [1 − sigmoid(z), sigmoid(z)]. Labels stay int64, in which every integer label is what it was:
+        in int32 one of 2³² would be class 0.
         """
-        sample = tl.program_id(1).to(tl.int64)
+        problem = tl.program_id(1).to(tl.int64)
+        sample = problem // GROUPS
         c = tl.arange(0, PADDED)
         n = (first + tl.arange(0, BLOCK)).to(tl.int64)
         there = n < voxels
@@ -65,18 +73,27 @@ if triton is not None:
             of_voxel = (row // size_y) * stride_x + (row % size_y) * stride_y + (n % size_z) * stride_z
         else:
             of_voxel = n * stride_z
-        where_z = sample * stride_b + c[:, None].to(tl.int64) * stride_c + of_voxel[None, :]
-        z = tl.load(logits + where_z, mask=(c < CLASSES)[:, None] & there[None, :], other=0.0).to(tl.float32)
-        y = tl.load(labels + sample * voxels + n, mask=there, other=0).to(tl.int64)
+        if SIGMOID:  # row 0 is no logit, row 1 that of the problem's channel
+            channel, real = problem % GROUPS + 0 * c[:, None].to(tl.int64), (c == 1)[:, None]
+        else:
+            channel, real = c[:, None].to(tl.int64), (c < CLASSES)[:, None]
+        where_z = sample * stride_b + channel * stride_c + of_voxel[None, :]
+        z = tl.load(logits + where_z, mask=real & there[None, :], other=0.0).to(tl.float32)
+        y = tl.load(labels + problem * voxels + n, mask=there, other=0).to(tl.int64)
         if WEIGHTED:
             w = tl.load(weight + sample * voxels + n, mask=there, other=0.0).to(tl.float32)
         else:
             w = there.to(tl.float32)
+        if ENTROPY_WEIGHTED:
+            v = tl.load(entropy_weight + problem * voxels + n, mask=there, other=0.0).to(tl.float32)
+        else:
+            v = w
         if IGNORING:  # the label may lie outside the classes; as class 0 of weight 0 it is no error and counts nowhere
             counted = y != ignore
             w = tl.where(counted, w, 0.0)
+            v = tl.where(counted, v, 0.0)
             y = tl.where(counted, y, 0)
-        return z, y, w
+        return z, y, w, v
 
     @triton.jit
     def _softmax(z, CLASSES: tl.constexpr, PADDED: tl.constexpr):
@@ -93,6 +110,7 @@ if triton is not None:
         logits,
         labels,
         weight,
+        entropy_weight,
         partial,
         seen,
         voxels,
@@ -104,11 +122,14 @@ if triton is not None:
         size_y,
         size_z,
         ignore,
+        GROUPS: tl.constexpr,
         CLASSES: tl.constexpr,
         PADDED: tl.constexpr,
         BLOCK: tl.constexpr,
         WEIGHTED: tl.constexpr,
+        ENTROPY_WEIGHTED: tl.constexpr,
         IGNORING: tl.constexpr,
+        SIGMOID: tl.constexpr,
         SQUARES: tl.constexpr,
         ENTROPY: tl.constexpr,
         CROP: tl.constexpr,
@@ -132,10 +153,11 @@ if triton is not None:
         ppr_sum = tl.zeros([PADDED, BLOCK], tl.float32)
         ce_sum = tl.zeros([PADDED, BLOCK], tl.float32)
         for first in range(program * BLOCK, voxels, programs * BLOCK):
-            z, y, w = _load_tile(
+            z, y, w, v = _load_tile(
                 logits,
                 labels,
                 weight,
+                entropy_weight,
                 first,
                 voxels,
                 stride_b,
@@ -146,11 +168,14 @@ if triton is not None:
                 size_y,
                 size_z,
                 ignore,
+                GROUPS,
                 CLASSES,
                 PADDED,
                 BLOCK,
                 WEIGHTED,
+                ENTROPY_WEIGHTED,
                 IGNORING,
+                SIGMOID,
                 CROP,
             )
             p, log_total = _softmax(z, CLASSES, PADDED)
@@ -169,7 +194,8 @@ if triton is not None:
                 pp_sum += pw * p
                 ppr_sum += pr * p
             if ENTROPY:
-                ce_sum += (log_total[None, :] - z) * r
+                share = tl.where(y[None, :] == c[:, None], v[None, :], 0.0) if ENTROPY_WEIGHTED else r
+                ce_sum += (log_total[None, :] - z) * share
         row = tl.program_id(1) * programs + program
         out = partial + row * COLUMNS * PADDED + c
         tl.store(out + VOXELS * PADDED, tl.zeros([PADDED], tl.float32) + tl.sum(voxel_count, 0))
@@ -189,6 +215,7 @@ if triton is not None:
         logits,
         labels,
         weight,
+        entropy_weight,
         grad_sums,
         grad,
         voxels,
@@ -203,11 +230,14 @@ if triton is not None:
         grad_stride_c,
         grad_stride_n,
         ignore,
+        GROUPS: tl.constexpr,
         CLASSES: tl.constexpr,
         PADDED: tl.constexpr,
         BLOCK: tl.constexpr,
         WEIGHTED: tl.constexpr,
+        ENTROPY_WEIGHTED: tl.constexpr,
         IGNORING: tl.constexpr,
+        SIGMOID: tl.constexpr,
         SQUARES: tl.constexpr,
         ENTROPY: tl.constexpr,
         CROP: tl.constexpr,
@@ -218,20 +248,21 @@ if triton is not None:
         from the logits, which takes less memory traffic than to store it in the forward pass and load it here.
         """
         program, programs = tl.program_id(0), tl.num_programs(0)
-        sample = tl.program_id(1).to(tl.int64)
+        problem = tl.program_id(1).to(tl.int64)
         c = tl.arange(0, PADDED)
         inside = c < CLASSES
-        of = grad_sums + sample * COLUMNS * CLASSES + c
+        of = grad_sums + problem * COLUMNS * CLASSES + c
         g_p = tl.load(of + P * CLASSES, mask=inside, other=0.0)
         g_pr = tl.load(of + PR * CLASSES, mask=inside, other=0.0)
         g_pp = tl.load(of + PP * CLASSES, mask=inside, other=0.0)
         g_ppr = tl.load(of + PPR * CLASSES, mask=inside, other=0.0)
         g_ce = tl.load(of + CE * CLASSES, mask=inside, other=0.0)
         for first in range(program * BLOCK, voxels, programs * BLOCK):
-            z, y, w = _load_tile(
+            z, y, w, v = _load_tile(
                 logits,
                 labels,
                 weight,
+                entropy_weight,
                 first,
                 voxels,
                 stride_b,
@@ -242,11 +273,14 @@ if triton is not None:
                 size_y,
                 size_z,
                 ignore,
+                GROUPS,
                 CLASSES,
                 PADDED,
                 BLOCK,
                 WEIGHTED,
+                ENTROPY_WEIGHTED,
                 IGNORING,
+                SIGMOID,
                 CROP,
             )
             p, _ = _softmax(z, CLASSES, PADDED)
@@ -255,11 +289,14 @@ if triton is not None:
             if SQUARES:
                 d += 2 * p * (g_pp[:, None] + tl.where(r, g_ppr[:, None], 0.0))
             s = tl.sum(p * d, 0)
-            result = p * (d - s[None, :])
+            result = p * (d - s[None, :]) * w[None, :]
             if ENTROPY:
-                pull = tl.sum(tl.where(r, g_ce[:, None], 0.0), 0)
+                pull = tl.sum(tl.where(r, g_ce[:, None], 0.0), 0) * v
                 result += pull[None, :] * (p - tl.where(r, 1.0, 0.0))
             n = (first + tl.arange(0, BLOCK)).to(tl.int64)
-            place = sample * grad_stride_b + c[:, None].to(tl.int64) * grad_stride_c + n[None, :] * grad_stride_n
-            stored = (result * w[None, :]).to(grad.dtype.element_ty)
-            tl.store(grad + place, stored, mask=inside[:, None] & (n < voxels)[None, :])
+            if SIGMOID:
+                channel, real = problem % GROUPS + 0 * c[:, None].to(tl.int64), (c == 1)[:, None]
+            else:
+                channel, real = c[:, None].to(tl.int64), inside[:, None]
+            place = (problem // GROUPS) * grad_stride_b + channel * grad_stride_c + n[None, :] * grad_stride_n
+            tl.store(grad + place, result.to(grad.dtype.element_ty), mask=real & (n < voxels)[None, :])

@@ -6,12 +6,17 @@ resumed run therefore goes on exactly where it stopped, with any number of worke
 
 from __future__ import annotations
 
+import math
+import os
+import time
 from collections.abc import Iterator
+from statistics import median
 from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rarevox.pipeline.console import console
 from rarevox.pipeline.training.draws.patch_dataset import Batch, PatchDataset, collate
 from rarevox.pipeline.training.draws.shared_batches import Buffer, NumberedBatches, SharedBatch, SharedBuffers
 from rarevox.pipeline.training.draws.workers import leave_signals_to_the_trainer
@@ -54,15 +59,28 @@ class DrawSampler(Sampler[int]):
 class PatchLoader:
     """The endless batches of a run, drawn in this process or by workers that write them into shared memory.
 
-    Attributes:
-        sampler: which draws this process makes; its ``start`` is set on resuming.
+    Args:
+        dataset: the draws.
         batch_size: patches in a batch of this process.
+        sampler: which draws this process makes; its ``start`` is set on resuming.
+        workers: how many processes draw; None draws the first batches in this process, takes their time and that of
+            the steps between them, and goes on with as many as :func:`workers_for` says. Batches are the same.
+        pin: give them in pinned memory.
     """
 
-    def __init__(self, dataset: PatchDataset, batch_size: int, sampler: DrawSampler, workers: int, pin: bool) -> None:
+    def __init__(
+        self, dataset: PatchDataset, batch_size: int, sampler: DrawSampler, workers: int | None, pin: bool
+    ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.sampler = sampler
+        self.measures = workers is None
+        self._pins = pin
+        self._open(workers or 0)
+
+    def _open(self, workers: int) -> None:
+        """Make what loads, with a number of processes, which begin with the first batch asked for."""
+        dataset, batch_size, sampler, pin = self.dataset, self.batch_size, self.sampler, self._pins
         self.num_workers = workers
         size = dataset.batch_bytes(batch_size) if workers else 0
         # Batches on their way (two a worker), the one in use, the one before it, and one being pinned.
@@ -80,6 +98,22 @@ class PatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches as dictionaries of plain tensors."""
+        if self.measures:
+            self.measures = False
+            drawing, steps = [], []
+            batches = self._batches()
+            for _ in range(WARMING + MEASURED):
+                began = time.perf_counter()
+                batch = next(batches)
+                drawn = time.perf_counter()
+                yield batch
+                drawing.append(drawn - began)
+                steps.append(time.perf_counter() - drawn)
+            self.sampler.start += (WARMING + MEASURED) * self.batch_size
+            self._open(_told(median(drawing[WARMING:]), median(steps[WARMING:])))
+        yield from self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
         for made in self.loader:
             if isinstance(made, SharedBatch) and self.buffers is not None:
                 made = made.tensors(self.buffers.lease(made.number))
@@ -102,11 +136,45 @@ class _BatchMaker:
         return SharedBatch(number, {key: buffer.place(value) for key, value in batch.items()})
 
 
+# Batches by which the time of drawing is learnt, after some in which kernels are compiled and tried out.
+WARMING, MEASURED = 3, 7
+# A step may wait this share of its time for its patches; processes for less would not be worth their memory.
+IDLE = 0.05
+
+
+def workers_for(draw_seconds: float, step_seconds: float, cores: int) -> int:
+    """Processes that draw as fast as steps are taken, a quarter faster, and leave a core to the training process.
+
+    None where a step hardly waits; with cases cut on a device drawing is the step's own.
+
+    >>> workers_for(draw_seconds=0.040, step_seconds=0.015, cores=16)  # 0.040 / 0.015 · 1.25 = 3.3
+    4
+    >>> workers_for(0.0005, 0.015, cores=16), workers_for(0.5, 0.01, cores=8), workers_for(0.5, 0.01, cores=1)
+    (0, 7, 0)
+    """
+    if draw_seconds <= IDLE * step_seconds or cores < 2:
+        return 0
+    return min(math.ceil(1.25 * draw_seconds / step_seconds), cores - 1)
+
+
+def _told(draw_seconds: float, step_seconds: float) -> int:
+    """The processes for these times on this machine, told where there are any."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = workers_for(draw_seconds, step_seconds, cores // local)
+    if workers:
+        console.print(
+            f"drawing a batch takes {1000 * draw_seconds:.0f} ms and a step {1000 * step_seconds:.0f} ms: "
+            f"{workers} loader processes from here on (--set workers=N)"
+        )
+    return workers
+
+
 def patch_loader(
     dataset: PatchDataset,
     batch_size: int,
     *,
-    workers: int = 0,
+    workers: int | str = 0,
     device: torch.device | str = "cpu",
     rank: int | None = None,
     world_size: int | None = None,
@@ -116,7 +184,8 @@ def patch_loader(
     Args:
         dataset: the draws.
         batch_size: patches in a batch of this process.
-        workers: loader processes; 0 draws in the training process, which is right for cached cases on a CPU.
+        workers: loader processes; 0 draws in the training process, which is right for cached cases on a CPU, where
+            they would take the cores from the step. ``auto`` is 0 on a CPU and by measurement on CUDA.
         device: pinned memory is used for CUDA. Cases held on a device are cut there, by this process.
         rank: the number of this process; None asks torch.distributed, where it has been started.
         world_size: how many processes train together; None likewise.
@@ -126,6 +195,9 @@ def patch_loader(
         rank = torch.distributed.get_rank() if started else 0
     if world_size is None:
         world_size = torch.distributed.get_world_size() if started else 1
-    pin = torch.device(device).type == "cuda" and not dataset.on_device
+    on_cuda = torch.device(device).type == "cuda"
+    count = (None if on_cuda else 0) if workers == "auto" else int(workers)
     sampler = DrawSampler(rank=rank, world_size=world_size)
-    return PatchLoader(dataset, batch_size, sampler, 0 if dataset.on_device else workers, pin)
+    return PatchLoader(
+        dataset, batch_size, sampler, 0 if dataset.on_device else count, on_cuda and not dataset.on_device
+    )

@@ -42,10 +42,14 @@ def term_gradients(
     return found
 
 
-def inner(first: Iterable[Tensor], second: Iterable[Tensor]) -> float:
-    """Σ a·b over all entries, in float64: the squares of small float32 gradients would vanish."""
-    products = [(a.double() * b.double()).sum() for a, b in zip(first, second, strict=True)]
-    return float(torch.stack(products).sum())
+def inner(first: Iterable[Tensor], second: Iterable[Tensor]) -> Tensor:
+    """Σ a·b over all entries, a scalar in float64: the squares of small float32 gradients would vanish."""
+    return torch.dot(_in_one(first), _in_one(second))
+
+
+def _in_one(gradient: Iterable[Tensor]) -> Tensor:
+    """All entries in one row: a handful of kernels where there were three for each of many tensors."""
+    return torch.cat([part.flatten() for part in gradient]).double()
 
 
 def norm(gradient: Gradient) -> float:
@@ -54,7 +58,7 @@ def norm(gradient: Gradient) -> float:
     >>> norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
     5.0
     """
-    return math.sqrt(inner(gradient, gradient))
+    return math.sqrt(float(inner(gradient, gradient)))
 
 
 def cosine_between(first: Gradient, second: Gradient) -> float:
@@ -64,7 +68,7 @@ def cosine_between(first: Gradient, second: Gradient) -> float:
     -0.7071067811865475
     """
     lengths = norm(first) * norm(second)
-    return inner(first, second) / lengths if lengths > 0 else math.nan
+    return float(inner(first, second)) / lengths if lengths > 0 else math.nan
 
 
 def without_conflict(first: Gradient, second: Gradient) -> tuple[Gradient, Gradient]:
@@ -82,10 +86,11 @@ def without_conflict(first: Gradient, second: Gradient) -> tuple[Gradient, Gradi
     ([0.5, 0.5], [0.0, 1.0])
     """
     product = inner(first, second)
-    if not -math.inf < product < 0:
+    conflict = (product > -math.inf) & (product < 0)
+    if not product.is_cuda and not conflict:
         return first, second
-    of_first, of_second = product / inner(first, first), product / inner(second, second)
-    return (
-        [a - of_second * b for a, b in zip(first, second, strict=True)],
-        [b - of_first * a for a, b in zip(first, second, strict=True)],
-    )
+    # On a GPU both ways are one, so that nobody waits: without a conflict 0 times the other is taken off.
+    shares = [torch.where(conflict, product / inner(g, g), 0) for g in (first, second)]
+    of_first, of_second = (share.to(first[0].dtype) for share in shares)  # another type would take a kernel a tensor
+    less, more = torch._foreach_mul(second, of_second), torch._foreach_mul(first, of_first)
+    return list(torch._foreach_sub(first, less)), list(torch._foreach_sub(second, more))

@@ -12,6 +12,8 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from rarevox.losses.sums.checks import Extremes, NonFiniteLogitsError, Unchecked, check_values, checked_later
+from rarevox.losses.sums.taken import ways_taken
+from rarevox.pipeline.console import console
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
@@ -97,6 +99,7 @@ class TrainingStep:
         self.precision = precision
         self.statistics_patches = statistics_patches
         self._statistics: SteadyStatistics | None = None
+        self._told = False
         self.margin = tuple(margin)
         self.loss_margin = (loss_margin,) * len(self.margin) if isinstance(loss_margin, int) else tuple(loss_margin)
         self.clip_norm = clip_norm
@@ -121,8 +124,9 @@ class TrainingStep:
         logits, labels = crop_faces(logits, self.loss_margin), crop_faces(labels, seen)
         engine.state.output = {Keys.IMAGE: images, Keys.LABEL: labels, Keys.PRED: logits}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-        with checked_later() as unchecked:
+        with checked_later() as unchecked, ways_taken() as ways:
             objective = self._finite_objective(engine, logits, labels)
+        self._tell(ways)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         value = math.nan
         if objective is None:
@@ -133,6 +137,12 @@ class TrainingStep:
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+    def _tell(self, ways: Sequence[str]) -> None:
+        """Say once in which way the loss is computed."""
+        if ways and not self._told and processes.is_first():
+            console.print(f"the loss is computed by {', '.join(ways)}")
+        self._told |= bool(ways)
 
     def _steady_statistics(self, engine: SupervisedTrainer, patches: int) -> SteadyStatistics:
         """Batch norms with the momentum of this step, and kept; on CUDA they see the patches of all processes."""

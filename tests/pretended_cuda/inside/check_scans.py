@@ -9,6 +9,9 @@ from rarevox import networks
 from rarevox.pipeline.device import Precision, place_network
 from rarevox.pipeline.inference import DenseInferer
 
+# What a scan of 240×240×155 takes, a twentieth left to PyTorch, whose operations change from release to release.
+MOST = {"HighResNet": 240, "DeepMedic": 300}
+MOVED_GB = {"HighResNet": 65, "DeepMedic": 55}  # in bfloat16
 CUDA = torch.device("cuda", 0)
 NETWORKS = {"HighResNet": networks.HighResNet, "DeepMedic": networks.DeepMedic}
 
@@ -23,7 +26,9 @@ def test_a_scan_takes_few_launches_and_one_wait(ledger, name, dtype):
     labels = inferer(scan, network)
     assert labels.shape == scan.shape and labels.dtype == torch.uint8 and labels.device.type == "cpu"
     assert inferer.notes == {"tiles": 1}
-    assert ledger.total <= 1000, ledger.report()
+    assert ledger.total <= MOST[name], ledger.report()
+    assert ledger.moved <= MOVED_GB[name] * 1e9 * dtype.itemsize / 2, ledger.moved
+    assert ledger.launches["triton affine_act_kernel"] >= 20, ledger.report()
     assert dict(ledger.waits) == {("pipeline/inference/stitch.py:stitch", "copy to the host"): 1}, ledger.report()
     assert not ledger.pageable, ledger.report()
 

@@ -12,6 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rarevox.losses.sums.triton import kernels, overlap
+from rarevox.networks.cuda import affine
 from tests.pretended_cuda.inside.device import Current
 from tests.pretended_cuda.inside.ledger import Ledger
 
@@ -40,12 +41,15 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     torch.manual_seed(0)
     Current.index = 0
     book = Ledger()
-    triton = types.SimpleNamespace(next_power_of_2=lambda n: 1 << (n - 1).bit_length())
+    triton = types.SimpleNamespace(next_power_of_2=lambda n: 1 << (n - 1).bit_length(), cdiv=lambda n, m: -(-n // m))
     for module in (kernels, overlap):
         monkeypatch.setattr(module, "triton", triton)
     monkeypatch.setattr(overlap, "why_none", lambda: None)
     for name in ("sums_kernel", "gradient_kernel"):
         monkeypatch.setattr(kernels, name, NotedKernel(name, [book]), raising=False)
+    monkeypatch.setattr(affine, "triton", triton)
+    monkeypatch.setattr(affine, "why_none", lambda: None)
+    monkeypatch.setattr(affine.kernels, "affine_act_kernel", NotedKernel("affine_act_kernel", [book]), raising=False)
     # Fake tensors are what a tracer has, for whom plain operations are taken; here they stand for real ones.
     for module in [module for name, module in sys.modules.items() if name.startswith("rarevox.")]:
         for name, answer in (("is_eager", True), ("is_recorded", False), ("is_exported", False)):

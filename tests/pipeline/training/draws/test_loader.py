@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import itertools
+import types
 
 import pytest
 import torch
 from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd, RandGaussianNoised
 
 from rarevox.pipeline.storage.cases import on_device
-from rarevox.pipeline.training.draws.loader import DrawSampler, patch_loader
+from rarevox.pipeline.training.draws import loader as loader_module
+from rarevox.pipeline.training.draws.loader import MEASURED, WARMING, DrawSampler, PatchLoader, patch_loader
 from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
+from rarevox.pipeline.training.draws.workers import end_workers
 from rarevox.transforms import IndexForegroundd, RandForegroundPatchd
 from rarevox.transforms.sampling.patches import crop_padded
 
@@ -48,6 +51,33 @@ def test_workers_do_not_change_the_batches() -> None:
     for a, b in itertools.islice(zip(plain, parallel, strict=False), 4):
         assert same(a, b)
         assert a["image"].shape == (3, 1, 4, 4, 4)
+
+
+@pytest.mark.parametrize(("seconds", "workers"), [(0.0002, 0), (0.002, 1), (0.02, 2)])
+def test_slow_draws_are_given_to_processes_after_some_steps(monkeypatch, seconds, workers) -> None:
+    """As on CUDA, with steps of 5 ms: 1.25 · 2 / 5 and 1.25 · 20 / 5 processes, of the two beside the trainer."""
+    now = [0.0]
+
+    def pass_(seconds: float) -> None:
+        now[0] += seconds
+
+    draws = dataset()
+    fast = draws.__getitems__
+    monkeypatch.setattr(draws, "__getitems__", lambda numbers: pass_(seconds) or fast(numbers))
+    monkeypatch.setattr(loader_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(loader_module.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    loader = PatchLoader(draws, 3, DrawSampler(4), None, pin=False)
+    plain = PatchLoader(dataset(), 3, DrawSampler(4), 0, pin=False)
+    for a, b in itertools.islice(zip(loader, plain, strict=False), WARMING + MEASURED + 4):
+        assert same(a, b)
+        pass_(0.005)
+    assert loader.num_workers == workers
+    end_workers(loader)
+
+
+def test_on_a_cpu_auto_draws_in_the_training_process() -> None:
+    loader = patch_loader(dataset(), 3, workers="auto")
+    assert loader.num_workers == 0 and not loader.measures
 
 
 @pytest.mark.gpu

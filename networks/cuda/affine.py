@@ -1,0 +1,88 @@
+"""Batch norm in evaluation, or a bias, with the activation and the padding, in one pass over the memory of a GPU.
+
+PyTorch takes a pass each: norm, activation, and a face at a time what lies outside the volume. A scan is bound by
+memory (`docs/gpu.md`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+
+from rarevox.compiled import is_eager
+from rarevox.compiled.gpu import why_none
+from rarevox.networks.cuda import kernels
+from rarevox.networks.cuda.kernels import triton
+
+# Elements of a tile, channels padded to a power of two: 16 a thread of four warps.
+TILE_ELEMENTS = 2048
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def fits(x: torch.Tensor) -> bool:
+    """Whether the kernel can be used here: a volume with its channels innermost on a GPU, Triton, no gradients.
+
+    >>> fits(torch.zeros(1, 2, 4, 4, 4))  # not on a GPU
+    False
+    """
+    return (
+        x.is_cuda
+        and x.ndim in (4, 5)
+        and x.dtype in TYPES
+        and not torch.is_grad_enabled()
+        and why_none() is None
+        and x.is_contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+        and is_eager(x)
+    )
+
+
+def affine_act(
+    x: torch.Tensor,
+    scale: torch.Tensor | None,
+    shift: torch.Tensor,
+    slope: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    in_place: bool = False,
+) -> torch.Tensor:
+    """a = scale · x + shift, then a where a > 0 and slope · a elsewhere; 0 where the mask is.
+
+    Args:
+        x: (B', C, *spatial) where :func:`fits`; float32, bfloat16 or float16.
+        scale: (C,); None is 1.
+        shift, slope: (C,).
+        mask: (B', 1, *spatial), 1 inside the volumes and 0 outside; None where nothing lies outside.
+        in_place: write onto ``x``.
+
+    Returns:
+        As ``x``, in its type; the arithmetic is float32.
+    """
+    out = x if in_place else torch.empty_like(x)
+    channels = x.shape[1]
+    padded = max(2, triton.next_power_of_2(channels))
+    tile = max(1, TILE_ELEMENTS // padded)
+    rows = x.numel() // channels
+    shift, slope = shift.float().contiguous(), slope.float().contiguous()
+    with _on(x):
+        kernels.affine_act_kernel[(triton.cdiv(rows, tile),)](
+            x,
+            shift if scale is None else scale.float().contiguous(),
+            shift,
+            slope,
+            x if mask is None else mask.contiguous(),
+            out,
+            rows,
+            CHANNELS=channels,
+            PADDED=padded,
+            ROWS=tile,
+            SCALED=scale is not None,
+            MASKED=mask is not None,
+        )
+    return out
+
+
+def _on(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+    """The device of a tensor as the current one, on which Triton launches; its interpreter works on the CPU."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

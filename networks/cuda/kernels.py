@@ -1,0 +1,48 @@
+# mypy: disable-error-code="no-untyped-def"
+"""The kernel of an affine map with an activation; there is none where Triton is missing."""
+
+from __future__ import annotations
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = None
+
+if triton is not None:
+
+    @triton.jit
+    def affine_act_kernel(
+        x,
+        scale,
+        shift,
+        slope,
+        mask,
+        out,
+        rows,
+        CHANNELS: tl.constexpr,
+        PADDED: tl.constexpr,
+        ROWS: tl.constexpr,
+        SCALED: tl.constexpr,
+        MASKED: tl.constexpr,
+    ):
+        """Program i maps the rows (voxels) of tile i, channels innermost; places are int64, as volumes may be large.
+
+        Numbers are float32 in between, whatever the type of ``x`` and ``out``, which may be one tensor: a row is read
+        whole before it is written.
+        """
+        c = tl.arange(0, PADDED)
+        n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        real, there = c < CHANNELS, n < rows
+        inside = there[:, None] & real[None, :]
+        place = n[:, None] * CHANNELS + c[None, :]
+        z = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+        if SCALED:
+            z = z * tl.load(scale + c, mask=real, other=0.0)[None, :]
+        z = z + tl.load(shift + c, mask=real, other=0.0)[None, :]
+        # Not a product with 0 below: an infinite value under ReLU is 0 there and not NaN.
+        under = tl.load(slope + c, mask=real, other=0.0)[None, :]
+        z = tl.where(z > 0, z, tl.where(under == 0, 0.0, z * under))
+        if MASKED:
+            z = tl.where(tl.load(mask + n, mask=there, other=0.0).to(tl.float32)[:, None] > 0, z, 0.0)
+        tl.store(out + place, z.to(out.dtype.element_ty), mask=inside)

@@ -1,0 +1,1 @@
+"""Whole stages on a CUDA device."""

@@ -1,0 +1,1 @@
+"""Kernels of networks for a GPU, under Triton's interpreter."""
