@@ -6,12 +6,15 @@ import csv
 import io
 import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rarevox.pipeline.words import cell, csv_rows, csv_text, latex, markdown, one_line, uncell, visible
+from tests import forked
+from tests.hostile.of_nifti import pixdim_of_zero_beside_an_sform
 
 TEXT = st.text(st.one_of(st.characters(), st.sampled_from("=+-@'\t\r\n \x1b\x9b\u202e\u2066\udce4")), max_size=12)
 OBEYED = {"Cc", "Cs", "Zl", "Zp"}
@@ -72,3 +75,13 @@ def test_markdown_has_no_sign_of_markup_that_is_not_escaped(text: str) -> None:
 def test_latex_has_no_sign_of_its_own_that_is_not_escaped(text: str) -> None:
     said = re.sub(r"\\text(backslash|asciitilde|asciicircum)\{\}|\\[&%$#_{}]", "", latex(text))
     assert not set(said) & set("\\&%$#_{}~^\n")
+
+
+def test_nibabel_mends_headers_without_a_word_of_its_own(tmp_path: Path) -> None:
+    """Its words name no file; those of the reader do, and stand in the scan's row."""
+    code = "import sys; from rarevox.pipeline.logs import show_logs_visibly; show_logs_visibly()\n"
+    code += "from rarevox.transforms.reader import read_scan; print(read_scan(sys.argv[1]).warnings)"
+    path = pixdim_of_zero_beside_an_sform(tmp_path)
+    done = forked.run(["-c", code, str(path)])
+    assert "those of its sform are used" in done.stdout
+    assert "setting 0 dims" not in done.stderr

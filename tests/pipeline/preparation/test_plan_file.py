@@ -72,6 +72,10 @@ class TestNormalisation:
     def test_masks_are_pointed_at(self) -> None:
         assert "region: mask" in plan_normalisation({"T1": channel()}, masks=True).reason
 
+    @pytest.mark.parametrize(("share", "words"), [(0.0, "hardly any voxels are 0"), (0.41, "41 % of a scan's voxels")])
+    def test_the_reason_says_how_much_is_empty(self, share: float, words: str) -> None:
+        assert words in plan_normalisation({"T1": channel(zero_share=share)}).reason
+
 
 class TestBackground:
     @staticmethod
