@@ -61,7 +61,10 @@ def test_the_metadata_describe_the_project(metadata: Message) -> None:
 
 
 def test_an_extra_is_for_users_or_for_this_checkout_alone(metadata: Message) -> None:
-    assert set(metadata.get_all("Provides-Extra", [])) == {"demo", "mlflow", "export", "docs", "test"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        *("demo", "mlflow", "export", "dicom", "ray", "serve", "centreline"),
+        *("docs", "test"),
+    }
 
 
 def test_the_source_distribution_holds_what_builds_the_wheel_and_no_more(wheel: Path) -> None:

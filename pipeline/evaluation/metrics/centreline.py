@@ -19,7 +19,7 @@ def is_there() -> bool:
 
 def skeleton(mask: np.ndarray) -> np.ndarray:
     """The centreline of a mask, thinned by scikit-image (Lee et al., CVGIP 1994); (X, Y, Z) bool to the same."""
-    from skimage.morphology import skeletonize  # type: ignore[import-not-found]
+    from skimage.morphology import skeletonize
 
     return np.asarray(skeletonize(mask)) > 0
 

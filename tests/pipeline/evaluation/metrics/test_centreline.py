@@ -64,12 +64,12 @@ def test_empty_masks_are_the_rules_affair(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(is_there(), reason="scikit-image is installed")
 def test_without_scikit_image_the_request_is_refused() -> None:
-    with pytest.raises(ValueError, match="pip install scikit-image"):
+    with pytest.raises(ValueError, match=r"pip install 'rarevox\[centreline\]'"):
         MetricOptions(centreline=True)
 
 
 def test_scikit_image() -> None:
-    pytest.importorskip("skimage.morphology", reason="pip install scikit-image")
+    pytest.importorskip("skimage.morphology", reason="needs scikit-image")
     options = MetricOptions(centreline=True, distances=False, lesions=False)
     row = case_rows("a", _tube(0, 8) | _tube(12, 20), _tube(0, 20), (1, 1, 1), {"s": 1}, options=options)[0]
     # Thinning shortens a line at its ends by about its radius: 1 voxel at each of the six ends.
