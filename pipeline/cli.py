@@ -85,7 +85,7 @@ def _explain(error: BaseException) -> int:
         click.echo("interrupted", err=True)
         return 130
     text = str(error)
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) and not isinstance(error, RequestError):  # which says more of it
         text = "memory ran out; what is written is whole: close other programs, or take more memory, and call again"
     elif isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -194,24 +194,14 @@ def _names_in(folder: Path) -> set[str]:
         return {entry.name for entry in entries if entry.is_file()}
 
 
-def _opened(path: Path) -> Any:
-    """A text file that takes its place when all of it is written."""
-    stack = ExitStack()
-    temporary = stack.enter_context(atomic(path))
-    handle = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-    return _Closing(stack, handle)
-
-
-class _Closing:
-    def __init__(self, stack: ExitStack, handle: TextIO) -> None:
-        self.stack, self.handle = stack, handle
-
-    def __enter__(self) -> TextIO:
-        return self.handle
-
-    def __exit__(self, *error: Any) -> None:
-        self.handle.close()
-        self.stack.__exit__(*error)
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A text file that takes its place when all of it is written: closed first, since the last bytes may not fit."""
+    with (
+        atomic(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
+    ):
+        yield handle
 
 
 class _Listing:

@@ -130,6 +130,8 @@ def _listen(server: Any, host: str, port: int, run: str | Path) -> None:
     console.print(f"{run} answers on http://{shown}:{listening.getsockname()[1]}; Ctrl+C ends it")
     if threading.current_thread() is threading.main_thread():  # uvicorn raises a signal again once all is answered
         signal.signal(signal.SIGTERM, _terminated)
+        # A shell starts what runs in its background with SIGINT ignored; who sends it to a service means it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     server.run([listening])
 
 

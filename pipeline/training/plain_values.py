@@ -93,6 +93,7 @@ def _whole_from(least: int, *, written: bool = False) -> Kind:
 
 
 BUILT = Kind(_is_built, "an entry with _target_, or @ with the name of one")
+SHARE = Kind(lambda value: _number(value) and 0 <= value <= 1, "a share from 0 to 1")
 SECTION = Kind(lambda value: isinstance(value, dict), "a mapping")
 FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
 
@@ -108,7 +109,7 @@ KINDS = {
     "minutes": Kind(_or_null(_number), "a positive number of minutes, or null for --iterations", True),
     "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),
     "ema_decay": Kind(_or_null(_number), "0 to below 1, or null for no average"),
-    "cache_rate": Kind(lambda v: _number(v) and 0 <= v <= 1, "a share from 0 to 1"),
+    "cache_rate": SHARE,
     "cache_days": Kind(_or_null(lambda v: _number(v) and v >= 0), "a number of days, or null to keep all"),
     "cache_gb": Kind(_or_null(lambda v: _number(v) and v > 0), "a size in GB, or null for no limit"),
     "cache_dir": Kind(_text, "a folder"),
@@ -119,6 +120,16 @@ KINDS = {
     "initial_weights": Kind(_or_null(_text), "a file of weights, or null"),
     "n4": FLAG,
     "deterministic": FLAG,
+    "background_share": SHARE,
+    "hard_share": SHARE,
+    "planting_share": SHARE,
+    "channel_dropout": SHARE,
+    "lesion_maps": Kind(_or_null(_text), "a folder of lesion maps, or null"),
+    "optional_channels": Kind(lambda value: isinstance(value, list), "a list of channels"),
+    "required_channels": Kind(lambda value: isinstance(value, list), "a list of channels"),
+    "spacing_seen_mm": Kind(
+        _or_null(lambda value: isinstance(value, list)), "the shortest and longest voxel edges, or null"
+    ),
     "fill_surround": FLAG,
     "channel_files": Kind(
         _or_null(lambda value: isinstance(value, list)), "a pattern or a number for each channel's files, or null"

@@ -28,9 +28,12 @@ NOT_COMPARED = {".html", ".png"}
 def files_of(folder: Path) -> list[Path]:
     """All that stands at its final name: what a killed call left unfinished has another.
 
-    TensorBoard's event files are left out: they grow as it likes, and each call begins one.
+    TensorBoard's event files are left out: they grow as it likes, and each call begins one. So are the journals of
+    predictions, which are append-only, a file a call; what is made of them is compared.
     """
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "tensorboard" not in path.parts)
+    found = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and not {"tensorboard", "journal"} & {*path.parts}
+    )
     return [path for path in found if not any(map(is_leftover, [path, *path.relative_to(folder).parents]))]
 
 
@@ -58,7 +61,8 @@ def content(path: Path) -> Any:
     if kind == ".csv":
         rows = list(csv.reader(io.StringIO(text, newline="")))
         assert text.endswith("\n") and len({len(row) for row in rows}) <= 1, f"{path} is cut off"
-        return rows
+        compared = [n for n, name in enumerate(rows[0]) if name not in OF_THE_CALL] if rows else []
+        return [[row[n] for n in compared] for row in rows]
     if kind == ".html":
         assert text.rstrip().endswith("</html>"), f"{path} is cut off"
     else:

@@ -96,7 +96,7 @@ def test_without_rarevox_monais_tools_name_it_in_their_last_line(run_dir: Path) 
         "import runpy, sys\n"
         "class Nowhere:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name.partition('.')[0] == 'rarevox': raise ModuleNotFoundError(name)\n"
+        "        if name.partition('.')[0] == 'rarevox': raise ModuleNotFoundError('no module', name=name)\n"
         "sys.meta_path.insert(0, Nowhere())\n"
         "sys.modules.pop('rarevox', None)\n"
         "sys.argv[0] = 'monai.bundle'\n"

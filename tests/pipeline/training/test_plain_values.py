@@ -137,7 +137,7 @@ READ_BY_OTHERS = {
             "the first step failed: TypeError: 'int' object is not callable; correct the entry",
         ),
         ("validate#inferer=3", "the validation at step 1 failed: TypeError: 'int' object is not callable"),
-        ("preprocessing#transforms=3", "'train#trainer' cannot be built"),
+        ("preprocessing#transforms=3", "none of the 4 training cases can be read; 'int' object is not callable"),
         ("augmentation#transforms#0#prob=word", "'train#trainer' cannot be built|the first step failed"),
         ("optimizer#lr=word", "cannot be built"),
         ("spacing=1", "spacing is 1; expected millimetres"),
