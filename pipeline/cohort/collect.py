@@ -124,6 +124,7 @@ def write_results(
                 if is_left or counts(row["case"]):
                     tally.add(row)
             listed.end()
+            table.end()
         for name, keys in columns.items():
             _write_lines(folder, name, keys, (row for row, _ in _rows(folder, ledger, newest)))
         write_summary(folder / SUMMARY_FILE, folder, statistics, newest, ledger.row)
@@ -236,15 +237,21 @@ class _Table:
     def add(self, row: Row) -> None:
         """Write a row; the first one that a manifest carried something for says which columns there are."""
         if not self._begun:
-            self.carried = list(row.get("manifest", {}))
-            names = [*_COLUMNS, *(f"{name} (ml)" for name in self.structures), *self.carried]
-            self._write(names)
-            self._begun = True
+            self._begin(list(row.get("manifest", {})))
         volume, carried = row.get("volume_ml", {}), row.get("manifest", {})
         image = row.get("image")
         plain = {**row, "image": " ".join(map(str, image)) if isinstance(image, list) else image}
         values = [plain.get(name) for name in _COLUMNS] + [volume.get(name) for name in self.structures]
         self._write(values + [carried.get(name) for name in self.carried])
+
+    def end(self) -> None:
+        """Name the columns of a table without rows too."""
+        if not self._begun:
+            self._begin([])
+
+    def _begin(self, carried: list[str]) -> None:
+        self.carried, self._begun = carried, True
+        self._write([*_COLUMNS, *(f"{name} (ml)" for name in self.structures), *carried])
 
 
 def _note_columns(row: Row, columns: dict[str, dict[str, None]]) -> None:
