@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.study.engines.queue import AGAIN_SECONDS, Queue, failed
 from rarevox.pipeline.study.job import Job, Outcome
+from rarevox.pipeline.workers.ray_cluster import connected, require_room
 
-ANSWER_SECONDS = 10.0
-"""So long a cluster may take to answer."""
 RETRIES = 3
 """A cell whose node was lost comes to another node so often."""
 
@@ -35,50 +32,13 @@ def run_on_ray(jobs: Sequence[Job], *, address: str | None, cpus: float, gpus: f
     Raises:
         RequestError: Ray is not installed, no such cluster, or none of its nodes has so much.
     """
-    ray = _connected(address)
+    ray = connected(address)
     try:
-        _require_room(ray, cpus, gpus)
+        require_room(ray, cpus, gpus, what="a cell", remedy="give less with --cpus-per-cell and --gpus-per-cell")
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(attempt)
         yield from _outcomes(ray, task, Queue(jobs), width=int(ray.cluster_resources().get("CPU", 1) / cpus) + 4)
     finally:
         ray.shutdown()
-
-
-def _connected(address: str | None) -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise RequestError("--engine ray needs the package ray; pip install 'rarevox[ray]'") from None
-    if ray.is_initialized():
-        raise RequestError("this process is connected to a Ray cluster already; end that connection first")
-    _require_answer(address)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except (ConnectionError, ValueError, OSError) as error:
-        raise RequestError(f"no Ray cluster answers at --address {address}: {reason_of(error)}") from error
-    return ray
-
-
-def _require_answer(address: str | None) -> None:
-    """Refuse an address at which nobody listens, which Ray would go on calling for minutes."""
-    host, colon, port = (address or "").rpartition("//")[2].rpartition(":")
-    if not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as error:
-        raise RequestError(f"no Ray cluster answers at --address {address}: {error.strerror or error}") from error
-
-
-def _require_room(ray: Any, cpus: float, gpus: float) -> None:
-    """Refuse what no node can ever give, for which Ray would wait without end."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        most = max((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
-        raise RequestError(
-            f"a cell takes {cpus:g} CPUs and {gpus:g} GPUs, and the largest node has {most[0]:g} and {most[1]:g}; "
-            "give less with --cpus-per-cell and --gpus-per-cell"
-        )
 
 
 def _outcomes(ray: Any, task: Any, queue: Queue, width: int) -> Iterator[Outcome]:
