@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
@@ -23,9 +27,12 @@ from rarevox.pipeline.study.crossval import crossval
 from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.pooled import pool
 from rarevox.pipeline.study.rows import read_rows
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.transforms.reader import read_scan
+from tests import forked
 from tests.conftest import SMALL, write_task
 
+MAIN = "from rarevox.pipeline.cli import main; import sys; main(sys.argv[1:])"
 OPTIONS: dict[str, Any] = {"settings": SMALL, "iterations": 12, "device": "cpu"}
 
 
@@ -82,6 +89,33 @@ def test_the_folder_predicts_as_its_folds_together(folds: Path, dataset_dir: Pat
     np.testing.assert_array_equal(*maps)
     assert evaluate(folds, dataset_dir, device="cpu") == 0
     assert read_json(folds / "evaluation" / "test_ensemble" / "metrics.json")["n_cases"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ended_at_any_moment_and_called_again_it_ends_the_same(
+    number: int, folds: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    """All of its processes as soon as a fold has begun, one is scored, and two are; the next call goes on each time."""
+    output = tmp_path / "out"
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    words = ["crossval", str(dataset_dir), "--output", str(output), "--workers", "1", "--device", "cpu"]
+    for marks, count in (("cells/*/logs/train.jsonl", 1), ("cells/*/cell.json", 1), ("cells/*/cell.json", 2)):
+        process = forked.Forked(["-c", MAIN, *words, "--iterations", "12", *settings], new_session=True)
+        until = time.monotonic() + 300
+        while len(list(output.glob(marks))) < count and process.is_alive() and time.monotonic() < until:
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        done = process.wait(timeout=300)
+        assert done.returncode in (-number, 128 + number, 0) and "Traceback" not in done.stderr, done.stderr
+        for path in (*output.glob("*.json"), *output.glob("cells/*/*.json")):
+            read_json(path)  # whole, or not there
+    assert crossval(dataset_dir, output, places=Places(workers=1), **OPTIONS) == 0
+    ours, theirs = (read_json(folder / "metrics.json") for folder in (output, folds))
+    assert (ours["cases"], ours["structures"]) == (theirs["cases"], theirs["structures"])
+    for fold in range(3):
+        weights = [load_tensors(folder / f"cells/fold_{fold}/models/model.pt") for folder in (output, folds)]
+        assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_it_goes_on_and_refuses_other_options(folds: Path, dataset_dir: Path) -> None:
