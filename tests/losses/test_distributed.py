@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
@@ -35,6 +37,9 @@ def one_process(rank, folder):
         value.backward()
         results[name] = (value.detach(), [parameter.grad.clone() for parameter in model.parameters()])
     torch.save(results, f"{folder}/{rank}.pt")
+    # The reducer of the model holds on to the group, whose end then waits for the other process, which may be gone.
+    del model, value
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
@@ -42,7 +47,15 @@ def one_process(rank, folder):
 def test_two_processes_have_the_value_and_the_gradient_of_the_whole_batch(tmp_path):
     if not distributed.is_available():
         pytest.skip("torch was built without distributed")
-    multiprocessing.start_processes(one_process, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
+    both = multiprocessing.start_processes(
+        one_process, args=(str(tmp_path),), nprocs=2, join=False, start_method="forkserver"
+    )
+    until = time.monotonic() + 120
+    while not both.join(timeout=1):
+        if time.monotonic() > until:  # their results are there, or are missed below; only their end may hang
+            for process in both.processes:
+                process.kill()
+            break
     images, labels = batch()
     for rank in range(2):
         for name, (value, gradients) in torch.load(tmp_path / f"{rank}.pt").items():
