@@ -223,9 +223,9 @@ def claim_folder(folder: str | Path, holds: Callable[[Path], bool], what: str) -
                 "give a new folder or empty this one"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.part.probe"
+        probe = _part(folder / "a.probe")
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # of two machines that share a folder, processes of one number may meet here
     except OSError as error:
         reason = error.strerror or error
         raise RequestError(f"cannot write into --output {folder}: {reason}; choose another folder") from error

@@ -74,7 +74,7 @@ def table() -> str:
     """The kinds and their outcomes as a table of Markdown."""
     heads = ("kind", "as a scan it is", "told", *SCAN_STAGES[1:], "as a label map")
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for kind in KINDS.values():
+    for kind in sorted(KINDS.values(), key=words):  # whatever was imported first
         reading = as_scan(kind, "predict")[0]
         others = [as_scan(kind, stage)[0] for stage in SCAN_STAGES[1:]]
         maps = {as_map(kind, stage)[0] for stage in MAP_STAGES}
