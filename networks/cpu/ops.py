@@ -35,6 +35,8 @@ from rarevox.networks.cpu.pointwise import chain as pointwise
 from rarevox.networks.cpu.spare import Spare
 from rarevox.networks.cpu.winograd import convolution as winograd
 from rarevox.networks.cuda import affine
+from rarevox.networks.cuda import norm as gpu_training
+from rarevox.networks.cuda.launch import channels_last
 from rarevox.networks.lattices.padding import WHOLE, Layout, update_running_statistics, zero_outside_
 from rarevox.networks.norms import norm_act
 from rarevox.networks.protocols import NormAct
@@ -85,7 +87,14 @@ def conv_norm_act(
     """
     folded = None if _must_be_plain(x) else fold(layer)
     if folded is None:
-        y = _norm_act(layout.clear(_convolve(conv, x, layout)), layer, layout)
+        y = _convolve(conv, x, layout)
+        if y.is_cuda and x.shape[1] == 1 and not is_exported(x):  # one channel has no order of the axes
+            y = y.contiguous(memory_format=channels_last(y))
+        if _is_one_step(y, layer, layout):
+            y = _one_step(y, layer, layout, add if out is None and layout.padding is None else None)
+            add = None if out is None and layout.padding is None else add
+        else:
+            y = norm_act(layout.clear(y), layer, layout)
     else:
         weight = conv.get_parameter("weight") * folded.scale.view(-1, *(1,) * (x.ndim - 1))
         padding, dilation = _extent(conv, layout)
@@ -102,10 +111,12 @@ def conv_norm_act(
 def norm_act_conv(
     x: torch.Tensor, layer: NormAct, conv: nn.Module, layout: Layout = WHOLE, add: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """conv(act(norm(x))) + add, zero in the padding; in training one step that keeps ``x`` alone.
+    """conv(act(norm(x))) + add; in training on the CPU one step that keeps ``x`` alone.
+
+    Zero in the padding, unless the next norm like this one leaves the padding out by itself.
 
     Args:
-        x: (B', C, *spatial), zero in the padding.
+        x: (B', C, *spatial), zero in the padding or left there by this function.
         layer: norm and activation; in training the running statistics of a batch norm are updated.
         conv: a convolution without bias that keeps the size; on sub-lattices its dilation is left out.
         layout: how the voxels of ``x`` lie.
@@ -116,7 +127,9 @@ def norm_act_conv(
     """
     first = 0 if add is None else (conv.get_parameter("weight").shape[0] - add.shape[1]) // 2
     if not (_undilated(conv, layout) and training.fits(x, layer, conv.get_parameter("weight"), add, first)):
-        y = layout.clear(_convolve(conv, _norm_act(x, layer, layout), layout))
+        y = _convolve(conv, _norm_act(x, layer, layout), layout)
+        # The norm after it reads nothing outside where it is done in one step, as this one is.
+        y = y if _is_one_step(y, layer, layout) else layout.clear(y)
         return y if add is None else add_channels(y, add, first)
     padding = layout.padding
     inside = x.numel() // x.shape[1] if padding is None else padding.inside
@@ -216,11 +229,24 @@ def add_channels(y: torch.Tensor, more: torch.Tensor, first: int = 0) -> torch.T
 
 
 def _norm_act(x: torch.Tensor, layer: NormAct, layout: Layout) -> torch.Tensor:
-    """`norm_act`; in evaluation on a GPU in one pass."""
+    """`norm_act`; on a GPU in one pass in evaluation, in few in training."""
+    if _is_one_step(x, layer, layout):
+        return _one_step(x, layer, layout)
     folded = fold(layer) if affine.fits(x) else None
     if folded is None:
         return norm_act(x, layer, layout)
     return affine.affine_act(x, *folded, _mask(layout))
+
+
+def _is_one_step(x: torch.Tensor, layer: NormAct, layout: Layout) -> bool:
+    """Whether norm and activation, in training on a GPU, are kernels that read nothing outside the volumes."""
+    return gpu_training.fits(x, layer.norm, layer.activation, layout.padding is not None)
+
+
+def _one_step(x: torch.Tensor, layer: NormAct, layout: Layout, add: torch.Tensor | None = None) -> torch.Tensor:
+    """act(norm(x)) + add by these kernels, zero outside."""
+    inside = None if layout.padding is None else layout.padding.inside
+    return gpu_training.norm_act(x, layer.norm, layer.activation, _mask(layout), inside, add)
 
 
 def _convolved_act(

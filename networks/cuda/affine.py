@@ -6,15 +6,13 @@ memory (`docs/gpu.md`).
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
 import torch
 
 from rarevox.compiled import is_eager
 from rarevox.compiled.gpu import why_none
 from rarevox.networks.cuda import kernels
 from rarevox.networks.cuda.kernels import triton
+from rarevox.networks.cuda.launch import channels_last, on
 
 # Elements of a tile, channels padded to a power of two: 16 a thread of four warps.
 TILE_ELEMENTS = 2048
@@ -33,7 +31,7 @@ def fits(x: torch.Tensor) -> bool:
         and x.dtype in TYPES
         and not torch.is_grad_enabled()
         and why_none() is None
-        and x.is_contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+        and x.is_contiguous(memory_format=channels_last(x))
         and is_eager(x)
     )
 
@@ -51,8 +49,8 @@ def affine_act(
 
     Args:
         x: (B', C, *spatial) where :func:`fits`; float32, bfloat16 or float16.
-        scale: (C,); None is 1.
-        shift, slope: (C,).
+        scale: (C,), or of the first channels, the others being zero and staying so; None is 1.
+        shift, slope: as ``scale``.
         mask: (B', 1, *spatial), 1 inside the volumes and 0 outside; None where nothing lies outside.
         in_place: write onto ``x``.
 
@@ -65,7 +63,7 @@ def affine_act(
     tile = max(1, TILE_ELEMENTS // padded)
     rows = x.numel() // channels
     shift, slope = shift.float().contiguous(), slope.float().contiguous()
-    with _on(x):
+    with on(x):
         kernels.affine_act_kernel[(triton.cdiv(rows, tile),)](
             x,
             shift if scale is None else scale.float().contiguous(),
@@ -75,6 +73,7 @@ def affine_act(
             out,
             rows,
             CHANNELS=channels,
+            REAL=shift.numel(),
             PADDED=padded,
             ROWS=tile,
             SCALED=scale is not None,
@@ -82,7 +81,3 @@ def affine_act(
         )
     return out
 
-
-def _on(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    """The device of a tensor as the current one, on which Triton launches; its interpreter works on the CPU."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
