@@ -80,4 +80,3 @@ def affine_act(
             MASKED=mask is not None,
         )
     return out
-

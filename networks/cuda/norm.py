@@ -8,29 +8,24 @@ Here these are 3 and 5, in two launches each: statistics, then all else; the sum
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from rarevox.compiled import is_eager
 from rarevox.compiled.gpu import why_none
-from rarevox.networks.cuda import norm_kernels as kernels
-from rarevox.networks.cuda.kernels import triton
-from rarevox.networks.cuda.launch import channels_last, on, processors
+from rarevox.networks.cuda.launch import channels_last
+from rarevox.networks.cuda.norm_passes import About, backward, forward
 
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Five passes saved over so many bytes take an H100's memory 50 µs. Four launches of Triton take the host about as much
 # more than those that they replace (20 µs for 5 assumed: docs/gpu.md), which counts where a step waits for the host.
 LEAST_BYTES = 1 << 25
-# Elements of a tile, channels padded to a power of two, for so many warps: 32 a thread, of the sums of gradients 16.
-ELEMENTS, SUMS_ELEMENTS, WARPS = 8192, 4096, 8
-# Programs of each kernel for a processor, and elements of what they found that the next kernel reads at once.
-PROGRAMS, FOUND = 2, 4096
-LARGEST_CHANNELS = 4096
+LARGEST_CHANNELS = 2048
 
 _of_any_size: ContextVar[bool] = ContextVar("_of_any_size", default=False)
 
@@ -121,27 +116,20 @@ def norm_act(
     assert isinstance(norm, NORMS)
     if add is not None and add.stride(1) != 1:
         add = add.contiguous(memory_format=channels_last(add))
-    running = norm.track_running_stats and norm.running_mean is not None
-    about = _About(
+    running = None
+    if norm.track_running_stats and norm.running_mean is not None:
+        assert norm.running_var is not None and norm.num_batches_tracked is not None
+        running = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+    about = About(
         mask=None if mask is None else mask.contiguous(),
         inside=x.numel() // x.shape[1] if inside is None else inside,
-        running=(norm.running_mean, norm.running_var, norm.num_batches_tracked) if running else None,
-        momentum=norm.momentum if running else 0.0,
+        running=running,
+        momentum=norm.momentum or 0.0,
         epsilon=norm.eps,
     )
     slope = activation.weight.expand_as(norm.weight) if isinstance(activation, nn.PReLU) else None
     y: torch.Tensor = _NormAct.apply(x, norm.weight, norm.bias, slope, add, about)
     return y
-
-
-class _About(NamedTuple):
-    """What is no operand of the gradient."""
-
-    mask: torch.Tensor | None
-    inside: int
-    running: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
-    momentum: float
-    epsilon: float
 
 
 class _NormAct(torch.autograd.Function):
@@ -159,9 +147,9 @@ class _NormAct(torch.autograd.Function):
         bias: torch.Tensor,
         slope: torch.Tensor | None,
         add: torch.Tensor | None,
-        about: _About,
+        about: About,
     ) -> torch.Tensor:
-        y, statistics = _forward(x, weight, bias, slope, add, about)
+        y, statistics = forward(x, weight, bias, slope, add, about)
         ctx.save_for_backward(x, weight, bias, slope, statistics)
         ctx.about = about
         ctx.added = None if add is None else add.shape[1]
@@ -180,12 +168,12 @@ class _NormAct(torch.autograd.Function):
             found = torch.autograd.grad(y, [inputs[place] for place in wanted], g, create_graph=True)
             by_place = dict(zip(wanted, found, strict=True))
             return (*(by_place.get(place) for place in range(4)), of_add, None)
-        dx, of_parameters = _backward(x, g, weight, bias, slope, statistics, about)
+        dx, of_parameters = backward(x, g, weight, bias, slope, statistics, about)
         return dx, of_parameters[0], of_parameters[1], None if slope is None else of_parameters[2], of_add, None
 
 
 def plain(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, slope: torch.Tensor | None, about: _About
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, slope: torch.Tensor | None, about: About
 ) -> torch.Tensor:
     """The definition in PyTorch's operations, without what is added and without the running statistics."""
     axes, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
@@ -202,122 +190,3 @@ def plain(
     a = distance * (variance + about.epsilon).rsqrt() * gamma + beta
     y = torch.where(a > 0, a, a * slopes[0] if slopes else torch.zeros_like(a))
     return (y * inside).to(x.dtype)
-
-
-def _forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    slope: torch.Tensor | None,
-    add: torch.Tensor | None,
-    about: _About,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result, and mean and 1 / √(var + ε) of each channel, (2, C)."""
-    channels, padded = x.shape[1], _padded(x)
-    rows, tile = x.numel() // channels, ELEMENTS // padded
-    programs = _programs(x, tile)
-    partial = torch.empty(programs, 2, padded, dtype=torch.float32, device=x.device)
-    counts = torch.empty(programs, dtype=torch.int32, device=x.device)
-    statistics = torch.empty(2, weight.numel(), dtype=torch.float32, device=x.device)
-    out = torch.empty_like(x)
-    mask = x if about.mask is None else about.mask
-    running = about.running or (statistics, statistics, counts)
-    places = _places(x if add is None else add, x.shape[2:])
-    sizes: dict[str, Any] = {"CHANNELS": channels, "PADDED": padded, "ROWS": tile, "MASKED": about.mask is not None}
-    with on(x):
-        kernels.moments_kernel[(programs,)](x, mask, partial, counts, rows, **sizes, num_warps=WARPS)
-        kernels.norm_act_kernel[(programs,)](
-            x,
-            mask,
-            x if add is None else add,
-            weight,
-            bias,
-            weight if slope is None else slope.contiguous(),
-            partial,
-            counts,
-            *running,
-            statistics,
-            out,
-            rows,
-            programs,
-            about.momentum,
-            about.epsilon,
-            *places,
-            **sizes,
-            REAL=weight.numel(),
-            CHUNK=_chunk(padded),
-            ADDED=0 if add is None else add.shape[1],
-            SLOPED=slope is not None,
-            RUNNING=about.running is not None,
-            num_warps=WARPS,
-        )
-    if about.running is not None:
-        for one in about.running:  # written behind PyTorch's back
-            torch.autograd.graph.increment_version(one)
-    return out, statistics
-
-
-def _backward(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    slope: torch.Tensor | None,
-    statistics: torch.Tensor,
-    about: _About,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradient of ``x``, and those of weight, bias and slope, (3, C)."""
-    g = g.contiguous(memory_format=channels_last(x))
-    channels, padded = x.shape[1], _padded(x)
-    rows, tile, of_sums = x.numel() // channels, ELEMENTS // padded, SUMS_ELEMENTS // padded
-    programs = _programs(x, of_sums)
-    partial = torch.empty(programs, 3, padded, dtype=torch.float32, device=x.device)
-    of_parameters = torch.empty(3, weight.numel(), dtype=torch.float32, device=x.device)
-    dx = torch.empty_like(x)
-    inputs = (x, g, x if about.mask is None else about.mask, weight, bias)
-    inputs = (*inputs, weight if slope is None else slope.contiguous(), statistics)
-    options: dict[str, Any] = {
-        "CHANNELS": channels,
-        "REAL": weight.numel(),
-        "PADDED": padded,
-        "MASKED": about.mask is not None,
-        "SLOPED": slope is not None,
-        "num_warps": WARPS,
-    }
-    with on(x):
-        kernels.gradient_sums_kernel[(programs,)](*inputs, partial, rows, ROWS=of_sums, **options)
-        kernels.gradient_kernel[(_programs(x, tile),)](
-            *inputs,
-            partial,
-            of_parameters,
-            dx,
-            rows,
-            about.inside,
-            programs,
-            ROWS=tile,
-            CHUNK=_chunk(padded),
-            **options,
-        )
-    return dx, of_parameters
-
-
-def _padded(x: torch.Tensor) -> int:
-    """Channels of a tile."""
-    return max(2, int(triton.next_power_of_2(x.shape[1])))
-
-
-def _chunk(padded: int) -> int:
-    """Programs whose findings are read at once."""
-    return max(2, FOUND // padded)
-
-
-def _programs(x: torch.Tensor, tile: int) -> int:
-    """So many as fill the device, each with a tile at least."""
-    rows = x.numel() // x.shape[1]
-    return max(1, min(-(-rows // tile), PROGRAMS * processors(x)))
-
-
-def _places(x: torch.Tensor, size: Sequence[int]) -> tuple[int, ...]:
-    """Strides of sample and three axes of volumes with the channels innermost, and their sizes; one plane in 2D."""
-    missing = 3 - len(size)
-    return (x.stride(0), *(0,) * missing, *x.stride()[2:], *(1,) * missing, *size)

@@ -2,13 +2,13 @@
 """The kernels of batch norm with its activation in training; there are none where Triton is missing.
 
 Volumes are (voxels, CHANNELS) with the channels innermost. A kernel's programs share the voxels out in tiles of ROWS:
-program i takes every so many-th tile, from tile i on. Numbers are float32 in between. PADDED is CHANNELS made a power of
-two, as tiles are; of the CHANNELS the first REAL have weights, and the others are zero and stay so. Where there is a
+program i takes every so many-th tile, from tile i on. Numbers are float32 in between. PADDED is CHANNELS made a power
+of two, as tiles are; of the CHANNELS the first REAL have weights, and the others are zero and stay so. Where there is a
 mask, the voxels where it is 0 count nowhere, and results are 0 there, whatever was read.
 
-What programs found one by one, (programs, …, PADDED) in ``partial``, is put together by each program of the kernel after
-it: that reads a few kB more from the cache, and saves a launch. No program adds to what others add to, so that results
-do not change from run to run.
+What programs found one by one, (programs, …, PADDED) in ``partial``, is put together by each program of the kernel that
+follows: that reads a few kB more from the cache, and saves a launch. No program adds to what others add to, so that
+results do not change from run to run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if triton is not None:
     import triton.language as tl
 
     @triton.jit
-    def _rows(first, rows, mask, ROWS: tl.constexpr, MASKED: tl.constexpr):
+    def tile_of(first, rows, mask, ROWS: tl.constexpr, MASKED: tl.constexpr):
         """The voxels of the tile from ``first`` on, which of them are there, and which count; places are int64."""
         n = (first + tl.arange(0, ROWS)).to(tl.int64)
         there = n < rows
@@ -29,7 +29,7 @@ if triton is not None:
         return n, there, counted
 
     @triton.jit
-    def _parameters(weight, bias, slope, REAL: tl.constexpr, PADDED: tl.constexpr, SLOPED: tl.constexpr):
+    def parameters(weight, bias, slope, REAL: tl.constexpr, PADDED: tl.constexpr, SLOPED: tl.constexpr):
         """γ, β and the slope below zero, (PADDED,): zeros beyond the real channels, so that these give 0."""
         c = tl.arange(0, PADDED)
         gamma = tl.load(weight + c, mask=c < REAL, other=0.0)
@@ -40,7 +40,7 @@ if triton is not None:
         return gamma, beta, under
 
     @triton.jit
-    def _below(value, under):
+    def below(value, under):
         """``value`` times the slope; 0 for a slope of 0, where an infinite value would be NaN."""
         return tl.where(under == 0, 0.0, value * under)
 
@@ -56,7 +56,7 @@ if triton is not None:
         ROWS: tl.constexpr,
         MASKED: tl.constexpr,
     ):
-        """Mean and Σ (x − mean)² of a program's voxels to ``partial`` (programs, 2, PADDED), their number to ``counts``.
+        """Mean and Σ (x − mean)² of a program's voxels to ``partial`` (programs, 2, PADDED), how many to ``counts``.
 
         Sums of the distance to the mean of the program's first tile: the square of a mean far from zero would swallow
         the variance, and a value by itself may lie far from the mean.
@@ -64,7 +64,7 @@ if triton is not None:
         program, programs = tl.program_id(0), tl.num_programs(0)
         c = tl.arange(0, PADDED)
         real = c < CHANNELS
-        n, there, counted = _rows(program * ROWS, rows, mask, ROWS, MASKED)
+        n, _there, counted = tile_of(program * ROWS, rows, mask, ROWS, MASKED)
         inside = counted[:, None] & real[None, :]
         values = tl.load(x + n[:, None] * CHANNELS + c[None, :], mask=inside, other=0.0).to(tl.float32)
         found = tl.sum(counted.to(tl.int32), 0)
@@ -75,7 +75,7 @@ if triton is not None:
         first_sum = tl.zeros([ROWS, PADDED], tl.float32)
         second_sum = tl.zeros([ROWS, PADDED], tl.float32)
         for first in range(program * ROWS, rows, programs * ROWS):
-            n, there, counted = _rows(first, rows, mask, ROWS, MASKED)
+            n, _there, counted = tile_of(first, rows, mask, ROWS, MASKED)
             inside = counted[:, None] & real[None, :]
             z = tl.load(x + n[:, None] * CHANNELS + c[None, :], mask=inside, other=0.0).to(tl.float32)
             distance = tl.where(inside, z - pivot[None, :], 0.0)
@@ -165,7 +165,7 @@ if triton is not None:
         real = c < CHANNELS
         total, mean, variance = _together(partial, counts, programs_before, PADDED, CHUNK)
         inverse = tl.where(c < REAL, 1.0 / tl.sqrt_rn(variance + epsilon), 0.0)
-        gamma, beta, under = _parameters(weight, bias, slope, REAL, PADDED, SLOPED)
+        gamma, beta, under = parameters(weight, bias, slope, REAL, PADDED, SLOPED)
         if program == 0:
             kept = c < REAL
             tl.store(statistics + c, mean, mask=kept)
@@ -179,134 +179,19 @@ if triton is not None:
                 tl.store(batches, tl.load(batches) + 1)
         scale = gamma * inverse
         for first in range(program * ROWS, rows, programs * ROWS):
-            n, there, counted = _rows(first, rows, mask, ROWS, MASKED)
+            n, there, counted = tile_of(first, rows, mask, ROWS, MASKED)
             place = n[:, None] * CHANNELS + c[None, :]
             z = tl.load(x + place, mask=counted[:, None] & real[None, :], other=0.0).to(tl.float32)
             a = (z - mean[None, :]) * scale[None, :] + beta[None, :]
-            y = tl.where(a <= 0, _below(a, under[None, :]), a)  # NaN stays NaN
+            y = tl.where(a <= 0, below(a, under[None, :]), a)  # NaN stays NaN
             if ADDED > 0:  # a crop, whose rows lie apart
-                line = n // size_z
+                voxel = first + tl.arange(0, ROWS)
+                line = voxel // size_z
                 plane = line // size_y
-                from_there = (plane // size_x) * add_stride_b + (plane % size_x) * add_stride_x
-                from_there += (line % size_y) * add_stride_y + (n % size_z) * add_stride_z
+                from_there = (plane // size_x).to(tl.int64) * add_stride_b + (plane % size_x) * add_stride_x
+                from_there += (line % size_y) * add_stride_y + (voxel % size_z) * add_stride_z
                 more = there[:, None] & (c < ADDED)[None, :]
                 y += tl.load(add + from_there[:, None] + c[None, :], mask=more, other=0.0).to(tl.float32)
             if MASKED:
                 y = tl.where(counted[:, None], y, 0.0)
             tl.store(out + place, y.to(out.dtype.element_ty), mask=there[:, None] & real[None, :])
-
-    @triton.jit
-    def _reached(x, gradient, n, counted, mean, scale, beta, under, CHANNELS: tl.constexpr, PADDED: tl.constexpr):
-        """Of a tile x − mean, a = γ x̂ + β, the gradient of the result, and g' of a: what passes the activation."""
-        c = tl.arange(0, PADDED)
-        inside = counted[:, None] & (c < CHANNELS)[None, :]
-        place = n[:, None] * CHANNELS + c[None, :]
-        g = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32)
-        z = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-        distance = tl.where(inside, z - mean[None, :], 0.0)
-        a = distance * scale[None, :] + beta[None, :]
-        return distance, a, g, tl.where(a <= 0, _below(g, under[None, :]), g)
-
-    @triton.jit
-    def gradient_sums_kernel(
-        x,
-        gradient,
-        mask,
-        weight,
-        bias,
-        slope,
-        statistics,
-        partial,
-        rows,
-        CHANNELS: tl.constexpr,
-        REAL: tl.constexpr,
-        PADDED: tl.constexpr,
-        ROWS: tl.constexpr,
-        MASKED: tl.constexpr,
-        SLOPED: tl.constexpr,
-    ):
-        """Σ g', Σ g' x̂ and, for a slope, Σ g·a over a ≤ 0, of a program's voxels to ``partial`` (programs, 3, PADDED)."""
-        program, programs = tl.program_id(0), tl.num_programs(0)
-        c = tl.arange(0, PADDED)
-        mean = tl.load(statistics + c, mask=c < REAL, other=0.0)
-        inverse = tl.load(statistics + REAL + c, mask=c < REAL, other=0.0)
-        gamma, beta, under = _parameters(weight, bias, slope, REAL, PADDED, SLOPED)
-        scale = gamma * inverse
-        of_bias = tl.zeros([ROWS, PADDED], tl.float32)
-        of_weight = tl.zeros([ROWS, PADDED], tl.float32)
-        of_slope = tl.zeros([ROWS, PADDED], tl.float32)
-        for first in range(program * ROWS, rows, programs * ROWS):
-            n, there, counted = _rows(first, rows, mask, ROWS, MASKED)
-            distance, a, g, reached = _reached(x, gradient, n, counted, mean, scale, beta, under, CHANNELS, PADDED)
-            of_bias += reached
-            of_weight += reached * distance
-            if SLOPED:
-                of_slope += tl.where(a <= 0, g * a, 0.0)
-        out = partial + program * 3 * PADDED + c
-        tl.store(out, tl.sum(of_bias, 0))
-        tl.store(out + PADDED, tl.sum(of_weight, 0) * inverse)
-        if SLOPED:
-            tl.store(out + 2 * PADDED, tl.sum(of_slope, 0))
-
-    @triton.jit
-    def _added(partial, programs, PADDED: tl.constexpr, CHUNK: tl.constexpr):
-        """The sum of one row of all programs, some at a time."""
-        some = tl.arange(0, CHUNK)
-        total = tl.zeros([CHUNK, PADDED], tl.float32)
-        for start in range(0, programs, CHUNK):
-            i = start + some
-            place = partial + i[:, None] * 3 * PADDED + tl.arange(0, PADDED)[None, :]
-            total += tl.load(place, mask=(i < programs)[:, None], other=0.0)
-        return tl.sum(total, 0)
-
-    @triton.jit
-    def gradient_kernel(
-        x,
-        gradient,
-        mask,
-        weight,
-        bias,
-        slope,
-        statistics,
-        partial,
-        of_parameters,
-        out,
-        rows,
-        inside,
-        programs_before,
-        CHANNELS: tl.constexpr,
-        REAL: tl.constexpr,
-        PADDED: tl.constexpr,
-        ROWS: tl.constexpr,
-        CHUNK: tl.constexpr,
-        MASKED: tl.constexpr,
-        SLOPED: tl.constexpr,
-    ):
-        """γ / √(var + ε) · (g' − (Σ g' + x̂ Σ g' x̂) / N) to ``out``, N voxels being ``inside``.
-
-        The first program leaves the gradients of γ, β and the slope in ``of_parameters`` (3, REAL).
-        """
-        program, programs = tl.program_id(0), tl.num_programs(0)
-        c = tl.arange(0, PADDED)
-        of_bias = _added(partial, programs_before, PADDED, CHUNK)
-        of_weight = _added(partial + PADDED, programs_before, PADDED, CHUNK)
-        if program == 0:
-            tl.store(of_parameters + c, of_weight, mask=c < REAL)
-            tl.store(of_parameters + REAL + c, of_bias, mask=c < REAL)
-            if SLOPED:
-                of_slope = _added(partial + 2 * PADDED, programs_before, PADDED, CHUNK)
-                tl.store(of_parameters + 2 * REAL + c, of_slope, mask=c < REAL)
-        mean = tl.load(statistics + c, mask=c < REAL, other=0.0)
-        inverse = tl.load(statistics + REAL + c, mask=c < REAL, other=0.0)
-        gamma, beta, under = _parameters(weight, bias, slope, REAL, PADDED, SLOPED)
-        scale = gamma * inverse
-        level = of_bias / inside
-        tilt = of_weight * inverse / inside
-        for first in range(program * ROWS, rows, programs * ROWS):
-            n, there, counted = _rows(first, rows, mask, ROWS, MASKED)
-            distance, a, g, reached = _reached(x, gradient, n, counted, mean, scale, beta, under, CHANNELS, PADDED)
-            dx = scale[None, :] * (reached - level[None, :] - distance * tilt[None, :])
-            if MASKED:
-                dx = tl.where(counted[:, None], dx, 0.0)
-            place = n[:, None] * CHANNELS + c[None, :]
-            tl.store(out + place, dx.to(out.dtype.element_ty), mask=there[:, None] & (c < CHANNELS)[None, :])

@@ -94,7 +94,8 @@ else:
             channels, eps=case.epsilon, momentum=case.momentum
         )
         with torch.no_grad():
-            norm.weight.copy_(torch.linspace(0.5, 1.5, channels) * torch.tensor([1.0, -1.0]).repeat(channels)[:channels])
+            signs = torch.tensor([1.0, -1.0]).repeat(channels)[:channels]
+            norm.weight.copy_(torch.linspace(0.5, 1.5, channels) * signs)
             norm.bias.copy_(torch.linspace(-0.5, 0.5, channels))
             norm.running_mean.copy_(torch.linspace(-1, 1, channels))
             norm.running_var.copy_(torch.linspace(0.5, 2, channels))
@@ -108,7 +109,8 @@ else:
     def volumes(case):
         """Volume, gradient of the result, and mask: the last places of the last two axes lie outside."""
         torch.manual_seed(0)
-        x = channels_last((torch.randn(case.shape) * torch.linspace(0.5, 3, case.shape[1]).view(1, -1, *(1,) * (len(case.shape) - 2)) + case.level).to(case.dtype))
+        spread = torch.linspace(0.5, 3, case.shape[1]).view(1, -1, *(1,) * (len(case.shape) - 2))
+        x = channels_last((torch.randn(case.shape) * spread + case.level).to(case.dtype))
         g = channels_last(torch.randn(case.shape).to(case.dtype))
         mask = None
         if case.masked:
@@ -236,7 +238,8 @@ else:
         y.backward(channels_last(torch.nn.functional.pad(g, (0, 0) * 3 + (0, 2), value=7.0)))
         assert torch.equal(y[:, :6], expected) and torch.equal(wide.grad[:, :6], x.grad)
         assert not y[:, 6:].any() and not wide.grad[:, 6:].any()
-        for one, other in zip([*norm.parameters(), *act.parameters()], [*expected_norm.parameters(), *expected_act.parameters()], strict=True):
+        layers_of = ([*norm.parameters(), *act.parameters()], [*expected_norm.parameters(), *expected_act.parameters()])
+        for one, other in zip(*layers_of, strict=True):
             assert torch.equal(one.grad, other.grad)
         for one, other in zip(norm.buffers(), expected_norm.buffers(), strict=True):
             assert torch.equal(one, other)
@@ -297,7 +300,8 @@ else:
         flat = exact.movedim(1, -1).flatten(0, -2)[inside.flatten() > 0]
         a = nn.functional.batch_norm(flat, None, None, doubles[0], doubles[1], training=True, eps=case.epsilon)
         values = torch.where(a > 0, a, a * doubles[2])
-        y = torch.zeros(x.numel() // 3, 3, dtype=torch.float64).index_put((torch.nonzero(inside.flatten())[:, 0],), values)
+        places = (torch.nonzero(inside.flatten())[:, 0],)
+        y = torch.zeros(x.numel() // 3, 3, dtype=torch.float64).index_put(places, values)
         y = y.view(x.shape[0], *x.shape[2:], 3).movedim(-1, 1)
         g, inside = g.double(), inside.double()
         expected = penalty(exact, y, doubles)
