@@ -19,10 +19,10 @@ TILE_ELEMENTS = 2048
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def fits(x: torch.Tensor) -> bool:
-    """Whether the kernel can be used here: a volume with its channels innermost on a GPU, Triton, no gradients.
+def works(x: torch.Tensor) -> bool:
+    """Whether the kernel can be used for volumes like ``x``: on a GPU, Triton, no gradients.
 
-    >>> fits(torch.zeros(1, 2, 4, 4, 4))  # not on a GPU
+    >>> works(torch.zeros(1, 2, 4, 4, 4))  # not on a GPU
     False
     """
     return (
@@ -31,9 +31,13 @@ def fits(x: torch.Tensor) -> bool:
         and x.dtype in TYPES
         and not torch.is_grad_enabled()
         and why_none() is None
-        and x.is_contiguous(memory_format=channels_last(x))
         and is_eager(x)
     )
+
+
+def fits(x: torch.Tensor) -> bool:
+    """Whether the kernel takes ``x``: where it `works`, with the channels innermost."""
+    return works(x) and x.is_contiguous(memory_format=channels_last(x))
 
 
 def affine_act(

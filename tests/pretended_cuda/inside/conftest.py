@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rarevox.losses.sums.triton import kernels, overlap
-from rarevox.networks.cuda import affine, norm, norm_gradient_kernels, norm_kernels
+from rarevox.networks.cuda import affine, channels, norm, norm_gradient_kernels, norm_kernels
 from tests.pretended_cuda.inside.device import Current
 from tests.pretended_cuda.inside.ledger import Ledger
 
@@ -50,7 +50,8 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setattr(affine, "triton", triton)
     monkeypatch.setattr(affine, "why_none", lambda: None)
     monkeypatch.setattr(affine.kernels, "affine_act_kernel", NotedKernel("affine_act_kernel", [book]), raising=False)
-    monkeypatch.setattr(norm, "why_none", lambda: None)
+    for module in (norm, channels):
+        monkeypatch.setattr(module, "why_none", lambda: None)
     passes = {
         norm_kernels: ("moments_kernel", "norm_act_kernel"),
         norm_gradient_kernels: ("gradient_sums_kernel", "gradient_kernel"),
