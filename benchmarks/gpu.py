@@ -49,6 +49,7 @@ PARTS = {
     "scan, HighResNet": Part("inference.py", (*SCAN, "--contenders", "auto", "float32", "monai-amp"), seconds=75),
     "scan, DeepMedic": Part("inference.py", (*SCAN, "--network", "deepmedic", "--contenders", "auto", "float32")),
     "losses": Part("losses.py", ("--repeats", "5"), seconds=45),
+    "norms": Part("norms.py", ("--repeats", "20"), seconds=30),
     "loading, cases in memory": Part("loading.py", ("--workers", "8", "--cache", "memory"), writes=True, seconds=45),
     "loading, cases on the device": Part("loading.py", ("--cache", "device"), writes=True, seconds=45),
 }
