@@ -19,6 +19,7 @@ from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.graphs import Graphs
 from rarevox.pipeline.inference.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
+from rarevox.pipeline.inference.sending import sent
 from rarevox.pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
 from rarevox.pipeline.inference.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
 from rarevox.pipeline.inference.watch import TileWatch
@@ -248,7 +249,10 @@ class DenseInferer(Inferer):
                 keep_freed_memory(large=True)
             where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
             shown = self._shown(box) if watched else None
-            return stitch(image, tiles, size, partial(self._scores, call=call), **where, finish=finish, watch=shown)
+            # Where the tiles need all of the scan, and more than once where they overlap, it is sent as it is.
+            whole = effort.on_device and sum(math.prod(tile.size) for tile in tiles) >= math.prod(shape)
+            source = sent(image, device) if whole else image
+            return stitch(source, tiles, size, partial(self._scores, call=call), **where, finish=finish, watch=shown)
 
         effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
         return with_less_each_time(effort, attempt, lambda effort: tile_voxels(layout(effort)), device, self._spare)
@@ -303,8 +307,10 @@ class DenseInferer(Inferer):
         def attempt(effort: Effort, steps: list[str]) -> torch.Tensor:
             self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
             where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
-            slabs = window_slabs(part, window, self.overlap, partial(self._scores, call=call), **where)
-            return gathered(slabs, inner, finish, self._shown(box) if labels else None)
+            source = sent(part, device) if effort.on_device else part
+            slabs = window_slabs(source, window, self.overlap, partial(self._scores, call=call), **where)
+            shown = self._shown(box) if labels else None
+            return gathered(slabs, inner, finish, shown, on_device=labels and effort.on_device)
 
         effort = Effort(0, self.window_batch, on_device=device.type == "cuda")
         return with_less_each_time(effort, attempt, lambda effort: None, device, self._spare)

@@ -14,6 +14,8 @@ from rarevox.pipeline.inference.dense import DenseInferer
 from rarevox.pipeline.inference.graphs import Captured, Graphs
 from rarevox.transforms.decision import Decision
 
+USABLE = module.usable
+
 
 class Recorder:
     """Stands for CUDA: a graph computes into the memory that it was captured with."""
@@ -39,9 +41,9 @@ class Recorder:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    made, usable = Recorder(), module.usable
+    made = Recorder()
     monkeypatch.setattr(module, "capture", made.capture)
-    monkeypatch.setattr(module, "usable", lambda network, block: usable(network, OnCuda(block)))
+    monkeypatch.setattr(module, "usable", lambda network, block: USABLE(network, OnCuda(block)))
     return made
 
 
@@ -169,9 +171,14 @@ def test_what_a_graph_must_not_hold_is_not_captured(recorder) -> None:
     ):
         for _ in range(3):
             inferer(scan(6, 6, 6), called, *more)
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=True):
-        assert not module.usable(network, OnCuda(scan(4, 4, 4)))  # type: ignore[arg-type]
-    assert not module.usable(network, scan(4, 4, 4))
+    block = OnCuda(scan(4, 4, 4))
+    with torch.no_grad():
+        assert USABLE(network, block) and not USABLE(network, scan(4, 4, 4))
+        assert not USABLE(training, block)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+            assert not USABLE(network, block)
+    assert not USABLE(network, block)  # gradients are wanted
     assert not recorder.captured
     inferer = inferer_of(decision=moved)
     plain = inferer_of(False, decision=moved)

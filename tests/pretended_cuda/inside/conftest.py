@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rarevox.losses.sums.triton import kernels, overlap
 from rarevox.networks.cuda import affine
+from rarevox.pipeline.inference import windows
 from rarevox.pipeline.training.steps import late
 from tests.pretended_cuda.inside.device import Current, Event
 from tests.pretended_cuda.inside.ledger import Ledger
@@ -48,6 +49,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setattr(overlap, "why_none", lambda: None)
     for name in ("sums_kernel", "gradient_kernel"):
         monkeypatch.setattr(kernels, name, NotedKernel(name, [book]), raising=False)
+    windows.gaussian.cache_clear()
     late._limits.cache_clear()  # fake tensors are of the check that made them
     monkeypatch.setattr(Event, "launched", staticmethod(lambda: book.launched_in_all))
     monkeypatch.setattr(Event, "waited", staticmethod(book.waited))

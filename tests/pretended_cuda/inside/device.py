@@ -70,6 +70,12 @@ def pinned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def is_pinned(tensor: torch.Tensor) -> bool:
+    """Whether a tensor, or one that it is a view of, is in pinned memory."""
+    whole = tensor if tensor._base is None else tensor._base
+    return any(getattr(one, "_pretended_pinned", False) for one in (tensor, whole))
+
+
 def _apply(self: torch.nn.Module, convert: Any, recurse: bool = True) -> torch.nn.Module:
     """What `Module.to` does, with new parameters in place of the old: a fake tensor's data cannot be exchanged."""
     for module in self.modules():
@@ -123,6 +129,7 @@ def pretend() -> None:
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     fake_tensor.init_gpu_context = lambda *_: None
     torch.Tensor.pin_memory = lambda self, *_, **__: pinned(self)  # type: ignore[method-assign]
+    torch.Tensor.is_pinned = lambda self, *_, **__: is_pinned(self)  # type: ignore[method-assign]
     torch.Tensor.record_stream = lambda *_: None  # type: ignore[method-assign]
     fake_tensor.FakeTensorMode.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
     # Optimisers and clipping take lists of tensors on a GPU, as long as they know the class of the tensors.

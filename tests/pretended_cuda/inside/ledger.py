@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.pretended_cuda.inside.device import pinned
+from tests.pretended_cuda.inside.device import is_pinned, pinned
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = ROOT / "tests"
@@ -199,12 +199,12 @@ class Ledger(TorchDispatchMode):
             return
         beside = kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False)
         if source.is_cuda and not target.is_cuda:
-            if beside and getattr(target, "_pretended_pinned", False):
+            if beside and is_pinned(target):
                 self.returned[self._place()] += 1
             else:
                 self.wait("copy to the host")
             return
-        kind = self.pinned if beside and getattr(source, "_pretended_pinned", False) else self.pageable
+        kind = self.pinned if beside and is_pinned(source) else self.pageable
         kind[self._place()] += 1
 
 
