@@ -8,7 +8,7 @@ import torch
 from rarevox import losses, networks
 from rarevox.pipeline.training.steps.alternating import AlternatingStep
 from rarevox.pipeline.training.steps.projected import ProjectedStep
-from tests.pretended_cuda.inside.training import take_steps
+from tests.pretended_cuda.inside.training import default_loss, take_steps
 
 READ = ("pipeline/training/steps/step.py:_update", "tolist")  # of a step that is read at once
 LATE = "pipeline/training/steps/late.py:settle"
@@ -100,6 +100,8 @@ LOSSES = {
     "generalised dice": (losses.GeneralizedDiceLoss(), FUSED, {}),
     "dice_focal": (losses.DiceFocalLoss(), {}, {}),
     "dice_topk": (losses.DiceTopKLoss(batch=True), FUSED, {}),
+    "focal tversky": (losses.FocalTverskyLoss(), FUSED, {}),
+    "generalised dice and cross-entropy": (default_loss(), FUSED, {}),
     "sigmoid": (losses.DiceCELoss(sigmoid=True), FUSED, {}),
 }
 
@@ -111,6 +113,13 @@ def test_a_loss_is_fused_where_it_is_meant_to_be(ledger, name):
     take_steps(ledger, loss=loss, steps=1, size=(16, 16, 16), **one)
     assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
     assert dict(ledger.waits) == {READ: 1, **more}, ledger.report()
+
+
+def test_every_loss_is_in_the_table():
+    kinds = {value for name, value in vars(losses).items() if isinstance(value, type) and name.endswith("Loss")}
+    abstract = {losses.Loss, losses.TableLoss, losses.CombinedLoss, losses.CombinedTableLoss}
+    elsewhere = {losses.ComponentDiceCELoss}
+    assert kinds - abstract - elsewhere == {type(loss) for loss, *_ in LOSSES.values()}
 
 
 def test_the_component_loss_waits_for_its_number_of_regions_alone(ledger):
