@@ -46,8 +46,12 @@ class Part(NamedTuple):
 SCAN = ("--size", "240", "240", "155", "--channels", "1", "--classes", "3")
 PARTS = {
     "training step": Part("training_step.py", ("--steps", "30"), writes=True, seconds=45),
-    "scan, HighResNet": Part("inference.py", (*SCAN, "--contenders", "auto", "float32", "monai-amp"), seconds=70),
-    "scan, DeepMedic": Part("inference.py", (*SCAN, "--network", "deepmedic", "--contenders", "auto", "float32")),
+    "scan, HighResNet": Part(
+        "inference.py", (*SCAN, "--contenders", "auto", "graphs", "float32", "monai-amp"), seconds=70
+    ),
+    "scan, DeepMedic": Part(
+        "inference.py", (*SCAN, "--network", "deepmedic", "--contenders", "auto", "graphs", "float32")
+    ),
     "losses": Part("losses.py", ("--repeats", "5"), seconds=40),
     "norms": Part("norms.py", ("--repeats", "20"), seconds=20),
     "loading, cases in memory": Part("loading.py", ("--workers", "8", "--cache", "memory"), writes=True, seconds=40),

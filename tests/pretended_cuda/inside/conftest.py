@@ -13,7 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rarevox.losses.sums.triton import kernels, overlap
 from rarevox.networks.cuda import affine, channels, norm, norm_gradient_kernels, norm_kernels
-from tests.pretended_cuda.inside.device import Current
+from rarevox.pipeline.inference import windows
+from rarevox.pipeline.training.steps import late
+from tests.pretended_cuda.inside.device import Current, Event
 from tests.pretended_cuda.inside.ledger import Ledger
 
 
@@ -47,6 +49,10 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setattr(overlap, "why_none", lambda: None)
     for name in ("sums_kernel", "gradient_kernel"):
         monkeypatch.setattr(kernels, name, NotedKernel(name, [book]), raising=False)
+    windows.gaussian.cache_clear()
+    late._limits.cache_clear()  # fake tensors are of the check that made them
+    monkeypatch.setattr(Event, "launched", staticmethod(lambda: book.launched_in_all))
+    monkeypatch.setattr(Event, "waited", staticmethod(book.waited))
     monkeypatch.setattr(affine, "triton", triton)
     monkeypatch.setattr(affine, "why_none", lambda: None)
     monkeypatch.setattr(affine.kernels, "affine_act_kernel", NotedKernel("affine_act_kernel", [book]), raising=False)
