@@ -10,8 +10,8 @@ The classes d = 0 … K are the *depths*: how many regions hold the voxel. Their
 
     q_0 = 1 − P_1,    q_d = P_d − P_{d+1},    q_K = P_K,
 
-which are not negative and add up to 1, so that means over flips, slabs and runs of an ensemble are again those of nested
-regions: P_k = q_k + … + q_K. With thresholds t_k the label is the depth
+which are not negative and add up to 1, so that means over flips and over the runs of an ensemble are again those of
+nested regions: P_k = q_k + … + q_K. With thresholds t_k the label is the depth
 
     d = max{k : P_j > t_j for all j ≤ k},
 

@@ -55,7 +55,7 @@ def _innermost(labels: Mapping[str, int], composites: Composites) -> dict[str, R
             "--structure whole=1+2 beside the labels"
         )
     union, values = min(composites.items(), key=lambda item: len(item[1]))
-    inside = {name: (value,) for name, value in labels.items() if value in values}
+    inside: dict[str, Region] = {name: (value,) for name, value in labels.items() if value in values}
     named = {name: value for name, value in inside.items() if name != f"label_{value[0]}"}
     if len(named) == 1:
         return named

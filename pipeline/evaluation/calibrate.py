@@ -128,12 +128,8 @@ def _draw(
 
     def watch(item: Mapping[str, Any]) -> VoxelSample:
         labels, spacing_mm = read_reference(item["reference"])
-        how: dict[str, Any] = {
-            "voxels": voxels,
-            "ignored": data.ignored,
-            "nested": bool(segmenter.config.get("regions")),
-        }
-        return VoxelSample(segmenter.config["label_values"], labels, spacing_mm, **how)
+        nested, values = bool(segmenter.config.get("regions")), segmenter.config["label_values"]
+        return VoxelSample(values, labels, spacing_mm, voxels=voxels, ignored=data.ignored, nested=nested)
 
     samples, failed = [], {}
     with progress_bar() as bar:

@@ -169,10 +169,8 @@ def _counters(segmenter: Segmenter, data: Dataset, options: MetricOptions) -> tu
     temperature = temperature_of(segmenter)
     values = segmenter.config["label_values"]
     calibration = Calibration(data.scored, values, temperature=temperature, ignored=data.ignored)
-    regions = segmenter.config.get("regions")
-    curves = Curves(
-        regions or dict(zip(segmenter.config["structures"], values[1:], strict=True)), segmenter.decision, options
-    )
+    structures = segmenter.config.get("regions") or dict(zip(segmenter.config["structures"], values[1:], strict=True))
+    curves = Curves(structures, segmenter.decision, options)
     return calibration if wanted[0] else None, curves if wanted[1] else None
 
 

@@ -1,4 +1,4 @@
-"""A configuration whose network learns nested regions, one sigmoid output each, in place of labels that exclude others."""
+"""A configuration whose network learns nested regions, an output each, in place of labels that exclude one another."""
 
 from __future__ import annotations
 
