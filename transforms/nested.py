@@ -35,13 +35,16 @@ CERTAIN = -1e4
 """The logarithm that stands for probability 0; exp() of it is 0 in any format."""
 
 
-def depths(logits: torch.Tensor, axis: int = 1) -> torch.Tensor:
-    """How many of the nested regions hold each voxel at thresholds of 1/2, the region axis kept with size 1.
+def depths(margins: torch.Tensor, axis: int = 1) -> torch.Tensor:
+    """How many of the nested regions along ``axis``, the outermost first, hold each voxel; the axis is left with size 1.
+
+    Args:
+        margins: positive inside a region: logits, where its threshold is 1/2.
 
     >>> depths(torch.tensor([[2.0, -1.0, 3.0]])).tolist()  # the third is not taken: the second does not hold the voxel
     [[1]]
     """
-    return (logits > 0).to(torch.uint8).cumprod(axis).sum(axis, keepdim=True, dtype=torch.int64)
+    return (margins.cummin(axis).values > 0).sum(axis, keepdim=True)
 
 
 def depth_log_probabilities(logits: torch.Tensor) -> torch.Tensor:
@@ -90,13 +93,13 @@ class NestedDecision(Decision):
 
     def weighted(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Numbers (K + 1, …) whose largest is the label, of the probabilities (K + 1, …) of the depths."""
-        regions = probabilities.flip(0).cumsum(0).flip(0)[1:]
-        return largest_at_depth(regions - shaped(torch.tensor(self.thresholds), regions))
+        regions = torch.stack([probabilities[number:].sum(0) for number in range(1, len(probabilities))])
+        return at_depth(regions - shaped(torch.tensor(self.thresholds), regions))
 
     def weighted_logits(self, logits: torch.Tensor, temperature: float, axis: int = 0) -> torch.Tensor:
         """The same of the regions' logits, K of them along ``axis``, whose probabilities are σ(z / T)."""
-        logits = logits.float()
-        return largest_at_depth(logits - shaped(temperature * self.logits, logits, axis), axis)
+        logits = logits.float().cummin(axis).values
+        return at_depth(logits - shaped(temperature * self.logits, logits, axis), axis)
 
     def leads(self, logs: torch.Tensor, of: int) -> torch.Tensor:
         """The logit of P of region ``of``, from 1 on, of the logarithms (K + 1, …) of the depths' probabilities."""
@@ -143,13 +146,12 @@ class RegionScores:
         return np.concatenate([places for places, _ in parts]), np.concatenate([scores for _, scores in parts])
 
 
-def largest_at_depth(margins: torch.Tensor, axis: int = 0) -> torch.Tensor:
-    """K + 1 numbers along ``axis``, the first largest of them at the depth that K margins say, positive inside.
+def at_depth(margins: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """1 at the depth that K margins along ``axis`` say, 0 at the K other depths; see :func:`depths`.
 
-    They are the sums of the first d of a_k = min(m_1, …, m_k), which rise as long as a_k > 0, and fall from then on.
-
-    >>> largest_at_depth(torch.tensor([2.0, 1.0, -1.0, 5.0])).tolist()
-    [0.0, 2.0, 3.0, 2.0, 1.0]
+    >>> at_depth(torch.tensor([2.0, 1.0, -1.0, 5.0])).tolist()
+    [0.0, 0.0, 1.0, 0.0, 0.0]
     """
-    sums = margins.cummin(axis).values.cumsum(axis)
-    return torch.cat([torch.zeros_like(sums.narrow(axis, 0, 1)), sums], axis)
+    depth = depths(margins, axis)
+    every = torch.arange(margins.shape[axis] + 1, device=margins.device)
+    return (depth == shaped(every, depth, axis)).to(margins.dtype)
