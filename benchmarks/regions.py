@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", type=int, default=24)
+    parser.add_argument("--network", default="unet")
     parser.add_argument("--loss", default="gdl_ce")
     asked = parser.parse_args()
     found: dict[str, list[list[float]]] = {"labels": [], "regions": []}
@@ -89,9 +90,9 @@ def main() -> None:
         for seed in range(asked.seeds):
             for way, dice in found.items():
                 run, began = folder / f"{way}_{seed}", time.monotonic()
-                settings = [f"seed={seed}", "patch_size=[24,24,24]", "validations=3"]
+                settings = [f"seed={seed}", "patch_size=[32,32,32]", "validations=3"]
                 overlays = ["regions"] if way == "regions" else []
-                how = {"network": "highresnet_narrow", "loss": asked.loss, "config_files": overlays, "device": "cpu"}
+                how = {"network": asked.network, "loss": asked.loss, "config_files": overlays, "device": "cpu"}
                 train(folder / "dataset", run, **how, settings=settings, iterations=asked.iterations)
                 seconds = time.monotonic() - began
                 evaluate(run, folder / "dataset", device="cpu", settings=["calibration=false", "curves=false"])

@@ -36,7 +36,7 @@ CERTAIN = -1e4
 
 
 def depths(margins: torch.Tensor, axis: int = 1) -> torch.Tensor:
-    """How many of the nested regions along ``axis``, the outermost first, hold each voxel; the axis is left with size 1.
+    """How many of the nested regions along ``axis``, the outermost first, hold each voxel; the axis stays, of size 1.
 
     Args:
         margins: positive inside a region: logits, where its threshold is 1/2.
