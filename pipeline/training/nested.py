@@ -10,8 +10,6 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.nested import by_depth, nested_regions
 from rarevox.pipeline.errors import RequestError
 
-CHOICES = "labels, regions, or the names of all regions, such as [whole, core, enhancing]"
-
 
 def with_regions(composed: Composition, data: Dataset) -> None:
     """Turn a composed training configuration into one of nested regions, where its key ``learn`` asks for them.
@@ -20,17 +18,13 @@ def with_regions(composed: Composition, data: Dataset) -> None:
     network has an output for each region, the loss takes them one by one, and labels come from their thresholds.
 
     Raises:
-        RequestError: ``learn`` is something else; the dataset's structures are not nested (which, and why); a loss that
-            takes no outputs one by one.
+        RequestError: the dataset's structures are not nested (which, and why); a loss that takes no outputs one by one.
     """
     config = composed.config
     learn = config["learn"]
     if learn == "labels":
         return
-    named = isinstance(learn, list) and bool(learn) and all(isinstance(name, str) for name in learn)
-    if learn != "regions" and not named:
-        raise RequestError(f"learn is {learn!r}; expected {CHOICES}")
-    regions = nested_regions(data.labels, data.composites, learn if named else None)
+    regions = nested_regions(data.labels, data.composites, None if learn == "regions" else learn)
     values = by_depth(regions)
     names = {value: name for name, value in data.labels.items()}
     before = config["label_values"]
