@@ -100,3 +100,13 @@ def by_depth(regions: Mapping[str, Region]) -> list[int]:
     """
     steps = [*map(set, regions.values()), set[int]()]
     return [0, *(min(values - fewer) for values, fewer in pairwise(steps))]
+
+
+def by_value(structures: Sequence[str], label_values: Sequence[int]) -> tuple[list[str], list[int]]:
+    """Structures and label values of a configuration (the background's 0 among these alone) in a dataset's order.
+
+    >>> by_value(["oedema", "necrosis"], [0, 2, 1])
+    (['necrosis', 'oedema'], [0, 1, 2])
+    """
+    names = dict(zip(label_values[1:], structures, strict=True))
+    return [names[value] for value in sorted(names)], sorted(label_values)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.inference.ensemble import members_of
@@ -18,10 +19,9 @@ from rarevox.pipeline.inference.segment import Segmenter, corrects
 def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
     """A run answers only for the structures and channels that it learnt."""
     # Those of a run that learnt nested regions are in the order of depth.
-    values = sorted(config["label_values"])
-    names = dict(zip(config["label_values"][1:], config["structures"], strict=True))
+    structures, values = by_value(config["structures"], config["label_values"])
     for what, own, theirs in (
-        ("structures", [names[value] for value in values if value in names], list(data.structures)),
+        ("structures", structures, list(data.structures)),
         ("label values", values, list(data.label_values)),
         ("channels", config["channels"], list(data.channels)),
     ):

@@ -165,7 +165,9 @@ def test_monai_runs_the_bundle_to_the_same_labels(
 def test_a_run_goes_on_and_is_calibrated(run: Path, dataset: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    assert train(dataset, copy, iterations=45, device="cpu", resume=True) == 0
+    moved = tmp_path / "moved"
+    shutil.copytree(dataset.parent, moved, ignore=shutil.ignore_patterns("run", "cache"))
+    assert train(moved / "dataset", copy, iterations=45, device="cpu", resume=True) == 0
     before = Segmenter(copy, device="cpu")
     item = {"case": "a", "image": Dataset.load(dataset).section("test")[0]["image"]}
     labels = before.segment(before.read(item))
