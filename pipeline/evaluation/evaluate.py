@@ -166,8 +166,10 @@ def _counters(segmenter: Segmenter, data: Dataset, options: MetricOptions) -> tu
         console.say("[yellow]no calibration, no curves[/yellow]: the run's inferer tells no probabilities")
         return None, None
     temperature = temperature_of(segmenter)
-    calibration = Calibration(data.scored, data.label_values, temperature=temperature, ignored=data.ignored)
-    curves = Curves(dict(zip(data.structures, data.label_values[1:], strict=True)), segmenter.decision, options)
+    values = segmenter.config["label_values"]
+    calibration = Calibration(data.scored, values, temperature=temperature, ignored=data.ignored)
+    structures = segmenter.config.get("regions") or dict(zip(segmenter.config["structures"], values[1:], strict=True))
+    curves = Curves(structures, segmenter.decision, options)
     return calibration if wanted[0] else None, curves if wanted[1] else None
 
 

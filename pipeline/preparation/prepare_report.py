@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rarevox.pipeline.console import console
+from rarevox.pipeline.data.nested import nested_regions
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.plan_file import Choice
@@ -71,6 +73,8 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
     for name, values in content.get("composites", {}).items():
         parts = " + ".join(label for label, value in content["labels"].items() if value in values)
         table.add_row(name, f"union of {parts}")
+    if chain := _chain(content):
+        table.add_row("nested", f"{chain}: train --config regions learns them so")
     if fingerprint["ignored_share"]:
         cases = sum(case["ignored_voxels"] > 0 for case in fingerprint["per_case"])
         share = 100 * fingerprint["ignored_share"]["median"]
@@ -98,6 +102,15 @@ def show_plan(plan: Sequence[Choice], output: Path) -> None:
     console.print(
         f"next: rarevox train {output} --output RUN, with {output / 'plan.yaml'} as it is or edited, or --set KEY=VALUE"
     )
+
+
+def _chain(content: dict[str, Any]) -> str:
+    """The regions of a dataset where they are nested, and plainly so; else nothing."""
+    try:
+        unions = {name: tuple(values) for name, values in content.get("composites", {}).items()}
+        return " ⊃ ".join(nested_regions(content["labels"], unions))
+    except RequestError:
+        return ""
 
 
 def _structure_text(structure: dict[str, Any], cases: int) -> str:

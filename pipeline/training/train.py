@@ -12,6 +12,7 @@ from rarevox.pipeline.bundle import require_run, write_bundle
 from rarevox.pipeline.compose import dataset_facts
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts, is_leftover, read_json
@@ -164,7 +165,9 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
         return
     stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
-    other = any(config[key] != value for key, value in facts.items() if key in config)
+    structures, values = by_value(config["structures"], config["label_values"])
+    own = {**config, "structures": structures, "label_values": values}
+    other = any(own[key] != value for key, value in facts.items() if key in config)
     if other or not data.fingerprint or data.fingerprint not in stated:
         raise RequestError(
             f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"

@@ -86,6 +86,7 @@ def vocabulary() -> Vocabulary:
     for key, targets in FURTHER.items():
         found.entries.setdefault(key, Entry()).targets.update(targets)
     found.entries["n4"].marked.add("@dataset_dir")
+    found.entries["train"].marked.add("@out_channels")  # of the component regions, in runs of earlier versions
     return found
 
 
