@@ -67,7 +67,7 @@ def put(config: dict[str, Any], key: str, value: object, where: str = "") -> Non
     if last not in place and not is_open:
         known = set(place) | arguments(place)
         if last not in known and "**" not in known:
-            raise RequestError(f"{said}no configuration key {key!r}: {nearest(last, known - {'_target_'})}")
+            raise RequestError(f"{said}no configuration key {key!r}: {nearest(last, known - {'_target_', '_requires_'})}")
     place[last] = value
 
 
