@@ -24,6 +24,7 @@ from typing import Any
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.names import check_names, shown
 from rarevox.pipeline.plain_data import read_yaml
+from rarevox.pipeline.trust.earlier import brought_up
 from rarevox.pipeline.trust.vocabulary import MARKS, TARGET, normal, vocabulary
 
 _KEYWORDS = {TARGET, "_disabled_", "_desc_"}
@@ -40,7 +41,7 @@ class Refusal(RequestError):
 
 
 def run_config(run: Path, stage: str, *, trust: bool = False) -> dict[str, Any]:
-    """The configuration of a run's stage, through the gate.
+    """The configuration of a run's stage, through the gate; one of an earlier version with the names of today.
 
     Args:
         run: the run folder.
@@ -51,7 +52,7 @@ def run_config(run: Path, stage: str, *, trust: bool = False) -> dict[str, Any]:
         RequestError: missing or not readable, not the configuration of a run, or more than data.
     """
     path = run / "configs" / f"{stage}.yaml"
-    config = read_yaml(path)
+    config = brought_up(read_yaml(path), stage)
     _require_facts(config, path)
     if not trust:
         require_ours(config, path)
