@@ -13,6 +13,7 @@ from rarevox.pipeline.compose import CONFIGS, derive, write_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json, write_json, write_text
+from rarevox.pipeline.plain_data import LARGEST_YAML, read_text
 from rarevox.pipeline.words import markdown
 
 LICENCE = CONFIGS.parent / "LICENSE"
@@ -235,13 +236,14 @@ def require_run(folder: str | Path, stage: str) -> Path:
     """The folder of a run that holds the configuration of ``stage``.
 
     Raises:
-        RequestError: it is no run, or was written before its packages were imported as ``rarevox``.
+        RequestError: it is no run, its configuration is no text of a bounded size, or it was written before its
+            packages were imported as ``rarevox``.
     """
     folder = Path(folder)
     file = folder / "configs" / f"{stage}.yaml"
     if not file.is_file():
         raise RequestError(f"{folder} is not a run (no configs/{stage}.yaml); give the --output of `rarevox train`")
-    named = set(_TARGET.findall(file.read_text(encoding="utf-8", errors="replace")))
+    named = set(_TARGET.findall(read_text(file, LARGEST_YAML)))
     if "rarevox" not in named and named & _NAMES_BEFORE:
         raise RequestError(
             f"{folder} was written before version 0.1.0, whose packages are imported as rarevox (its configurations "

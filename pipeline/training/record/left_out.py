@@ -8,6 +8,7 @@ from typing import Any
 from rarevox.pipeline.build import parsed
 from rarevox.pipeline.bundle import CARD, LEFT_OUT, with_left_out
 from rarevox.pipeline.files import write_json, write_text
+from rarevox.pipeline.plain_data import LARGEST_YAML, read_text
 from rarevox.pipeline.training import processes
 
 Row = dict[str, str]
@@ -36,6 +37,6 @@ def note_left_out(run: Path, rows: list[Row]) -> None:
     card = run / CARD
     if not card.is_file():
         return
-    before = card.read_text(encoding="utf-8")
+    before = read_text(card, LARGEST_YAML)
     if (after := with_left_out(before, rows)) != before:
         write_text(card, after)
