@@ -23,6 +23,7 @@ from rarevox.pipeline.dicom.stated import require_codes
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder, clear_parts_below
+from rarevox.pipeline.hints import check_hints
 from rarevox.pipeline.inference.crew import Crew
 from rarevox.pipeline.inference.decided import threshold_settings, with_decision
 from rarevox.pipeline.inference.ensemble import with_members
@@ -208,6 +209,7 @@ def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, 
     config = with_decision(run_config(folder, "inference", trust=trust))
     for text in settings:
         put(config, *parse_setting(text))
+    check_hints(config)
     return config
 
 
