@@ -67,7 +67,7 @@ def results_options(command: Command) -> Command:
             "--series",
             metavar="RULE",
             multiple=True,
-            help="Choose series in DICOM trees, such as modality=MR,min-slices=20 (docs/dicom.md). One for each channel.",
+            help="Choose series in DICOM trees, such as modality=MR,min-slices=20; one for each channel.",
         ),
         click.option("--lesions", is_flag=True, help="Write lesions.csv and structures.csv too."),
         click.option("--atlas", metavar="FILE", type=FOLDER, help="Regions, to say in which each lesion lies."),

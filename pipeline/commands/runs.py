@@ -10,7 +10,6 @@ import click
 
 from rarevox.pipeline.commands.beforehand import require_dataset, require_overlays, require_runs
 from rarevox.pipeline.commands.options import (
-
     FOLDER,
     device_option,
     loss_option,

@@ -21,10 +21,20 @@ from rarevox.pipeline.commands.options import (
 def places_options(command: Command) -> Command:
     """``--workers``, ``--engine`` and what belongs to them."""
     options = (
-        click.option("--workers", type=click.IntRange(min=1), help="Processes of this machine.  [default: cores / threads of a cell]"),
-        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where cells run."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Processes of this machine.  [default: cores / threads of a cell]",
+        ),
+        click.option(
+            "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where cells run."
+        ),
         click.option("--address", help="Of a Ray cluster, or auto.  [default: one on this machine]"),
-        click.option("--cpus-per-cell", type=click.FloatRange(min=0, min_open=True), help="CPUs that Ray sets aside for a cell.  [default: its threads]"),
+        click.option(
+            "--cpus-per-cell",
+            type=click.FloatRange(min=0, min_open=True),
+            help="CPUs that Ray sets aside for a cell.  [default: its threads]",
+        ),
         click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="GPUs likewise.  [default: 0]"),
         click.option("--shard", metavar="I/N", help="Only every N-th cell from the I-th on: a job of an array."),
         click.option("--retry", is_flag=True, help="Begin failed cells anew."),
