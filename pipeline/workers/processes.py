@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.logs import show_logs_visibly
 from rarevox.pipeline.workers.job import Inbox, Job
 from rarevox.pipeline.workers.pool import Event
 
@@ -117,6 +118,7 @@ def _serve(job: Job, pipe: Connection) -> None:
     """The life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C the process that hands out the work decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    show_logs_visibly()
     inbox, lock = Inbox(), threading.Lock()
 
     def tell(kind: str, number: int = -1, value: Any = None) -> None:
