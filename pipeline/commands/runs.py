@@ -84,8 +84,9 @@ def train(**options: Any) -> int:
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    default=0,
-    help="Processes that share the scans; what ends one costs a scan, not the call.  [default: this process]",
+    default=1,
+    show_default=True,
+    help="Processes that share the scans; what ends one costs a scan, not the call. 0: none but this one.",
 )
 @click.option("--scan-minutes", type=click.FloatRange(min=0, min_open=True), help="End a scan that takes longer.")
 @click.option("--shard", metavar="I/N", help="Only every N-th scan from the I-th; auto, auto/N: of the job array.")
