@@ -76,7 +76,7 @@ def takes_tiles(x: torch.Tensor) -> bool:
     """Whether 3³ convolutions of ``x`` (B, C, *spatial) and of the like of it may go through the kernels that compute
     tiles of 4³ voxels."""
     plain = x.ndim != 5 or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-    return not plain and not _must_be_plain(x) and is_eager(x) and winograd.kernels() is not None
+    return not plain and not must_be_plain(x) and is_eager(x) and winograd.kernels() is not None
 
 
 def conv_norm_act(
