@@ -19,7 +19,7 @@ else:
     import torch.nn.functional as F
 
     from rarevox import networks
-    from rarevox.networks.cpu import ops, plain
+    from rarevox.networks.cpu import ops, plain, planes
     from rarevox.networks.cpu.pointwise import chain
     from rarevox.networks.cpu.winograd import convolution as winograd
     from rarevox.networks.cuda import affine, channels, norm
@@ -44,7 +44,7 @@ else:
     @pytest.fixture
     def taken(monkeypatch):
         """As if the tensors were on a GPU, in half precision where channels are asked about; what was taken."""
-        counts = {"norm": 0, "affine": 0, "channels": set()}
+        counts = {"norm": 0, "affine": 0, "coarse": 0, "channels": set()}
 
         def fits(x, layer, activation, padded=False):
             layout = x.is_contiguous(memory_format=channels_last(x))
@@ -54,6 +54,7 @@ else:
             def call(x, *args, **kwargs):
                 counts[name] += 1
                 counts["channels"].add(x.shape[1])
+                counts["coarse"] += kwargs.get("add") is not None and kwargs["add"].before
                 return function(x, *args, **kwargs)
 
             return call
@@ -66,6 +67,7 @@ else:
             return y.contiguous(memory_format=channels_last(y))
 
         monkeypatch.setattr(ops, "convolve", as_on_gpu)
+        monkeypatch.setattr(planes, "PIECE_VOXELS", 20)  # more than one piece of the joint layers
         monkeypatch.setattr(winograd, "pays", lambda *_: False)
         monkeypatch.setattr(chain, "applies", lambda *_: False)
         monkeypatch.setattr(norm, "fits", fits)
@@ -112,6 +114,8 @@ else:
         with torch.no_grad():
             scores = network(x)
         assert taken["affine"] >= (norms if "pre-activated" not in name else 0)
+        if "DeepMedic" in name and "pre-activated" not in name:
+            assert taken["coarse"] >= 2
         monkeypatch.undo()
         expected = peer.train()(x.double())
         expected.backward(g.double())
