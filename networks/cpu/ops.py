@@ -133,8 +133,8 @@ def _conv_norm_act_in_training(
         more = gpu_training.knows(layer.norm, layer.activation) and gpu_training.is_large(bytes_of(conv, x, layout))
         weight = widened_weight(weight, x, wide if more else wide._replace(out=False))
     y = convolve(conv, x, layout, weight)
-    if y.is_cuda and x.shape[1] == 1 and not is_exported(x):  # one channel has no order of the axes
-        y = y.contiguous(memory_format=channels_last(y))
+    if y.is_cuda and x.shape[1] == 1 and gpu_training.knows(layer.norm, layer.activation):
+        y = y.contiguous(memory_format=channels_last(y))  # one channel has no order of the axes
     if _is_one_step(y, layer, layout):
         at_once = out is None and layout.padding is None
         y = _one_step(y, layer, layout, add if at_once else None)
