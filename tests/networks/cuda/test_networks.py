@@ -27,6 +27,7 @@ else:
     from tests.bounds import assert_within, least_cosine, network_bound
 
     PATHS = {"channels": (5, 5, 6, 6, 9, 9, 10, 10), "joint": (11, 11)}
+    AGAIN = {"width": 3, "activation": "prelu", "checkpointing": True}
     FACTORS = {"low_resolution_factors": (2, 3)}
     NETWORKS = {
         "HighResNet": (networks.HighResNet, {"width": 4}, (4, 4, 8)),
