@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.bundle import CARD, METADATA, bundle_metadata, card_text, require_run, target_name, version
+from rarevox.pipeline.bundle import (
+    CARD,
+    METADATA,
+    bundle_metadata,
+    card_text,
+    left_out_of,
+    require_run,
+    target_name,
+    version,
+    with_left_out,
+)
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.missing import without_channels
@@ -115,8 +125,7 @@ def _evaluated(
     without: Sequence[str],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
-    for place in (folder, folder / "predictions"):
-        clear_parts(place)
+    clear_parts(folder, folder / "predictions")
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
@@ -167,8 +176,10 @@ def _counters(segmenter: Segmenter, data: Dataset, options: MetricOptions) -> tu
         console.say("[yellow]no calibration, no curves[/yellow]: the run's inferer tells no probabilities")
         return None, None
     temperature = temperature_of(segmenter)
-    calibration = Calibration(data.scored, data.label_values, temperature=temperature, ignored=data.ignored)
-    curves = Curves(dict(zip(data.structures, data.label_values[1:], strict=True)), segmenter.decision, options)
+    values = segmenter.config["label_values"]
+    calibration = Calibration(data.scored, values, temperature=temperature, ignored=data.ignored)
+    structures = segmenter.config.get("regions") or dict(zip(segmenter.config["structures"], values[1:], strict=True))
+    curves = Curves(structures, segmenter.decision, options)
     return calibration if wanted[0] else None, curves if wanted[1] else None
 
 
@@ -231,7 +242,8 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
         config = read_yaml(run / "configs" / "train.yaml")
         means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
         scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
-        facts, card = json_text(bundle_metadata(config, data, scores)), card_text(config, data, result)
+        facts = json_text(bundle_metadata(config, data, scores))
+        card = with_left_out(card_text(config, data, result), left_out_of(run))
     except (RequestError, LookupError, TypeError, ValueError, AttributeError) as error:
         what = "configs/train.yaml or configs/metadata.json is not what rarevox train wrote"
         console.say("[yellow]the model card is left as it is[/yellow]: {}: {}", what, reason_of(error))

@@ -25,9 +25,12 @@ from rarevox.pipeline.inference.tiles import Box, Tile, axis_rules, computed_vox
 from rarevox.pipeline.inference.watch import TileWatch
 from rarevox.pipeline.inference.windows import gathered, surroundings, window_slabs
 from rarevox.transforms.decision import Decision, shaped
+from rarevox.transforms.nested import NestedDecision, depth_log_probabilities
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
+_LEAST = 2.0**-23
+"""A mean of probabilities is no nearer to 0 or 1 than this, as its logit is to be finite."""
 
 
 class DenseInferer(Inferer):
@@ -57,7 +60,9 @@ class DenseInferer(Inferer):
             class indices, (B, 1, *spatial) uint8, reduced tile by tile so that no class map of the whole scan is held.
         temperature: divides the logits where probabilities are asked for (:meth:`log_probabilities`); scores and labels
             are the same at any temperature. `rarevox calibrate` fits it.
-        decision: which class the probabilities make the label; None is the most probable. One that asks for the
+        decision: which class the probabilities make the label; None is the most probable. A
+            :class:`rarevox.transforms.NestedDecision` says that the network's outputs are nested regions, the scores
+            then are their logits (with flips those of the mean probabilities). One that asks for the
             confidence of components needs all scores, and ``reduce`` is then ``scores`` whatever was asked.
         cuda_graphs: on CUDA, blocks of a size that has come before go through as a graph
             (:class:`rarevox.pipeline.inference.graphs.Graphs`).
@@ -124,6 +129,7 @@ class DenseInferer(Inferer):
         self.reduce = "scores" if decision is not None and decision.confidences else reduce
         self.temperature = float(temperature)
         self.decision = decision
+        self.nested = isinstance(decision, NestedDecision)
         self.graphs = Graphs() if cuda_graphs else None
         self.notes: dict[str, Any] = {}
         self.watch: TileWatch | None = None
@@ -132,16 +138,22 @@ class DenseInferer(Inferer):
         """The logarithms of the class probabilities at ``temperature``, float32, from scores (C, …) of this inferer.
 
         log softmax(logits / T); mean probabilities p over flips become log softmax(log p / T), which at T = 1 is log p.
+        Of nested regions, whose scores are K logits, these are the probabilities of their K + 1 depths.
         """
         scores = scores.float()
+        if self.nested:
+            return depth_log_probabilities(scores / self.temperature)
         logits = scores.clamp_min(torch.finfo(torch.float32).tiny).log() if self.flips else scores
         return torch.log_softmax(logits / self.temperature, 0)
 
     def weighted(self, scores: torch.Tensor, axis: int = 0) -> torch.Tensor:
         """Scores of this inferer whose largest along the class axis ``axis`` is the label that ``decision`` gives.
 
-        With its weights w: logits + T · ln w, and mean probabilities over flips times w^T.
+        With its weights w: logits + T · ln w, and mean probabilities over flips times w^T. Nested regions have weights
+        of their own, see :class:`rarevox.transforms.NestedDecision`.
         """
+        if isinstance(self.decision, NestedDecision):
+            return self.decision.weighted_logits(scores, self.temperature, axis)
         if self.decision is None or not self.decision.moves:
             return scores
         shift = self.temperature * self.decision.log_weights
@@ -214,7 +226,8 @@ class DenseInferer(Inferer):
         reduced = reduced and not windows
         if reduced:
             call = partial(call, reduce=self._all_labels)
-        weighted = self.decision is not None and self.decision.moves  # by numbers that are sent from the host
+        # By numbers that are sent from the host.
+        weighted = self.nested or (self.decision is not None and self.decision.moves)
         if graphs is not None and not (reduced and weighted):
             call = graphs.of(network, call, (reduced, self.precision))
         if windows:
@@ -290,11 +303,13 @@ class DenseInferer(Inferer):
         total: torch.Tensor | None = None
         for axes in subsets(self.flips):
             dims = [axis + 2 for axis in axes]
-            scores = call(block.flip(dims) if dims else block).float().softmax(1)
+            scores = call(block.flip(dims) if dims else block).float()
+            scores = scores.sigmoid() if self.nested else scores.softmax(1)
             scores = scores.flip(dims) if dims else scores
             total = scores if total is None else total.add_(scores)
         assert total is not None
-        return total.div_(2 ** len(self.flips))
+        mean = total.div_(2 ** len(self.flips))
+        return mean.logit(_LEAST) if self.nested else mean
 
     def _windows(
         self, image: torch.Tensor, box: Box | None, call: Forward, device: torch.device, labels: bool

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rarevox.pipeline.compose import CONFIGS, packaged
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.hints import check_hints
 
 
 class Kind(NamedTuple):
@@ -25,7 +26,7 @@ def check_values(config: Mapping[str, Any]) -> None:
     """Refuse values of a wrong kind; what is referred to or computed (``@``, ``$``) is mostly left.
 
     Entries that the packaged configuration builds (``_target_``) must be built or referred to here too; keys of one's
-    own may hold anything.
+    own may hold anything. Arguments of what is built are held against its annotations.
 
     Args:
         config: a training configuration.
@@ -44,6 +45,7 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise RequestError(f"{key} is {value!r}; expected {kind.words}, written out")
         if not kind.fits(value):
             raise RequestError(f"{key} is {value!r}; expected {kind.words}")
+    check_hints(config)
 
 
 def _built() -> dict[str, Kind]:
@@ -74,6 +76,10 @@ def _whole(value: object, least: int = 0) -> bool:
 
 def _three(value: object, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(fits, value))
+
+
+def _names(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(name, str) and name for name in value)
 
 
 def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -142,6 +148,11 @@ KINDS = {
     "patch_size": Kind(
         lambda value: isinstance(value, list) and all(_whole(n, 1) for n in value),
         "a list of voxels along each axis, such as [40, 40, 40]",
+        True,
+    ),
+    "learn": Kind(
+        lambda value: value in ("labels", "regions") or (isinstance(value, list) and _names(value)),
+        "labels, regions, or the names of all regions, such as [whole, core, enhancing]",
         True,
     ),
     "loss_margin": Kind(

@@ -16,6 +16,13 @@ SENT = {"pipeline/training/steps/step.py:__call__": 2}  # the patches and their 
 FUSED = {"triton sums_kernel": 1, "triton gradient_kernel": 1}
 
 
+def norms(forward, backward=None):
+    """Norms in few passes: of 32 MiB and more, as 80 channels of 2×48³ voxels in half precision are, or padded."""
+    counts = {"moments": forward, "norm_act": forward}
+    counts |= dict.fromkeys(("gradient_sums", "gradient"), forward if backward is None else backward)
+    return {f"triton norm {name}_kernel": count for name, count in counts.items()}
+
+
 def deepmedic():
     return networks.DeepMedic(in_channels=1, out_channels=3, residual=True)
 
@@ -27,34 +34,33 @@ def of_classes(count):
 # Options, the most launches, whether a step is read late, kernels of the loss. Bounds on launches leave a twentieth to
 # PyTorch, whose operations are made of more or fewer kernels from release to release.
 STEPS = {
-    "default": ({}, 540, True, FUSED),
-    "float16": ({"dtype": torch.float16}, 550, True, FUSED),
-    "float32": ({"dtype": torch.float32}, 495, True, FUSED),
-    "AdamW": ({"optimizer": torch.optim.AdamW}, 890, False, FUSED),
-    "average of the weights": ({"ema": True}, 545, True, FUSED),
-    "second device": ({"device": torch.device("cuda", 1)}, 540, True, FUSED),
-    "loss on a crop": ({"loss_margin": 8}, 550, True, FUSED),
-    "size not divisible by 4": ({"size": (50, 47, 33)}, 1110, True, FUSED),
+    "default": ({}, 540, True, FUSED | norms(1)),
+    "float16": ({"dtype": torch.float16}, 550, True, FUSED | norms(1)),
+    # And the five of 64 channels.
+    "float32": ({"dtype": torch.float32}, 495, True, FUSED | norms(6)),
+    "AdamW": ({"optimizer": torch.optim.AdamW}, 890, False, FUSED | norms(1)),
+    "average of the weights": ({"ema": True}, 545, True, FUSED | norms(1)),
+    "second device": ({"device": torch.device("cuda", 1)}, 540, True, FUSED | norms(1)),
+    "loss on a crop": ({"loss_margin": 8}, 550, True, FUSED | norms(1)),
+    # Of two stages and the features, which are padded.
+    "size not divisible by 4": ({"size": (50, 47, 33)}, 535, True, FUSED | norms(13)),
     "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 715, True, FUSED),
     "two optimisers": (
-        {
-            "kind": AlternatingStep,
-            "loss": losses.DiceCELoss(batch=True),
-            "steps": 5,
-        },  # each begins with one read at once
+        # Each optimiser begins with one read at once.
+        {"kind": AlternatingStep, "loss": losses.DiceCELoss(batch=True), "steps": 5},
         520,
         True,
-        FUSED,
+        FUSED | norms(1),
     ),
     "projected": (
         {"kind": ProjectedStep, "loss": losses.DiceCELoss(batch=True)},
         1160,
         True,
-        {"triton sums_kernel": 1, "triton gradient_kernel": 2},
+        {"triton sums_kernel": 1, "triton gradient_kernel": 2} | norms(1, 2),
     ),
-    "64 classes": ({"make": of_classes(64)}, 565, True, FUSED),
-    "65 classes": ({"make": of_classes(65)}, 565, True, FUSED),
-    "257 classes": ({"make": of_classes(257)}, 765, True, {}),
+    "64 classes": ({"make": of_classes(64)}, 565, True, FUSED | norms(1)),
+    "65 classes": ({"make": of_classes(65)}, 565, True, FUSED | norms(1)),
+    "257 classes": ({"make": of_classes(257)}, 850, True, norms(1)),
 }
 
 
@@ -71,7 +77,9 @@ def test_a_step_waits_once_if_at_all_and_launches_little(ledger, name):
     assert ledger.total <= most, ledger.report()
     assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
     # PyTorch's path makes its totals on the host's side of a table, once a step.
-    assert dict(ledger.pageable) == ({} if kernels else {"losses/sums/pieces.py:_totals": 1}), ledger.report()
+    assert dict(ledger.pageable) == ({} if kernels.keys() & FUSED else {"losses/sums/pieces.py:_totals": 1}), (
+        ledger.report()
+    )
 
 
 def test_the_optimiser_launches_less_than_150_kernels(ledger):
@@ -82,11 +90,32 @@ def test_the_optimiser_launches_less_than_150_kernels(ledger):
 
 def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypatch):
     from rarevox.losses.sums.triton import overlap
+    from rarevox.networks.cuda import norm
 
-    monkeypatch.setattr(overlap, "why_none", lambda: "no C compiler")
+    for module in (overlap, norm):
+        monkeypatch.setattr(module, "why_none", lambda: "no C compiler")
     take_steps(ledger)
     assert not ledger.waits and set(ledger.late) == {LATE}, ledger.report()
     assert not any(kernel.startswith("triton") for kernel in ledger.launches)
+
+
+IN_GRAPHS = {
+    "default": ({}, 490, norms(20)),
+    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 650, norms(18)),
+}
+
+
+@pytest.mark.parametrize("name", IN_GRAPHS)
+def test_where_launches_cost_nothing_every_norm_is_done_in_few_passes(ledger, name):
+    from rarevox.networks.cuda.norm import in_graph
+
+    options, most, kernels = IN_GRAPHS[name]
+    with in_graph():
+        take_steps(ledger, **options)
+    assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton norm")} == kernels
+    assert not any("batch_norm" in kernel for kernel in ledger.launches), ledger.launches
+    assert dict(ledger.waits) == {READ: 1} and not ledger.pageable, ledger.report()
+    assert ledger.total <= most, ledger.report()
 
 
 LOSSES = {
