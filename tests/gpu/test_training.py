@@ -32,6 +32,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "average of the weights": {"config_files": ["ema"]},
     "cases on the device": {"config_files": ["device"]},
     "loss on a crop": {"settings": ["loss_margin=2"]},
+    "steps read at once": {"settings": ["step#late=false"]},
+    "graphs": {"settings": ["cuda_graphs=true", "validations=4", "validation_cases=2"]},
     "DeepMedic": {"network": "deepmedic", "settings": ["patch_size=[51,51,51]"]},
     "U-Net": {"network": "unet"},
     "cosine schedule": {"loss": "dice_ce_cosine"},

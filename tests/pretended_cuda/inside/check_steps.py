@@ -100,8 +100,8 @@ def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypa
 
 
 IN_GRAPHS = {
-    "default": ({}, 490, norms(20)),
-    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 650, norms(18)),
+    "default": ({}, 520, norms(20)),
+    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 700, norms(18)),
 }
 
 
@@ -114,7 +114,7 @@ def test_where_launches_cost_nothing_every_norm_is_done_in_few_passes(ledger, na
         take_steps(ledger, **options)
     assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton norm")} == kernels
     assert not any("batch_norm" in kernel for kernel in ledger.launches), ledger.launches
-    assert dict(ledger.waits) == {READ: 1} and not ledger.pageable, ledger.report()
+    assert not ledger.waits and not ledger.pageable and ledger.late == {LATE: ledger.total}, ledger.report()
     assert ledger.total <= most, ledger.report()
 
 
