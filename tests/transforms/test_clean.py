@@ -116,9 +116,8 @@ def test_rules_of_nested_regions_leave_them_nested() -> None:
     labels[2:5, 2:5, 2:5] = 250
     labels[3, 3, 3] = 7  # a hole of the core
     labels[6, 3, 3] = 250  # 1 voxel of core by itself
-    clean = CleanLabelsd(
-        "pred", {"core": {"min_ml": 2.0, "fill_holes": True}}, {"a": 7, "b": 250}, regions=["whole", "core"]
-    )
+    structures, regions = {"a": 7, "b": 250}, ["whole", "core"]
+    clean = CleanLabelsd("pred", {"core": {"min_ml": 2.0, "fill_holes": True}}, structures, regions=regions)
     image = MetaTensor(torch.zeros(1, 9, 7, 7), meta={"original_affine": np.diag([10.0, 10.0, 10.0, 1.0])})
     found = clean({"image": image, "pred": torch.from_numpy(labels)[None]})["pred"][0].numpy()
     wanted = labels.copy()
