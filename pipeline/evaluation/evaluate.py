@@ -115,8 +115,7 @@ def _evaluated(
     without: Sequence[str],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
-    for place in (folder, folder / "predictions"):
-        clear_parts(place)
+    clear_parts(folder, folder / "predictions")
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)

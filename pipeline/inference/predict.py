@@ -22,7 +22,7 @@ from rarevox.pipeline.dicom.series import is_dicom, require_libraries
 from rarevox.pipeline.dicom.stated import require_codes
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, clear_parts
+from rarevox.pipeline.files import claim_folder, clear_parts_below
 from rarevox.pipeline.inference.crew import Crew
 from rarevox.pipeline.inference.decided import threshold_settings, with_decision
 from rarevox.pipeline.inference.ensemble import with_members
@@ -250,7 +250,7 @@ def _finish(folder: Path, session: Session, own: set[str] | None, unwritten: lis
         return 1
     ledger = session.ledger
     if not any(lives(folder, one.id, one.header) for one in ledger.sources if not one.ended and one.header):
-        clear_parts(folder)
+        clear_parts_below(folder)
     status = tally.tell(f"label maps and {RESULT_FILE} are in {folder}")
     if unwritten:
         console.print(f"{'; '.join(unwritten)}; {remedy}")

@@ -134,8 +134,7 @@ def _begin(output: Path) -> None:
     Corrected copies come first, the list of faults after them: of a call that was killed in between, the folder must
     still be one that the next call may write into.
     """
-    for folder in (output, *(output / FIXED_FOLDER).glob("*"), *(output / N4_FOLDER).glob("*")):
-        clear_parts(folder)
+    clear_parts(output, *(output / FIXED_FOLDER).glob("*"), *(output / N4_FOLDER).glob("*"))
     if not (output / REJECTED_FILE).exists():
         _write(output / REJECTED_FILE, {"cases": 0, "rejected": [], "faults": []})
 

@@ -124,6 +124,7 @@ KINDS = {
     "initial_weights": Kind(_or_null(_text), "a file of weights, or null"),
     "n4": FLAG,
     "deterministic": FLAG,
+    "cuda_graphs": FLAG,
     "background_share": SHARE,
     "hard_share": SHARE,
     "planting_share": SHARE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from ignite.engine import Engine, Events
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training.budget import Budget
+from rarevox.pipeline.training.steps.late import LateLoss, is_known
 from rarevox.pipeline.training.validation import Validation
 
 
@@ -37,6 +39,7 @@ class ProgressLine:
         self.validation = validation
         self.every_seconds = every_seconds
         self.loss: float | None = None
+        self._newest: float | LateLoss = math.nan
         self._bar: Progress | None = None
         self._told = time.monotonic()
 
@@ -68,7 +71,8 @@ class ProgressLine:
         return "  ".join(parts)
 
     def _step(self, engine: Engine) -> None:
-        loss = engine.state.output["loss"]
+        before, self._newest = self._newest, engine.state.output["loss"]
+        loss = float(self._newest if is_known(self._newest) else before)  # what is on its way is shown a step later
         if loss == loss:
             self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
         iteration = engine.state.iteration

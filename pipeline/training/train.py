@@ -15,7 +15,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, is_leftover, read_json
+from rarevox.pipeline.files import claim_folder, clear_parts, is_leftover, read_json
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.configured import check, configured
@@ -25,6 +25,9 @@ from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.running import run_training
 from rarevox.pipeline.trust.gate import Refusal, run_config
 from rarevox.pipeline.trust.sums import forget_sums, write_sums
+
+FOLDERS = ("configs", "docs", "logs", "models")
+"""Of a run that is trained: what a killed call left half-written in them is cleared away by the next."""
 
 
 def train(
@@ -90,6 +93,7 @@ def train(
                 options["initial_weights"] = str(weights_of(start_from))
             with one_sentence("composing the configuration"):
                 config = configured(data, network, loss, config_files, settings, options)
+        clear_parts(folder, *(folder / name for name in FOLDERS))
         forget_sums(folder)
         write_bundle(folder, config, data)
         return config
@@ -117,10 +121,9 @@ def _tell_what_needs_trust(folder: Path) -> None:
 
 def _abandoned(folder: Path) -> bool:
     """Whether a run folder holds a run that never began (no step was logged), which may be written over."""
-    known = {"configs", "docs", "LICENSE", "logs", "models"}
     begun = (folder / "logs" / "train.jsonl").exists() or (folder / "models").exists()
     return (
-        {entry.name for entry in folder.iterdir() if not is_leftover(entry)} <= known
+        {entry.name for entry in folder.iterdir() if not is_leftover(entry)} <= {*FOLDERS, "LICENSE"}
         and (folder / "configs" / "train.yaml").exists()
         and not begun
     )

@@ -15,6 +15,7 @@ from monai.utils.enums import CommonKeys as Keys
 from rarevox.pipeline.console import console
 from rarevox.pipeline.files import atomic
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.steps.late import LateLoss
 from rarevox.transforms.nested import depths
 
 FILE = "iterations.npz"
@@ -61,7 +62,7 @@ class BatchRecord:
         self.ignore_index = ignore_index
         self.keep = keep
         self.counts = torch.zeros((0, 0, 0), dtype=torch.int64)
-        self.losses: list[float] = []
+        self.losses: list[float | LateLoss] = []
         self._unread: list[torch.Tensor] = []
 
     def attach(self, engine: Engine) -> None:
@@ -78,18 +79,23 @@ class BatchRecord:
             self._read()
 
     def _end_of_step(self, engine: Engine) -> None:
-        output: dict[str, float] = engine.state.output  # type: ignore[assignment]
-        self.losses.append(float(output[Keys.LOSS]))
+        output: dict[str, float | LateLoss] = engine.state.output  # type: ignore[assignment]
+        self.losses.append(output[Keys.LOSS])
 
     def _read(self) -> None:
         if self._unread:
             unread, self._unread = torch.stack(self._unread).cpu(), []
             self.counts = torch.cat([self.counts, unread]) if self.counts.numel() else unread
 
+    def _numbers(self) -> list[float]:
+        """The losses, when all have come over from the device."""
+        self.losses = [float(loss) for loss in self.losses]
+        return self.losses  # type: ignore[return-value]
+
     def arrays(self) -> dict[str, np.ndarray]:
         """What the file holds."""
         self._read()
-        losses = np.array(self.losses, float)
+        losses = np.array(self._numbers(), float)
         return arrays_of(self.counts.numpy(), losses, len(self.structures), nested=self.nested)
 
     def write(self, _: Engine | None = None) -> None:
@@ -103,7 +109,7 @@ class BatchRecord:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
         self._read()
-        return {"counts": self.counts, "losses": torch.tensor(self.losses, dtype=torch.float64)}
+        return {"counts": self.counts, "losses": torch.tensor(self._numbers(), dtype=torch.float64)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where the saved run was."""
