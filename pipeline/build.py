@@ -66,11 +66,22 @@ def parsed(parser: ConfigParser, key: str) -> Any:
     except Exception as error:
         if _interrupted(error):
             raise KeyboardInterrupt from error
+        key = _failing(error, key)
         while not isinstance(error, RequestError) and isinstance(error.__cause__, Exception):
             error = error.__cause__
         if isinstance(error, RequestError):
             raise error from None
         raise RequestError(f"configuration entry {key!r} cannot be built: {reason_of(error)}") from error
+
+
+def _failing(error: BaseException, key: str) -> str:
+    """The innermost entry that was being resolved when an error came, as MONAI's frames say; else the one asked for."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "_resolve_one_item":
+            key = str(trace.tb_frame.f_locals.get("id", key)).replace("::", "#")
+        trace = trace.tb_next
+    return key
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,16 @@ from rarevox.pipeline.compose import CONFIGS, derive, write_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json, write_json, write_text
+from rarevox.pipeline.plain_data import LARGEST_YAML, read_text
 from rarevox.pipeline.words import markdown
 
 LICENCE = CONFIGS.parent / "LICENSE"
 METADATA, CARD = "configs/metadata.json", "docs/README.md"
 SCORES = "## Scores"
+LEFT_OUT = "logs/left_out.json"
+"""Rows of the cases that a training could not read."""
+_LEFT, _AFTER_LEFT = "## Left out", "## Training"
+_LISTED = 50
 
 
 def version(package: str) -> str:
@@ -104,8 +109,46 @@ def bundle_metadata(
 def write_card(
     folder: Path, config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, Any] | None = None
 ) -> None:
-    """Write ``docs/README.md``, see :func:`card_text`."""
-    write_text(folder / CARD, card_text(config, dataset, result))
+    """Write ``docs/README.md``, see :func:`card_text`; cases that the run's training left out are told there."""
+    write_text(folder / CARD, with_left_out(card_text(config, dataset, result), left_out_of(folder)))
+
+
+def left_out_of(run: Path) -> list[dict[str, str]]:
+    """The rows of the cases that a run's training left out.
+
+    Raises:
+        RequestError: the file that tells of them is not what was written.
+    """
+    if not (run / LEFT_OUT).is_file():
+        return []
+    content = read_json(run / LEFT_OUT)
+    rows = content.get("cases") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RequestError(f'{run / LEFT_OUT} has no list "cases"')
+    return [{key: str(row.get(key, "")) for key in ("case", "section", "reason")} for row in rows]
+
+
+def with_left_out(card: str, rows: Sequence[Mapping[str, str]]) -> str:
+    """A model card with a table of the cases that could not be read, in place of the one it had; without, for none.
+
+    >>> card = "## Data\\n- 3 cases\\n\\n## Training\\n"
+    >>> told = with_left_out(card, [{"case": "a", "section": "train", "reason": "it is truncated"}])
+    >>> "| a | train | it is truncated |" in told, with_left_out(told, []) == card
+    (True, True)
+    """
+    head, found, tail = card.partition(f"{_LEFT}\n")
+    if found:
+        card = head + (_AFTER_LEFT + tail.partition(_AFTER_LEFT)[2])
+    head, found, tail = card.partition(f"{_AFTER_LEFT}\n")
+    if not rows or not found:
+        return card
+    lines = [f"{len(rows)} cases could not be read, and nothing was learnt or scored of them:", ""]
+    lines += ["| case | section | reason |", "|---|---|---|"]
+    lines += [
+        "| " + " | ".join(markdown(row[key]) for key in ("case", "section", "reason")) + " |" for row in rows[:_LISTED]
+    ]
+    lines += ["", f"and {len(rows) - _LISTED} more: `{LEFT_OUT}`"] if len(rows) > _LISTED else []
+    return head + "\n".join([_LEFT, *lines, "", found]) + tail
 
 
 def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, Any] | None = None) -> str:
@@ -202,13 +245,14 @@ def require_run(folder: str | Path, stage: str) -> Path:
     """The folder of a run that holds the configuration of ``stage``.
 
     Raises:
-        RequestError: it is no run, or was written before its packages were imported as ``rarevox``.
+        RequestError: it is no run, its configuration is no text of a bounded size, or it was written before its
+            packages were imported as ``rarevox``.
     """
     folder = Path(folder)
     file = folder / "configs" / f"{stage}.yaml"
     if not file.is_file():
         raise RequestError(f"{folder} is not a run (no configs/{stage}.yaml); give the --output of `rarevox train`")
-    named = set(_TARGET.findall(file.read_text(encoding="utf-8", errors="replace")))
+    named = set(_TARGET.findall(read_text(file, LARGEST_YAML)))
     if "rarevox" not in named and named & _NAMES_BEFORE:
         raise RequestError(
             f"{folder} was written before version 0.1.0, whose packages are imported as rarevox (its configurations "

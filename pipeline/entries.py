@@ -67,7 +67,8 @@ def put(config: dict[str, Any], key: str, value: object, where: str = "") -> Non
     if last not in place and not is_open:
         known = set(place) | arguments(place)
         if last not in known and "**" not in known:
-            raise RequestError(f"{said}no configuration key {key!r}: {nearest(last, known - {'_target_'})}")
+            names = {name for name in known if not name.startswith("_")}
+            raise RequestError(f"{said}no configuration key {key!r}: {nearest(last, names)}")
     place[last] = value
 
 

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from rarevox.compiled import is_exported
+from rarevox.compiled import is_eager, is_exported
 from rarevox.networks.cpu.convolution import (
     Conv3d,
     fused_conv3d,
@@ -39,6 +39,7 @@ from rarevox.networks.cuda import norm as gpu_training
 from rarevox.networks.cuda.channels import aligned
 from rarevox.networks.cuda.launch import channels_last
 from rarevox.networks.lattices.padding import WHOLE, Layout, update_running_statistics, zero_outside_
+from rarevox.networks.lattices.side_by_side import clear_planes_, fill_planes_
 from rarevox.networks.norms import norm_act
 from rarevox.networks.protocols import NormAct
 
@@ -61,6 +62,7 @@ __all__ = [
     "pointwise_convolution",
     "prefers_float32",
     "residual_block",
+    "takes_tiles",
     "use_fast_convolutions",
     "widths",
 ]
@@ -68,6 +70,13 @@ __all__ = [
 
 ResidualParts = tuple[NormAct, nn.Module, NormAct, nn.Module]
 """norm1 with its activation, conv1, norm2 with its activation, conv2."""
+
+
+def takes_tiles(x: torch.Tensor) -> bool:
+    """Whether 3³ convolutions of ``x`` (B, C, *spatial) and of the like of it may go through the kernels that compute
+    tiles of 4³ voxels."""
+    plain = x.ndim != 5 or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+    return not plain and not must_be_plain(x) and is_eager(x) and winograd.kernels() is not None
 
 
 def conv_norm_act(
@@ -215,7 +224,8 @@ def residual_block(
     aligned = more == 0 or (more // 2 % LANES == 0 and conv1.in_channels % LANES == 0)
     fits = spare is not None and aligned and is_undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
     first, second = (fold(norm1), fold(norm2)) if fits else (None, None)
-    if spare is None or first is None or second is None:
+    zero = None if first is None or not layout.planes else _before_zero(first)
+    if spare is None or first is None or second is None or (layout.planes and zero is None):
         between = conv_norm_act(_norm_act(x, norm1, layout), conv1, norm2, layout)
         y = layout.clear(convolve(conv2, between, layout))
         return y.add_(x) if more == 0 else add_channels(y, x, more // 2)
@@ -223,6 +233,8 @@ def residual_block(
     x = x.contiguous(memory_format=torch.channels_last_3d)
     shape = (x.shape[0], weight1.shape[0], *x.shape[2:])
     extents = None if layout.padding is None else layout.padding.extents
+    if zero is not None:
+        fill_planes_(x, layout.planes, zero.view(-1, 1, 1))
     y = winograd.convolve(
         x,
         weight1 * second.scale.view(-1, 1, 1, 1, 1),
@@ -230,8 +242,18 @@ def residual_block(
         winograd.Around(norm=torch.stack(first), bias=torch.stack(second[1:]), extents=extents),
         out=spare.take(f"{name} between", shape),
     )
+    clear_planes_(y, layout.planes)
     out = x if more == 0 else spare.take(f"{name} result", shape)
     return winograd.convolve(y, weight2, 1, winograd.Around(add=x, first=more // 2, extents=extents), out=out)
+
+
+def _before_zero(layer: Folded) -> torch.Tensor | None:
+    """For each channel a number of which norm and activation make exactly 0; None where there is none.
+
+    A ReLU makes 0 of whatever is not positive, so v · scale + shift = −1 or so will do, unless ``scale`` is 0.
+    """
+    v = -(layer.shift.abs() + 1) / layer.scale
+    return v if not layer.slope.any() and bool(v.isfinite().all()) else None
 
 
 def pointwise_chain(

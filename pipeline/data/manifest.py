@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,6 +42,8 @@ def read_manifest(path: str | Path, channels: Sequence[str], found: Survey | Non
     path, found = Path(path), found or Survey()
     lines: dict[str, int | None] = {str(scan[CASE]): None for scan in found.scans}
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RequestError(f"--manifest {path} is a folder, a pipe or a device; give a file")
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
             for number, content in _lines(path, handle, channels):
                 scan = content if isinstance(content, str) else _scan(content, channels, path.parent)
@@ -68,8 +71,17 @@ def _lines(path: Path, handle: TextIO, channels: Sequence[str]) -> Iterator[tupl
         yield from _table(path, handle, channels)
 
 
+def _bounded(handle: TextIO) -> Iterator[str]:
+    """The lines; of one that has more than `LONGEST_LINE` letters only so many and one, whatever its length."""
+    while line := handle.readline(LONGEST_LINE + 1):
+        rest = line
+        while len(rest) > LONGEST_LINE and not rest.endswith("\n"):
+            rest = handle.readline(LONGEST_LINE + 1)
+        yield line
+
+
 def _json_lines(handle: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for number, line in enumerate(handle, start=1):
+    for number, line in enumerate(_bounded(handle), start=1):
         if not line.strip():
             continue
         if len(line) > LONGEST_LINE:
@@ -84,14 +96,15 @@ def _json_lines(handle: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _table(path: Path, handle: TextIO, channels: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.reader(handle, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    reader = csv.reader(map(_cell_too_long, _bounded(handle)), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     try:
         columns = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise RequestError(f"--manifest {path} has no heading that can be read: {error}") from error
     if IMAGE not in columns and not set(channels) <= set(columns):
         named = f"{IMAGE}, or a column for each channel ({', '.join(channels)})"
-        raise RequestError(f"--manifest {path} has the columns {', '.join(columns) or 'none'}; expected {named}")
+        told = ", ".join(columns)[:200] or "none"
+        raise RequestError(f"--manifest {path} has the columns {told}; expected {named}")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise RequestError(f"--manifest {path} has several columns {', '.join(twice)}; name each once")
@@ -109,6 +122,11 @@ def _table(path: Path, handle: TextIO, channels: Sequence[str]) -> Iterator[tupl
             yield reader.line_num, f"it has {len(cells)} cells where there are {len(columns)} columns"
             continue
         yield reader.line_num, dict(zip(columns, cells, strict=False))
+
+
+def _cell_too_long(line: str) -> str:
+    """A line as it is; in place of the beginning of a longer one a cell that no table has."""
+    return line if len(line) <= LONGEST_LINE else "x" * (csv.field_size_limit() + 1) + "\n"
 
 
 def _scan(content: Mapping[str, Any], channels: Sequence[str], folder: Path) -> dict[str, Any] | str:

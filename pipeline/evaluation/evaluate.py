@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.bundle import CARD, METADATA, bundle_metadata, card_text, require_run, target_name, version
+from rarevox.pipeline.bundle import (
+    CARD,
+    METADATA,
+    bundle_metadata,
+    card_text,
+    left_out_of,
+    require_run,
+    target_name,
+    version,
+    with_left_out,
+)
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.missing import without_channels
@@ -232,7 +242,8 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
         config = read_yaml(run / "configs" / "train.yaml")
         means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
         scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
-        facts, card = json_text(bundle_metadata(config, data, scores)), card_text(config, data, result)
+        facts = json_text(bundle_metadata(config, data, scores))
+        card = with_left_out(card_text(config, data, result), left_out_of(run))
     except (RequestError, LookupError, TypeError, ValueError, AttributeError) as error:
         what = "configs/train.yaml or configs/metadata.json is not what rarevox train wrote"
         console.say("[yellow]the model card is left as it is[/yellow]: {}: {}", what, reason_of(error))

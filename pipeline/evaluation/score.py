@@ -84,39 +84,16 @@ def score(
     options, pairs = options or MetricOptions(), find_pairs(Path(predictions), Path(references))
     if output is not None:
         claim_folder(output, lambda folder: (folder / "metrics.json").is_file(), "a score")
-    source = "given" if structures else "dataset.json"
-    if dataset is not None and not structures:
-        source = str(dataset)
-        structures = dataset_structures(Path(dataset))
-    structures = structures or declared_structures(Path(references))
-    options = _with_ignored(options, dataset, Path(references), structures)
-    if structures is None:
-        structures, source = found_structures(pairs, workers, options.ignored_value), "the values found"
-        structures = ({"background": 0} if options.include_background and structures else {}) | structures
-    if not foreground(structures, options):
-        raise RequestError("there is no structure to score: no label value but the background was declared or found")
-    minima = read_gates(read_declared(gates, "gates"), foreground(structures, options))
-    rules = _cleaning(post_processing, structures)
-    one = partial(
-        score_pair,
-        structures=structures,
-        options=options,
-        resample=resample,
-        ignore_unknown=ignore_unknown,
-        rules=rules,
-        doubled=pairs.doubled,
-    )
+    named, source, options = _what_to_score(structures, dataset, pairs, Path(references), options, workers)
+    minima = read_gates(read_declared(gates, "gates"), foreground(named, options))
+    rules = _cleaning(post_processing, named)
+    how: dict[str, Any] = {"resample": resample, "ignore_unknown": ignore_unknown}
+    one = partial(score_pair, structures=named, options=options, rules=rules, doubled=pairs.doubled, **how)
     found = in_parallel(one, list(pairs.matched.items()), workers, "scoring")
     rows = [row for case, _ in found for row in case]
     raw = [row for _, case in found for row in case] if rules else None
-    result = outcome(rows, structures, options=options, raw_rows=raw, gates=minima)
-    result["conventions"] |= {
-        "post_processing": {name: dict(rule) for name, rule in _by_name(rules, structures).items()} or "none",
-        "matching": MATCHING,
-        "structures_from": source,
-        "other_grids": "nearest neighbour" if resample else "failed",
-        "unknown_labels": "taken as background" if ignore_unknown else "failed",
-    }
+    result = outcome(rows, named, options=options, raw_rows=raw, gates=minima)
+    result["conventions"] |= _conventions(_by_name(rules, named), source, **how)
     result["unmatched_predictions"] = [path.relative_to(predictions).as_posix() for path in pairs.extra]
     result["left"] = list(pairs.left)
     print_results(result)
@@ -125,6 +102,45 @@ def score(
     if output is not None and report:
         _write_report(Path(output), result, pairs, rules)
     return int(bool(result["failed"] or pairs.extra or pairs.left or failed_gates(result)))
+
+
+def _what_to_score(
+    given: Structures | None,
+    dataset: str | Path | None,
+    pairs: Pairs,
+    references: Path,
+    options: MetricOptions,
+    workers: int,
+) -> tuple[Structures, str, MetricOptions]:
+    """The structures, where they are from, and the conventions with the dataset's label of what nobody annotated.
+
+    Raises:
+        RequestError: there is none.
+    """
+    source, structures = "given" if given else "dataset.json", given
+    if dataset is not None and not structures:
+        source, structures = str(dataset), dataset_structures(Path(dataset))
+    structures = structures or declared_structures(references)
+    options = _with_ignored(options, dataset, references, structures)
+    if structures is None:
+        structures, source = found_structures(pairs, workers, options.ignored_value), "the values found"
+        structures = ({"background": 0} if options.include_background and structures else {}) | structures
+    if not foreground(structures, options):
+        raise RequestError("there is no structure to score: no label value but the background was declared or found")
+    return structures, source, options
+
+
+def _conventions(
+    rules: Mapping[str, Mapping[str, Any]], source: str, *, resample: bool, ignore_unknown: bool
+) -> dict[str, Any]:
+    """What is to be said of the figures beside the conventions of the metrics."""
+    return {
+        "post_processing": {name: dict(rule) for name, rule in rules.items()} or "none",
+        "matching": MATCHING,
+        "structures_from": source,
+        "other_grids": "nearest neighbour" if resample else "failed",
+        "unknown_labels": "taken as background" if ignore_unknown else "failed",
+    }
 
 
 def score_pair(

@@ -226,7 +226,8 @@ class DenseInferer(Inferer):
         reduced = reduced and not windows
         if reduced:
             call = partial(call, reduce=self._all_labels)
-        weighted = self.decision is not None and self.decision.moves  # by numbers that are sent from the host
+        # By numbers that are sent from the host.
+        weighted = self.nested or (self.decision is not None and self.decision.moves)
         if graphs is not None and not (reduced and weighted):
             call = graphs.of(network, call, (reduced, self.precision))
         if windows:

@@ -24,6 +24,7 @@ from rarevox.pipeline.data.spacing import unlike_spacing
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.hints import check_hints
 from rarevox.pipeline.inference.decided import Together, check_points, with_decision
 from rarevox.pipeline.inference.region import (
     RegionWatch,
@@ -125,6 +126,7 @@ class Segmenter:
             put(self.config, "n4", uncorrected)
         for text in settings:
             put(self.config, *parse_setting(text))
+        check_hints(self.config)
         check_points(self.config)
         parts = ("load_weights", "preprocessing", "inferer", "network", "device")
         wanted = {key: f"@{key}" for key in parts}

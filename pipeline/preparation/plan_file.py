@@ -240,7 +240,7 @@ def _comment(text: str) -> list[str]:
 def write_plan(folder: Path, name: str, choices: Sequence[Choice]) -> bool:
     """Write ``plan.yaml``; one that was edited is kept beside it as ``plan.edited.yaml``. Returns whether it was."""
     path = folder / PLAN_FILE
-    edited = path.is_file() and is_edited(path.read_text(encoding="utf-8"))
+    edited = path.is_file() and is_edited(path.read_bytes().decode(errors="replace"))
     if edited:
         path.replace(folder / EDITED_FILE)
     write_text(path, plan_text(name, choices))

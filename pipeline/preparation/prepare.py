@@ -123,7 +123,8 @@ def prepare(
         _write(output / FINGERPRINT_FILE, fingerprint)
         _write(output / DATASET_FILE, content | {"n4": n4})
         plan = _plan(output, fingerprint)
-    show_summary(output, found.kind, content, fingerprint, len(seen.rejected))
+    subjects = {case.case: case.subject or case.case for case in seen.cases.values()}
+    show_summary(output, found.kind, content, fingerprint, len(seen.rejected), subjects)
     show_plan(plan, output)
     return 1 if seen.rejected else 0
 

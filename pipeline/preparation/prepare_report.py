@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,14 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
     console.print(table)
 
 
-def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: dict[str, Any], rejected: int) -> None:
+def show_summary(
+    output: Path,
+    kind: str,
+    content: dict[str, Any],
+    fingerprint: dict[str, Any],
+    rejected: int,
+    subjects: Mapping[str, str],
+) -> None:
     """Cases, channels, structures with their size and rarity, the split, and the files written."""
     training, test = content["training"], content["test"]
     table = Table(title=f"{content['name']}: {kind}", title_justify="left", show_header=False)
@@ -81,10 +88,22 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
         table.add_row(
             "not annotated", f"{share:.3g} % of the voxels (median) in {cases} cases, label {content['ignored']}"
         )
-    table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
+    learnt, held = (_cases_text([subjects[case["case"]] for case in cases]) for cases in (training, test))
+    folds = f"{content['folds']} fold{'s' * (content['folds'] != 1)}"
+    table.add_row("split", f"{learnt} for training in {folds}, {held} held out")
     written = ("dataset.json", "fingerprint.json", "checks.html")
     table.add_row("written", ", ".join(str(output / name) for name in written))
     console.print(table)
+
+
+def _cases_text(subjects: Sequence[str]) -> str:
+    """How many cases there are, by their subjects, and of how many where some have several.
+
+    >>> _cases_text(["p1", "p1", "p2"]), _cases_text(["p1"])
+    ('3 (of 2 subjects)', '1')
+    """
+    count = len(set(subjects))
+    return f"{len(subjects)}" + (f" (of {count} subject{'s' * (count != 1)})" if count < len(subjects) else "")
 
 
 def show_plan(plan: Sequence[Choice], output: Path) -> None:

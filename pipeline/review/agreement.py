@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,47 +78,72 @@ def agreement(
     options = options or MetricOptions(lesions=False)
     annotators = find_annotators(folders)
     found = find_cases(annotators)
-    cases, left = found.cases, [*_beside(folders), *found.left]
-    predictions, claimed = (
-        by_case(label_maps(_folder(model), deep=True), Path(model)) if model is not None else ({}, {})
-    )
-    left += [f"model: {reason}" for reason in claimed.values()]
-    left += [] if model is None else passed_over(Path(model))
-    structures, source = _structures(structures, annotators, cases, predictions, workers)
-    if not foreground(structures, options):
+    predictions, beside = _predictions(model)
+    named, source = _structures(structures, annotators, found.cases, predictions, workers)
+    if not foreground(named, options):
         raise RequestError("there is no structure to compare: no label value but the background was declared or found")
     if output is not None:
         claim_folder(output, lambda folder: (folder / "agreement.json").is_file(), "an agreement")
     work = partial(
         agree_case,
         annotators=list(annotators),
-        structures=structures,
+        structures=named,
         options=options,
         with_model=model is not None,
-        known=None if ignore_unknown else known_values(structures),
+        known=None if ignore_unknown else known_values(named),
         resample=resample,
         consensus_folder=Path(output) / "consensus" if output is not None else None,
         doubled=found.doubled,
     )
-    items = [(case, files, predictions.get(case)) for case, files in cases.items()]
-    done = in_parallel(work, items, workers, "comparing")
-    if not any(one.rows for one in done):
-        reasons = [f"{one.case}, {name}: {why}" for one in done for name, why in one.missing.items()]
-        raise RequestError(f"no case has usable maps of two annotators; {reasons[0]}")
-    result = summary_of(done, list(annotators), structures, options, flag_below, model)
+    done = _compared(work, found.cases, predictions, workers)
+    result = summary_of(done, list(annotators), named, options, flag_below, model)
     result["conventions"] |= {
         "structures_from": source,
         "other_grids": "nearest neighbour" if resample else "left out",
         "unknown_labels": "taken as background" if ignore_unknown else "the map is left out",
     }
-    result["left"] = left
-    result["unmatched_predictions"] = sorted(set(predictions) - set(cases))
+    result["left"] = [*_beside(folders), *found.left, *beside]
+    result["unmatched_predictions"] = sorted(set(predictions) - set(found.cases))
     print_agreement(result)
     _tell(result)
     if output is not None:
         _write(Path(output), result)
         console.print(f"{', '.join(FILES)} are in {output}")
-    return int(bool(result["missing"] or result["model_failed"] or left))
+    return int(bool(result["missing"] or result["model_failed"] or result["left"]))
+
+
+def _predictions(model: str | Path | None) -> tuple[dict[str, Path], list[str]]:
+    """The model's maps by case, and a sentence for each entry of its folder that cannot be used.
+
+    Raises:
+        RequestError: no such folder.
+    """
+    if model is None:
+        return {}, []
+    folder = Path(model)
+    if not folder.is_dir():
+        raise RequestError(f"--model {model} is not a folder; give the folder of the model's label maps")
+    predictions, claimed = by_case(label_maps(folder, deep=True), folder)
+    return predictions, [*(f"model: {reason}" for reason in claimed.values()), *passed_over(folder)]
+
+
+def _compared(
+    work: Callable[[Any], CaseAgreement],
+    cases: Mapping[str, Mapping[str, Path]],
+    predictions: Mapping[str, Path],
+    workers: int,
+) -> list[CaseAgreement]:
+    """What comes of every case.
+
+    Raises:
+        RequestError: of none has any pair of annotators usable maps.
+    """
+    items = [(case, files, predictions.get(case)) for case, files in cases.items()]
+    done = in_parallel(work, items, workers, "comparing")
+    if not any(one.rows for one in done):
+        reasons = [f"{one.case}, {name}: {why}" for one in done for name, why in one.missing.items()]
+        raise RequestError(f"no case has usable maps of two annotators; {reasons[0]}")
+    return done
 
 
 def summary_of(
@@ -194,12 +219,6 @@ def _beside(folders: Sequence[str | Path]) -> list[str]:
         elif is_volume(entry) and not entry.is_dir():
             told.append(f"{entry} lies beside the annotators' folders and is nobody's")
     return told
-
-
-def _folder(model: str | Path) -> Path:
-    if not Path(model).is_dir():
-        raise RequestError(f"--model {model} is not a folder; give the folder of the model's label maps")
-    return Path(model)
 
 
 def _tell(result: Mapping[str, Any]) -> None:

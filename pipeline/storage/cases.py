@@ -14,7 +14,7 @@ from rarevox.pipeline.device import available_memory_gb
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.storage.disk_cases import DiskCases
 from rarevox.pipeline.storage.prepare_case import case_bytes, compact, index_case
-from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
+from rarevox.pipeline.storage.readable import LeftOut, ReadCases, each, require_sound
 
 PLACES = ("auto", "memory", "disk", "device")
 IMAGE_TYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -38,7 +38,8 @@ def training_cases(
     keep_days: float | None = None,
     limit_gb: float | None = None,
 ) -> Sequence[dict[str, Any]]:
-    """The prepared, indexed training cases. One that cannot be read is left out and told, and stops none of the rest.
+    """The prepared, indexed training cases. One that cannot be read is left out and told, and stops none of the rest;
+    ``left`` of what is returned has a row of it.
 
     Args:
         data: the cases, file names by key.
@@ -82,7 +83,9 @@ def training_cases(
         found = each(pool, lambda number: done.get(number) or prepare(number), range(len(data)), "reading cases")
     left.kept(data)
     cases = [case for case in found if case is not None]
-    return on_device(cases, torch.device(device)) if cache == "device" else cases
+    read = ReadCases(on_device(cases, torch.device(device)) if cache == "device" else cases)
+    read.left = left.rows(data)
+    return read
 
 
 def check_cache(cache: str, image_type: str) -> None:

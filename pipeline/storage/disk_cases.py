@@ -53,6 +53,9 @@ class DiskCases(Sequence[dict[str, Any]]):
         image_type: of floating-point volumes, float32 or float16 (half the space and reading; patches are float32).
         workers: threads that prepare cases.
         channels: of a scan; one with others is left out.
+
+    Attributes:
+        left: ``{"case", "reason"}`` of each case that was left out.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class DiskCases(Sequence[dict[str, Any]]):
     def _leave_out(self, left: LeftOut) -> None:
         """Count the cases anew without those that cannot be read."""
         kept = left.kept(self.data)
+        self.left = left.rows(self.data)
         self.data, self.names = [self.data[number] for number in kept], [self.names[number] for number in kept]
         places = {number: place for place, number in enumerate(kept)}
         self._memory = {places[number]: case for number, case in self._memory.items()}

@@ -20,6 +20,16 @@ Case = Mapping[str, Any]
 T = TypeVar("T")
 
 
+class ReadCases(list[dict[str, Any]]):
+    """Cases in memory.
+
+    Attributes:
+        left: ``{"case", "reason"}`` of each that was left out, since it cannot be read.
+    """
+
+    left: Sequence[dict[str, str]] = ()
+
+
 GRID_TOLERANCE_MM = 1e-2
 """Between image and label after preprocessing: ten times what `prepare` allows, for the roundoff of resampling."""
 
@@ -93,6 +103,11 @@ class LeftOut:
             raise RequestError(f"none of the {len(cases)} {self.what} can be read; {self.reasons[first]}")
         return [number for number in range(len(cases)) if number not in self.reasons]
 
+    def rows(self, cases: Sequence[Case]) -> list[dict[str, str]]:
+        """``{"case", "reason"}`` of those left out."""
+        found = sorted(self.reasons.items())
+        return [{"case": str(cases[number].get("case", number)), "reason": reason} for number, reason in found]
+
 
 def _first_of_ours(error: BaseException | None) -> BaseException | None:
     while error is not None and not type(error).__module__.startswith("rarevox."):
@@ -136,6 +151,10 @@ class WholeCases(Dataset[Any]):
         channels: of a scan.
         cache_rate: the share that is held in memory; the rest is read each time.
         workers: threads that read.
+
+    Attributes:
+        data: the cases that can be read.
+        left: ``{"case", "reason"}`` of the others.
     """
 
     def __init__(
@@ -162,6 +181,7 @@ class WholeCases(Dataset[Any]):
             console.say("[red]no validation[/red]: {}", error)
             kept = []
         self.data = [data[number] for number in kept]
+        self.left = left.rows(data)
         self._held = [found[number] for number in kept]
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -102,7 +103,12 @@ class PolynomialDecay:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, budget: Budget, *, warmup: float = 0.02, power: float = 0.9
+        self,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        budget: Budget,
+        *,
+        warmup: float = 0.02,
+        power: float = 0.9,
     ) -> None:
         if not 0 <= warmup < 1 or power < 0:
             raise RequestError(f"warmup is {warmup}, power is {power}; expected 0 <= warmup < 1 and power >= 0")

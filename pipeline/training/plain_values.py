@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rarevox.pipeline.compose import CONFIGS, packaged
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.hints import check_hints
 
 
 class Kind(NamedTuple):
@@ -25,7 +26,7 @@ def check_values(config: Mapping[str, Any]) -> None:
     """Refuse values of a wrong kind; what is referred to or computed (``@``, ``$``) is mostly left.
 
     Entries that the packaged configuration builds (``_target_``) must be built or referred to here too; keys of one's
-    own may hold anything.
+    own may hold anything. Arguments of what is built are held against its annotations.
 
     Args:
         config: a training configuration.
@@ -44,6 +45,7 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise RequestError(f"{key} is {value!r}; expected {kind.words}, written out")
         if not kind.fits(value):
             raise RequestError(f"{key} is {value!r}; expected {kind.words}")
+    check_hints(config)
 
 
 def _built() -> dict[str, Kind]:

@@ -10,11 +10,12 @@ import torch
 
 from rarevox.losses.sums.triton import overlap as triton
 from rarevox.pipeline.build import parsed, with_literal_paths
-from rarevox.pipeline.bundle import target_name
+from rarevox.pipeline.bundle import LEFT_OUT, target_name
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import explained, resume_command
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
+from rarevox.pipeline.training.record.left_out import left_out, note_left_out
 from rarevox.pipeline.words import listed
 
 
@@ -56,7 +57,9 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     trainer = parsed(parser, "train#trainer")
     processes.vary_seed(seed)
     validation, checkpoint = (parsed(parser, key) for key in ("validation", "checkpoint"))
-    left = _left_out(parser)
+    left = left_out(parser)
+    if processes.is_first():
+        note_left_out(folder, left)
     status, first = 0, trainer.state.iteration
     try:
         trainer.run()
@@ -89,23 +92,13 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     console.print(f"{best}; the run is in {folder}")
     if left:
         console.say(
-            "[red]could not be read and were left out[/red] ({}): {}; mend them or prepare anew, and train again",
+            "[red]could not be read and were left out[/red] ({}): {}; mend them or prepare anew, and train again ({})",
             len(left),
-            listed(left),
+            listed([row["case"] for row in left]),
+            folder / LEFT_OUT,
         )
     console.print(f"next: rarevox evaluate {folder} {config['dataset_dir']}")
     return int(bool(left))
-
-
-def _left_out(parser: Any) -> list[str]:
-    """The names of the cases that could not be read, of all processes."""
-    wanted = parsed(parser, "train#data"), processes.share_of(parsed(parser, "validate#data"))
-    there = parsed(parser, "train#cases"), parsed(parser, "validate#dataset").data
-    left = []
-    for cases, found in zip(wanted, there, strict=True):
-        names = {case.get("case") for case in found}
-        left += [str(case["case"]) for case in cases if case["case"] not in names]
-    return sorted({name for names in processes.gather(left) for name in names})
 
 
 def _unwritten(folder: Path, checkpoint: Any, validation: Any, resume: str) -> str:

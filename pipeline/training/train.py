@@ -87,6 +87,7 @@ def train(
             _same_request(config, data, folder, fold)
             check(config, data)
         else:
+            _refuse_a_run(folder)
             holding.enter_context(held(claim_folder(folder, holds=_abandoned, what="a run")))
             options = _options(budget, fold, device)
             if start_from is not None:
@@ -117,6 +118,19 @@ def _tell_what_needs_trust(folder: Path) -> None:
             needed = "train --resume" if stage == "train" else "predict, evaluate and train --resume"
             console.print(f"{needed} will need --trust for this run: {error}", markup=False, highlight=False)
             return
+
+
+def _refuse_a_run(folder: Path) -> None:
+    """A run that began is gone on with, never written over.
+
+    Raises:
+        RequestError: there is one.
+    """
+    if (folder / "configs" / "train.yaml").is_file() and not _abandoned(folder):
+        raise RequestError(
+            f"--output {folder} is a run already, which is never written over; go on with it by --resume (and a larger "
+            "budget where it is finished), or give a new folder"
+        )
 
 
 def _abandoned(folder: Path) -> bool:

@@ -9,8 +9,8 @@ file. What a run from elsewhere may say is therefore held against the packaged c
 - an argument that they only build, compute or refer to is no text of one's own (MONAI takes some such texts for the
   dotted path of what to call);
 - a text given to what is built is a word, or one of theirs: no dotted path, no path of files;
-- keywords that change how things are built (``_mode_``, ``_requires_``, ``_debug_``) do not occur, nor keys with ``#``
-  or ``::``, which would speak of other places.
+- keywords that change how things are built (``_mode_``, ``_requires_``, ``_debug_``) do not occur, but for the packaged
+  files' ``_requires_: "@rarevox_installed"``, nor keys with ``#`` or ``::``, which would speak of other places.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from typing import Any
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.names import check_names, shown
 from rarevox.pipeline.plain_data import read_yaml
+from rarevox.pipeline.trust.earlier import brought_up
 from rarevox.pipeline.trust.vocabulary import MARKS, TARGET, normal, vocabulary
 
 _KEYWORDS = {TARGET, "_disabled_", "_desc_"}
 _KEYWORD = re.compile(r"_\w*_")
+_REQUIRES = ("_requires_", "@rarevox_installed")
 _WORD = re.compile(r"[\w +-]*")
 _TAKES_WORDS = ("rarevox.", "monai.networks.nets.", "torch.optim.")
 """Whose constructors take texts as names in tables of their own, never as what to import."""
@@ -39,7 +41,7 @@ class Refusal(RequestError):
 
 
 def run_config(run: Path, stage: str, *, trust: bool = False) -> dict[str, Any]:
-    """The configuration of a run's stage, through the gate.
+    """The configuration of a run's stage, through the gate; one of an earlier version with the names of today.
 
     Args:
         run: the run folder.
@@ -50,7 +52,7 @@ def run_config(run: Path, stage: str, *, trust: bool = False) -> dict[str, Any]:
         RequestError: missing or not readable, not the configuration of a run, or more than data.
     """
     path = run / "configs" / f"{stage}.yaml"
-    config = read_yaml(path)
+    config = brought_up(read_yaml(path), stage)
     _require_facts(config, path)
     if not trust:
         require_ours(config, path)
@@ -113,7 +115,8 @@ class _Entry:
         """A key is a name."""
         if not isinstance(key, str):
             raise self.refuse(place, value, "a key is a text")
-        if "#" in key or "::" in key or key.startswith(MARKS) or (_KEYWORD.fullmatch(key) and key not in _KEYWORDS):
+        keyword = _KEYWORD.fullmatch(key) and key not in _KEYWORDS and (key, value) != _REQUIRES
+        if "#" in key or "::" in key or key.startswith(MARKS) or keyword:
             raise self.refuse(place, value, "no key of rarevox's own configurations is spelled so")
 
     def check(self, value: object, place: str, *, inside: bool = False) -> None:

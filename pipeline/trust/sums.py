@@ -71,7 +71,8 @@ def _read(file: Path) -> dict[str, str]:
         lines = read_text(file, _LARGEST).splitlines()
     except FileNotFoundError:
         raise RequestError(
-            f"{file.parent} carries no {SUMS_FILE}; rarevox train writes it when a training ends"
+            f"{file.parent} carries no {SUMS_FILE}; rarevox train writes it when a training ends, and for a run of an "
+            "earlier version when that goes on (--resume)"
         ) from None
     found = {}
     for number, line in enumerate(lines, start=1):

@@ -30,6 +30,9 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
 }
 """Targets beside those of the packaged files: what ``docs/configuration.md`` offers, what runs are written with."""
 
+EARLIER: Mapping[str, tuple[str, ...]] = {"train": ("@sampler", "@batch_augmentation")}
+"""References that the packaged files of earlier versions had, by top-level key: their runs say no more than ours."""
+
 
 @dataclass
 class Entry:
@@ -85,6 +88,8 @@ def vocabulary() -> Vocabulary:
             _collect(found, content, key, value)
     for key, targets in FURTHER.items():
         found.entries.setdefault(key, Entry()).targets.update(targets)
+    for key, marked in EARLIER.items():
+        found.entries[key].marked.update(marked)
     found.entries["n4"].marked.add("@dataset_dir")
     found.entries["train"].marked.add("@out_channels")  # of the component regions, in runs of earlier versions
     return found

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -215,6 +216,16 @@ def test_a_run_from_before_the_import_name_is_refused_in_a_sentence(
         file.write_text(file.read_text().replace("_target_: rarevox.", "_target_: "))
     with pytest.raises(RequestError, match=r"run was written before version 0\.1\.0.*name .*networks.*; train again"):
         command(run, dataset_dir, tmp_path / "out")
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "inference"])
+def test_a_configuration_of_gigabytes_is_not_read(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    file = tmp_path / "configs" / f"{stage}.yaml"
+    file.touch()
+    os.truncate(file, 1 << 33)  # of holes: it takes no place on the disk
+    with pytest.raises(RequestError, match=f"{stage}.yaml holds 8589934592 bytes"):
+        require_run(tmp_path, stage)
 
 
 def test_a_run_with_classes_of_one_s_own_is_a_run(run_dir: Path, tmp_path: Path) -> None:

@@ -157,7 +157,9 @@ def _read(place: Path, name: str, metric: str) -> Evaluation:
     try:
         rows, conventions = content["cases"], content["conventions"]
         keys = [(str(row["case"]), str(row["structure"])) for row in rows]
-        structures, _ = tuple(content["structures"]), conventions["mean_over"]
+        structures, over = _names(content["structures"]), _names(conventions["mean_over"])
+        if not set(over) <= set(structures):
+            raise TypeError
     except (KeyError, TypeError) as error:
         raise RequestError(
             f"{folder / 'metrics.json'} is no result of rarevox ({_missing(error)}); evaluate or score anew"
@@ -170,6 +172,12 @@ def _read(place: Path, name: str, metric: str) -> Evaluation:
         for column in (metric, "reference_ml")
     )
     return Evaluation(name, folder, structures, figures, volumes, conventions)
+
+
+def _names(content: object) -> tuple[str, ...]:
+    if not isinstance(content, (dict, list)) or not all(isinstance(name, str) for name in content):
+        raise TypeError
+    return tuple(content)
 
 
 def _missing(error: BaseException) -> str:

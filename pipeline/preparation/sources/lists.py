@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rarevox.pipeline.data.formats import stem
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.names import shown
+from rarevox.pipeline.plain_data import LARGEST_JSON, read_text
 from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.sources.pairs import pair_folders
@@ -31,6 +33,10 @@ _KEYS = {
 }
 _NNUNET_CASE = {"images": Kind(are_files, "a list of files"), "label": Kind(is_text, "the name of a file")}
 _DECATHLON_CASE = {"image": Kind(are_files, "a file or a list of files"), "label": Kind(is_text, "the name of a file")}
+
+
+_MORE = "\0"
+"""The key of cells beyond the heading; no column is called so."""
 
 
 def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
@@ -140,16 +146,19 @@ def read_table(file: Path, subject: str | None = None) -> Source:
         RequestError: no rows, no ``label`` or no channel column.
     """
     rows = _rows(file)
-    fixed = ("case", "label", "subject", "mask", "split")
+    fixed = ("case", "label", "subject", "mask", "split", _MORE)
     channels = tuple(key for key in rows[0] if key not in fixed)
     if "label" not in rows[0] or not channels:
         raise RequestError(
-            f"{file} has the columns {', '.join(rows[0])}; expected label and one column per channel, "
+            f"{file} has the columns {', '.join(rows[0])[:200]}; expected label and one column per channel, "
             "and perhaps case, subject, mask, split"
         )
     cases, faults = [], []
     for number, row in enumerate(rows, start=1):
         name = str(row.get("case") or stem(Path(str(row.get("label") or f"row_{number}"))))
+        if row.get(_MORE):
+            faults.append(fault(name, "missing-file", f"row {number} has more cells than there are columns", file))
+            continue
         empty = [key for key in (*channels, "label") if not row.get(key)]
         if empty:
             faults.append(fault(name, "missing-file", f"row {number} names no {', '.join(empty)}", file))
@@ -180,11 +189,11 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         rows = content if isinstance(content, list) and all(isinstance(row, dict) for row in content) else []
         _require_texts(rows, file)
     else:
+        lines = io.StringIO(read_text(file, LARGEST_JSON).removeprefix("\ufeff"), newline="")
         try:
-            with file.open(newline="", encoding="utf-8-sig") as handle:
-                rows = list(csv.DictReader(handle))
-        except UnicodeDecodeError as error:
-            raise RequestError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
+            rows = list(csv.DictReader(lines, restkey=_MORE))
+        except csv.Error as error:
+            raise RequestError(f"{file} is no table that can be read: {error}") from error
     if not rows:
         raise RequestError(f"{file} lists no cases; expected a CSV file with a header, or a JSON list of objects")
     return rows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,34 @@ def test_a_manifest_of_no_use_is_one_sentence(name: str, text: str | None, said:
         write(tmp_path / name, text)
     with pytest.raises(RequestError, match=said):
         read_manifest(tmp_path / name, CHANNELS)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_pipe_or_a_device_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    (tmp_path / f"endless_{name}").symlink_to("/dev/zero")
+    for file in (name, f"endless_{name}"):
+        with pytest.raises(RequestError, match="is a folder, a pipe or a device"):
+            read_manifest(tmp_path / file, CHANNELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("list.csv", "case,image\ngood,a.nii\n"), ("list.jsonl", '{"case": "good", "image": "a.nii"}\n')]
+)
+def test_a_line_without_an_end_is_one_row_and_takes_no_memory(name: str, text: str, tmp_path: Path) -> None:
+    """64 MB in one line, read in pieces of `LONGEST_LINE`; what is behind it counts."""
+    file = write(tmp_path / name, text)
+    os.truncate(file, 1 << 26)  # zeros, of holes
+    with file.open("a") as handle:
+        handle.write("\n" + text.splitlines()[-1].replace("good", "after") + "\n")
+    tracemalloc.start()
+    try:
+        found = read_manifest(file, CHANNELS)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
+    assert [scan["case"] for scan in found.scans] == ["good", "after"]
+    assert len(found.left) == 1 and "line" in found.left[0]["reason"]
 
 
 def test_it_adds_to_what_is_named_besides(tmp_path: Path) -> None:

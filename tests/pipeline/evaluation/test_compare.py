@@ -6,12 +6,15 @@ import csv
 import json
 import math
 import re
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
@@ -211,6 +214,40 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(folders: list[Path],
     (broken / "metrics.json").write_text('{"cases": 3}')
     refused("is no result of rarevox", broken)
     refused("already holds other files", folders[1], output=tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+ROW = {"case": "c", "structure": "a", "dice": 0.5, "status": "ok", "reference_ml": 1.0}
+RESULT: dict[str, Any] = {
+    "structures": {"a": {}},
+    "conventions": {"empty": "one", "mean_over": ["a"]},
+    "cases": [ROW, ROW | {"case": "d"}],
+}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([*RESULT, "mean_over", "empty", *ROW]), JSON)
+@example("structures", [["a"]])
+@example("mean_over", 3)
+@example("mean_over", ["other"])
+@example("dice", [1])
+def test_results_of_another_form_are_compared_or_one_sentence(tmp_path: Path, key: str, value: Any) -> None:
+    """Values replaced in the file, in its conventions, in a row."""
+    changed = deepcopy(RESULT)
+    for place in (changed, changed["conventions"], changed["cases"][0]):
+        if key in place:
+            place[key] = value
+    for name, content in (("a", RESULT), ("b", changed)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "metrics.json").write_text(json.dumps(content))
+    try:
+        assert compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out") in (0, 1)
+    except RequestError as error:
+        assert "\n" not in str(error)
 
 
 def test_names_are_the_parts_that_differ() -> None:

@@ -14,6 +14,7 @@ from rarevox.networks import DeepMedic
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.export import export as stage
 from rarevox.pipeline.export.export import export, images, load
+from tests.pipeline.export.untrained import untrained_run
 
 
 def test_every_format_gives_the_networks_logits(run_dir: Path, tmp_path: Path) -> None:
@@ -90,22 +91,58 @@ def test_monais_tools_take_a_run(run_dir: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts"))(x), network(x), rtol=1e-4, atol=1e-4)
 
 
-def test_without_rarevox_monais_tools_name_it_in_their_last_line(run_dir: Path) -> None:
-    """As ``docs/export.md`` says; the absence is that of an interpreter in which nothing finds the package."""
-    code = (
-        "import runpy, sys\n"
-        "class Nowhere:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name.partition('.')[0] == 'rarevox': raise ModuleNotFoundError('no module', name=name)\n"
-        "sys.meta_path.insert(0, Nowhere())\n"
-        "sys.modules.pop('rarevox', None)\n"
-        "sys.argv[0] = 'monai.bundle'\n"
-        "runpy.run_module('monai.bundle', run_name='__main__')\n"
+WITHOUT_RAREVOX = """
+import runpy, sys
+class Nowhere:
+    def find_spec(self, name, *_):
+        if name.partition('.')[0] == 'rarevox':
+            raise ModuleNotFoundError('no module', name=name)
+sys.meta_path.insert(0, Nowhere())
+for name in [name for name in sys.modules if name.partition('.')[0] == 'rarevox']:
+    del sys.modules[name]
+for arguments in ARGUMENTS:
+    sys.argv = ['monai.bundle', *arguments]
+    try:
+        runpy.run_module('monai.bundle', run_name='__main__')
+        print('ended with', 0, file=sys.stderr)
+    except SystemExit as end:
+        print('ended with', end.code, file=sys.stderr)
+"""
+
+
+def without_rarevox(run: Path, *calls: list[str]) -> list[str]:
+    """How MONAI's tools end in a run, called one after another where nothing finds the package."""
+    code = WITHOUT_RAREVOX.replace("ARGUMENTS", repr(calls))
+    done = subprocess.run([sys.executable, "-c", code], cwd=run, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    return [line.removeprefix("ended with ") for line in done.stderr.splitlines() if line.startswith("ended with ")]
+
+
+def test_without_rarevox_monais_tools_say_in_one_sentence_that_it_must_be(run_dir: Path, tmp_path: Path) -> None:
+    """The absence is that of an interpreter in which nothing finds the package."""
+    inference = ["--config_file", "configs/inference.yaml"]
+    ends = without_rarevox(
+        run_dir,
+        ["verify_net_in_out", "network_def", *inference, "--meta_file", "configs/metadata.json", "--device", "cpu"],
+        ["ckpt_export", "--use_trace", "True", "--filepath", str(tmp_path / "model.ts"), *inference],
+        ["run", *inference, "--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")],
+        ["run", "--config_file", "configs/evaluate.yaml", "--output_dir", str(tmp_path / "out")],
+        ["run", "--config_file", "configs/train.yaml"],
     )
-    files = ["--config_file", "configs/inference.yaml", "--meta_file", "configs/metadata.json", "--device", "cpu"]
-    command = [sys.executable, "-c", code, "verify_net_in_out", "network_def", *files]
-    done = subprocess.run(command, cwd=run_dir, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].startswith(
-        "ModuleNotFoundError: Cannot locate class or function path: 'rarevox."
-    )
+    assert ends == [
+        "This bundle needs the package rarevox, which is not installed here; install it with: pip install rarevox"
+    ] * len(ends)
+    assert len(ends) == 5 and not list(tmp_path.iterdir())
+
+
+def test_a_network_of_monais_own_is_exported_by_monai_where_rarevox_is_not_installed(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    run = untrained_run(tmp_path / "run", dataset_dir, "unet", ["network_def#channels=[4,8,8,8]"])
+    inference = ["--config_file", "configs/inference.yaml"]
+    export_it = ["ckpt_export", "--use_trace", "True", "--filepath", str(tmp_path / "model.ts"), *inference]
+    verify = ["verify_net_in_out", "network_def", *inference, "--meta_file", "configs/metadata.json", "--device", "cpu"]
+    assert without_rarevox(run, verify, export_it) == ["0", "0"]
+    network, x = load(run)[0], torch.randn(1, 1, 16, 24, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts"))(x), network(x), rtol=1e-4, atol=1e-4)

@@ -133,6 +133,11 @@ class TestText:
         assert (tmp_path / "plan.edited.yaml").read_text(encoding="utf-8") == "batch_size: 7\n"
         assert not is_edited((tmp_path / "plan.yaml").read_text(encoding="utf-8"))
 
+    def test_a_plan_that_is_no_text_is_kept_too(self, tmp_path: Path) -> None:
+        (tmp_path / "plan.yaml").write_bytes(b"batch_size: \xff\n")
+        assert write_plan(tmp_path, "x", self.CHOICES)
+        assert (tmp_path / "plan.edited.yaml").read_bytes() == b"batch_size: \xff\n"
+
 
 @pytest.fixture
 def dataset(dataset_dir: Path, tmp_path: Path) -> Dataset:

@@ -76,6 +76,29 @@ def test_cells_of_a_table_are_texts(tmp_path: Path, row: dict[str, Any]) -> None
         find_cases(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("case,image,label\na," + "x" * 200_000 + ",l\n", "no table that can be read: field larger"),
+        ("\0" * 1000, "lists no cases|has the columns"),
+        ("x" * 100_000 + "\na\n", "has the columns x{200}; expected"),
+    ],
+    ids=["a cell without end", "zeros", "a heading without end"],
+)
+def test_a_table_of_no_use_is_one_sentence(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text(text)
+    with pytest.raises(RequestError, match=said) as caught:
+        find_cases(tmp_path / "cases.csv")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_row_of_too_many_cells_is_a_fault_of_its_case(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text("case,image,label\na,b.nii,c.nii,d,e\ng,h.nii,i.nii\n")
+    source = find_cases(tmp_path / "cases.csv")
+    assert [case.case for case in source.cases] == ["g"]
+    assert [(one.case, one.message) for one in source.faults] == [("a", "row 1 has more cells than there are columns")]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
