@@ -99,7 +99,7 @@ class NestedDecision(Decision):
     def weighted_logits(self, logits: torch.Tensor, temperature: float, axis: int = 0) -> torch.Tensor:
         """The same of the regions' logits, K of them along ``axis``, whose probabilities are σ(z / T)."""
         logits = logits.float()
-        if not self.moves:  # nothing is sent to a device, so that a CUDA graph may hold it
+        if not self.moves:  # nothing need be sent to a device
             return at_depth(logits, axis)
         logits = logits.cummin(axis).values
         return at_depth(logits - shaped(temperature * self.logits, logits, axis), axis)
