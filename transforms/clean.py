@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ class CleanLabelsd(MapTransform):
         image_key: str = "image",
         raw_key: str = "raw",
         allow_missing_keys: bool = False,
-        regions: Iterable[str] | None = None,
+        regions: Mapping[str, Any] | Sequence[str] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         numbers = {name: number for number, name in enumerate(regions or (), start=1)}
