@@ -81,7 +81,7 @@ def test_a_run_keeps_its_regions_and_puts_labels_in_the_order_of_depth(run: Path
 
 def test_prepare_says_that_regions_are_nested(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(source, tmp_path / "dataset") == 0
-    assert "whole ⊃ core ⊃ hot" in capsys.readouterr().out
+    assert "whole ⊃ core ⊃ hot" in capsys.readouterr().err
 
 
 def test_training_tells_the_dice_of_the_regions(run: Path) -> None:
