@@ -10,7 +10,7 @@ import pytest
 
 from rarevox.pipeline.compose import CONFIGS, compose, derive
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.hints import annotations, check_hints, fits, words
+from rarevox.pipeline.hints import check_hints, fits, taken_by, words
 
 OPTIONS: list[dict[str, Any]] = [
     *({"network": file.stem} for file in sorted((CONFIGS / "networks").glob("*.yaml"))),
@@ -108,4 +108,4 @@ def test_which_plain_values_a_type_takes(value: object, hint: Any, fit: bool) ->
 
 def test_a_default_of_none_may_be_given() -> None:
     """Many a library annotates ``x: int = None``."""
-    assert fits(None, annotations("rarevox.pipeline.data.section")["limit"])
+    assert fits(None, taken_by("rarevox.pipeline.data.section")["limit"])
