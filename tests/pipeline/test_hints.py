@@ -11,6 +11,7 @@ import pytest
 from rarevox.pipeline.compose import CONFIGS, compose, derive
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.hints import check_hints, fits, taken_by, words
+from rarevox.pipeline.training.plain_values import check_values
 
 OPTIONS: list[dict[str, Any]] = [
     *({"network": file.stem} for file in sorted((CONFIGS / "networks").glob("*.yaml"))),
@@ -27,6 +28,7 @@ def test_what_the_packaged_files_and_sound_settings_say_fits(options: dict[str, 
     config = compose("train", **options).config
     for stage in ("train", "evaluate", "inference"):
         check_hints(config if stage == "train" else derive(stage, config))
+    check_values(config)
 
 
 @pytest.mark.parametrize(
