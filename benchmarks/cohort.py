@@ -17,6 +17,7 @@ import os
 import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -137,45 +138,70 @@ def command(run: Path, scans: Path, output: Path, *options: str) -> list[str]:
     return [*said, "--device", "cpu", *options]
 
 
-def share(run: Path, scans: Path, base: Path, workers: int, peer: str | None) -> None:
-    """Workers of which two are killed, and the call once more, against one process."""
+def timed(said: list[str], path: str | None = None) -> float:
+    """Seconds of a call; ``path`` is the PYTHONPATH of another state of rarevox."""
+    environment = os.environ if path is None else {**os.environ, "PYTHONPATH": path}
     began = time.perf_counter()
-    subprocess.run(command(run, scans, base / "one"), check=True, capture_output=True)
-    one = time.perf_counter() - began
+    subprocess.run(said, check=True, capture_output=True, env=environment)
+    return time.perf_counter() - began
+
+
+def killed_twice(said: list[str], output: Path, scans: int) -> float:
+    """Seconds of a call of which a worker is killed after a tenth of the maps, and another after three tenths."""
     began = time.perf_counter()
-    call = subprocess.Popen(
-        command(run, scans, base / "many", "--workers", str(workers)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    all_of_them = len(list((base / "one").glob("*_seg.nii.gz")))
-    for least in (all_of_them // 10, 3 * all_of_them // 10):
-        while call.poll() is None and len(list((base / "many").glob("*_seg.nii.gz"))) < least:
-            time.sleep(0.2)
-        victim = _descendants(call.pid)[-1]
-        os.kill(victim, signal.SIGKILL)
-    call.wait()
-    many = time.perf_counter() - began
-    subprocess.run(command(run, scans, base / "many", "--keep", "--workers", "2"), check=True, capture_output=True)
-    rows = json.loads((base / "many" / "predictions.json").read_text())["scans"]
-    cases = [row["case"] for row in rows]
-    alike = all(
-        (base / "one" / f"{case}_seg.nii.gz").read_bytes() == (base / "many" / f"{case}_seg.nii.gz").read_bytes()
-        for case in cases
-    )
-    every = len(cases) == len(set(cases)) and all(row["status"] == "ok" for row in rows)
-    print(f"one process: {len(cases)} scans in {one:.1f} s, {len(cases) / one:.2f} a second")
-    print(
-        f"{workers} workers, two of them killed: {many:.1f} s, {len(cases) / many:.2f} a second; {one / many:.2f} times"
-    )
-    print(f"every case once: {every}; maps equal to the byte: {alike}")
-    if peer is not None:
-        began = time.perf_counter()
-        subprocess.run(
-            command(run, scans, base / "peer"), check=True, capture_output=True, env={**os.environ, "PYTHONPATH": peer}
-        )
-        before = time.perf_counter() - began
-        print(f"{peer}: {before:.1f} s; {workers} workers are {before / many:.2f} times as fast")
+    call = subprocess.Popen(said, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for least in (scans // 10, 3 * scans // 10):
+        while call.poll() is None and len(list(output.glob("*_seg.nii.gz"))) < least:
+            time.sleep(0.05)
+        os.kill(_descendants(call.pid)[-1], signal.SIGKILL)
+    assert call.wait() == 0
+    return time.perf_counter() - began
+
+
+def compared(one: Path, many: Path) -> tuple[bool, bool]:
+    """Whether every case of a folder is there once and ok, and whether its maps are those of another to the byte."""
+    rows = json.loads((many / "predictions.json").read_text())["scans"]
+    cases = sorted(row["case"] for row in rows)
+    files = [f"{case}_seg.nii.gz" for case in cases]
+    every = files == sorted(path.name for path in one.glob("*_seg.nii.gz"))
+    every = every and all(row["status"] == "ok" for row in rows)
+    return every, all((one / name).read_bytes() == (many / name).read_bytes() for name in files)
+
+
+def share(run: Path, scans: Path, base: Path, workers: int, peer: str | None, repeats: int) -> None:
+    """Workers of which two are killed, and the call once more, against one process and another state, in turns."""
+    print(about(), flush=True)
+    took: dict[str, list[float]] = {}
+    for turn in range(repeats):
+        out = {name: base / f"{name}{turn}" for name in ("peer", "one", "many")}
+        if peer is not None:
+            took.setdefault("peer", []).append(timed(command(run, scans, out["peer"]), peer))
+        took.setdefault("one", []).append(timed(command(run, scans, out["one"])))
+        count = len(list(out["one"].glob("*_seg.nii.gz")))
+        shared = command(run, scans, out["many"], "--workers", str(workers))
+        took.setdefault("many", []).append(killed_twice(shared, out["many"], count))
+        took.setdefault("again", []).append(timed([*shared, "--keep"]))
+        every, alike = compared(out["one"], out["many"])
+        shown = ", ".join(f"{name} {times[-1]:.1f} s" for name, times in took.items())
+        print(f"turn {turn + 1}: {shown}; every case once: {every}; maps equal to the byte: {alike}", flush=True)
+        if peer is not None:
+            print(f"  maps of {peer} equal to the byte: {compared(out['peer'], out['many'])[1]}")
+        print(f"  load {os.getloadavg()[0]:.1f}", flush=True)
+    median = {name: statistics.median(times) for name, times in took.items()}
+    told = {"peer": str(peer), "one": "one process", "many": f"{workers} workers, two of them killed", "again": "again"}
+    for name, seconds in median.items():
+        print(f"{told[name]}: median {seconds:.1f} s, {count / seconds:.2f} scans a second")
+    for name in ("peer", "one"):
+        if name in median:
+            print(f"{workers} workers are {median[name] / median['many']:.2f} times as fast as {told[name]}")
+
+
+def about() -> str:
+    """Machine, cores, load and date."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    moment = time.strftime("%d %B %Y")
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, {moment}"
 
 
 def _descendants(process: int) -> list[int]:
@@ -229,6 +255,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--planning", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=1, help="turns of share; trials of one")
     parser.add_argument("--peer", help="a PYTHONPATH with another state of rarevox, measured too")
     parser.add_argument("--scratch", type=Path, help="where files are made; a temporary folder")
     options = parser.parse_args()
@@ -236,7 +263,7 @@ def main() -> None:
         if options.part == "books":
             books(Path(folder), options.counts, options.planning)
         elif options.part == "share":
-            share(*options.places, Path(folder), options.workers, options.peer)
+            share(*options.places, Path(folder), options.workers, options.peer, options.repeats)
         else:
             one(*options.places, Path(folder))
 

@@ -46,11 +46,16 @@ class Part(NamedTuple):
 SCAN = ("--size", "240", "240", "155", "--channels", "1", "--classes", "3")
 PARTS = {
     "training step": Part("training_step.py", ("--steps", "30"), writes=True, seconds=45),
-    "scan, HighResNet": Part("inference.py", (*SCAN, "--contenders", "auto", "float32", "monai-amp"), seconds=75),
-    "scan, DeepMedic": Part("inference.py", (*SCAN, "--network", "deepmedic", "--contenders", "auto", "float32")),
-    "losses": Part("losses.py", ("--repeats", "5"), seconds=45),
-    "loading, cases in memory": Part("loading.py", ("--workers", "8", "--cache", "memory"), writes=True, seconds=45),
-    "loading, cases on the device": Part("loading.py", ("--cache", "device"), writes=True, seconds=45),
+    "scan, HighResNet": Part(
+        "inference.py", (*SCAN, "--contenders", "auto", "graphs", "float32", "monai-amp"), seconds=70
+    ),
+    "scan, DeepMedic": Part(
+        "inference.py", (*SCAN, "--network", "deepmedic", "--contenders", "auto", "graphs", "float32")
+    ),
+    "losses": Part("losses.py", ("--repeats", "5"), seconds=40),
+    "norms": Part("norms.py", ("--repeats", "20"), seconds=20),
+    "loading, cases in memory": Part("loading.py", ("--workers", "8", "--cache", "memory"), writes=True, seconds=40),
+    "loading, cases on the device": Part("loading.py", ("--cache", "device"), writes=True, seconds=40),
 }
 QUICK = {
     "training step": Part("training_step.py", ("--steps", "1", "--shapes", "1x16x16x16", "--only-ours"), writes=True),

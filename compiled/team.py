@@ -21,6 +21,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 
 
+def take_own_team() -> None:
+    """Say in a forked process that its parent had never run anything on its team: this one's threads are then its own
+    to make, and compiled work goes to all of them.
+
+    True of the workers that a server forks which imports libraries and computes nothing. The library keeps the team in
+    the thread that forks, so a parent that has used one leaves its child waiting for threads that are not there.
+    """
+    _state["forked"] = False
+
+
 @functools.cache
 def _team() -> ctypes._NamedFuncPointer | None:
     """``GOMP_parallel`` of the OpenMP library that PyTorch has loaded; None where it has another one."""
@@ -42,7 +52,8 @@ def run_on_team(function: int, argument: int) -> None:
     """Call the C function at an address with one pointer, once on each of PyTorch's threads, and wait for all.
 
     Without the team it is called once, on the calling thread; so the function must share out the work itself, whatever
-    the number of calls. A forked process is without: the library would wait for the threads of its parent.
+    the number of calls. A forked process is without, unless `take_own_team` was called in it: the library would wait
+    for the threads of its parent.
 
     Args:
         function: the address of a ``void (*)(void *)`` that needs no Python.

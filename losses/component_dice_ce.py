@@ -8,6 +8,7 @@ from torch import Tensor
 from rarevox.losses.arithmetic import ratio, scalar
 from rarevox.losses.combined import CombinedLoss
 from rarevox.losses.sums.checks import check_shapes
+from rarevox.losses.sums.nested import is_nested, nested_labels
 from rarevox.losses.sums.plain import refuse_recording
 from rarevox.losses.sums.regions import RegionSums, region_sums
 
@@ -29,12 +30,14 @@ class ComponentDiceCELoss(CombinedLoss):
         alpha: the share of the Dice term; may be moved while training.
         batch: average over the regions of the whole batch (this process's), rather than over those of each sample
             first; the cross-entropy too.
-        sigmoid: one binary logit; labels (B, 2, *spatial).
+        sigmoid: one binary logit; labels (B, 2, *spatial). Of C nested regions C logits; labels (B, C + 1, *spatial),
+            channel 0 the depths from 0 to C, channel c the regions of the components of depth ≥ c; the loss is the mean
+            over the nested regions.
         ignore_index: voxels with this label in channel 0 count for nothing.
 
     Raises:
         ValueError: from ``forward``: as :func:`rarevox.losses.overlap_sums`, regions below 0 or not whole numbers, or
-            ``sigmoid`` with more than one logit.
+            channels that do not fit the logits.
 
     Source: Jaus et al., "Every component counts", 2024 (regions); Kofler et al., "blob loss", IPMI 2023.
 
@@ -60,27 +63,27 @@ class ComponentDiceCELoss(CombinedLoss):
     def terms(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """``component_dice`` and ``cross_entropy`` as scalars, unweighted, from one pass over the volume."""
         refuse_recording(self, "sums over as many regions as the labels hold")
-        classes = 2 if self.sigmoid else logits.shape[1]
-        if self.sigmoid and logits.shape[1] != 1:
-            raise ValueError(f"logits have {logits.shape[1]} channels; the component-wise loss takes one binary logit")
+        classes = logits.shape[1] + self.sigmoid
         if labels.ndim < 3 or labels.shape[1] != classes:
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)}; logits of shape {tuple(logits.shape)} need {classes} "
                 "channels: the class indices, then the component regions of each foreground class"
             )
-        check_shapes(logits, labels[:, :1], weight, sigmoid=self.sigmoid)
-        sums = region_sums(
-            logits,
-            labels[:, :1],
-            weight,
-            labels[:, 1:],
-            sigmoid=self.sigmoid,
-            ignore_index=self.ignore_index,
-        )
-        return {
-            "component_dice": scalar(self._region_dice(sums), logits),
-            "cross_entropy": scalar(self._cross_entropy(sums), logits),
-        }
+        names, regions = labels[:, :1], labels[:, 1:]
+        check_shapes(logits, names, weight, sigmoid=self.sigmoid)
+        if not is_nested(logits, names, sigmoid=self.sigmoid):
+            sums = [region_sums(logits, names, weight, regions, sigmoid=self.sigmoid, ignore_index=self.ignore_index)]
+        else:
+            each, ignored = nested_labels(names, logits.shape[1], self.ignore_index)
+            sums = [
+                region_sums(*problem, sigmoid=True, ignore_index=ignored)
+                for problem in zip(
+                    logits.split(1, 1), each.split(1, 1), [weight] * (classes - 1), regions.split(1, 1), strict=True
+                )
+            ]
+        dice = torch.stack([self._region_dice(one) for one in sums])
+        entropy = torch.stack([self._cross_entropy(one) for one in sums])
+        return {"component_dice": scalar(dice, logits), "cross_entropy": scalar(entropy, logits)}
 
     def _region_dice(self, sums: RegionSums) -> Tensor:
         """One cost for each sample, or one in all with ``batch``: the mean over its regions, then over its classes."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from rarevox.losses.dice_ce import DiceCELoss
 from rarevox.losses.sums import SumTable
 from rarevox.losses.sums.checks import check_shapes
+from rarevox.losses.sums.nested import is_nested, nested_labels
 from rarevox.losses.sums.plain import refuse_recording
 from rarevox.losses.sums.voxel_entropy import voxel_cross_entropy
 from rarevox.losses.table_loss import table_for
@@ -64,12 +65,13 @@ class DiceTopKLoss(DiceCELoss):
         """The sums, with a cross-entropy column whose mean over all voxels is the mean over the hardest ones."""
         refuse_recording(self, "chooses as many voxels as the labels leave")
         check_shapes(logits, labels, weight, sigmoid=self.sigmoid)
+        each, ignored = labels, self.ignore_index
+        if is_nested(logits, labels, sigmoid=self.sigmoid):
+            each, ignored = nested_labels(labels, logits.shape[1], ignored)
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-            entropy, counted = voxel_cross_entropy(
-                logits, labels, weight, sigmoid=self.sigmoid, ignore_index=self.ignore_index
-            )
+            entropy, counted = voxel_cross_entropy(logits, each, weight, sigmoid=self.sigmoid, ignore_index=ignored)
             hardest = hardest_weight(entropy, counted, self.percent / 100, batch=self.batch)
-        return table_for(self, self.columns, logits, labels, weight, entropy_weight=hardest.view(labels.shape))
+        return table_for(self, self.columns, logits, labels, weight, entropy_weight=hardest.view(each.shape))
 
 
 # A share of a count that is a whole number but for roundoff, 0.1 · 30 say, is that number.

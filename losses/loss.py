@@ -17,13 +17,15 @@ class Loss(nn.Module, ABC):
         batch: take the sums over the whole batch (and, under DistributedDataParallel, over all processes) before the
             formula is applied; otherwise apply it to each sample and average.
         include_background: let class 0 take part in the overlap.
-        sigmoid: each logit is a two-class problem [rest, structure]: one binary logit, or labels that may overlap.
+        sigmoid: each logit is a two-class problem [rest, structure]: one binary logit, or labels that may overlap
+            (nested regions among them).
         ignore_index: voxels with this label count for nothing.
 
     Shapes:
         logits (B, C, *spatial) in any floating type, labels (B, 1, *spatial) of whole numbers, weight (B, 1,
-        *spatial) or None. With ``sigmoid`` and C > 1 labels (B, C, *spatial) of zeros and ones; the loss is the mean
-        over the labels. The result is a scalar, float64 for float64 logits and float32 for all others.
+        *spatial) or None. With ``sigmoid`` and C > 1 labels (B, C, *spatial) of zeros and ones, or, where the C
+        structures lie one in another, depths (B, 1, *spatial) from 0 to C: the label of logit k is depth ≥ k. The loss
+        is the mean over the labels. The result is a scalar, float64 for float64 logits and float32 for all others.
 
     Raises:
         ValueError: from ``forward``, as :func:`rarevox.losses.overlap_sums` states.

@@ -149,8 +149,9 @@ class DeepMedic(Traced):
         size = tuple(length - 2 * self.layers for length in x.shape[2:])
         if self.training or torch.is_grad_enabled() or is_exported(x):
             return reduce(self._join(self.full(x), low, size))
+        kept: ops.Kept = {}
         joint = ops.joint_layers(
-            lambda planes, first: self._join(planes, low, size, first),
+            lambda planes, first: self._join(planes, low, size, first, kept),
             [] if self._preactivation else [unit for unit in self.joint if isinstance(unit, ValidUnit)],
             self.classifier,
             low,
@@ -161,13 +162,19 @@ class DeepMedic(Traced):
         return ops.in_planes(x, self.full, self.full.units, self.full.added, joint, reduce)
 
     def _join(
-        self, full: torch.Tensor, low: Sequence[torch.Tensor], size: Sequence[int], first: int = 0
+        self,
+        full: torch.Tensor,
+        low: Sequence[torch.Tensor],
+        size: Sequence[int],
+        first: int = 0,
+        kept: ops.Kept | None = None,
     ) -> torch.Tensor:
         """Logits from some planes, from ``first`` on, of the paths' outputs; ``size`` is that at full resolution."""
         y = ops.beside(full, low, size, first)
+        widths = ops.widths(full, low)
         for number, layer in enumerate(self.joint):
-            y = layer(y if number == 0 else self.dropout(y))
-        return self.classifier(self.dropout(self.last(y)))
+            y = layer(y, widths=widths, kept=kept) if number == 0 else layer(self.dropout(y), kept=kept)
+        return ops.pointwise_convolution(self.dropout(self.last(y)), self.classifier)
 
     def peak_bytes(self, itemsize: int, reduced: bool = False) -> float:
         """Memory that a pass in evaluation takes for each voxel of the input, at most.
@@ -186,8 +193,9 @@ class DeepMedic(Traced):
         if itemsize == 4 and ops.can_stream(self.classifier.weight):
             planes = 1.0 if self._joint_size > 1 else 0.8 if self.full.added else 0.75
             return itemsize * (self.in_channels + planes * self._widest + logits)
-        path = (3 + bool(self.full.added)) * self._widest
-        return float(itemsize * (self.in_channels + max(path, self._widest + logits)))
+        widest = ops.aligned(self._widest) if itemsize == 2 else self._widest  # as on a GPU
+        path = (3 + bool(self.full.added)) * widest
+        return float(itemsize * (self.in_channels + max(path, widest + logits)))
 
 
 def _average(x: torch.Tensor, factor: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from rarevox.networks.cpu import ops
 from rarevox.networks.geometry import Geometry
 from rarevox.networks.lattices import pieces
 from rarevox.networks.lattices.padding import WHOLE, Layout
+from rarevox.networks.lattices.side_by_side import fills_tiles
 from rarevox.networks.norms import BATCH_NORM
 from rarevox.networks.protocols import Reduction
 from rarevox.networks.recompute import recomputed
@@ -26,6 +27,7 @@ from rarevox.networks.residual import ConvNormActivation, ResidualBlock
 DILATIONS = (1, 2, 4)
 # Sub-lattices of dilation 4 then have sizes divisible by 4, as the tiles of the CPU's fast convolutions are.
 FAST_MULTIPLE = 16
+TILE = 4
 
 
 class HighResNet(Traced):
@@ -124,15 +126,17 @@ class HighResNet(Traced):
         if not self._runs_on_lattices(x):
             return reduce(self._head(self.extract_features(x), WHOLE))
         # All sub-lattices go through together where statistics or gradients need them all, or where they are small.
-        at_once = self.training or torch.is_grad_enabled() or not self._affine
-        most = pieces.piece_voxels(x, self._features)
-        at_once = at_once or x[:, 0].numel() <= most
-        spare = None if at_once else ops.Spare()
+        steady = self._affine and not self.training and not torch.is_grad_enabled()
+        most, size = pieces.piece_voxels(x, self._features), x.shape[2:]
+        at_once = not steady or x[:, 0].numel() <= most
+        spare = ops.Spare() if steady else None
         x = self._stage(self.stem(x), WHOLE, index=0, spare=spare)
         dilated = [partial(self._stage, index=index, spare=spare) for index in range(1, len(DILATIONS))]
-        if at_once:
-            return pieces.on_lattices(x, dilated, self._head, reduce)
-        return pieces.in_pieces(x, dilated, self._head, reduce, most)
+        if not at_once:
+            return pieces.in_pieces(x, dilated, self._head, reduce, most)
+        if steady and self.float32_kernels and ops.takes_tiles(x) and fills_tiles(size, DILATIONS[-1], TILE):
+            return pieces.packed(x, dilated, self._head, reduce)
+        return pieces.on_lattices(x, dilated, self._head, reduce)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """The residual stream after the last block, (B, 4 · width, *spatial), in the order of the scan."""

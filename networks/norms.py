@@ -74,7 +74,7 @@ def norm_act(x: torch.Tensor, layer: NormAct, layout: Layout = WHOLE) -> torch.T
     if isinstance(norm, SampleNorm):
         return activation(norm(x, layout.batch))
     if layout.padding is None:
-        return activation(norm(x))
+        return layout.clear(activation(norm(x)))
     if norm.training and isinstance(norm, _BatchNorm):
         return activation(masked_batch_norm(x, norm, layout.padding))
     y = activation(norm(x))

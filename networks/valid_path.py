@@ -36,17 +36,27 @@ class ValidUnit(nn.Module):
         return int(self.conv.out_channels)
 
     def forward(
-        self, x: torch.Tensor, out: torch.Tensor | None = None, add: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        out: torch.Tensor | None = None,
+        add: torch.Tensor | None = None,
+        widths: tuple[int, ...] = (),
+        kept: ops.Kept | None = None,
     ) -> torch.Tensor:
         """(B, C, *spatial) to (B, C', *spatial − (size − 1)); in evaluation batch norm is folded into the weights.
+
+        On a GPU in half precision channels of zeros may follow, in what comes in and in what comes out
+        (`rarevox.networks.cuda.channels`).
 
         Args:
             x: the input.
             out: in evaluation without gradients, what the result is written to.
             add: (B, at most C', *spatial − (size − 1)), added to the first channels of the result.
+            widths: channels of the parts that ``x`` was put together from, with their zeros; empty for one.
+            kept: what an earlier call of the same pass folded.
         """
         if not self.preactivation:
-            return ops.conv_norm_act(x, self.conv, self, out=out, add=add)
+            return ops.conv_norm_act(x, self.conv, self, out=out, add=add, wide=ops.Wide(widths), kept=kept)
         y = self.conv(self.activation(self.norm(x)))
         y = y if out is None else out.copy_(y)
         return y if add is None else ops.add_channels(y, add)

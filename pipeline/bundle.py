@@ -98,9 +98,10 @@ def bundle_metadata(
         "spatial_shape": list(config["patch_size"]),
         "channel_def": {str(i): name for i, name in enumerate(dataset.channels)},
     }
+    outputs = list(config.get("regions") or names)
     formats["outputs"]["pred"] |= {
-        "num_channels": len(names),
-        "channel_def": {str(i): name for i, name in enumerate(names)},
+        "num_channels": len(outputs),
+        "channel_def": {str(i): name for i, name in enumerate(outputs)},
     }
     return content
 
@@ -167,6 +168,7 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         f"{len(dataset.test)} held out; seed {dataset.seed}; fingerprint `{dataset.fingerprint}`",
         f"- channels in order: {channels}",
         f"- labels: {', '.join(f'{value} = {markdown(name)}' for name, value in dataset.labels.items())}",
+        *_region_line(config),
         *([] if dataset.ignored is None else [f"- not annotated, and left out everywhere: label {dataset.ignored}"]),
         "",
         "## Training",
@@ -185,6 +187,13 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         *_score_lines(result),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _region_line(config: Mapping[str, Any]) -> list[str]:
+    """What a network of nested regions learnt."""
+    regions = config.get("regions") or {}
+    told = ", ".join(f"{markdown(name)} = {' + '.join(map(str, values))}" for name, values in regions.items())
+    return [f"- learnt as nested regions, an output each, the outermost first: {told}"] if regions else []
 
 
 def forget_scores(folder: Path) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.data.spacing import seen_spacing
 from rarevox.pipeline.entries import merge, parse_setting, put
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.plain_data import read_yaml
@@ -174,6 +173,8 @@ def plan_of(dataset: Dataset) -> dict[str, Any]:
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
     """What a configuration takes over from the dataset, so that the trained bundle needs it no more."""
+    from rarevox.pipeline.data.spacing import seen_spacing  # imports MONAI, which requests are checked without
+
     return {
         "dataset_dir": str(dataset.path.parent.resolve()),
         "channels": list(dataset.channels),

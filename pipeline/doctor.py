@@ -151,7 +151,7 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         **{name: version(name) for name in PACKAGES},
-        "cpu": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "cpu": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, threads: {torch.get_num_threads()}",
         "memory": f"{available_memory_gb(torch.device('cpu')):.1f} GB available",
         "cuda": ", ".join(devices) or "none",
     }

@@ -78,17 +78,25 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def clear_parts(folder: str | Path) -> None:
-    """Remove what killed writers left of their temporary files and folders in ``folder``; those of living processes
+def clear_parts(*folders: str | Path) -> None:
+    """Remove what killed writers left of their temporary files and folders in these folders; those of living processes
     stay."""
-    for path in Path(folder).glob(".*.part.*"):
-        process = path.name.split(".")[1]
-        if not process.isdigit() or _lives(int(process)):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for folder in folders:
+        for path in Path(folder).glob(".*.part.*"):
+            process = path.name.split(".")[1]
+            if not process.isdigit() or _lives(int(process)):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def clear_parts_below(folder: str | Path) -> None:
+    """:func:`clear_parts` in a folder and all folders in it, where nobody else can be writing: processes of other
+    machines that share it would not be seen to live."""
+    for place, _, _ in os.walk(folder):
+        clear_parts(place)
 
 
 def _lives(process: int) -> bool:

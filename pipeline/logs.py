@@ -29,5 +29,7 @@ def show_logs_visibly() -> None:
     # With pydicom installed MONAI tells each time a transform that reads is made that a decoder of NVIDIA's is not.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    # The exporter to ONNX tells of operations of torchvision's, which no network here has.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     # What nibabel mends in a header it tells of no file; `rarevox.transforms.reader` judges headers and names files.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)

@@ -14,20 +14,18 @@ COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 
 """Of Okabe and Ito, which colour-blind readers can tell apart; further structures begin again."""
 
 
-def three_planes(
-    image: np.ndarray, labels: np.ndarray | None, affine: np.ndarray, height: int, *, radiology: bool = False
-) -> Any:
+def three_planes(image: np.ndarray, labels: np.ndarray | None, affine: np.ndarray, height: int) -> Any:
     """Axial, coronal and sagittal plane through the most foreground (the middle without any), as a Pillow image.
 
-    Planes lie in true proportions, and each structure is outlined in a colour of its own.
+    Planes lie in true proportions and as radiology looks at them, which a letter at the left edge says: axial and
+    coronal ones with the patient's right on the left (R), sagittal ones with the front on the left (A). Each structure
+    is outlined in a colour of its own.
 
     Args:
         image: (X, Y, Z) intensities.
         labels: (X, Y, Z) label values; None draws the image alone.
         affine: 4×4, voxel indices to RAS mm.
         height: pixels of the longest edge of the volume.
-        radiology: show axial and coronal planes with the patient's right on the left, as from the feet and the front,
-            and write an R there; else left is the patient's left.
     """
     from PIL import Image, ImageDraw
 
@@ -43,17 +41,14 @@ def three_planes(
     for axis in (2, 1, 0):
         rest = [a for a in range(3) if a != axis]
         wide, tall = (max(8, round(height * grey.shape[a] * spacing[a] / longest)) for a in rest)
-        across = slice(None, None, -1) if radiology and axis != 0 else slice(None)
-        plane = _scaled(grey.take(centre[axis], axis), low, high).T[::-1, across]
+        plane = _scaled(grey.take(centre[axis], axis), low, high).T[::-1, ::-1]
         picture = np.asarray(Image.fromarray(plane).resize((wide, tall), Image.Resampling.BILINEAR))
         colour = np.repeat(picture[:, :, None], 3, axis=2)
         if named is not None:
-            _outline(colour, named.take(centre[axis], axis).T[::-1, across])
-        if radiology and axis != 0:
-            drawn = Image.fromarray(colour)
-            ImageDraw.Draw(drawn).text((2, tall // 2), "R", fill=(255, 255, 255))
-            colour = np.asarray(drawn)
-        planes.append(colour)
+            _outline(colour, named.take(centre[axis], axis).T[::-1, ::-1])
+        drawn = Image.fromarray(colour)
+        ImageDraw.Draw(drawn).text((2, tall // 2), "A" if axis == 0 else "R", fill=(255, 255, 255))
+        planes.append(np.asarray(drawn))
     tallest = max(plane.shape[0] for plane in planes)
     return Image.fromarray(np.concatenate([_framed(plane, tallest) for plane in planes], axis=1))
 

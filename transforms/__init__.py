@@ -25,6 +25,7 @@ from rarevox.transforms.keep_foreground import KeepForegroundd
 from rarevox.transforms.labels import LabelsToClassesd
 from rarevox.transforms.missing_channels import ZeroMissingChannelsd
 from rarevox.transforms.native_grid import LabelsOnNativeGridd
+from rarevox.transforms.nested import NestedDecision
 from rarevox.transforms.planting.library import LesionLibrary
 from rarevox.transforms.planting.transform import RandPlantLesionsd
 from rarevox.transforms.reader import Scan, ScanError, ScanReader, read_scan
@@ -70,6 +71,7 @@ __all__ = [
     "LesionBalancedSampler",
     "LesionLibrary",
     "N4Correctedd",
+    "NestedDecision",
     "Normaliser",
     "NyulNormalised",
     "PatchFrame",

@@ -15,7 +15,11 @@ from torch import Tensor
 
 
 def component_regions(
-    labels: Tensor | np.ndarray, *, num_classes: int, spacing_mm: Sequence[float] | None = None
+    labels: Tensor | np.ndarray,
+    *,
+    num_classes: int,
+    spacing_mm: Sequence[float] | None = None,
+    nested: bool = False,
 ) -> Tensor:
     """Divide the volume among the connected components of each foreground class: every voxel to the nearest one.
 
@@ -27,6 +31,7 @@ def component_regions(
         labels: (1, *spatial) class indices.
         num_classes: number of classes, background included; at least 2.
         spacing_mm: voxel size along each axis, for distances in mm; None takes voxels.
+        nested: class indices are depths in nested regions: the components of class c are those of all voxels from c on.
 
     Returns:
         (num_classes − 1, *spatial) int32: for class c in channel c − 1, the number (from 1) of the component nearest
@@ -46,7 +51,9 @@ def component_regions(
     regions = np.zeros((num_classes - 1, *array.shape[1:]), dtype=np.int32)
     neighbours = ndimage.generate_binary_structure(array.ndim - 1, array.ndim - 1)
     for index in range(1, num_classes):
-        components, count = ndimage.label(array[0] == index, structure=neighbours)
+        # What nobody annotated (255) is beyond the classes, and in none of them.
+        here = (array[0] >= index) & (array[0] < num_classes) if nested else array[0] == index
+        components, count = ndimage.label(here, structure=neighbours)
         if count == 0:
             continue
         nearest = ndimage.distance_transform_edt(
@@ -66,6 +73,7 @@ class ComponentRegionsd(MapTransform):
         keys: label maps (1, *spatial) of class indices; they come out as (num_classes, *spatial) int32, channel 0 the
             class indices, channel c the regions of class c (:func:`component_regions`).
         num_classes: number of classes, background included.
+        nested: class indices are depths in nested regions, whose components are taken.
         allow_missing_keys: pass over keys that the data does not hold.
 
     Example:
@@ -74,9 +82,12 @@ class ComponentRegionsd(MapTransform):
         [[1, 0, 0, 0, 0, 1], [1, 1, 1, 2, 2, 2]]
     """
 
-    def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False, *, nested: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.num_classes = num_classes
+        self.nested = nested
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Append to each label map."""
@@ -86,7 +97,7 @@ class ComponentRegionsd(MapTransform):
             has_meta = hasattr(labels, "meta")
             plain = labels.as_tensor() if has_meta else labels
             spacing = affine_to_spacing(labels.affine, plain.ndim - 1).tolist() if has_meta else None
-            regions = component_regions(plain, num_classes=self.num_classes, spacing_mm=spacing)
+            regions = component_regions(plain, num_classes=self.num_classes, spacing_mm=spacing, nested=self.nested)
             both = torch.cat((plain.to(torch.int32), regions))
             out[key] = type(labels)(both, meta=labels.meta) if has_meta else both
         return out

@@ -58,6 +58,11 @@ class LabelScores:
             (_small(places, self.shape), classes.cpu().numpy().astype(kind), torch.sigmoid(own - rivals).cpu().numpy())
         )
 
+    def of(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flat indices and scores of the voxels labelled as one class."""
+        here = self.classes == number
+        return self.places[here], self.scores[here]
+
     @property
     def places(self) -> np.ndarray:
         """See the class."""

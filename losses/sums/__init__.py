@@ -8,7 +8,8 @@ Read first: `table.py` (the columns, and the letters that shapes are written wit
 - `pieces.py`: PyTorch's operations, for everything else, on pieces of the volume (`chunks.py`) that threads share
   (`workers.py`).
 
-`regions.py` and `voxel_entropy.py` are sums that are no table: by connected component, and voxel by voxel.
+`nested.py` makes labels of depths in nested regions. `regions.py` and `voxel_entropy.py` are sums that are no table: by
+connected component, and voxel by voxel.
 """
 
 from rarevox.losses.sums.checks import NonFiniteLogitsError

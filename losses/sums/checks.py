@@ -48,7 +48,8 @@ def check_shapes(logits: Tensor, labels: Tensor, weight: Tensor | None, *, sigmo
 
     Args:
         logits: (B, C, *spatial), floating point.
-        labels: (B, 1, *spatial), or (B, C, *spatial) for multi-label logits (``sigmoid`` and C > 1).
+        labels: (B, 1, *spatial), or for multi-label logits (``sigmoid`` and C > 1) (B, C, *spatial), or (B, 1,
+            *spatial) depths in nested regions.
         weight: (B, 1, *spatial) or None.
         sigmoid: one two-class problem for each logit, rather than one softmax over the classes.
 
@@ -70,7 +71,7 @@ def check_shapes(logits: Tensor, labels: Tensor, weight: Tensor | None, *, sigmo
         )
     channels = shape[1] if sigmoid else 1
     expected = (shape[0], channels, *shape[2:])
-    if tuple(labels.shape) != expected:
+    if tuple(labels.shape) not in (expected, (shape[0], 1, *shape[2:])):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; logits of shape {shape} need labels of {expected}")
     expected = (shape[0], 1, *shape[2:])
     if weight is not None and tuple(weight.shape) != expected:

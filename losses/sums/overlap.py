@@ -19,6 +19,7 @@ from rarevox.losses.sums.backend import Backend
 from rarevox.losses.sums.checks import check_shapes, check_values
 from rarevox.losses.sums.chunks import Volume
 from rarevox.losses.sums.cpu import overlap as cpu
+from rarevox.losses.sums.nested import is_nested, nested_labels
 from rarevox.losses.sums.plain import plain_sums
 from rarevox.losses.sums.table import Columns, SumTable
 from rarevox.losses.sums.taken import take_down
@@ -44,8 +45,10 @@ def overlap_sums(
         weight: (B, 1, *spatial), finite and not negative; no gradient flows to it. None means 1 everywhere.
         sigmoid: each logit is a two-class problem [rest, structure] of its own, p = [1 − sigmoid(z), sigmoid(z)].
             C = 1 gives a (B, 2) table; C > 1 takes labels (B, C, *spatial) of zeros and ones and gives (B, C, 2).
+            Of C nested regions it takes depths (B, 1, *spatial) from 0 to C too: the label of logit k is depth ≥ k.
         ignore_index: voxels with this label weigh nothing; it may lie outside the classes.
-        entropy_weight: shaped as the labels, replaces ``weight`` in the ``cross_entropy`` column alone.
+        entropy_weight: shaped as the labels (of nested regions (B, C, *spatial)), replaces ``weight`` in the
+            ``cross_entropy`` column alone.
         columns: the optional columns wanted; by default squares and cross-entropy.
 
     Returns:
@@ -68,6 +71,8 @@ def overlap_sums(
     ([[2.0, 2.0]], [[3.0, 1.0]], [[1.5, 0.5]])
     """
     check_shapes(logits, labels, weight, sigmoid=sigmoid)
+    if is_nested(logits, labels, sigmoid=sigmoid):
+        labels, ignore_index = nested_labels(labels, logits.shape[1], ignore_index)
     columns = Columns() if columns is None else columns
     if becomes_program():
         with torch.autocast(logits.device.type, enabled=False):

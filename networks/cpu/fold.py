@@ -25,6 +25,17 @@ class Folded(NamedTuple):
     slope: torch.Tensor
 
 
+class KeptWeight(NamedTuple):
+    """Weights with a norm's scale, and the norm."""
+
+    weight: torch.Tensor
+    folded: Folded
+
+
+Kept = dict[nn.Module, KeptWeight]
+"""Of convolutions, in one pass."""
+
+
 def fold(layer: NormAct) -> Folded | None:
     """A batch norm in evaluation and the ReLU or PReLU after it; None for others.
 

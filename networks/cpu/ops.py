@@ -13,37 +13,44 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from rarevox.compiled import is_exported
+from rarevox.compiled import is_eager, is_exported
 from rarevox.networks.cpu.convolution import (
     Conv3d,
-    conv3d,
     fused_conv3d,
     load_kernels,
     prefers_float32,
     use_fast_convolutions,
 )
-from rarevox.networks.cpu.fold import Folded, fold
+from rarevox.networks.cpu.fold import Folded, Kept, KeptWeight, fold
 from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.instructions.sizes import PANEL as FAST_CHANNELS
 from rarevox.networks.cpu.joint import beside, joint_layers
 from rarevox.networks.cpu.norm import convolution as training
+from rarevox.networks.cpu.plain import add_channels, convolve, extent, is_undilated, must_be_plain, with_channels
 from rarevox.networks.cpu.planes import can_stream, in_planes
 from rarevox.networks.cpu.pointwise import chain as pointwise
 from rarevox.networks.cpu.spare import Spare
+from rarevox.networks.cpu.wide import Wide, bytes_of, pointwise_convolution, widened_weight, widths
 from rarevox.networks.cpu.winograd import convolution as winograd
-from rarevox.networks.cuda import affine
+from rarevox.networks.cuda import affine, channels
+from rarevox.networks.cuda import norm as gpu_training
+from rarevox.networks.cuda.channels import aligned
+from rarevox.networks.cuda.launch import channels_last
 from rarevox.networks.lattices.padding import WHOLE, Layout, update_running_statistics, zero_outside_
+from rarevox.networks.lattices.side_by_side import clear_planes_, fill_planes_
 from rarevox.networks.norms import norm_act
 from rarevox.networks.protocols import NormAct
 
 __all__ = [
     "FAST_CHANNELS",
     "Conv3d",
+    "Kept",
     "Spare",
+    "Wide",
     "add_channels",
+    "aligned",
     "beside",
     "can_stream",
     "conv_norm_act",
@@ -52,13 +59,24 @@ __all__ = [
     "load_kernels",
     "norm_act_conv",
     "pointwise_chain",
+    "pointwise_convolution",
     "prefers_float32",
     "residual_block",
+    "takes_tiles",
     "use_fast_convolutions",
+    "widths",
 ]
+
 
 ResidualParts = tuple[NormAct, nn.Module, NormAct, nn.Module]
 """norm1 with its activation, conv1, norm2 with its activation, conv2."""
+
+
+def takes_tiles(x: torch.Tensor) -> bool:
+    """Whether 3³ convolutions of ``x`` (B, C, *spatial) and of the like of it may go through the kernels that compute
+    tiles of 4³ voxels."""
+    plain = x.ndim != 5 or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+    return not plain and not must_be_plain(x) and is_eager(x) and winograd.kernels() is not None
 
 
 def conv_norm_act(
@@ -69,6 +87,8 @@ def conv_norm_act(
     *,
     out: torch.Tensor | None = None,
     add: torch.Tensor | None = None,
+    wide: Wide | None = None,
+    kept: Kept | None = None,
 ) -> torch.Tensor:
     """act(norm(conv(x))) + add, zero in the padding.
 
@@ -79,33 +99,76 @@ def conv_norm_act(
         layout: how the voxels of ``x`` lie.
         out: without gradients, what the result is written to: channels last, sharing no memory with ``x`` or ``add``.
         add: (B', at most C', *spatial'), added to the first channels.
+        wide: that channels of zeros may follow those of ``x``, ``add`` and the result.
+        kept: in evaluation, what earlier calls of one pass folded, and where this one leaves it.
 
     Returns:
         (B', C', *spatial').
     """
-    folded = None if _must_be_plain(x) else fold(layer)
+    known = None if kept is None else kept.get(conv)
+    folded = None if must_be_plain(x) else fold(layer) if known is None else known.folded
     if folded is None:
-        y = _norm_act(layout.clear(_convolve(conv, x, layout)), layer, layout)
+        return _conv_norm_act_in_training(x, conv, layer, layout, out, add, wide)
+    weight = _folded_weight(conv, x, folded, wide) if known is None else known.weight
+    if kept is not None:
+        kept[conv] = KeptWeight(weight, folded)
+    padding, dilation = extent(conv, layout)
+    if x.ndim == 5 and not any(d > 1 for d in dilation) and winograd.pays(x, weight, padding):
+        y = fused_conv3d(x, weight, padding[0], bias=folded.shift, slope=folded.slope, out=out, add=add)
+        return layout.clear(y)
+    y = _convolved_act(conv, x, weight, folded, layer, layout)
+    y = y if out is None else out.copy_(y)
+    return y if add is None else add_channels(y, add)
+
+
+def _folded_weight(conv: nn.Module, x: torch.Tensor, folded: Folded, wide: Wide | None) -> torch.Tensor:
+    """The convolution's weights with the norm's scale, and with zeros where ``x`` has them."""
+    weight = conv.get_parameter("weight")
+    return widened_weight(weight * folded.scale.view(-1, *(1,) * (weight.ndim - 1)), x, wide)
+
+
+def _conv_norm_act_in_training(
+    x: torch.Tensor,
+    conv: nn.Module,
+    layer: NormAct,
+    layout: Layout,
+    out: torch.Tensor | None,
+    add: torch.Tensor | None,
+    wide: Wide | None,
+) -> torch.Tensor:
+    """`conv_norm_act` by the definition, the norm in few passes where a GPU has kernels for it."""
+    weight: torch.Tensor = conv.get_parameter("weight")
+    out_channels = weight.shape[0]
+    if wide is not None and channels.pay(x):
+        # Zeros come out where the norm is to be done by kernels alone, which leave them zero.
+        more = gpu_training.knows(layer.norm, layer.activation) and gpu_training.is_large(bytes_of(conv, x, layout))
+        weight = widened_weight(weight, x, wide if more else wide._replace(out=False))
+    y = convolve(conv, x, layout, weight)
+    if y.is_cuda and x.shape[1] == 1 and not is_exported(x):  # one channel has no order of the axes
+        y = y.contiguous(memory_format=channels_last(y))
+    if _is_one_step(y, layer, layout):
+        at_once = out is None and layout.padding is None
+        y = _one_step(y, layer, layout, add if at_once else None)
+        add = None if at_once else add
     else:
-        weight = conv.get_parameter("weight") * folded.scale.view(-1, *(1,) * (x.ndim - 1))
-        padding, dilation = _extent(conv, layout)
-        if x.ndim == 5 and not any(d > 1 for d in dilation) and winograd.pays(x, weight, padding):
-            y = fused_conv3d(x, weight, padding[0], bias=folded.shift, slope=folded.slope, out=out, add=add)
-            return layout.clear(y)
-        y = _convolved_act(conv, x, weight, folded, layer, layout)
+        if wide is not None and not is_exported(x) and y.shape[1] > out_channels:
+            y = y.narrow(1, 0, out_channels)
+        y = norm_act(layout.clear(y), layer, layout)
     y = y if out is None else out.copy_(y)
     if add is None:
         return y
-    return y + _widened(add, y.shape[1]) if _must_be_plain(x) else add_channels(y, add)
+    return y + with_channels(add, y.shape[1]) if must_be_plain(x) else add_channels(y, add)
 
 
 def norm_act_conv(
     x: torch.Tensor, layer: NormAct, conv: nn.Module, layout: Layout = WHOLE, add: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """conv(act(norm(x))) + add, zero in the padding; in training one step that keeps ``x`` alone.
+    """conv(act(norm(x))) + add; in training on the CPU one step that keeps ``x`` alone.
+
+    Zero in the padding, unless the next norm like this one leaves the padding out by itself.
 
     Args:
-        x: (B', C, *spatial), zero in the padding.
+        x: (B', C, *spatial), zero in the padding or left there by this function.
         layer: norm and activation; in training the running statistics of a batch norm are updated.
         conv: a convolution without bias that keeps the size; on sub-lattices its dilation is left out.
         layout: how the voxels of ``x`` lie.
@@ -115,8 +178,10 @@ def norm_act_conv(
         (B', C', *spatial).
     """
     first = 0 if add is None else (conv.get_parameter("weight").shape[0] - add.shape[1]) // 2
-    if not (_undilated(conv, layout) and training.fits(x, layer, conv.get_parameter("weight"), add, first)):
-        y = layout.clear(_convolve(conv, _norm_act(x, layer, layout), layout))
+    if not (is_undilated(conv, layout) and training.fits(x, layer, conv.get_parameter("weight"), add, first)):
+        y = convolve(conv, _norm_act(x, layer, layout), layout)
+        # The norm after it reads nothing outside where it is done in one step, as this one is.
+        y = y if _is_one_step(y, layer, layout) else layout.clear(y)
         return y if add is None else add_channels(y, add, first)
     padding = layout.padding
     inside = x.numel() // x.shape[1] if padding is None else padding.inside
@@ -157,16 +222,19 @@ def residual_block(
     more = conv1.out_channels - conv1.in_channels  # numbers also for a tracer, to which sizes are data
     # The kernels add whole vectors of channels.
     aligned = more == 0 or (more // 2 % LANES == 0 and conv1.in_channels % LANES == 0)
-    fits = spare is not None and aligned and _undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
+    fits = spare is not None and aligned and is_undilated(conv1, layout) and winograd.pays(x, weight1, (1, 1, 1))
     first, second = (fold(norm1), fold(norm2)) if fits else (None, None)
-    if spare is None or first is None or second is None:
+    zero = None if first is None or not layout.planes else _before_zero(first)
+    if spare is None or first is None or second is None or (layout.planes and zero is None):
         between = conv_norm_act(_norm_act(x, norm1, layout), conv1, norm2, layout)
-        y = layout.clear(_convolve(conv2, between, layout))
+        y = layout.clear(convolve(conv2, between, layout))
         return y.add_(x) if more == 0 else add_channels(y, x, more // 2)
     # One input channel has no order of the axes: PyTorch's convolution of it may put the channels first.
     x = x.contiguous(memory_format=torch.channels_last_3d)
     shape = (x.shape[0], weight1.shape[0], *x.shape[2:])
     extents = None if layout.padding is None else layout.padding.extents
+    if zero is not None:
+        fill_planes_(x, layout.planes, zero.view(-1, 1, 1))
     y = winograd.convolve(
         x,
         weight1 * second.scale.view(-1, 1, 1, 1, 1),
@@ -174,8 +242,18 @@ def residual_block(
         winograd.Around(norm=torch.stack(first), bias=torch.stack(second[1:]), extents=extents),
         out=spare.take(f"{name} between", shape),
     )
+    clear_planes_(y, layout.planes)
     out = x if more == 0 else spare.take(f"{name} result", shape)
     return winograd.convolve(y, weight2, 1, winograd.Around(add=x, first=more // 2, extents=extents), out=out)
+
+
+def _before_zero(layer: Folded) -> torch.Tensor | None:
+    """For each channel a number of which norm and activation make exactly 0; None where there is none.
+
+    A ReLU makes 0 of whatever is not positive, so v · scale + shift = −1 or so will do, unless ``scale`` is 0.
+    """
+    v = -(layer.shift.abs() + 1) / layer.scale
+    return v if not layer.slope.any() and bool(v.isfinite().all()) else None
 
 
 def pointwise_chain(
@@ -201,81 +279,38 @@ def pointwise_chain(
     return last(x)
 
 
-def add_channels(y: torch.Tensor, more: torch.Tensor, first: int = 0) -> torch.Tensor:
-    """``y`` (B, C, *spatial) plus ``more`` (B, at most C, *spatial) in the channels from ``first`` on.
-
-    In place; with gradients ``y`` must be a tensor that no backward pass needs.
-
-    >>> add_channels(torch.ones(1, 4, 1), torch.ones(1, 2, 1), 1).flatten().tolist()
-    [1.0, 2.0, 2.0, 1.0]
-    """
-    if _must_be_plain(y):
-        return y.add_(_widened(more, y.shape[1], first))
-    y.narrow(1, first, more.shape[1]).add_(more)
-    return y
-
-
 def _norm_act(x: torch.Tensor, layer: NormAct, layout: Layout) -> torch.Tensor:
-    """`norm_act`; in evaluation on a GPU in one pass."""
+    """`norm_act`; on a GPU in one pass in evaluation, in few in training."""
+    if _is_one_step(x, layer, layout):
+        return _one_step(x, layer, layout)
     folded = fold(layer) if affine.fits(x) else None
     if folded is None:
         return norm_act(x, layer, layout)
     return affine.affine_act(x, *folded, _mask(layout))
 
 
+def _is_one_step(x: torch.Tensor, layer: NormAct, layout: Layout) -> bool:
+    """Whether norm and activation, in training on a GPU, are kernels that read nothing outside the volumes."""
+    return gpu_training.fits(x, layer.norm, layer.activation, layout.padding is not None)
+
+
+def _one_step(x: torch.Tensor, layer: NormAct, layout: Layout, add: torch.Tensor | None = None) -> torch.Tensor:
+    """act(norm(x)) + add by these kernels, zero outside."""
+    inside = None if layout.padding is None else layout.padding.inside
+    return gpu_training.norm_act(x, layer.norm, layer.activation, _mask(layout), inside, add)
+
+
 def _convolved_act(
     conv: nn.Module, x: torch.Tensor, weight: torch.Tensor, folded: Folded, layer: NormAct, layout: Layout
 ) -> torch.Tensor:
     """act(conv(x) + shift) with other weights, zero in the padding; on a GPU all but the convolution in one pass."""
-    if not affine.fits(x):
-        return layout.clear(layer.activation(_convolve(conv, x, layout, weight, folded.shift)))
-    y = _convolve(conv, x, layout, weight)
-    if not affine.fits(y):  # of one channel the convolution may have put the channels first
-        y = y.contiguous(memory_format=torch.channels_last if y.ndim == 4 else torch.channels_last_3d)
+    if not affine.works(x):
+        return layout.clear(layer.activation(convolve(conv, x, layout, weight, folded.shift)))
+    y = convolve(conv, x, layout, weight)
+    y = y.contiguous(memory_format=channels_last(y))  # of one channel the convolution may have put the channels first
     return affine.affine_act(y, None, folded.shift, folded.slope, _mask(layout), in_place=True)
 
 
 def _mask(layout: Layout) -> torch.Tensor | None:
     """1 inside the volumes and 0 outside; None where nothing lies outside."""
     return None if layout.padding is None else layout.padding.mask
-
-
-def _must_be_plain(x: torch.Tensor) -> bool:
-    """Whether gradients may be asked for: now, or of a program that is recorded, which is one whatever the mode."""
-    return torch.is_grad_enabled() or is_exported(x)
-
-
-def _widened(x: torch.Tensor, channels: int, first: int = 0) -> torch.Tensor:
-    """``x`` (B, C, *spatial) with ``first`` channels of zeros before its own and as many after as make ``channels``."""
-    if not torch.jit.is_tracing() and x.shape[1] == channels:
-        return x
-    return F.pad(x, [0, 0] * (x.ndim - 2) + [first, channels - x.shape[1] - first])
-
-
-def _convolve(
-    conv: nn.Module,
-    x: torch.Tensor,
-    layout: Layout,
-    weight: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """``conv`` on ``x``, without its dilation on sub-lattices, with other weights if given."""
-    weight = conv.get_parameter("weight") if weight is None else weight
-    padding, dilation = _extent(conv, layout)
-    if x.ndim == 4:
-        return F.conv2d(x, weight, bias, padding=padding, dilation=dilation)
-    return conv3d(x, weight, bias, padding, dilation)
-
-
-def _extent(conv: nn.Module, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding and dilation of ``conv``; on sub-lattices, where neighbours are a dilation apart already, without it."""
-    assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
-    assert not isinstance(conv.padding, str)
-    if not layout.on_lattices:
-        return conv.padding, conv.dilation
-    return tuple(p // d for p, d in zip(conv.padding, conv.dilation, strict=True)), (1,) * len(conv.dilation)
-
-
-def _undilated(conv: nn.Module, layout: Layout) -> bool:
-    """Whether this is a plain 3³ convolution of volumes, for its dilation or on sub-lattices."""
-    return isinstance(conv, nn.Conv3d) and (layout.on_lattices or conv.dilation == (1, 1, 1))

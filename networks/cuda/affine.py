@@ -6,25 +6,23 @@ memory (`docs/gpu.md`).
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
 import torch
 
 from rarevox.compiled import is_eager
 from rarevox.compiled.gpu import why_none
 from rarevox.networks.cuda import kernels
 from rarevox.networks.cuda.kernels import triton
+from rarevox.networks.cuda.launch import channels_last, on
 
 # Elements of a tile, channels padded to a power of two: 16 a thread of four warps.
 TILE_ELEMENTS = 2048
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def fits(x: torch.Tensor) -> bool:
-    """Whether the kernel can be used here: a volume with its channels innermost on a GPU, Triton, no gradients.
+def works(x: torch.Tensor) -> bool:
+    """Whether the kernel can be used for volumes like ``x``: on a GPU, Triton, no gradients.
 
-    >>> fits(torch.zeros(1, 2, 4, 4, 4))  # not on a GPU
+    >>> works(torch.zeros(1, 2, 4, 4, 4))  # not on a GPU
     False
     """
     return (
@@ -33,9 +31,13 @@ def fits(x: torch.Tensor) -> bool:
         and x.dtype in TYPES
         and not torch.is_grad_enabled()
         and why_none() is None
-        and x.is_contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         and is_eager(x)
     )
+
+
+def fits(x: torch.Tensor) -> bool:
+    """Whether the kernel takes ``x``: where it `works`, with the channels innermost."""
+    return works(x) and x.is_contiguous(memory_format=channels_last(x))
 
 
 def affine_act(
@@ -51,8 +53,8 @@ def affine_act(
 
     Args:
         x: (B', C, *spatial) where :func:`fits`; float32, bfloat16 or float16.
-        scale: (C,); None is 1.
-        shift, slope: (C,).
+        scale: (C,), or of the first channels, the others being zero and staying so; None is 1.
+        shift, slope: as ``scale``.
         mask: (B', 1, *spatial), 1 inside the volumes and 0 outside; None where nothing lies outside.
         in_place: write onto ``x``.
 
@@ -65,7 +67,7 @@ def affine_act(
     tile = max(1, TILE_ELEMENTS // padded)
     rows = x.numel() // channels
     shift, slope = shift.float().contiguous(), slope.float().contiguous()
-    with _on(x):
+    with on(x):
         kernels.affine_act_kernel[(triton.cdiv(rows, tile),)](
             x,
             shift if scale is None else scale.float().contiguous(),
@@ -75,14 +77,10 @@ def affine_act(
             out,
             rows,
             CHANNELS=channels,
+            REAL=shift.numel(),
             PADDED=padded,
             ROWS=tile,
             SCALED=scale is not None,
             MASKED=mask is not None,
         )
     return out
-
-
-def _on(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    """The device of a tensor as the current one, on which Triton launches; its interpreter works on the CPU."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

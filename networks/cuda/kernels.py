@@ -21,6 +21,7 @@ if triton is not None:
         out,
         rows,
         CHANNELS: tl.constexpr,
+        REAL: tl.constexpr,
         PADDED: tl.constexpr,
         ROWS: tl.constexpr,
         SCALED: tl.constexpr,
@@ -29,20 +30,20 @@ if triton is not None:
         """Program i maps the rows (voxels) of tile i, channels innermost; places are int64, as volumes may be large.
 
         Numbers are float32 in between, whatever the type of ``x`` and ``out``, which may be one tensor: a row is read
-        whole before it is written.
+        whole before it is written. The channels beyond the first REAL are zero, and stay so.
         """
         c = tl.arange(0, PADDED)
         n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-        real, there = c < CHANNELS, n < rows
-        inside = there[:, None] & real[None, :]
+        real, there = c < REAL, n < rows
+        inside = there[:, None] & (c < CHANNELS)[None, :]
         place = n[:, None] * CHANNELS + c[None, :]
         z = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         if SCALED:
             z = z * tl.load(scale + c, mask=real, other=0.0)[None, :]
         z = z + tl.load(shift + c, mask=real, other=0.0)[None, :]
-        # Not a product with 0 below: an infinite value under ReLU is 0 there and not NaN.
+        # Not a product with 0 below: an infinite value under ReLU is 0 there and not NaN. NaN itself stays NaN.
         under = tl.load(slope + c, mask=real, other=0.0)[None, :]
-        z = tl.where(z > 0, z, tl.where(under == 0, 0.0, z * under))
+        z = tl.where(z <= 0, tl.where(under == 0, 0.0, z * under), z)
         if MASKED:
             z = tl.where(tl.load(mask + n, mask=there, other=0.0).to(tl.float32)[:, None] > 0, z, 0.0)
         tl.store(out + place, z.to(out.dtype.element_ty), mask=inside)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarevox.networks.lattices.deal import pad_to_multiple, to_lattices
+from rarevox.networks.lattices.side_by_side import clear_planes_
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,14 @@ class Layout:
         batch: the samples in it; None where every row of the batch axis is one.
         on_lattices: whether they are dealt out to sub-lattices, so that no convolution is dilated any more.
         padding: what lies outside the volumes; None without padding.
+        planes: what lies between sub-lattices that stand side by side, in evaluation alone; see
+            `rarevox.networks.lattices.side_by_side.planes_between`.
     """
 
     batch: int | None = None
     on_lattices: bool = False
     padding: Padding | None = None
+    planes: tuple[tuple[int, ...], ...] = ()
 
     def dealt(self, factor: int) -> Layout:
         """The layout after `to_lattices` with ``factor``."""
@@ -94,6 +98,7 @@ class Layout:
 
     def clear(self, x: torch.Tensor) -> torch.Tensor:
         """``x``, a tensor that nothing else has kept, with zeros in the padding, in place."""
+        clear_planes_(x, self.planes)
         if self.padding is None:
             return x
         return zero_outside(x, self.padding) if torch.is_grad_enabled() else zero_outside_(x, self.padding)

@@ -21,6 +21,7 @@ from rarevox.networks.lattices.deal import (
     to_lattices,
 )
 from rarevox.networks.lattices.padding import Layout, Padding
+from rarevox.networks.lattices.side_by_side import from_side_by_side, planes_between, side_by_side
 from rarevox.networks.protocols import Reduction
 
 # A pass in pieces takes about so many voxels at a time, and one sub-lattice at least: a tensor of 64 channels is then
@@ -80,6 +81,21 @@ def on_lattices(x: torch.Tensor, stages: Sequence[Stage], head: Stage, reduce: R
         layout = layout.dealt(2)
         x = stage(to_lattices(x, 2), layout)
     return reduce(crop(from_lattices(head(x, layout), (2,) * len(stages)), size))
+
+
+def packed(x: torch.Tensor, stages: Sequence[Stage], head: Stage, reduce: Reduction) -> torch.Tensor:
+    """`on_lattices` without gradients, with the sub-lattices of a stage side by side in one volume.
+
+    For stages that do with each voxel the same, as norms in evaluation do, and convolve nothing else than 3³.
+    """
+    size = x.shape[2:]
+    layout = Layout(x.shape[0])
+    for factor in (2**number for number in range(1, len(stages) + 1)):
+        layout = Layout(x.shape[0], on_lattices=True, planes=planes_between(size, factor))
+        x = stages[factor.bit_length() - 2](side_by_side(x, factor), layout)
+        if factor < 2 ** len(stages):
+            x = from_side_by_side(x, factor, size)
+    return reduce(from_side_by_side(head(x, layout), 2 ** len(stages), size))
 
 
 def in_pieces(

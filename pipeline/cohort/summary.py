@@ -81,9 +81,11 @@ def _pictures(
     folder: Path, outliers: list[Outlier], row_of: Callable[[str], Mapping[str, Any]]
 ) -> list[tuple[Outlier, str]]:
     """Outliers with their thumbnails; without those whose files cannot be shown (any more)."""
-    from rarevox.pipeline.cohort.thumbnail import thumbnail
+    found: list[tuple[Outlier, str]] = []
+    if not outliers:
+        return found
+    from rarevox.pipeline.cohort.thumbnail import thumbnail  # imports PyTorch and MONAI, which takes seconds
 
-    found = []
     for one in outliers:
         with suppress(OSError, ValueError, KeyError, IndexError):
             row = row_of(one.case)

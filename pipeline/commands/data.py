@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rarevox.pipeline.commands.beforehand import require_there
 from rarevox.pipeline.commands.options import FOLDER, named_structures, pairs
 
 
@@ -58,6 +59,7 @@ def download(task: str, to: Path, url: str | None, md5: str | None) -> int:
 @click.option("--skip-faulty", is_flag=True, help="Leave faulty cases out instead of stopping.")
 def prepare(source: Path, output: Path, channels: Sequence[str], structures: Sequence[str], **options: Any) -> int:
     """Check the cases of SOURCE and write the dataset that training reads."""
+    require_there([source], "the folder (or the CSV or JSON list) that holds the scans")
     from rarevox.pipeline.preparation.prepare import prepare as run
 
     return run(source, output, channels=pairs(channels, "--channel") or None, **named_structures(structures), **options)

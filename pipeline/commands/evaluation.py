@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rarevox.pipeline.commands.beforehand import require_dataset, require_runs
 from rarevox.pipeline.commands.options import (
     FOLDER,
     device_option,
@@ -32,6 +33,8 @@ from rarevox.pipeline.commands.options import (
 @trust_option
 def evaluate(thresholds: Sequence[str], **options: Any) -> int:
     """Score RUN on whole volumes of DATASET: metrics.json, cases.csv, report.html."""
+    require_runs([options["run"], *options["others"]], "evaluate")
+    require_dataset(options["dataset"])
     from rarevox.pipeline.evaluation.evaluate import evaluate as run
 
     options["thresholds"] = pairs(thresholds, "--threshold")
@@ -45,6 +48,8 @@ def evaluate(thresholds: Sequence[str], **options: Any) -> int:
 @trust_option
 def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> int:
     """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse."""
+    require_runs([run], "evaluate")
+    require_dataset(dataset)
     from rarevox.pipeline.evaluation.tune import tune_post_processing as tune
 
     return tune(run, dataset, device=device, trust=trust)
@@ -72,6 +77,8 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
 @trust_option
 def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:
     """Choose RUN's thresholds and the confidence of its lesions on the validation cases of DATASET, for an aim."""
+    require_runs([run], "evaluate")
+    require_dataset(dataset)
     from rarevox.pipeline.evaluation.tune_threshold import tune_threshold as tune
 
     return tune(run, dataset, **options)
@@ -84,6 +91,8 @@ def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:
 @trust_option
 def calibrate(run: Path, dataset: Path, device: str, trust: bool) -> int:
     """Fit the temperature of RUN's probabilities on the validation cases of DATASET; labels do not change."""
+    require_runs([run], "evaluate")
+    require_dataset(dataset)
     from rarevox.pipeline.evaluation.calibrate import calibrate as fit
 
     return fit(run, dataset, device=device, trust=trust)

@@ -42,6 +42,18 @@ def device_option(command: Command) -> Command:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")(command)
 
 
+def network_option(command: Command) -> Command:
+    """``--network``."""
+    text = "Such as deepmedic, unet; a wrong name lists all.  [default: highresnet]"
+    return click.option("--network", metavar="NAME", help=text)(command)
+
+
+def loss_option(command: Command) -> Command:
+    """``--loss``."""
+    text = "Such as gdl, dice_ce; a wrong name lists all.  [default: gdl_ce]"
+    return click.option("--loss", metavar="NAME", help=text)(command)
+
+
 def others_option(command: Command) -> Command:
     """``--with``, as ``others``."""
     text = "Another run, whose class probabilities are averaged with RUN's. Repeatable."
@@ -55,8 +67,7 @@ def results_options(command: Command) -> Command:
             "--series",
             metavar="RULE",
             multiple=True,
-            help="Choose series in DICOM trees, such as modality=MR,description=flair,orientation=axial,min-slices=20. "
-            "One for each channel.",
+            help="Choose series in DICOM trees, such as modality=MR,min-slices=20; one for each channel.",
         ),
         click.option("--lesions", is_flag=True, help="Write lesions.csv and structures.csv too."),
         click.option("--atlas", metavar="FILE", type=FOLDER, help="Regions, to say in which each lesion lies."),

@@ -8,9 +8,12 @@ from typing import Any
 
 import click
 
+from rarevox.pipeline.commands.beforehand import require_dataset, require_overlays, require_runs
 from rarevox.pipeline.commands.options import (
     FOLDER,
     device_option,
+    loss_option,
+    network_option,
     others_option,
     pairs,
     results_options,
@@ -23,8 +26,8 @@ from rarevox.pipeline.commands.options import (
 @click.command(short_help="Train a network on DATASET.")
 @click.argument("dataset", type=FOLDER)
 @click.option("--output", type=FOLDER, required=True, help="The run folder, a MONAI bundle.")
-@click.option("--network", metavar="NAME", help="Overlay of configs/networks.  [default: highresnet]")
-@click.option("--loss", metavar="NAME", help="Overlay of configs/losses.  [default: gdl_ce]")
+@network_option
+@loss_option
 @click.option(
     "--config",
     "config_files",
@@ -42,6 +45,10 @@ from rarevox.pipeline.commands.options import (
 @click.option("--from", "start_from", metavar="RUN", type=FOLDER, help="Start from RUN's weights, where layers match.")
 def train(**options: Any) -> int:
     """Train a network on DATASET (made by `rarevox prepare`)."""
+    require_dataset(options["dataset"])
+    require_overlays(options["network"], options["loss"])
+    if options["resume"]:
+        require_runs([options["output"]], "train")
     from rarevox.pipeline.training.train import train as run
 
     return run(options.pop("dataset"), options.pop("output"), **options)
@@ -77,8 +84,9 @@ def train(**options: Any) -> int:
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    default=0,
-    help="Processes that share the scans; what ends one costs a scan, not the call.  [default: this process]",
+    default=1,
+    show_default=True,
+    help="Processes that share the scans; what ends one costs a scan, not the call. 0: none but this one.",
 )
 @click.option("--scan-minutes", type=click.FloatRange(min=0, min_open=True), help="End a scan that takes longer.")
 @click.option("--shard", metavar="I/N", help="Only every N-th scan from the I-th; auto, auto/N: of the job array.")
@@ -104,6 +112,7 @@ def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
     """
     if not options["scans"] and options["manifest"] is None:
         raise click.UsageError("Missing argument 'SCANS...' (or --manifest).")
+    require_runs([options["run"], *options["others"]], "inference")
     if options["engine"] == "local" and (options["workers"] or options["scan_minutes"]):
         from rarevox.pipeline.inference.preloaded import PRELOADED
         from rarevox.pipeline.workers.processes import start_server
@@ -144,6 +153,7 @@ def collect(output: Path) -> int:
 @trust_option
 def serve(run: Path, **options: Any) -> int:
     """Answer POST /segment (a NIfTI file, or a ZIP of a DICOM series) with labels, volumes or a DICOM segmentation."""
+    require_runs([run, *options["others"]], "inference")
     from rarevox.pipeline.service.serve import serve as run_service
 
     return run_service(run, **options)
@@ -172,6 +182,7 @@ def verify(run: Path, signers: Path | None) -> int:
 @trust_option
 def export(run: Path, output: Path, formats: tuple[str, ...], trust: bool) -> int:
     """Write RUN's network as ONNX, torch.export program and TorchScript, each checked against the network."""
+    require_runs([run], "inference")
     from rarevox.pipeline.export.export import export as run_export
 
     return run_export(run, output, formats, trust=trust)

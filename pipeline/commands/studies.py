@@ -6,19 +6,38 @@ from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.options import FOLDER, Command, device_option, settings_option, trust_option
+from rarevox.pipeline.commands.beforehand import require_dataset, require_overlays
+from rarevox.pipeline.commands.options import (
+    FOLDER,
+    Command,
+    device_option,
+    loss_option,
+    network_option,
+    settings_option,
+    trust_option,
+)
 
 
 def places_options(command: Command) -> Command:
     """``--workers``, ``--engine`` and what belongs to them."""
     options = (
-        click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: cores / threads of a cell]"),
-        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Processes of this machine.  [default: cores / threads of a cell]",
+        ),
+        click.option(
+            "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where cells run."
+        ),
         click.option("--address", help="Of a Ray cluster, or auto.  [default: one on this machine]"),
-        click.option("--cpus-per-cell", type=click.FloatRange(min=0, min_open=True), help="Of Ray.  [threads]"),
-        click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="Of Ray.  [default: 0]"),
-        click.option("--shard", metavar="I/N", help="Only every N-th from the I-th on: a job of an array."),
-        click.option("--retry", is_flag=True, help="Begin failed ones anew."),
+        click.option(
+            "--cpus-per-cell",
+            type=click.FloatRange(min=0, min_open=True),
+            help="CPUs that Ray sets aside for a cell.  [default: its threads]",
+        ),
+        click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="GPUs likewise.  [default: 0]"),
+        click.option("--shard", metavar="I/N", help="Only every N-th cell from the I-th on: a job of an array."),
+        click.option("--retry", is_flag=True, help="Begin failed cells anew."),
     )
     for option in reversed(options):
         command = option(command)
@@ -47,17 +66,18 @@ def _places(options: dict[str, Any]) -> Any:
 @trust_option
 def study(**options: Any) -> int:
     """Run the grid of trainings that FILE describes (or the study of that name) on DATASET, and write its report."""
-    from rarevox.pipeline.study.study import study as run
-    from rarevox.pipeline.study.study import tell_report
-
     report_of = options.pop("report_of")
+    if report_of is not None:
+        from rarevox.pipeline.study.study import tell_report
+
+        return tell_report(report_of)
     missing = [
         name for name, key in (("FILE", "file"), ("DATASET", "dataset"), ("--output", "output")) if not options[key]
     ]
-    if report_of is not None:
-        return tell_report(report_of)
     if missing:
         raise click.UsageError(f"{', '.join(missing)} missing; give FILE DATASET --output STUDY, or --report STUDY")
+    from rarevox.pipeline.study.study import study as run
+
     places = _places(options)
     return run(options.pop("file"), options.pop("dataset"), options.pop("output"), places=places, **options)
 
@@ -65,8 +85,8 @@ def study(**options: Any) -> int:
 @click.command(short_help="Train and score every fold of DATASET.")
 @click.argument("dataset", type=FOLDER)
 @click.option("--output", type=FOLDER, required=True, help="Folder of the folds; the same command goes on in it.")
-@click.option("--network", metavar="NAME", help="Overlay of configs/networks.  [default: highresnet]")
-@click.option("--loss", metavar="NAME", help="Overlay of configs/losses.  [default: gdl_ce]")
+@network_option
+@loss_option
 @click.option("--config", "config_files", metavar="FILE", multiple=True, help="As `train` takes it. Repeatable.")
 @settings_option
 @click.option("--iterations", type=click.IntRange(min=1), help="Optimiser steps of a fold.  [default: 2000]")
@@ -76,6 +96,8 @@ def study(**options: Any) -> int:
 @trust_option
 def crossval(**options: Any) -> int:
     """Train every fold of DATASET, score each training case by the run that had not seen it, keep the ensemble."""
+    require_dataset(options["dataset"])
+    require_overlays(options["network"], options["loss"])
     from rarevox.pipeline.study.crossval import crossval as run
 
     options["workers"] = options["workers"] or (1 if options["engine"] == "local" else None)

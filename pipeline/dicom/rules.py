@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.names import shown
 
 ORIENTATIONS = ("sagittal", "coronal", "axial")
@@ -87,10 +88,24 @@ def parse_rule(text: str) -> Rule:
         key, sign, value = part.partition("=")
         if not sign or key not in KEYS or not value:
             raise RequestError(f"--series {shown(text)}: {shown(part)} is not KEY=VALUE with KEY of {', '.join(KEYS)}")
+        if wrong := _misspelt(key, value):
+            raise RequestError(f"--series {shown(text)}: no key is called {shown(wrong)}: {nearest(wrong, KEYS)}")
         if key in values:
             raise RequestError(f"--series {shown(text)} names {key} twice")
         values[key] = _value(key, value, text)
     return Rule(**{key.replace("-", "_"): value for key, value in values.items()})
+
+
+def _misspelt(key: str, value: str) -> str:
+    """What follows a comma in a value and is no key: anything, but in a description only what is nearly one.
+
+    >>> _misspelt("modality", "MR,orientatin=axial"), _misspelt("description", "t1,t2"), _misspelt("number", "3")
+    ('orientatin', '', '')
+    """
+    after = [part.partition("=") for part in value.split(",")[1:]]
+    if key != "description":
+        return after[0][0] if after else ""
+    return next((name for name, sign, _ in after if sign and get_close_matches(name, KEYS, n=1, cutoff=0.8)), "")
 
 
 def _value(key: str, value: str, text: str) -> Any:

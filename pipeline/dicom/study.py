@@ -138,7 +138,7 @@ def _each(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list
     inside = Counter(one.files[0].parent for one in found)
     against = {series.uid: rules[0].against(series) for series in found}
     if all(against.values()):
-        told = "; ".join(f"series {one.number}: {against[one.uid]}" for one in found[:_SHOWN])
+        told = "; ".join(f"series {_number(one)}: {against[one.uid]}" for one in found[:_SHOWN])
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         reason = f"none of the {len(found)} series in {path} fits --series ({told}{more})"
         left.append(_left(path.resolve().name, path, FAILED, reason))
@@ -174,7 +174,11 @@ def _by_study(
 
 
 def _numbers(several: Sequence[Series]) -> str:
-    return f" (series {', '.join(str(one.number) for one in several)})" if several else ""
+    return f" (series {', '.join(map(_number, several))})" if several else ""
+
+
+def _number(series: Series) -> str:
+    return "without a number" if series.number is None else str(series.number)
 
 
 def _name(place: Path, named: Path) -> str:

@@ -74,7 +74,7 @@ def calibrate(
         console.say("[red]failed[/red] {}: {}", case, reason)
     if not any(len(sample.classes) for sample in samples):
         raise RequestError(f"no validation case of {data.path} could be used to fit a temperature")
-    result = fit(join(samples), data.scored, data.label_values)
+    result = fit(join(samples), data.scored, segmenter.config["label_values"])
     _store(run, result["temperature"])
     made = {"section": "validation", "fold": fold, "fingerprint": data.fingerprint}
     drawn = {"n_cases": len(samples), "voxels_per_case": voxels, "near_mm": NEAR_MM, "failed": failed}
@@ -128,7 +128,8 @@ def _draw(
 
     def watch(item: Mapping[str, Any]) -> VoxelSample:
         labels, spacing_mm = read_reference(item["reference"])
-        return VoxelSample(segmenter.config["label_values"], labels, spacing_mm, voxels=voxels, ignored=data.ignored)
+        nested, values = bool(segmenter.config.get("regions")), segmenter.config["label_values"]
+        return VoxelSample(values, labels, spacing_mm, voxels=voxels, ignored=data.ignored, nested=nested)
 
     samples, failed = [], {}
     with progress_bar() as bar:

@@ -125,8 +125,7 @@ def _evaluated(
     without: Sequence[str],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
-    for place in (folder, folder / "predictions"):
-        clear_parts(place)
+    clear_parts(folder, folder / "predictions")
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
@@ -177,8 +176,10 @@ def _counters(segmenter: Segmenter, data: Dataset, options: MetricOptions) -> tu
         console.say("[yellow]no calibration, no curves[/yellow]: the run's inferer tells no probabilities")
         return None, None
     temperature = temperature_of(segmenter)
-    calibration = Calibration(data.scored, data.label_values, temperature=temperature, ignored=data.ignored)
-    curves = Curves(dict(zip(data.structures, data.label_values[1:], strict=True)), segmenter.decision, options)
+    values = segmenter.config["label_values"]
+    calibration = Calibration(data.scored, values, temperature=temperature, ignored=data.ignored)
+    structures = segmenter.config.get("regions") or dict(zip(segmenter.config["structures"], values[1:], strict=True))
+    curves = Curves(structures, segmenter.decision, options)
     return calibration if wanted[0] else None, curves if wanted[1] else None
 
 

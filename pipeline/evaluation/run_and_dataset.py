@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.inference.ensemble import members_of
@@ -17,13 +18,26 @@ from rarevox.pipeline.inference.segment import Segmenter, corrects
 
 def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
     """A run answers only for the structures and channels that it learnt."""
+    # Those of a run that learnt nested regions are in the order of depth.
+    structures, values = by_value(config["structures"], config["label_values"])
     for what, own, theirs in (
-        ("structures", config["structures"], list(data.structures)),
-        ("label values", config["label_values"], list(data.label_values)),
+        ("structures", structures, list(data.structures)),
+        ("label values", values, list(data.label_values)),
         ("channels", config["channels"], list(data.channels)),
     ):
         if list(own) != theirs:
             raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
+
+
+def refuse_regions(config: Mapping[str, Any], run: Path, instead: str) -> None:
+    """Refuse a run that learnt nested regions where only structures that exclude one another are dealt with.
+
+    Raises:
+        RequestError: it learnt them.
+    """
+    if config.get("regions"):
+        listed = ", ".join(config["regions"])
+        raise RequestError(f"{run} learnt the nested regions {listed}, for which this chooses nothing; {instead}")
 
 
 def with_ignored(options: MetricOptions, data: Dataset) -> MetricOptions:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.cohort.journal import FOLDER
 from rarevox.pipeline.data.composites import read_composites
 from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
 from rarevox.pipeline.data.scans import unusable
@@ -255,6 +256,8 @@ def _look(folder: Path, told: list[str], above: tuple[Path, ...]) -> bool:
             told.append(f"{entry} {fault}")
         elif entry.is_dir():
             found = True
+            if entry.name == FOLDER and (folder / "predictions.json").is_file():
+                continue  # of rarevox predict
             if not _is_result(entry) and not _look(entry, told, (*above, itself)):
                 told.append(f"{entry} holds no label maps")
     return found or len(told) > before

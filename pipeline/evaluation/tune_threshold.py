@@ -22,7 +22,13 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
 from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredCase, case_table
 from rarevox.pipeline.evaluation.operating.choose import AIMS, CONFIDENCES, THRESHOLDS, Aim, choice
-from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction, with_ignored
+from rarevox.pipeline.evaluation.run_and_dataset import (
+    as_items,
+    refuse_regions,
+    same_structures,
+    tell_correction,
+    with_ignored,
+)
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.decided import with_decision
@@ -80,6 +86,7 @@ def tune_threshold(
     tell_correction(segmenter, data)
     if getattr(segmenter.inferer, "decision", None) is None:
         raise RequestError(f"the inferer of {run} knows no operating points; see inferer in its configurations")
+    refuse_regions(segmenter.config, run, "give thresholds with --threshold REGION=P")
     fold = int(segmenter.config["fold"])
     structures = dict(zip(data.structures, data.label_values[1:], strict=True))
     options = replace(with_ignored(build(segmenter.config, "metric_options"), data), distances=False)

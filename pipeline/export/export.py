@@ -23,6 +23,7 @@ from rarevox.pipeline.trust.gate import run_config
 
 TOLERANCE = 1e-4
 """The largest difference of logits from the network's own, for logits up to 1; in proportion beyond."""
+_CLASSES = "classes, *spatial - 2 * margin); the class is the largest"
 LEAST = 16
 """Voxels along each axis of the images that files are run on, at least."""
 
@@ -72,12 +73,15 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
     wanted = {"network": "@network_def", "geometry": "@geometry", "weights": "@weights"}
     built = build(config | {"_exported": wanted}, "_exported")
     network, geometry = load_weights(built["network"], built["weights"]), built["geometry"]
+    regions = config.get("regions") or {}
+    meaning = "regions, *spatial - 2 * margin); the label is how many nested regions in a row have logits above 0"
     about = {
         "network": target_name(config["network_def"]),
         "input": "float32 (batch, channels, *spatial), normalised",
-        "output": "float32 linear logits (batch, classes, *spatial - 2 * margin); the class is the largest",
+        "output": f"float32 linear logits (batch, {meaning if regions else _CLASSES}",
         "channels": list(config["channels"]),
         "classes": ["background", *config["structures"]],
+        **({"regions": dict(regions)} if regions else {}),
         "label_values": list(config["label_values"]),
         "spacing_mm": config["spacing"],
         "normalisation": config["normalisation"],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rarevox.pipeline.cohort.desk import Desk
+from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.preloaded import PRELOADED
 from rarevox.pipeline.inference.station import Prediction
@@ -58,28 +60,43 @@ class Crew:
         """Threads of a worker on the CPU: the cores that this process may use, shared out; 0 leaves it to PyTorch."""
         if self.engine == "ray":
             return int(self.cpus or 1)
-        return max(1, cores() // self.workers) if self.workers else 0
+        return max(1, cores() // self.workers) if self.workers > 1 else 0
 
-    def hands(self, job: Prediction) -> Hands:
-        """Who does the work of a job; in this process it is set up at once."""
+    @contextmanager
+    def hands(self, job: Prediction, scans: int) -> Iterator[Hands]:
+        """Who does the work of a job, one of them at least set up: a fault of the run comes before anything is written.
+        They end with the context.
+
+        Args:
+            job: the work.
+            scans: how many there are.
+
+        Raises:
+            RequestError: nobody can do it.
+        """
         if self.engine == "local" and not self.workers and self.scan_minutes is None:
             station = job.open()
 
             def here(desk: Desk, others: int, failed: Failed) -> None:
                 station.work(_one_by_one(desk, others, failed), desk.done)
 
-            return here
-        workers = max(1, self.workers)
-        engine = self._engine(job)
+            yield here
+            return
         seconds = None if self.scan_minutes is None else 60 * self.scan_minutes
+        pool = Pool(self._engine(job), max(1, min(self.workers, scans)), seconds=seconds)
 
         def elsewhere(desk: Desk, others: int, failed: Failed) -> None:
-            pool = Pool(engine, max(1, min(workers, len(desk.items))), seconds=seconds)
             for task, result in pool.run(desk.tasks(others)):
                 row = failed(task, result.reason) if isinstance(result, Death) else result
                 desk.done(task.number, dict(row))
+            if pool.lost:
+                console.say("[yellow]fewer workers than asked for went on to the end[/yellow]: {}", pool.lost)
 
-        return elsewhere
+        try:
+            pool.open()
+            yield elsewhere
+        finally:
+            pool.engine.close()
 
     def _engine(self, job: Prediction) -> Engine:
         if self.engine == "local":

@@ -10,6 +10,7 @@ import torch
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.decision import Decision
+from rarevox.transforms.nested import NestedDecision
 
 _OURS, _NATIVE = "DenseInferer", "LabelsOnNativeGridd"
 
@@ -52,11 +53,16 @@ def check_points(config: Mapping[str, Any], inferer: Any = None) -> None:
     Raises:
         RequestError: says which.
     """
-    points = config.get("operating_points")
+    points, regions = config.get("operating_points"), config.get("regions")
     try:
-        Decision(points, config["structures"])
+        NestedDecision(points, regions) if regions else Decision(points, config["structures"])
     except ValueError as error:
         raise RequestError(str(error)) from error
+    if regions and inferer is not None and not isinstance(getattr(inferer, "decision", None), NestedDecision):
+        raise RequestError(
+            f"the run learnt the nested regions {', '.join(regions)}, of which its inferer knows nothing; they are for "
+            f"{_OURS} with a NestedDecision"
+        )
     if points and inferer is not None and not hasattr(inferer, "decision"):
         raise RequestError(f"operating_points: the run's inferer knows none; they are for {_OURS}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,15 +17,20 @@ from rarevox.networks import Geometry
 from rarevox.networks.blocks import unreduced
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.graphs import Graphs
 from rarevox.pipeline.inference.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
+from rarevox.pipeline.inference.sending import sent
 from rarevox.pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
 from rarevox.pipeline.inference.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
 from rarevox.pipeline.inference.watch import TileWatch
 from rarevox.pipeline.inference.windows import gathered, surroundings, window_slabs
 from rarevox.transforms.decision import Decision, shaped
+from rarevox.transforms.nested import NestedDecision, depth_log_probabilities
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
+_LEAST = 2.0**-23
+"""A mean of probabilities is no nearer to 0 or 1 than this, as its logit is to be finite."""
 
 
 class DenseInferer(Inferer):
@@ -54,8 +60,12 @@ class DenseInferer(Inferer):
             class indices, (B, 1, *spatial) uint8, reduced tile by tile so that no class map of the whole scan is held.
         temperature: divides the logits where probabilities are asked for (:meth:`log_probabilities`); scores and labels
             are the same at any temperature. `rarevox calibrate` fits it.
-        decision: which class the probabilities make the label; None is the most probable. One that asks for the
+        decision: which class the probabilities make the label; None is the most probable. A
+            :class:`rarevox.transforms.NestedDecision` says that the network's outputs are nested regions, the scores
+            then are their logits (with flips those of the mean probabilities). One that asks for the
             confidence of components needs all scores, and ``reduce`` is then ``scores`` whatever was asked.
+        cuda_graphs: on CUDA, blocks of a size that has come before go through as a graph
+            (:class:`rarevox.pipeline.inference.graphs.Graphs`).
 
     Raises:
         RequestError: an unknown mode or reduction, windows for a network of valid convolutions, flips along what is no
@@ -92,6 +102,7 @@ class DenseInferer(Inferer):
         reduce: str = "scores",
         temperature: float = 1.0,
         decision: Decision | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         if mode not in MODES or reduce not in REDUCTIONS:
             raise RequestError(
@@ -118,6 +129,8 @@ class DenseInferer(Inferer):
         self.reduce = "scores" if decision is not None and decision.confidences else reduce
         self.temperature = float(temperature)
         self.decision = decision
+        self.nested = isinstance(decision, NestedDecision)
+        self.graphs = Graphs() if cuda_graphs else None
         self.notes: dict[str, Any] = {}
         self.watch: TileWatch | None = None
 
@@ -125,16 +138,22 @@ class DenseInferer(Inferer):
         """The logarithms of the class probabilities at ``temperature``, float32, from scores (C, …) of this inferer.
 
         log softmax(logits / T); mean probabilities p over flips become log softmax(log p / T), which at T = 1 is log p.
+        Of nested regions, whose scores are K logits, these are the probabilities of their K + 1 depths.
         """
         scores = scores.float()
+        if self.nested:
+            return depth_log_probabilities(scores / self.temperature)
         logits = scores.clamp_min(torch.finfo(torch.float32).tiny).log() if self.flips else scores
         return torch.log_softmax(logits / self.temperature, 0)
 
     def weighted(self, scores: torch.Tensor, axis: int = 0) -> torch.Tensor:
         """Scores of this inferer whose largest along the class axis ``axis`` is the label that ``decision`` gives.
 
-        With its weights w: logits + T · ln w, and mean probabilities over flips times w^T.
+        With its weights w: logits + T · ln w, and mean probabilities over flips times w^T. Nested regions have weights
+        of their own, see :class:`rarevox.transforms.NestedDecision`.
         """
+        if isinstance(self.decision, NestedDecision):
+            return self.decision.weighted_logits(scores, self.temperature, axis)
         if self.decision is None or not self.decision.moves:
             return scores
         shift = self.temperature * self.decision.log_weights
@@ -180,10 +199,14 @@ class DenseInferer(Inferer):
             which are laid out anew.
         """
         labels = (reduce or self.reduce) == "labels"
+
+        def call(block: torch.Tensor, **more: Any) -> torch.Tensor:
+            with nullcontext() if self.precision is None else self.precision.autocast():
+                return network(block, *args, **kwargs, **more)
+
+        graphs = self.graphs if isinstance(network, torch.nn.Module) and not (args or kwargs) else None
         with torch.no_grad():
-            return self._inside(
-                image, network, box, labels, lambda block, **more: network(block, *args, **kwargs, **more)
-            )
+            return self._inside(image, network, box, labels, call, graphs)
 
     def _inside(
         self,
@@ -192,15 +215,25 @@ class DenseInferer(Inferer):
         box: Box | None,
         labels: bool,
         call: Callable[..., torch.Tensor],
+        graphs: Graphs | None,
     ) -> torch.Tensor:
         device = _device_of(network, image)
         # Who watches, or averages mirror images, needs all scores of a tile; else the network may hold a few at a time.
         reduced = labels and not self.flips and self.watch is None and _takes_reduction(network)
-        voxels = voxels_in_memory(network, device, self.precision, self.memory_gb, reduced=reduced)
-        if self._prefer_windows(image.shape[1:], voxels, box):
+        held = 0 if graphs is None else graphs.buffer_bytes
+        voxels = voxels_in_memory(network, device, self.precision, self.memory_gb, reduced=reduced, spare_bytes=held)
+        windows = self._prefer_windows(image.shape[1:], voxels, box)
+        reduced = reduced and not windows
+        if reduced:
+            call = partial(call, reduce=self._all_labels)
+        # By numbers that are sent from the host.
+        weighted = self.nested or (self.decision is not None and self.decision.moves)
+        if graphs is not None and not (reduced and weighted):
+            call = graphs.of(network, call, (reduced, self.precision))
+        if windows:
             return self._windows(image, box, call, device, labels)
         if reduced:
-            return self._tiles(image, box, partial(call, reduce=self._all_labels), device, voxels, unreduced)
+            return self._tiles(image, box, call, device, voxels, unreduced)
         finish = self._labels if labels else torch.Tensor.float
         return self._tiles(image, box, call, device, voxels, finish, watched=labels)
 
@@ -229,10 +262,17 @@ class DenseInferer(Inferer):
                 keep_freed_memory(large=True)
             where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
             shown = self._shown(box) if watched else None
-            return stitch(image, tiles, size, partial(self._scores, call=call), **where, finish=finish, watch=shown)
+            # Where the tiles need all of the scan, and more than once where they overlap, it is sent as it is.
+            whole = effort.on_device and sum(math.prod(tile.size) for tile in tiles) >= math.prod(shape)
+            source = sent(image, device) if whole else image
+            return stitch(source, tiles, size, partial(self._scores, call=call), **where, finish=finish, watch=shown)
 
         effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
-        return with_less_each_time(effort, attempt, lambda effort: tile_voxels(layout(effort)), device)
+        return with_less_each_time(effort, attempt, lambda effort: tile_voxels(layout(effort)), device, self._spare)
+
+    def _spare(self) -> bool:
+        """Give back what is held for passes to come; whether there was anything."""
+        return self.graphs is not None and self.graphs.clear()
 
     def _labels(self, scores: torch.Tensor) -> torch.Tensor:
         """(1, …) class indices of (C, …) scores."""
@@ -259,21 +299,17 @@ class DenseInferer(Inferer):
         """Logits of a block, or mean probabilities over its mirror images."""
         block = block.contiguous(memory_format=channels_last(block.ndim - 2))
         if not self.flips:
-            return self._forward(block, call)
+            return call(block)
         total: torch.Tensor | None = None
         for axes in subsets(self.flips):
             dims = [axis + 2 for axis in axes]
-            scores = self._forward(block.flip(dims) if dims else block, call).float().softmax(1)
+            scores = call(block.flip(dims) if dims else block).float()
+            scores = scores.sigmoid() if self.nested else scores.softmax(1)
             scores = scores.flip(dims) if dims else scores
             total = scores if total is None else total.add_(scores)
         assert total is not None
-        return total.div_(2 ** len(self.flips))
-
-    def _forward(self, block: torch.Tensor, call: Forward) -> torch.Tensor:
-        if self.precision is None:
-            return call(block)
-        with self.precision.autocast():
-            return call(block)
+        mean = total.div_(2 ** len(self.flips))
+        return mean.logit(_LEAST) if self.nested else mean
 
     def _windows(
         self, image: torch.Tensor, box: Box | None, call: Forward, device: torch.device, labels: bool
@@ -286,11 +322,13 @@ class DenseInferer(Inferer):
         def attempt(effort: Effort, steps: list[str]) -> torch.Tensor:
             self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
             where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
-            slabs = window_slabs(part, window, self.overlap, partial(self._scores, call=call), **where)
-            return gathered(slabs, inner, finish, self._shown(box) if labels else None)
+            source = sent(part, device) if effort.on_device else part
+            slabs = window_slabs(source, window, self.overlap, partial(self._scores, call=call), **where)
+            shown = self._shown(box) if labels else None
+            return gathered(slabs, inner, finish, shown, on_device=labels and effort.on_device)
 
         effort = Effort(0, self.window_batch, on_device=device.type == "cuda")
-        return with_less_each_time(effort, attempt, lambda effort: None, device)
+        return with_less_each_time(effort, attempt, lambda effort: None, device, self._spare)
 
     def _shown(self, box: Box | None) -> Callable[[torch.Tensor, tuple[slice, ...]], None] | None:
         """Begin a pass for whoever watches; who takes scores at their place in the box."""

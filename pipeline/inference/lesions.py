@@ -14,11 +14,13 @@ CONNECTIVITIES = {6: 1, 18: 2, 26: 3}
 """Neighbours of a voxel, and the rank that ``scipy.ndimage.generate_binary_structure`` calls it."""
 DIGITS = 4
 """Of volumes in ml and places in mm, after the point."""
+Structures = Mapping[str, "int | tuple[int, ...]"]
+"""Name to label value, or to the values whose union the structure is."""
 
 
 def lesion_rows(
     labels: np.ndarray,
-    structures: Mapping[str, int],
+    structures: Structures,
     affine: np.ndarray,
     *,
     connectivity: int = 26,
@@ -30,7 +32,7 @@ def lesion_rows(
 
     Args:
         labels: (X, Y, Z) label values.
-        structures: name to label value.
+        structures: name to label value, or to those whose union it is.
         affine: 4×4, voxel indices to RAS mm.
         connectivity: 6, 18 or 26 neighbours join a part.
         probabilities: of each structure its probabilities (X, Y, Z) as whole numbers, and the one that stands for 1.
@@ -53,7 +55,7 @@ def lesion_rows(
     near = ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
     rows: list[dict[str, Any]] = []
     for name, value in structures.items():
-        parts, _ = ndimage.label(labels == value, near)
+        parts, _ = ndimage.label(_mask(labels, value), near)
         own = (probabilities or {}).get(name)
         found = [
             _row(parts[box] == number, box, affine, own, regions, names or {})
@@ -121,6 +123,10 @@ def _region(numbers: np.ndarray, names: Mapping[int, str]) -> dict[str, Any]:
     return {"region": names.get(number, str(number)), "region_share": round(int(counts[most]) / numbers.size, DIGITS)}
 
 
+def _mask(labels: np.ndarray, value: int | tuple[int, ...]) -> np.ndarray:
+    return np.isin(labels, value) if isinstance(value, tuple) else labels == value
+
+
 def _rounded(value: float) -> float:
     return round(float(value), DIGITS) + 0.0  # no minus before a zero
 
@@ -129,13 +135,13 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def intensity_rows(
-    labels: np.ndarray, structures: Mapping[str, int], image: np.ndarray, channels: Sequence[str], ml: float
+    labels: np.ndarray, structures: Structures, image: np.ndarray, channels: Sequence[str], ml: float
 ) -> list[dict[str, Any]]:
     """Volume and intensities of each structure, a row for each channel; of an absent one no intensities.
 
     Args:
         labels: (X, Y, Z) label values.
-        structures: name to label value.
+        structures: name to label value, or to those whose union it is.
         image: (C, X, Y, Z) intensities as the scan has them.
         channels: their names.
         ml: the volume of a voxel.
@@ -150,7 +156,7 @@ def intensity_rows(
     """
     rows = []
     for name, value in structures.items():
-        mask = labels == value
+        mask = _mask(labels, value)
         count = int(np.count_nonzero(mask))
         for number, channel in enumerate(channels):
             row: dict[str, Any] = {"structure": name, "channel": channel, "voxels": count}

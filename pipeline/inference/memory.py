@@ -40,13 +40,15 @@ def voxels_in_memory(
     precision: Precision | None,
     memory_gb: float | None,
     reduced: bool = False,
+    spare_bytes: int = 0,
 ) -> float:
     """Input voxels of one pass that a budget allows; None is half of what is free, at most 3 GB on a CPU.
 
-    ``reduced``: the logits are reduced to labels within the network, a piece at a time.
+    ``reduced``: the logits are reduced to labels within the network, a piece at a time. ``spare_bytes``: in use, but
+    free where they are needed.
     """
     if memory_gb is None:
-        memory_gb = available_memory_gb(device) / 2
+        memory_gb = (available_memory_gb(device) + spare_bytes / 1e9) / 2
         memory_gb = min(memory_gb, 3.0) if device.type == "cpu" else memory_gb
     itemsize = 4 if precision is None else precision.dtype.itemsize
     return memory_gb * 1e9 / activation_bytes(network, itemsize, reduced)
@@ -98,6 +100,7 @@ def with_less_each_time(
     attempt: Callable[[Effort, list[str]], Result],
     largest: Callable[[Effort], int | None],
     device: torch.device,
+    spare: Callable[[], bool] = lambda: False,
 ) -> Result:
     """What ``attempt`` gives, which is asked for less each time that memory runs out.
 
@@ -106,6 +109,7 @@ def with_less_each_time(
         attempt: does the work with an effort; it is told the steps down that led there, in words.
         largest: input voxels of the largest tile of an effort, as :meth:`Effort.less` takes them.
         device: where memory is short; what can be given back is, before the next attempt.
+        spare: gives back what is only held for later; where it says that there was something, no less is asked for.
 
     Raises:
         whatever ``attempt`` raises, but for a lack of memory while something is left to try.
@@ -120,7 +124,10 @@ def with_less_each_time(
             failed = error.with_traceback(None)
         # Only here has the error let go of the frames that hold the failed attempt's tensors; what comes next, laying
         # the tiles out among it, needs memory too.
+        had = spare()
         release_memory(device)
+        if had:
+            continue
         less = effort.less(largest(effort))
         if less is None:
             raise failed

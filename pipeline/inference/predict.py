@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import re
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.bundle import require_run
-from rarevox.pipeline.cohort.collect import RESULT_FILE, SUMMARY_FILE, write_results
-from rarevox.pipeline.cohort.desk import Desk
+from rarevox.pipeline.cohort.collect import RESULT_FILE, SUMMARY_FILE
 from rarevox.pipeline.cohort.journal import FOLDER
-from rarevox.pipeline.cohort.owners import lives
-from rarevox.pipeline.console import console, progress_bar
-from rarevox.pipeline.data.missing import optional_channels
+from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.series import is_dicom, require_libraries
 from rarevox.pipeline.dicom.stated import require_codes
-from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, clear_parts
-from rarevox.pipeline.hints import check_hints
+from rarevox.pipeline.files import claim_folder
 from rarevox.pipeline.inference.crew import Crew
-from rarevox.pipeline.inference.decided import threshold_settings, with_decision
-from rarevox.pipeline.inference.ensemble import with_members
-from rarevox.pipeline.inference.kept import may_stand, origin
+from rarevox.pipeline.inference.decided import threshold_settings
+from rarevox.pipeline.inference.kept import origin
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
 from rarevox.pipeline.inference.outputs.bids import roots_of
-from rarevox.pipeline.inference.planning import chosen_rules, plan, with_names_that_fit
-from rarevox.pipeline.inference.session import Session, begin
-from rarevox.pipeline.inference.station import Prediction, begun_row, remove_files
-from rarevox.pipeline.trust.gate import run_config
-from rarevox.pipeline.workers.pool import Task
+from rarevox.pipeline.inference.planning import Plan, chosen_rules, plan, with_names_that_fit
+from rarevox.pipeline.inference.session import begin
+from rarevox.pipeline.inference.station import Prediction
+from rarevox.pipeline.inference.trained import Trained
+from rarevox.pipeline.inference.working import work
 from rarevox.pipeline.workers.shards import parse_shard
 
 LINKS = ".series"
@@ -125,18 +115,13 @@ def predict(
     Raises:
         RequestError: no run, no scans, no masks where a run needs them, an output folder of another kind, in which
             calls with other runs or settings write, or that would still hold maps of other runs or settings, runs of
-            different structures.
+            different structures. Of a call that could not go on (its run was removed) what it did is listed.
     """
-    run, *others = with_members([run, *others])
-    settings = [*settings, *threshold_settings(thresholds or {})]
-    runs = [require_run(folder, "inference") for folder in (run, *others)]
-    configs = [_config(folder, settings, trust=trust) for folder in runs]
-    config = configs[0]
+    runs = Trained.of([run, *others], [*settings, *threshold_settings(thresholds or {})], trust=trust)
     share = None if shard is None else parse_shard(shard)
     crew = Crew(workers, scan_minutes, engine, address, worker_cpus, worker_gpus)
-    for folder, own in zip(runs, configs, strict=True):
-        if masks is None and manifest is None and own["normalisation"].get("region") == "mask":
-            raise RequestError(f"{folder} normalises inside a mask; give the folder of the scans' masks with --masks")
+    if masks is None and manifest is None:
+        runs.require_no_masks()
     asked = Asked(
         entropy,
         probabilities,
@@ -145,127 +130,55 @@ def predict(
         atlas_names=_absolute(atlas_names),
         previews=previews,
         dicom=dicom,
-        codes=require_codes(runs[0], dicom, dicom_codes),
+        codes=require_codes(runs.folders[0], dicom, dicom_codes),
         layout=layout,
     )
-    outputs_of(asked, config)  # refuses what is wrong with it before scans are looked for
+    outputs_of(asked, runs.config)  # refuses what is wrong with it before scans are looked for
     if series:
         require_libraries("--series")
-        chosen_rules(series, config["channels"])
-        claim_folder(output, holds=_holds_predictions, what="a set of predictions")
-    wanted = plan(
-        scans,
-        config,
-        manifest=manifest,
-        masks=masks,
-        roi=roi,
-        duplicates=duplicates,
-        series=series,
-        links=Path(output) / LINKS,
-        optional=[name for name in config["channels"] if all(name in optional_channels(own) for own in configs)],
-    )
-    if masks is not None and not any(map(_reads_masks, configs)):
+        chosen_rules(series, runs.config["channels"])
+        _claimed(output)
+    named = {"manifest": manifest, "masks": masks, "roi": roi, "duplicates": duplicates, "series": series}
+    wanted = plan(scans, runs.config, **named, links=Path(output) / LINKS, optional=runs.optional)
+    if masks is not None and not runs.reads_masks:
         console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
-    if dicom and not any(is_dicom(item["image"]) for item in wanted.items):
-        raise RequestError("--dicom: none of the scans came as a DICOM series; leave the option out")
-    if layout == "bids":
-        asked = replace(asked, roots=roots_of(wanted.items))
-    outputs = outputs_of(asked, config)
-    folder = claim_folder(output, holds=_holds_predictions, what="a set of predictions")
+    asked = _asked_of(asked, wanted)
+    outputs, folder = outputs_of(asked, runs.config), _claimed(output)
     wanted = with_names_that_fit(wanted, folder, outputs)
-    made = origin(runs, settings)
+    made = origin(runs.folders, runs.settings)
     if engine == "ray":  # whose actors stand in folders of their own
         wanted = wanted.absolute()
-    paths = [str(Path(path).absolute()) for path in (run, *others, folder)]
-    job = Prediction(paths[0], tuple(paths[1:-1]), device, tuple(settings), trust, asked, paths[-1], made, crew.threads)
-    hands = crew.hands(job)  # loads the networks where they stand in this process: a fault of theirs comes first
-    session = begin(folder, wanted, made, asdict(asked), config, outputs, keep=not overwrite)
-    items, left = wanted.share(share)
-    with progress_bar() as bar:
-        progress = bar.add_task("predicting", total=len(items))
-        desk = Desk(
-            folder,
-            session.ledger,
-            session.journal,
-            items,
-            session=session.id,
-            stands=lambda item, row: not overwrite and may_stand(folder, row, outputs, item),
-            told=lambda case: bar.advance(progress),
-        )
-
-        def failed(task: Task, reason: str) -> Mapping[str, Any]:
-            remove_files(folder, outputs, task.work["item"], task.work["earlier"])
-            return begun_row(task.work["item"], reason)
-
-        for number, row in left:
-            session.journal.append({"n": number, "t": 0, "left": row})
-        with _orderly(desk) as unwritten:
-            hands(desk, session.others, failed)
-    return _finish(folder, session, None if share is None else {str(item["case"]) for _, item in items}, unwritten)
+    job, keep = _job(runs, device, asked, folder, made, crew), not overwrite
+    with crew.hands(job, len(wanted.share(share)[0])) as hands:
+        session = begin(folder, wanted, made, asdict(asked), runs.config, outputs, keep=keep)
+        return work(folder, session, wanted, share, hands, outputs, keep=keep)
 
 
-def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, Any]:
-    """A run's configuration for inference, with the settings over it."""
-    config = with_decision(run_config(folder, "inference", trust=trust))
-    for text in settings:
-        put(config, *parse_setting(text))
-    check_hints(config)
-    return config
+def _asked_of(asked: Asked, wanted: Plan) -> Asked:
+    """What is asked for, once the scans are known.
+
+    Raises:
+        RequestError: DICOM objects of scans that did not come as DICOM.
+    """
+    if asked.dicom and not any(is_dicom(item["image"]) for item in wanted.items):
+        raise RequestError("--dicom: none of the scans came as a DICOM series; leave the option out")
+    return replace(asked, roots=roots_of(wanted.items)) if asked.layout == "bids" else asked
+
+
+def _job(runs: Trained, device: str, asked: Asked, folder: Path, made: Mapping[str, Any], crew: Crew) -> Prediction:
+    """What is done with each scan; its paths hold wherever a worker stands."""
+    first, *others, output = (str(path.absolute()) for path in (*runs.folders, folder))
+    return Prediction(
+        first, tuple(others), device, runs.settings, runs.trust, asked, output, made=made, threads=crew.threads
+    )
 
 
 def _absolute(file: str | Path | None) -> str | None:
     return None if file is None else str(Path(file).resolve())
 
 
-@contextmanager
-def _orderly(desk: Desk) -> Iterator[list[str]]:
-    """However the work ends, what is done is in the journal and nothing is claimed any more; SIGTERM ends it like
-    Ctrl-C. Why rows could not be written is added to the list."""
-    unwritten: list[str] = []
-    before: Any = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        yield unwritten
-    except (KeyboardInterrupt, SystemExit):
-        console.print("ended early; the same call with --keep goes on, and `rarevox collect` lists what is done")
-        raise
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-        if error := desk.close():
-            unwritten.append(error)
-
-
-def _terminated(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
-def _finish(folder: Path, session: Session, own: set[str] | None, unwritten: list[str]) -> int:
-    """Write the files that are made of the journals, tell what failed, and give the exit status."""
-    remedy = "free some space and predict again with --keep"
-    try:
-        tally = write_results(folder, session.ledger, counts=_all if own is None else own.__contains__)
-    except OSError as error:
-        unwritten.append(f"{RESULT_FILE} not written: {error.strerror or error}")
-        console.print(f"{'; '.join(unwritten)}; {remedy}")
-        return 1
-    ledger = session.ledger
-    if not any(lives(folder, one.id, one.header) for one in ledger.sources if not one.ended and one.header):
-        clear_parts(folder)
-    status = tally.tell(f"label maps and {RESULT_FILE} are in {folder}")
-    if unwritten:
-        console.print(f"{'; '.join(unwritten)}; {remedy}")
-    return 1 if unwritten else status
-
-
-def _all(case: str) -> bool:
-    return True
-
-
-def _reads_masks(config: Mapping[str, Any]) -> bool:
-    """Whether masks count: in the normalisation, or for the bias field."""
-    return config["normalisation"].get("region") == "mask" or bool(config["n4"])
+def _claimed(output: str | Path) -> Path:
+    return claim_folder(output, holds=_holds_predictions, what="a set of predictions")
 
 
 def _holds_predictions(folder: Path) -> bool:

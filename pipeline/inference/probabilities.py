@@ -31,15 +31,17 @@ class ProbabilityMaps:
         structures: names of the classes 1, 2, ….
         dtype: ``uint8`` or ``uint16``.
         scratch: an existing folder; what is put there is removed with this object.
+        nested: the structures are nested regions, the classes depths in them: the probability of a region is the sum of
+            those of its depths.
 
     Raises:
         ValueError: another dtype.
     """
 
-    def __init__(self, structures: Sequence[str], dtype: str, scratch: str | Path) -> None:
+    def __init__(self, structures: Sequence[str], dtype: str, scratch: str | Path, *, nested: bool = False) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"probabilities are kept as {' or '.join(DTYPES)}, not as {dtype}")
-        self.structures = tuple(structures)
+        self.structures, self.nested = tuple(structures), nested
         self.dtype = np.dtype(dtype)
         self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix=f".{os.getpid()}.part.")
         self.maps: list[np.memmap] = []
@@ -66,7 +68,8 @@ class ProbabilityMaps:
         """Add a block."""
         largest = np.iinfo(self.dtype).max
         for number, stored in enumerate(self.maps, start=1):
-            share = log_probabilities[number].exp().mul_(largest).round_().clamp_(0, largest)
+            logs = log_probabilities[number:].logsumexp(0) if self.nested else log_probabilities[number]
+            share = logs.exp().mul_(largest).round_().clamp_(0, largest)
             stored[where] = share.cpu().numpy().astype(self.dtype)
 
     def save(self, folder: Path, case: str, grid: Scan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rarevox.pipeline.cohort.journal import Journal, new_id
 from rarevox.pipeline.cohort.ledger import Ledger
 from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import clear_parts, json_line
+from rarevox.pipeline.files import clear_parts_below, json_line
 from rarevox.pipeline.inference.kept import import_earlier, refuse_strangers, require_same_origin, superseded
 from rarevox.pipeline.inference.outputs.output import Output
 from rarevox.pipeline.inference.planning import Plan
@@ -88,7 +88,7 @@ def begin(
             _require_same_work(folder, living[0], header)
             session = str(living[0].get("session"))
             return Session(session, ledger, Journal(folder, {**header, "session": session}), len(living))
-        clear_parts(folder)
+        clear_parts_below(folder)
         clear_sources(folder)
         before, named = newest_header(ledger), {str(item["case"]) for item in wanted.items}
         if keep and len(ledger):

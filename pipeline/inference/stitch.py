@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from rarevox.pipeline.inference.sending import on_device_blocks
 from rarevox.pipeline.inference.tiles import Tile
 from rarevox.transforms.sampling.patches import crop_padded
+
+CHUNK_VOXELS = 2**22
+"""Of which a GPU takes the largest score at once: 32 MB of int64."""
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -74,49 +78,24 @@ def batches(tiles: Sequence[Tile], count: int) -> Iterator[list[Tile]]:
         yield group
 
 
-def on_device_blocks(block: Callable[[int], torch.Tensor], count: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """``block(0)``, ``block(1)`` … on the device.
-
-    On CUDA a block of host memory goes through pinned memory and a stream of its own. The next one is cut and sent when
-    the caller asks for it, which is after it has queued the work on this one: so the copy runs beside that work, and
-    two blocks at most are on the device.
-    """
-    if device.type != "cuda":
-        for number in range(count):
-            yield block(number).to(device)
-        return
-    stream = torch.cuda.Stream(device)
-    for number in range(count):
-        host = block(number)
-        if host.device.type == "cuda":
-            yield host.to(device)
-            continue
-        host = host.pin_memory()
-        with torch.cuda.stream(stream):
-            sent = host.to(device, non_blocking=True)
-        current = torch.cuda.current_stream(device)
-        current.wait_stream(stream)
-        sent.record_stream(current)
-        yield sent
-        # `host` is freed only now; the caching allocator of pinned memory keeps it until the copy is done.
-
-
 def all_class_indices(scores: torch.Tensor) -> torch.Tensor:
     """(B, 1, *spatial) class indices of (B, C, *spatial) scores, of the type of `class_indices`; for pieces."""
     return scores.argmax(1, keepdim=True).to(torch.uint8 if scores.shape[1] <= 256 else torch.int16)
 
 
 def class_indices(scores: torch.Tensor, weigh: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
-    """(1, *spatial) class indices of (C, *spatial) scores, plane by plane: argmax itself makes int64.
+    """(1, *spatial) class indices of (C, *spatial) scores, a few planes at a time: argmax itself makes int64.
 
-    ``weigh`` makes of a plane's scores those whose largest is the label.
+    ``weigh`` makes of some planes' scores those whose largest is the label.
 
     >>> class_indices(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
     [[0, 1]]
     """
     dtype = torch.uint8 if scores.shape[0] <= 256 else torch.int16
     out = torch.empty(scores.shape[1:], dtype=dtype, device=scores.device)
-    for plane in range(scores.shape[1]):
-        here = scores[:, plane]
-        out[plane] = (here if weigh is None else weigh(here)).argmax(0).to(dtype)
+    # A CPU does best with one plane; on a GPU each takes launches.
+    planes = max(1, CHUNK_VOXELS // max(out[:1].numel(), 1)) if scores.is_cuda else 1
+    for begin in range(0, scores.shape[1], planes):
+        here = scores[:, begin : begin + planes]
+        out[begin : begin + planes] = (here if weigh is None else weigh(here)).argmax(0).to(dtype)
     return out[None]

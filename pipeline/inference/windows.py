@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from monai.data.utils import compute_importance_map
 
-from rarevox.pipeline.inference.stitch import Forward, on_device_blocks
+from rarevox.pipeline.inference.sending import on_device_blocks, sent
+from rarevox.pipeline.inference.stitch import Forward
 from rarevox.pipeline.inference.tiles import Box
 from rarevox.transforms.sampling.patches import crop_padded
 
@@ -67,7 +69,7 @@ def window_slabs(
     starts = window_starts(shape, window, overlap)
     groups = [starts[first : first + batch] for first in range(0, len(starts), batch)]
     place = device if on_device else torch.device("cpu")
-    gauss = compute_importance_map(tuple(window), mode="gaussian", device=place)
+    gauss = sent(gaussian(tuple(window)), place)
 
     def block(number: int) -> torch.Tensor:
         return torch.stack([crop_padded(image, start, window) for start in groups[number]])
@@ -82,6 +84,12 @@ def window_slabs(
             slab.add(scores.to(place, torch.float32), gauss, start)
     assert slab is not None
     yield slab.give(shape[0])
+
+
+@functools.lru_cache(maxsize=4)
+def gaussian(window: Start) -> torch.Tensor:
+    """The weights of a window, on the CPU: there nobody has to wait for their smallest."""
+    return compute_importance_map(window, mode="gaussian")
 
 
 class _Slab:
@@ -138,6 +146,8 @@ def gathered(
     box: Box,
     finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
     watch: Callable[[torch.Tensor, tuple[slice, ...]], None] | None = None,
+    *,
+    on_device: bool = False,
 ) -> torch.Tensor:
     """The part of a box that slabs hold, on the CPU, (C', *box).
 
@@ -146,6 +156,7 @@ def gathered(
         box: first voxel and end along each axis.
         finish: what becomes of the scores (C, …) of each slab's part of the box; None leaves them.
         watch: is shown those scores and their place in the box.
+        on_device: gather it where the slabs are, and bring it over once; else slab by slab.
     """
     (begin, end), *rest = box
     across = tuple(slice(*span) for span in rest)
@@ -159,9 +170,10 @@ def gathered(
         place = slice(low - begin, high - begin)
         if watch is not None:
             watch(kept, (place, *(slice(0, n) for n in size[1:])))
-        part = (kept if finish is None else finish(kept)).cpu()
+        part = kept if finish is None else finish(kept)
+        part = part if on_device else part.cpu()
         if result is None:
             result = part.new_empty((part.shape[0], *size))
         result[:, place] = part
     assert result is not None
-    return result
+    return result.cpu()

@@ -38,11 +38,12 @@ def write_checks_page(
         total: how many cases there are, readable or not.
         found: what :func:`rarevox.pipeline.preparation.examine.examine` gave.
         root: the source's folder, left out of file names in messages.
-        structures: name to value, for the legend; None leaves it out.
+        structures: name to value, for the legend and the figures; None leaves the legend out.
     """
     facts = {fact.case: fact for fact in found.facts}
+    called = {value: name for name, value in (structures or {}).items()}
     names = sorted(set(found.cases) | {fault.case for fault in found.faults})
-    cases = [_card(case, found, facts.get(case)) for case in names]
+    cases = [_card(case, found, facts.get(case), called) for case in names]
     cases.sort(key=lambda card: (-card["weight"], card["name"]))
     undrawn = _draw(cases, found.pictures)
     warned = {fault.case for fault in found.faults} - found.rejected
@@ -65,8 +66,8 @@ def write_checks_page(
     )
 
 
-def _card(case: str, found: Examination, facts: CaseFacts | None) -> dict[str, Any]:
-    """What the page shows of one case."""
+def _card(case: str, found: Examination, facts: CaseFacts | None, called: Mapping[int, str]) -> dict[str, Any]:
+    """What the page shows of one case; ``called`` has the names of label values."""
     faults = [fault for fault in found.faults if fault.case == case]
     fixes = [fix for fix in found.fixes if fix.case == case]
     marks = sorted({fault.severity for fault in faults} | ({"fixed"} if fixes else set()))
@@ -77,7 +78,7 @@ def _card(case: str, found: Examination, facts: CaseFacts | None) -> dict[str, A
         "checks": sorted({fault.check for fault in faults}),
         "marks": marks,
         "weight": sum(100 if fault.severity == "error" else 1 for fault in faults),
-        "facts": _figures(facts) if facts else "",
+        "facts": _figures(facts, called) if facts else "",
         "voxels": int(np.prod(facts.size)) if facts else 0,
         "foreground": sum(part["volume_ml"] for part in facts.structures.values()) if facts else 0,
         "spacing": max(facts.spacing_mm) if facts else 0,
@@ -85,9 +86,11 @@ def _card(case: str, found: Examination, facts: CaseFacts | None) -> dict[str, A
     }
 
 
-def _figures(facts: CaseFacts) -> str:
+def _figures(facts: CaseFacts, called: Mapping[int, str]) -> str:
     size, spacing = "×".join(map(str, facts.size)), "×".join(f"{edge:.3g}" for edge in facts.spacing_mm)
-    volumes = ", ".join(f"{value}: {part['volume_ml']:.3g} ml" for value, part in facts.structures.items())
+    volumes = ", ".join(
+        f"{called.get(value, f'label {value}')} {part['volume_ml']:.3g} ml" for value, part in facts.structures.items()
+    )
     return f"{size} voxels of {spacing} mm, {facts.orientation}; {volumes or 'no foreground'}"
 
 

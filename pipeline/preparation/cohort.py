@@ -73,11 +73,13 @@ def channel_count(facts: Sequence[CaseFacts], expected: int | None) -> list[Faul
     ]
 
 
-def near_duplicates(facts: Sequence[CaseFacts]) -> list[Fault]:
+def near_duplicates(facts: Sequence[CaseFacts], subjects: Mapping[str, str]) -> list[Fault]:
     """No two cases hold nearly the same image; see `checks.signature`. Exact copies have a check of
-    their own."""
+    their own; scans of one subject, by ``subjects`` (case to subject), are often alike and never parted."""
     nearest: dict[str, tuple[float, str]] = {}
     for first, second, correlation in near_twins(facts):
+        if subjects.get(first) and subjects[first] == subjects.get(second):
+            continue
         nearest[second] = max(nearest.get(second, (0.0, "")), (correlation, first))
     message = "the image correlates with that of {1} at {0:.3f} (copies: above {2:g})"
     return [fault(case, "near-duplicate", message.format(*found, COPY)) for case, found in nearest.items()]

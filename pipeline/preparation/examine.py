@@ -114,8 +114,9 @@ def _compare(found: Examination, source: Source, declared: dict[str, int] | None
     """The checks of the cohort, over the cases that have no error of their own."""
     facts = found.facts
     found.faults.extend(channel_count(facts, len(source.channels) if source.channels else None))
-    for check in (duplicate_content, near_duplicates, spacing_outliers, orientation_outliers):
+    for check in (duplicate_content, spacing_outliers, orientation_outliers):
         found.faults.extend(check(facts))
+    found.faults.extend(near_duplicates(facts, {case.case: case.subject for case in found.cases.values()}))
     found.faults.extend(intensity_outliers(facts, source.channels))
     if declared is None:
         found.faults.extend(rare_labels(facts))

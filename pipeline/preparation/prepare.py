@@ -123,7 +123,8 @@ def prepare(
         _write(output / FINGERPRINT_FILE, fingerprint)
         _write(output / DATASET_FILE, content | {"n4": n4})
         plan = _plan(output, fingerprint)
-    show_summary(output, found.kind, content, fingerprint, len(seen.rejected))
+    subjects = {case.case: case.subject or case.case for case in seen.cases.values()}
+    show_summary(output, found.kind, content, fingerprint, len(seen.rejected), subjects)
     show_plan(plan, output)
     return 1 if seen.rejected else 0
 
@@ -134,8 +135,7 @@ def _begin(output: Path) -> None:
     Corrected copies come first, the list of faults after them: of a call that was killed in between, the folder must
     still be one that the next call may write into.
     """
-    for folder in (output, *(output / FIXED_FOLDER).glob("*"), *(output / N4_FOLDER).glob("*")):
-        clear_parts(folder)
+    clear_parts(output, *(output / FIXED_FOLDER).glob("*"), *(output / N4_FOLDER).glob("*"))
     if not (output / REJECTED_FILE).exists():
         _write(output / REJECTED_FILE, {"cases": 0, "rejected": [], "faults": []})
 

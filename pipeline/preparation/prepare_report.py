@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rarevox.pipeline.console import console
+from rarevox.pipeline.data.nested import nested_regions
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.plan_file import Choice
@@ -58,7 +60,14 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
     console.print(table)
 
 
-def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: dict[str, Any], rejected: int) -> None:
+def show_summary(
+    output: Path,
+    kind: str,
+    content: dict[str, Any],
+    fingerprint: dict[str, Any],
+    rejected: int,
+    subjects: Mapping[str, str],
+) -> None:
     """Cases, channels, structures with their size and rarity, the split, and the files written."""
     training, test = content["training"], content["test"]
     table = Table(title=f"{content['name']}: {kind}", title_justify="left", show_header=False)
@@ -71,16 +80,30 @@ def show_summary(output: Path, kind: str, content: dict[str, Any], fingerprint: 
     for name, values in content.get("composites", {}).items():
         parts = " + ".join(label for label, value in content["labels"].items() if value in values)
         table.add_row(name, f"union of {parts}")
+    if chain := _chain(content):
+        table.add_row("nested", f"{chain}: train --config regions learns them so")
     if fingerprint["ignored_share"]:
         cases = sum(case["ignored_voxels"] > 0 for case in fingerprint["per_case"])
         share = 100 * fingerprint["ignored_share"]["median"]
         table.add_row(
             "not annotated", f"{share:.3g} % of the voxels (median) in {cases} cases, label {content['ignored']}"
         )
-    table.add_row("split", f"{len(training)} for training in {content['folds']} folds, {len(test)} held out")
+    learnt, held = (_cases_text([subjects[case["case"]] for case in cases]) for cases in (training, test))
+    folds = f"{content['folds']} fold{'s' * (content['folds'] != 1)}"
+    table.add_row("split", f"{learnt} for training in {folds}, {held} held out")
     written = ("dataset.json", "fingerprint.json", "checks.html")
     table.add_row("written", ", ".join(str(output / name) for name in written))
     console.print(table)
+
+
+def _cases_text(subjects: Sequence[str]) -> str:
+    """How many cases there are, by their subjects, and of how many where some have several.
+
+    >>> _cases_text(["p1", "p1", "p2"]), _cases_text(["p1"])
+    ('3 (of 2 subjects)', '1')
+    """
+    count = len(set(subjects))
+    return f"{len(subjects)}" + (f" (of {count} subject{'s' * (count != 1)})" if count < len(subjects) else "")
 
 
 def show_plan(plan: Sequence[Choice], output: Path) -> None:
@@ -98,6 +121,15 @@ def show_plan(plan: Sequence[Choice], output: Path) -> None:
     console.print(
         f"next: rarevox train {output} --output RUN, with {output / 'plan.yaml'} as it is or edited, or --set KEY=VALUE"
     )
+
+
+def _chain(content: dict[str, Any]) -> str:
+    """The regions of a dataset where they are nested, and plainly so; else nothing."""
+    try:
+        unions = {name: tuple(values) for name, values in content.get("composites", {}).items()}
+        return " ⊃ ".join(nested_regions(content["labels"], unions))
+    except RequestError:
+        return ""
 
 
 def _structure_text(structure: dict[str, Any], cases: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +27,7 @@ from rarevox.pipeline.service.model import BODY, OUTPUTS
 
 LOOK_SECONDS = 0.2
 """So often a waiting request looks whether its client is still there."""
+THERE = "there are POST /segment, GET /jobs/ID, GET /jobs/ID/result, DELETE /jobs/ID, GET /health and GET /metrics"
 _ACCEPTED = {
     "application/json": "volumes",
     "application/dicom": "seg",
@@ -217,6 +219,12 @@ def answered(job: Job) -> Response:
     return Response(answer.body, answer.status, named | retry, answer.media_type)
 
 
+async def _told(_: Request, error: Exception) -> Response:
+    """No such address, or not asked for in this way: what there is."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": THERE}, error.status_code, error.headers)
+
+
 def app_of(service: Service, hosts: list[str]) -> Starlette:
     """The application.
 
@@ -238,4 +246,4 @@ def app_of(service: Service, hosts: list[str]) -> Starlette:
         Route("/metrics", service.figures, methods=["GET"]),
     ]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
+    return Starlette(routes=routes, middleware=[guard], lifespan=lifespan, exception_handlers={404: _told, 405: _told})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -61,13 +62,14 @@ def serve(
     runs = [require_run(folder, "inference") for folder in (run, *others)]
     made = origin(runs, settings)
     given = given_codes(stated_codes(runs[0], codes), "the codes")
-    segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
-    model = Model(segmenter, made, max_mb * 1_000_000, codes=given)
-    with tempfile.TemporaryDirectory(prefix="rarevox-serve-") as scratch:
+    # The address comes first: that it is taken is told before the network is loaded.
+    with _bound(host, port) as bound, tempfile.TemporaryDirectory(prefix="rarevox-serve-") as scratch:
+        segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
+        model = Model(segmenter, made, max_mb * 1_000_000, codes=given)
         server = server_of(uvicorn, model, Path(scratch), host=host, port=port, queue=queue, timeout=timeout)
         if not is_loopback(host):
             console.say("[yellow]anyone who reaches {} may use the service: it asks for no password[/yellow]", host)
-        _listen(server, host, port, run)
+        _listen(server, bound, host, run)
     return 0
 
 
@@ -118,21 +120,32 @@ def _uvicorn() -> Any:
     return uvicorn
 
 
-def _listen(server: Any, host: str, port: int, run: str | Path) -> None:
-    """Run the server, its address told."""
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at the address, on which nothing listens yet: who asks early is refused and does not wait.
+
+    Raises:
+        RequestError: it cannot be had.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        listening = server.config.bind_socket()
-    except SystemExit:  # uvicorn's answer to an address that it cannot have
-        raise RequestError(
-            f"cannot listen on {host}, port {port}; is it taken? give another --port or --host"
-        ) from None
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        reason = error.strerror or error
+        raise RequestError(f"cannot listen on {host}, port {port} ({reason}); give another --port or --host") from error
+    return bound
+
+
+def _listen(server: Any, bound: socket.socket, host: str, run: str | Path) -> None:
+    """Run the server, its address told."""
     shown = f"[{host}]" if ":" in host else host
-    console.print(f"{run} answers on http://{shown}:{listening.getsockname()[1]}; Ctrl+C ends it")
+    console.print(f"{run} answers on http://{shown}:{bound.getsockname()[1]}; Ctrl+C ends it")
     if threading.current_thread() is threading.main_thread():  # uvicorn raises a signal again once all is answered
         signal.signal(signal.SIGTERM, _terminated)
         # A shell starts what runs in its background with SIGINT ignored; who sends it to a service means it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    server.run([listening])
+    server.run([bound])
 
 
 def _terminated(number: int, frame: object) -> None:

@@ -16,6 +16,7 @@ from rarevox.pipeline.storage.cases import check_cache
 from rarevox.pipeline.training.fit import fit_to_data, fit_to_time, needs_regions
 from rarevox.pipeline.training.kept.initial_weights import match
 from rarevox.pipeline.training.learn import learn_normalisation
+from rarevox.pipeline.training.nested import with_regions
 from rarevox.pipeline.training.plain_values import check_values
 
 
@@ -63,6 +64,7 @@ def checked(
         options=options,
     )
     check_values(composed.config)
+    with_regions(composed, data)
     config = fit_to_data(composed, data)
     check(config, data)
     return composed, config

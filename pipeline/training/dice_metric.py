@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from ignite.metrics import Metric
 from monai.utils.enums import CommonKeys as Keys
 
-from rarevox.losses.hard import hard_sums
+from rarevox.losses.hard import confusion
+from rarevox.transforms.nested import depths
 
 
 class HardDice(Metric):  # type: ignore[misc]
@@ -18,10 +21,15 @@ class HardDice(Metric):  # type: ignore[misc]
     Args:
         structures: names of the classes from 1 on.
         ignore_index: voxels whose reference is this class count for nothing.
+        regions: names of nested regions, the outermost first: classes are depths in them, scores their logits, and the
+            Dice is theirs. None: the structures exclude one another.
     """
 
-    def __init__(self, structures: list[str], ignore_index: int | None = None) -> None:
-        self.structures = list(structures)
+    def __init__(
+        self, structures: list[str], ignore_index: int | None = None, regions: Iterable[str] | None = None
+    ) -> None:
+        self.nested = bool(regions)
+        self.structures = list(regions or structures)
         self.ignore_index = ignore_index
         self.rows: list[list[float]] = []
         super().__init__(output_transform=lambda output: (output[Keys.PRED], output[Keys.LABEL]))
@@ -34,10 +42,15 @@ class HardDice(Metric):  # type: ignore[misc]
         """Take (prediction, labels) of a batch: class indices (B, 1, …), the prediction also scores (B, C, …)."""
         predicted, labels = (_plain(tensor).cpu() for tensor in output)
         if predicted.is_floating_point():
-            predicted = predicted.argmax(1, keepdim=True)
+            predicted = depths(predicted) if self.nested else predicted.argmax(1, keepdim=True)
         classes = len(self.structures) + 1
-        table = hard_sums(predicted, labels, num_classes=classes, ignore_index=self.ignore_index)
-        true, found, wanted = (v[:, 1:].double() for v in (table.intersection, table.probability, table.reference))
+        counts = confusion(predicted, labels, num_classes=classes, ignore_index=self.ignore_index)
+        if self.nested:  # voxels of reference i or more that are predicted as j or more
+            counts = counts.flip(1, 2).cumsum(1).cumsum(2).flip(1, 2)
+            true, found, wanted = counts.diagonal(dim1=1, dim2=2), counts[:, 0], counts[:, :, 0]
+        else:
+            true, found, wanted = counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2)
+        true, found, wanted = (count[:, 1:].double() for count in (true, found, wanted))
         total = found + wanted
         self.rows.extend(torch.where(total > 0, 2 * true / total.clamp(min=1), 1.0).tolist())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,11 +53,12 @@ def explained(
 
 def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
     """What is to be typed to go on with a run; a configuration that is more than data is taken with ``--trust``."""
+    words = ["rarevox", "train", str(config.get("dataset_dir") or "DATASET"), "--output", str(folder), "--resume"]
     try:
         require_ours(config, folder)
     except RequestError:
-        return f"rarevox train DATASET --output {folder} --resume --trust"
-    return f"rarevox train DATASET --output {folder} --resume"
+        words.append("--trust")
+    return shlex.join(words)
 
 
 @contextmanager

@@ -189,7 +189,8 @@ def seconds_per_patch(
             heads = heads_of(network(image), len(patch_size))
         labels = torch.randint(0, out_channels, (2, 1, *heads[0].shape[2:]), device=device, dtype=torch.uint8)
         if getattr(loss, "needs_regions", False):  # one component of each class
-            labels = torch.cat([labels, *[torch.ones_like(labels)] * (out_channels - 1)], dim=1)
+            structures = out_channels if getattr(loss, "sigmoid", False) else out_channels - 1
+            labels = torch.cat([labels, *[torch.ones_like(labels)] * structures], dim=1)
         with apart():
             weighted_sum([loss(head, labels) for head in heads]).backward()
         if device.type == "cuda":

@@ -116,6 +116,10 @@ def _three(value: object, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(fits, value))
 
 
+def _names(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(name, str) and name for name in value)
+
+
 def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
@@ -161,6 +165,7 @@ KINDS = {
     "n4": FLAG,
     "deterministic": FLAG,
     "rarevox_installed": FLAG,
+    "cuda_graphs": FLAG,
     "background_share": SHARE,
     "hard_share": SHARE,
     "planting_share": SHARE,
@@ -182,6 +187,11 @@ KINDS = {
     "patch_size": Kind(
         lambda value: isinstance(value, list) and all(_whole(n, 1) for n in value),
         "a list of voxels along each axis, such as [40, 40, 40]",
+        True,
+    ),
+    "learn": Kind(
+        lambda value: value in ("labels", "regions") or (isinstance(value, list) and _names(value)),
+        "labels, regions, or the names of all regions, such as [whole, core, enhancing]",
         True,
     ),
     "loss_margin": Kind(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from ignite.engine import Engine, Events
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training.budget import Budget
+from rarevox.pipeline.training.steps.late import LateLoss, is_known
 from rarevox.pipeline.training.validation import Validation
 
 
@@ -37,8 +39,10 @@ class ProgressLine:
         self.validation = validation
         self.every_seconds = every_seconds
         self.loss: float | None = None
+        self._newest: float | LateLoss = math.nan
         self._bar: Progress | None = None
         self._told = time.monotonic()
+        self._first: tuple[int, float] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer."""
@@ -57,21 +61,33 @@ class ProgressLine:
 
     def describe(self, iteration: int) -> str:
         """The line: iteration, loss, Dice, time left."""
-        progress, seconds = self.budget.progress(iteration), self.budget.seconds()
-        parts = [f"{progress:4.0%}", f"step {iteration}"]
+        parts = [f"{self.budget.progress(iteration):4.0%}", f"step {iteration}"]
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         if self.validation.best >= 0:
             parts.append(f"best Dice {self.validation.best:.4f}")
-        if progress > 0:
-            parts.append(f"left {clock(seconds / progress - seconds)}")
+        if (left := self._left(iteration)) is not None:
+            parts.append(f"left {clock(left)}")
         return "  ".join(parts)
 
+    def _left(self, iteration: int) -> float | None:
+        """Seconds until the budget is used up. Of iterations, at the pace since the first step of this call, which took
+        reading and compiling with it; None before there is a pace."""
+        if self.budget.minutes is not None:
+            return 60 * self.budget.minutes - self.budget.seconds()
+        self._first = self._first or (iteration, self.budget.seconds())
+        left, steps = (self.budget.iterations or 0) - iteration, iteration - self._first[0]
+        if left > 0 and steps < 1:
+            return None
+        return left * (self.budget.seconds() - self._first[1]) / max(steps, 1)
+
     def _step(self, engine: Engine) -> None:
-        loss = engine.state.output["loss"]
+        before, self._newest = self._newest, engine.state.output["loss"]
+        loss = float(self._newest if is_known(self._newest) else before)  # what is on its way is shown a step later
         if loss == loss:
             self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
         iteration = engine.state.iteration
+        self._first = self._first or (iteration, self.budget.seconds())
         if self._bar is not None:
             self._bar.update(
                 self._task, completed=self.budget.progress(iteration), description=self.describe(iteration)

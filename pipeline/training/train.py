@@ -12,9 +12,10 @@ from rarevox.pipeline.bundle import require_run, write_bundle
 from rarevox.pipeline.compose import dataset_facts
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, is_leftover, read_json
+from rarevox.pipeline.files import claim_folder, clear_parts, is_leftover, read_json
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.configured import check, configured
@@ -24,6 +25,9 @@ from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.running import run_training
 from rarevox.pipeline.trust.gate import Refusal, run_config
 from rarevox.pipeline.trust.sums import forget_sums, write_sums
+
+FOLDERS = ("configs", "docs", "logs", "models")
+"""Of a run that is trained: what a killed call left half-written in them is cleared away by the next."""
 
 
 def train(
@@ -83,12 +87,14 @@ def train(
             _same_request(config, data, folder, fold)
             check(config, data)
         else:
+            _refuse_a_run(folder)
             holding.enter_context(held(claim_folder(folder, holds=_abandoned, what="a run")))
             options = _options(budget, fold, device)
             if start_from is not None:
                 options["initial_weights"] = str(weights_of(start_from))
             with one_sentence("composing the configuration"):
                 config = configured(data, network, loss, config_files, settings, options)
+        clear_parts(folder, *(folder / name for name in FOLDERS))
         forget_sums(folder)
         write_bundle(folder, config, data)
         return config
@@ -114,12 +120,24 @@ def _tell_what_needs_trust(folder: Path) -> None:
             return
 
 
+def _refuse_a_run(folder: Path) -> None:
+    """A run that began is gone on with, never written over.
+
+    Raises:
+        RequestError: there is one.
+    """
+    if (folder / "configs" / "train.yaml").is_file() and not _abandoned(folder):
+        raise RequestError(
+            f"--output {folder} is a run already, which is never written over; go on with it by --resume (and a larger "
+            "budget where it is finished), or give a new folder"
+        )
+
+
 def _abandoned(folder: Path) -> bool:
     """Whether a run folder holds a run that never began (no step was logged), which may be written over."""
-    known = {"configs", "docs", "LICENSE", "logs", "models"}
     begun = (folder / "logs" / "train.jsonl").exists() or (folder / "models").exists()
     return (
-        {entry.name for entry in folder.iterdir() if not is_leftover(entry)} <= known
+        {entry.name for entry in folder.iterdir() if not is_leftover(entry)} <= {*FOLDERS, "LICENSE"}
         and (folder / "configs" / "train.yaml").exists()
         and not begun
     )
@@ -161,7 +179,9 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
         return
     stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
-    other = any(config[key] != value for key, value in facts.items() if key in config)
+    structures, values = by_value(config["structures"], config["label_values"])
+    own = {**config, "structures": structures, "label_values": values}
+    other = any(own[key] != value for key, value in facts.items() if key in config)
     if other or not data.fingerprint or data.fingerprint not in stated:
         raise RequestError(
             f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"

@@ -69,7 +69,12 @@ def require_ours(config: Mapping[str, Any], where: str | Path) -> None:
         entry = _Entry(key, f"{where}", REMEDY)
         entry.check_key(key, str(key), value)
         entry.check(value, key)
-    for what, key in (("channel", "channels"), ("structure", "structures"), ("structure", "composites")):
+    for what, key in (
+        ("channel", "channels"),
+        ("structure", "structures"),
+        ("structure", "composites"),
+        ("structure", "regions"),
+    ):
         check_names(config.get(key) or (), what, where)
 
 
@@ -203,5 +208,10 @@ def _require_facts(config: Mapping[str, Any], path: Path) -> None:
     lacks = [key for key in _EVALUATED if key not in config] if path.stem == "evaluate" else []
     if lacks:
         raise RequestError(f"{path} has no {lacks[0]!r}; it is not what rarevox train wrote")
+    regions = config.get("regions") or {}
+    if not isinstance(regions, dict) or (regions and len(regions) != len(config["structures"])):
+        raise RequestError(
+            f"{path}: regions is {shown(regions)}; expected as many nested regions as structures, or none"
+        )
     if len(config["label_values"]) != len(config["structures"]) + 1:
         raise RequestError(f"{path}: label_values must be one more than structures, for the background")

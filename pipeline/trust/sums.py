@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import text_bytes, write_text
+from rarevox.pipeline.files import clear_parts, text_bytes, write_text
 from rarevox.pipeline.plain_data import read_text
 
 SUMS_FILE = "sha256sums.txt"
@@ -94,6 +94,7 @@ def keeping_sums(run: Path) -> Iterator[dict[str, str]]:
     Files that did not match their sums before keep the old ones: what someone changed is never made to look right. A
     run without sums gets none.
     """
+    clear_parts(run, run / "configs")  # what a call that was killed here left
     before: dict[str, str] = read_sums(run) if (run / SUMS_FILE).is_file() else {}
     right = {name for name, said in before.items() if _is(run / name, said)}
     texts: dict[str, str] = {}

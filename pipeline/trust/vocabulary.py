@@ -91,6 +91,7 @@ def vocabulary() -> Vocabulary:
     for key, marked in EARLIER.items():
         found.entries[key].marked.update(marked)
     found.entries["n4"].marked.add("@dataset_dir")
+    found.entries["train"].marked.add("@out_channels")  # of the component regions, in runs of earlier versions
     return found
 
 

@@ -71,6 +71,7 @@ class Engine(Protocol):
 @dataclass
 class _Worker:
     ready: bool = False
+    gone: bool = False
     alone: bool = False
     since: float = 0.0
     tasks: deque[Task] = field(default_factory=deque)
@@ -82,13 +83,17 @@ class Pool:
     When a worker dies, any of the tasks that it had may be the cause, the oldest of them before all: each is done once
     more, by itself, with nothing ahead. A task at which two workers have died, the second with that task alone, has no
     further trial. Where ``seconds`` go by without a result
-    while a worker has tasks, it is ended; the oldest of them has no result, the others start afresh.
+    while a worker has tasks, it is ended; the oldest of them has no result, the others start afresh. A worker that
+    refuses the work, or ends three times before it begins, is gone for good, and the others do its share.
 
     Args:
         engine: of the workers.
         workers: how many.
         seconds: the longest that a task may take; None for no limit.
         clock: monotonic seconds.
+
+    Attributes:
+        lost: why workers are gone that nobody replaced; empty where all are there.
     """
 
     def __init__(
@@ -104,6 +109,21 @@ class Pool:
         self._suspects: deque[Task] = deque()
         self._again: deque[Task] = deque()
         self._false_starts = 0
+        self._opened = False
+        self.lost = ""
+
+    def open(self) -> None:
+        """Start the workers and wait until one of them is ready; who calls it closes the engine at last.
+
+        Raises:
+            RequestError: none can begin.
+        """
+        self._opened = True
+        for number in range(len(self.workers)):
+            self.engine.start(number)
+        while not any(worker.ready for worker in self.workers):
+            for event in self.engine.wait(PATIENCE_SECONDS):
+                list(self._heed(event))
 
     def run(self, tasks: Iterator[Task | None]) -> Iterator[tuple[Task, Any]]:
         """The tasks with their results, or a :class:`Death`, as they come.
@@ -112,11 +132,12 @@ class Pool:
             tasks: None among them says that there is none at the moment; it is asked again after a while.
 
         Raises:
-            RequestError: workers refuse the work, or end three times in a row before they begin.
+            RequestError: no worker is left: they refuse the work, or end three times in a row before they begin. What
+                was done before has been given.
         """
         try:
-            for number in range(len(self.workers)):
-                self.engine.start(number)
+            if not self._opened:
+                self.open()
             more = True
             while True:
                 more = self._feed(tasks) if more else more
@@ -163,8 +184,9 @@ class Pool:
     def _heed(self, event: Event) -> Iterator[tuple[Task, Any]]:
         worker = self.workers[event.worker]
         if event.kind == "refused":
-            raise RequestError(str(event.value))
-        if event.kind == "ready":
+            self.engine.end(event.worker)
+            self._retire(event.worker, str(event.value))
+        elif event.kind == "ready":
             worker.ready, self._false_starts = True, 0
         elif event.kind == "done":
             worker.since = self.clock()
@@ -177,20 +199,30 @@ class Pool:
 
     def _died(self, number: int, reason: str) -> Iterator[tuple[Task, Any]]:
         worker = self.workers[number]
-        if not worker.ready:
-            self._false_starts += 1
-            if self._false_starts >= _MOST_FALSE_STARTS:
-                raise RequestError(
-                    f"workers end before they begin: {reason}; try fewer workers, or more memory for each"
-                )
+        self._false_starts += not worker.ready
         tasks, alone = list(worker.tasks), worker.alone
-        self._restart(number)
+        if self._false_starts >= _MOST_FALSE_STARTS:
+            told = f"workers end before they begin: {reason}; try fewer workers, or more memory for each"
+            self._retire(number, told)
+        else:
+            self._restart(number)
         for task in tasks:
             task.ended += task is tasks[0]
             if alone and task.ended > 1:
                 yield task, Death(f"the worker that segmented it {reason}, and so did the one before")
             else:
                 self._suspects.append(task)
+
+    def _retire(self, number: int, reason: str) -> None:
+        """Do without a worker.
+
+        Raises:
+            RequestError: it was the last.
+        """
+        self.workers[number] = _Worker(gone=True)
+        self.lost, self._false_starts = reason, 0
+        if all(worker.gone for worker in self.workers):
+            raise RequestError(reason)
 
     def _overdue(self) -> Iterator[tuple[Task, Any]]:
         now = self.clock()

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.logs import show_logs_visibly
 from rarevox.pipeline.workers.job import Inbox, Job
 from rarevox.pipeline.workers.pool import Event
 
@@ -115,8 +116,12 @@ def ended_how(status: int | None) -> str:
 
 def _serve(job: Job, pipe: Connection) -> None:
     """The life of a worker."""
+    from rarevox.compiled.team import take_own_team  # with PyTorch, which whoever asks for workers need not have
+
+    take_own_team()  # the server has imported modules and computed nothing
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C the process that hands out the work decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    show_logs_visibly()
     inbox, lock = Inbox(), threading.Lock()
 
     def tell(kind: str, number: int = -1, value: Any = None) -> None:

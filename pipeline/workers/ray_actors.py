@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.logs import show_logs_visibly
 from rarevox.pipeline.workers.job import Inbox, Job
 from rarevox.pipeline.workers.pool import AHEAD, Event
 from rarevox.pipeline.workers.ray_cluster import connected, require_room
@@ -106,6 +107,7 @@ class Actor:
     """
 
     def __init__(self, job: Job) -> None:
+        show_logs_visibly()
         self._job, self._inbox = job, Inbox()
         self._results: dict[int, asyncio.Future[Any]] = {}
 

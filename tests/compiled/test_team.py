@@ -80,3 +80,23 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(two_threads)
         child.kill()
         pytest.fail("the forked process waits for the team of its parent")
     assert queue.get() == 1
+
+
+def _in_a_worker(pipe) -> None:
+    team.take_own_team()
+    torch.set_num_threads(2)
+    seen = callers()
+    torch.zeros(1 << 20).add_(1)  # PyTorch's own kernels are on the same team
+    pipe.send((len(set(seen)), len(set(callers()) & set(seen))))
+
+
+@pytest.mark.skipif(team._team() is None, reason="PyTorch has another threading library")
+def test_a_fork_of_a_process_that_computed_nothing_has_a_team_of_its_own():
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_in_a_worker, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    assert ours.poll(120), "it waits for threads that are not there"
+    assert ours.recv() == (2, 2)
+    process.join()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rarevox.pipeline.training.train import FOLDERS
 from tests.conftest import write_task
 
 
@@ -34,11 +35,13 @@ class Stage:
         first: its arguments, given the inputs and the folder under which everything is written.
         again: the arguments of the call that goes on after it; None for the same.
         lay: what stands in the folder before.
+        writes: folders in which it writes files, by pattern.
     """
 
     first: Command
     again: Command | None = None
     lay: Callable[[Given, Path], None] = nothing
+    writes: tuple[str, ...] = ()
 
 
 def _prepare(given: Given, place: Path) -> list[str]:
@@ -93,9 +96,15 @@ def _resume(given: Given, place: Path) -> list[str]:
     return ["train", str(given.dataset), "--output", str(place / "run"), "--device", "cpu", "--resume"]
 
 
+def _predict_on(given: Given, place: Path) -> list[str]:
+    return [*_predict(given, place), "--keep"]
+
+
+_OF_EVALUATION = ("run", "run/configs", "run/evaluation/*", "run/evaluation/*/predictions")
+
 STAGES = {
-    "prepare": Stage(_prepare, lay=_few_scans),
-    "predict": Stage(_predict, again=lambda given, place: [*_predict(given, place), "--keep"]),
-    "evaluate": Stage(_evaluate, lay=_copy_run),
-    "train": Stage(_train, again=_resume),
+    "prepare": Stage(_prepare, lay=_few_scans, writes=("dataset", "dataset/*/*")),
+    "predict": Stage(_predict, again=_predict_on, writes=("maps",)),
+    "evaluate": Stage(_evaluate, lay=_copy_run, writes=_OF_EVALUATION),
+    "train": Stage(_train, again=_resume, writes=("run", *(f"run/{name}" for name in FOLDERS))),
 }

@@ -80,5 +80,5 @@ def test_bad_regions_are_refused(printed):
         ComponentDiceCELoss()(logits, torch.cat((labels, labels * 0 - 1, labels), 1))
     with pytest.raises(ValueError, match="not whole numbers"):
         ComponentDiceCELoss()(logits, torch.cat((labels, labels + 0.5, labels), 1))
-    with pytest.raises(ValueError, match="one binary logit"):
+    with pytest.raises(ValueError, match="need 4 channels"):
         ComponentDiceCELoss(sigmoid=True)(logits, torch.cat((labels, labels), 1))

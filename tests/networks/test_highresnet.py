@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rarevox.networks import HighResNet
+from rarevox.networks.cpu import ops
 from rarevox.networks.lattices import pieces
 from rarevox.networks.residual import ResidualBlock
 from tests.bounds import assert_within, network_bound
@@ -110,6 +111,37 @@ def test_sub_lattices_in_float32_agree_to_rounding() -> None:
     a, b = plain(x), dealt(x)
     bound = 2 * network_bound(plain)  # each of the two is off by as much
     assert_within(b, a, bound * max(x.abs().max().item(), a.abs().max().item()))
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "prelu"}, {"dead": True}])
+@pytest.mark.parametrize("last", [False, True])
+def test_sub_lattices_side_by_side_agree_to_rounding(
+    monkeypatch: pytest.MonkeyPatch, options: dict, last: bool
+) -> None:
+    """Where tiles of kernels are filled better so; with PReLU, and with channels that a norm makes constant, the zeros
+    between sub-lattices cannot stand for themselves on the way into a convolution."""
+    dead, options = "dead" in options, {key: value for key, value in options.items() if key != "dead"}
+    network = _random(3, width=8, **options).float().eval()
+    if dead:
+        for name, tensor in network.state_dict().items():
+            if name.endswith("norm1.norm.weight"):
+                tensor[::2] = 0.0
+    plain = HighResNet(in_channels=2, out_channels=3, width=8, sub_lattices=False, **options).eval()
+    plain.load_state_dict(network.state_dict())
+    x = torch.randn(2, 2, 17, 14, 16)
+    x = x.to(memory_format=torch.channels_last_3d) if last else x
+    taken: list[int] = []
+    packed = pieces.packed
+    monkeypatch.setattr(pieces, "packed", lambda *args: taken.append(1) or packed(*args))
+    before = x.clone()
+    with torch.no_grad():
+        found = network(x)
+        expected = plain.double()(x.double())
+    assert torch.equal(x, before)
+    with torch.no_grad():
+        assert taken == [1] * ops.takes_tiles(x)
+    bound = network_bound(network)
+    assert_within(found.double(), expected, bound * max(x.abs().max().item(), expected.abs().max().item()))
 
 
 @pytest.mark.parametrize("size", [(8, 12, 8), (9, 11, 8)])

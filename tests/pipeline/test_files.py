@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import LOCK_FILE, atomic, claim_folder, read_json, write_json
+from rarevox.pipeline.files import (
+    LOCK_FILE,
+    atomic,
+    claim_folder,
+    clear_parts,
+    clear_parts_below,
+    read_json,
+    write_json,
+)
 
 
 def test_two_writes_of_one_file_at_once_are_both_whole(tmp_path: Path) -> None:
@@ -45,3 +53,16 @@ def test_what_a_killed_call_left_does_not_take_a_folder(tmp_path: Path) -> None:
     (tmp_path / ".part").write_text("")
     with pytest.raises(RequestError, match="already holds other files"):
         claim_folder(tmp_path, holds=lambda _: False, what="a run")
+
+
+def test_what_killed_writers_left_is_cleared_away(tmp_path: Path) -> None:
+    left = [tmp_path / ".4194305.part.1.pt", tmp_path / "a" / "b" / ".4194305.part.1"]  # above Linux's greatest number
+    others = [tmp_path / ".1.part.1.pt", tmp_path / ".x.part.1.pt", tmp_path / "a" / "c.part.1"]
+    left[1].mkdir(parents=True)
+    for path in (left[0], *others):
+        path.write_bytes(b"half")
+    clear_parts(tmp_path, tmp_path / "absent")
+    assert [path.exists() for path in left] == [False, True]
+    clear_parts_below(tmp_path)
+    assert not left[1].exists()
+    assert all(path.exists() for path in others)

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from rarevox.networks.cpu.instructions.sizes import LANES, VECTOR_BYTES
+from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, VECTOR_BYTES
 from rarevox.networks.cpu.instructions.vectors import (
     FLOAT,
     INTEGER,
-    MASK,
-    VECTOR,
     activated,
     added,
     constant,
@@ -165,30 +163,31 @@ def square_map(matrix: np.ndarray) -> Any:
     return function(code)
 
 
-def product(rows: int, vectors: int, *, add: bool = False, biased: bool = False) -> Any:
+def product(rows: int, vectors: int, *, add: bool = False, biased: bool = False, lanes: int = LANES) -> Any:
     """A function (a, a row, a step, b, b step, c, c row, depth, …): c = Σ a b, or with ``add`` c += Σ a b.
 
-    ``rows`` rows and ``vectors`` · 8 columns of c; the sums stay in registers over the whole depth, for each step of
-    which one number of every row of a meets the vectors of b::
+    ``rows`` rows and ``vectors`` · ``lanes`` columns of c; the sums stay in registers over the whole depth, for each
+    step of which one number of every row of a meets the vectors of b::
 
                           b, step k:  [ vector 0 | vector 1 ]
         a, step k:  row 0  [ • ]  →   [  c 0,0   |  c 0,1   ]   c += broadcast(•) · vector, one fused multiply-add each;
                     row 1  [ • ]  →   [  c 1,0   |  c 1,1   ]   a load from b serves all rows, one from a all vectors
                     …
 
-    With ``biased`` an address more, of a bias and a slope for each vector: the bias is added to c and the activation
-    taken, while the sums are still in registers.
+    With ``biased``, of vectors of eight, an address more, of a bias and a slope for each vector: the bias is added to c
+    and the activation taken, while the sums are still in registers.
     """
-    undefined = ir.Constant(VECTOR, ir.Undefined)
-    first_lane = ir.Constant(MASK, [0] * LANES)
+    vector = ir.VectorType(FLOAT, lanes)
+    undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [FLOAT(0.0)] * lanes)
+    first_lane = ir.Constant(ir.VectorType(INTEGER, lanes), [0] * lanes)
     places = [divmod(index, vectors) for index in range(rows * vectors)]
 
     def code(
         builder: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any, depth: Any, *more: Any
     ) -> None:
         before = builder.block
-        outs = [builder.add(stepped(builder, c, c_row, row), c.type(VECTOR_BYTES * v)) for row, v in places]
-        starts = [load_at(builder, out) if add else constant(0.0) for out in outs]
+        outs = [builder.add(stepped(builder, c, c_row, row), c.type(FLOAT_BYTES * lanes * v)) for row, v in places]
+        starts = [load_at(builder, out, vector) if add else zeros for out in outs]
         # A pointer for each row would be more than there are registers for addresses (16): every third row has one, and
         # the two after it are reached from there, since an instruction adds one or two times a register to an address.
         bases = [stepped(builder, a, a_row, row) for row in range(0, rows, _ROWS_OF_A_POINTER)]
@@ -197,8 +196,9 @@ def product(rows: int, vectors: int, *, add: bool = False, biased: bool = False)
         builder.position_at_end(loop)
         # Counter, pointers and sums are phi nodes: they come from before the loop at first and from its end afterwards.
         step, right, lefts = builder.phi(depth.type), builder.phi(b.type), [builder.phi(a.type) for _ in bases]
-        sums = [builder.phi(VECTOR) for _ in places]
-        columns = [load_at(builder, builder.add(right, b.type(VECTOR_BYTES * v))) for v in range(vectors)]
+        sums = [builder.phi(vector) for _ in places]
+        beside = [builder.add(right, b.type(FLOAT_BYTES * lanes * v)) for v in range(vectors)]
+        columns = [load_at(builder, place, vector) for place in beside]
         results: list[Any] = []
         for row in range(rows):
             place = stepped(builder, lefts[row // _ROWS_OF_A_POINTER], a_row, row % _ROWS_OF_A_POINTER)

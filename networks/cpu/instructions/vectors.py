@@ -18,6 +18,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core.cgutils import unpack_tuple
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from rarevox.networks.cpu.instructions import sizes
@@ -26,6 +27,10 @@ from rarevox.networks.cpu.instructions.sizes import FLOAT_BYTES, LANES, VECTOR_B
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
 VECTOR = ir.VectorType(FLOAT, LANES)
 MASK = ir.VectorType(INTEGER, LANES)
+
+# Whether Numba compiles for registers of sixteen float32, and 32 of them. Compiled code is kept by CPU and features, so
+# that what depends on this is never taken for another one's.
+WIDE = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
 
 in_eights = njit(nogil=True, error_model="numpy")(sizes.in_eights)
 

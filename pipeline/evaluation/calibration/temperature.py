@@ -27,11 +27,21 @@ class Sample:
         logs: (n, C) natural logarithms of the class probabilities at temperature 1.
         classes: (n,) class indices of the reference.
         weights: (n,) how many voxels each stands for.
+        nested: whether classes are depths in nested regions, whose logits the temperature divides one by one.
     """
 
     logs: np.ndarray
     classes: np.ndarray
     weights: np.ndarray
+    nested: bool = False
+
+    def region_logits(self) -> np.ndarray:
+        """(n, C − 1) ln P / (1 − P) of nested regions at temperature 1."""
+        from scipy.special import logsumexp
+
+        logs = self.logs.astype(np.float64)
+        numbers = range(1, logs.shape[1])
+        return np.stack([logsumexp(logs[:, k:], axis=1) - logsumexp(logs[:, :k], axis=1) for k in numbers], axis=1)
 
 
 class VoxelSample:
@@ -63,7 +73,9 @@ class VoxelSample:
         voxels: int = VOXELS,
         seed: int = 0,
         ignored: int | None = None,
+        nested: bool = False,
     ) -> None:
+        self.nested = nested
         self.classes = classes_from_values(torch.from_numpy(np.ascontiguousarray(reference)), label_values, ignored)
         self.ignored = ignored
         self.near = near_boxes(reference, [tuple(label_values[1:])], spacing_mm, NEAR_MM)[0]
@@ -107,7 +119,8 @@ class VoxelSample:
         """What was drawn; each voxel stands for its share of the region."""
         count = len(self.drawn)
         logs = np.zeros((0, 0), np.float32) if self.logs is None else self.logs.numpy()
-        return Sample(logs, self.drawn.numpy(), np.full(count, self.region / max(count, 1)))
+        weights = np.full(count, self.region / max(count, 1))
+        return Sample(logs, self.drawn.numpy(), weights, self.nested)
 
 
 def join(samples: Sequence[Sample]) -> Sample:
@@ -117,18 +130,24 @@ def join(samples: Sequence[Sample]) -> Sample:
         np.concatenate([sample.logs for sample in held]),
         np.concatenate([sample.classes for sample in held]),
         np.concatenate([sample.weights for sample in held]),
+        nested=held[0].nested,
     )
 
 
 def negative_log_likelihood(sample: Sample, temperature: float) -> float:
-    """The weighted mean of −ln softmax(ln p / T) of the true class, in nats.
+    """The weighted mean of −ln softmax(ln p / T) of the true class, in nats; of nested regions the sum over them of
+    −ln σ(±z / T), each being there or not.
 
     >>> half = Sample(np.log([[0.5, 0.5]]), np.array([0]), np.ones(1))
     >>> round(negative_log_likelihood(half, 3.0), 6)
     0.693147
     """
-    from scipy.special import log_softmax
+    from scipy.special import log_expit, log_softmax
 
+    if sample.nested:
+        logits = sample.region_logits() / temperature
+        inside = sample.classes[:, None] >= np.arange(1, logits.shape[1] + 1)
+        return float(-np.average(log_expit(np.where(inside, logits, -logits)).sum(1), weights=sample.weights))
     logs = log_softmax(sample.logs.astype(np.float64) / temperature, axis=1)
     return float(-np.average(logs[np.arange(len(logs)), sample.classes], weights=sample.weights))
 
@@ -158,9 +177,14 @@ def sample_calibration(sample: Sample, structures: Sequence[Sequence[int]], temp
         structures: the class indices of each, a union where there are several.
         temperature: that the probabilities are made with.
     """
-    from scipy.special import softmax
+    from scipy.special import expit, softmax
 
-    probabilities = softmax(sample.logs.astype(np.float64) / temperature, axis=1)
+    if sample.nested:
+        regions = np.pad(expit(sample.region_logits() / temperature), ((0, 0), (1, 1)))
+        regions[:, 0] = 1.0
+        probabilities = -np.diff(regions, axis=1)
+    else:
+        probabilities = softmax(sample.logs.astype(np.float64) / temperature, axis=1)
     figures = []
     for classes in structures:
         p, y = probabilities[:, list(classes)].sum(1), np.isin(sample.classes, list(classes)).astype(float)

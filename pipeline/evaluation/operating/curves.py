@@ -23,6 +23,7 @@ from rarevox.pipeline.evaluation.operating.figures import froc, voxel_curve
 from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.label_scores import LabelScores
+from rarevox.transforms.nested import NestedDecision, RegionScores
 from rarevox.transforms.reader import ScanError
 
 _TAIL = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005)
@@ -35,7 +36,8 @@ class CaseCurves:
     :class:`rarevox.pipeline.inference.watch.Watch`.
 
     Args:
-        structures: name → label value, in the order of the classes 1, 2, ….
+        structures: name → label value, in the order of the classes 1, 2, …; of nested regions name → label values, the
+            outermost first.
         decision: of the run.
         reference: (X, Y, Z) labels on the scan's grid.
         spacing_mm: voxel edge lengths.
@@ -48,7 +50,7 @@ class CaseCurves:
 
     def __init__(
         self,
-        structures: Mapping[str, int],
+        structures: Mapping[str, int | Sequence[int]],
         decision: Decision,
         reference: np.ndarray,
         spacing_mm: Sequence[float],
@@ -58,7 +60,7 @@ class CaseCurves:
         self.reference, self.ignored = reference, ignored
         self.voxel_ml = float(np.prod(spacing_mm)) / 1000.0
         self.edges = edges_of(decision)
-        self.labelled = LabelScores(decision)
+        self.labelled = RegionScores(decision) if isinstance(decision, NestedDecision) else LabelScores(decision)
         self.begin(reference.shape)
 
     def begin(self, shape: tuple[int, ...]) -> None:
@@ -75,7 +77,7 @@ class CaseCurves:
             known -= int(np.count_nonzero(self.reference == self.ignored))
         self.counts = [np.zeros((2, len(edges) + 1), np.int64) for edges in self.edges]
         for counts, value in zip(self.counts, self.values, strict=True):
-            has = int(np.count_nonzero(self.reference == value))
+            has = int(np.count_nonzero(_of(self.reference, value)))
             counts[:, 0] = known - has, has
 
     def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
@@ -86,7 +88,7 @@ class CaseCurves:
             seen = leads > math.log(edges[0] / (1 - edges[0]))
             if self.ignored is not None:
                 seen &= reference != self.ignored
-            few, has = torch.sigmoid(leads[seen].double()), (reference[seen] == value).long()
+            few, has = torch.sigmoid(leads[seen].double()), _of(reference[seen], value).long()
             bins = torch.bucketize(few, torch.tensor(edges, dtype=torch.double, device=few.device))
             found = torch.bincount(has * (len(edges) + 1) + bins, minlength=2 * (len(edges) + 1)).cpu().numpy()
             found = found.reshape(2, -1)
@@ -96,16 +98,25 @@ class CaseCurves:
 
     def lesions(self, options: MetricOptions) -> list[Detections]:
         """The lesions of each structure at the run's threshold."""
-        places, classes, scores = self.labelled.places, self.labelled.classes, self.labelled.scores
         found = []
         for number, value in enumerate(self.values, start=1):
-            here = classes == number
+            places, scores = self.labelled.of(number)
             if self.ignored is not None:
-                here &= self.reference.ravel()[places] != self.ignored
+                here = self.reference.ravel()[places] != self.ignored
+                places, scores = places[here], scores[here]
             dense = np.zeros(self.reference.shape, np.float32)
-            dense.ravel()[places[here]] = scores[here]
-            found.append(lesions_of(dense, self.reference == value, self.voxel_ml, options))
+            dense.ravel()[places] = scores
+            found.append(lesions_of(dense, _of(self.reference, value), self.voxel_ml, options))
         return found
+
+
+def _of(labels: Any, value: int | Sequence[int]) -> Any:
+    """Where labels, an array or a tensor, are the value or one of the values."""
+    first, *others = [value] if isinstance(value, int) else value
+    found = labels == first
+    for other in others:
+        found |= labels == other
+    return found
 
 
 def edges_of(decision: Decision) -> list[list[float]]:
@@ -133,7 +144,7 @@ class Curves:
 
     def __init__(
         self,
-        structures: Mapping[str, int],
+        structures: Mapping[str, int | Sequence[int]],
         decision: Decision,
         options: MetricOptions,
         *,

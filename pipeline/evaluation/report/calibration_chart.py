@@ -45,10 +45,10 @@ def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
     """The expected calibration error of each structure, in words.
 
     >>> calibration_lines({"structures": {"lesion": {"near": {"ece": 0.0312, "mce": 0.2}, "image": {"ece": 1e-4}}}})
-    ['calibration error of lesion 0.0312 near it (largest of a bin 0.200), 0.0001 over all voxels']
+    ['calibration error of lesion: 0.0312 near the structure (0.200 in the worst bin), 0.0001 over all voxels']
     """
     return [
-        f"calibration error of {name} {figure(s['near']['ece'], 4)} near it (largest of a bin "
-        f"{figure(s['near']['mce'])}), {figure(s['image']['ece'], 4)} over all voxels"
+        f"calibration error of {name}: {figure(s['near']['ece'], 4)} near the structure ({figure(s['near']['mce'])} in "
+        f"the worst bin), {figure(s['image']['ece'], 4)} over all voxels"
         for name, s in calibration["structures"].items()
     ]

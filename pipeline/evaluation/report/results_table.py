@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -39,8 +39,8 @@ def print_results(result: Mapping[str, Any]) -> None:
     out.say("[dim]{}; intervals are 95 %[/dim]", result["conventions"]["empty_rule"])
     for one in result.get("warnings", []):
         console.say("[yellow]{}: {}[/]", one["case"], one["warning"])
-    for failure in result["failed"]:
-        console.say("[red]failed[/red] {}: {}", failure["case"], failure["reason"])
+    for cases, reason in failures_by_reason(result["failed"]):
+        console.say("[red]failed[/red] {}: {}", cases, reason)
     for name in result.get("unmatched_predictions", []):
         console.say("[yellow]not scored[/yellow] {}: there is no reference for it", name)
     for sentence in result.get("left", []):
@@ -50,6 +50,23 @@ def print_results(result: Mapping[str, Any]) -> None:
         out.print(f"{passed} of {len(result['gates'])} gates passed")
     for sentence in failed_gates(result):
         console.say("[red]gate not passed[/red] {}", sentence)
+
+
+def failures_by_reason(failed: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
+    """The cases of each reason in words, and the reason; of many cases the first three and how many more there are.
+
+    >>> failures_by_reason([{"case": name, "reason": "gone"} for name in "abcde"] + [{"case": "f", "reason": "torn"}])
+    [('a, b, c and 2 more', 'gone'), ('f', 'torn')]
+    """
+    of: dict[str, list[str]] = {}
+    for failure in failed:
+        of.setdefault(failure["reason"], []).append(failure["case"])
+    return [(_few(cases), reason) for reason, cases in of.items()]
+
+
+def _few(cases: Sequence[str], first: int = 3) -> str:
+    more = len(cases) - first
+    return ", ".join(cases[:first]) + (f" and {more} more" if more > 0 else "")
 
 
 def results_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:

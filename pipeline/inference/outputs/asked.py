@@ -53,17 +53,19 @@ def outputs_of(asked: Asked, config: Mapping[str, Any]) -> list[Output]:
         asked: what is wanted.
         config: the run's configuration, of which the structures count.
     """
-    structures = config["structures"]
+    structures, regions = config["structures"], config.get("regions") or {}
     outputs: list[Output] = [LabelMap()]
     if asked.layout == "bids":
-        outputs = [BidsMaps(structures, config["label_values"][1:], asked.roots, asked.probabilities)]
+        values = config["label_values"][1:]
+        outputs = [BidsMaps(structures, values, asked.roots, asked.probabilities, list(regions))]
     elif asked.probabilities:
-        outputs.append(Probabilities(structures, asked.probabilities))
+        outputs.append(Probabilities(list(regions) or structures, asked.probabilities, nested=bool(regions)))
     if asked.entropy:
         outputs.append(Entropy())
     if asked.lesions:
         atlas = None if asked.atlas is None else read_atlas(asked.atlas, asked.atlas_names)
-        outputs.append(Lesions(structures, config["channels"], probabilities=bool(asked.probabilities), atlas=atlas))
+        told: dict[str, Any] = {"probabilities": bool(asked.probabilities), "atlas": atlas, "regions": regions}
+        outputs.append(Lesions(structures, config["channels"], **told))
     if asked.dicom:
         outputs.append(DicomObjects(asked.dicom, given_codes(asked.codes, "the codes of structures")))
     if asked.previews:

@@ -30,6 +30,7 @@ class BidsMaps:
         values: their values in label maps.
         roots: of the BIDS datasets that the scans are from.
         probabilities: ``uint8`` or ``uint16``.
+        regions: nested regions, the outermost first, whose probabilities are written in place of the structures'.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class BidsMaps:
         values: Sequence[int],
         roots: Sequence[str] = (),
         probabilities: str | None = None,
+        regions: Sequence[str] = (),
     ) -> None:
         self.structures, self.values = list(structures), list(values)
         self.roots, self.probabilities = list(roots), probabilities
+        self.nested, self.shown = bool(regions), list(regions) or self.structures
 
     def names(self, item: Mapping[str, Any]) -> list[str]:
         """The map, its sidecar, and the same for each structure's probabilities."""
@@ -53,13 +56,15 @@ class BidsMaps:
         ends = (".nii.gz", ".json")
         pairs = {"": tuple(derived(source, "dseg", end, desc=DESC) for end in ends)}
         if self.probabilities:
-            for name, label in zip(self.structures, labels_of(self.structures), strict=True):
+            for name, label in zip(self.shown, labels_of(self.shown), strict=True):
                 pairs[name] = tuple(derived(source, "probseg", end, label=label, desc=DESC) for end in ends)
         return pairs  # type: ignore[return-value]
 
     def watch(self, item: Mapping[str, Any], folder: Path) -> Watch | None:
         """Maps that gather the probabilities, where they are asked for."""
-        return ProbabilityMaps(self.structures, self.probabilities, folder) if self.probabilities else None
+        if not self.probabilities:
+            return None
+        return ProbabilityMaps(self.shown, self.probabilities, folder, nested=self.nested)
 
     def write(self, result: Result, folder: Path, watch: Watch | None) -> dict[str, Any]:
         """Write them."""

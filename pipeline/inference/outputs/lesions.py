@@ -24,6 +24,8 @@ class Lesions:
         channels: names of the channels.
         probabilities: tell how sure the network was of each lesion, which takes a scratch file for each structure.
         atlas: names the regions that lesions lie in.
+        regions: nested regions of structures, name to label values, the outermost first, whose parts are told in place
+            of the structures'.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class Lesions:
         *,
         probabilities: bool = False,
         atlas: Atlas | None = None,
+        regions: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        self.structures, self.channels = list(structures), list(channels)
+        self.structures, self.channels = list(regions or structures), list(channels)
+        self.regions = {name: tuple(values) for name, values in (regions or {}).items()}
         self.probabilities, self.atlas = probabilities, atlas
 
     def names(self, item: Mapping[str, Any]) -> list[str]:
@@ -43,7 +47,9 @@ class Lesions:
 
     def watch(self, item: Mapping[str, Any], folder: Path) -> Watch | None:
         """Maps that gather the probabilities, where they are asked for."""
-        return ProbabilityMaps(self.structures, "uint16", folder) if self.probabilities else None
+        if not self.probabilities:
+            return None
+        return ProbabilityMaps(self.structures, "uint16", folder, nested=bool(self.regions))
 
     def write(self, result: Result, folder: Path, watch: Watch | None) -> dict[str, Any]:
         """The rows of the scan; no file."""
@@ -52,13 +58,14 @@ class Lesions:
             shown = {name: (found, 65535.0) for name, found in zip(self.structures, watch.maps, strict=True)}
         regions = None if self.atlas is None else self.atlas.on_grid(result.grid.shape, result.grid.affine)
         names = None if self.atlas is None else self.atlas.names
+        structures = self.regions or result.structures
         found = lesion_rows(
-            result.labels, result.structures, result.grid.affine, probabilities=shown, regions=regions, names=names
+            result.labels, structures, result.grid.affine, probabilities=shown, regions=regions, names=names
         )
         if isinstance(watch, ProbabilityMaps):
             shown.clear()
             watch.close()
         scan = result.scan
         channels = self.channels if len(self.channels) == len(scan.array) else list(map(str, range(len(scan.array))))
-        statistics = intensity_rows(result.labels, result.structures, scan.array, channels, scan.voxel_ml)
+        statistics = intensity_rows(result.labels, structures, scan.array, channels, scan.voxel_ml)
         return {TABLES: {"lesions": found, "structures": statistics}}

@@ -30,7 +30,7 @@ class Preview:
     def write(self, result: Result, folder: Path, watch: Watch | None) -> dict[str, Any]:
         """Draw the first channel."""
         name = self.names(result.item)[0]
-        picture = three_planes(result.scan.array[0], result.labels, result.grid.affine, HEIGHT, radiology=True)
+        picture = three_planes(result.scan.array[0], result.labels, result.grid.affine, HEIGHT)
         with atomic(folder / name) as temporary:
             picture.save(temporary, "JPEG", quality=85)
         return {FILES: [name], "preview": name}

@@ -35,10 +35,11 @@ class Probabilities:
     Args:
         structures: names of the classes 1, 2, ….
         dtype: ``uint8`` or ``uint16``.
+        nested: the structures are nested regions, the outermost first.
     """
 
-    def __init__(self, structures: Sequence[str], dtype: str) -> None:
-        self.structures, self.dtype = list(structures), dtype
+    def __init__(self, structures: Sequence[str], dtype: str, *, nested: bool = False) -> None:
+        self.structures, self.dtype, self.nested = list(structures), dtype, nested
 
     def names(self, item: Mapping[str, Any]) -> list[str]:
         """One file for each structure."""
@@ -46,7 +47,7 @@ class Probabilities:
 
     def watch(self, item: Mapping[str, Any], folder: Path) -> Watch | None:
         """Maps that gather the probabilities, in scratch files in ``folder``."""
-        return ProbabilityMaps(self.structures, self.dtype, folder)
+        return ProbabilityMaps(self.structures, self.dtype, folder, nested=self.nested)
 
     def write(self, result: Result, folder: Path, watch: Watch | None) -> dict[str, Any]:
         """Write the maps."""

@@ -101,7 +101,9 @@ CATALOGUE = {
             "have been left out, unknown units",
         ),
         Entry("duplicate-content", "warning", "the same image as another case, voxel for voxel"),
-        Entry("near-duplicate", "warning", "nearly the same image as another case: rescaled, noisier, another gamma"),
+        Entry(
+            "near-duplicate", "warning", "nearly the same image as another subject's: rescaled, noisier, another gamma"
+        ),
         Entry("spacing-outlier", "warning", "voxels longer or shorter than in nearly all other cases"),
         Entry("intensity-outlier", "warning", "intensities on another scale or otherwise spread than in other cases"),
         Entry("orientation-outlier", "warning", "axes run as in fewer than one case of twenty"),

@@ -18,7 +18,8 @@ HEIGHT = 132
 def thumbnail(loaded: Loaded, height: int = HEIGHT) -> bytes:
     """Axial, coronal and sagittal plane through the most foreground (the middle without any), as JPEG.
 
-    Planes lie in true proportions, left is the patient's left, and each structure is outlined in a colour of its own.
+    Planes lie in true proportions, the patient's right is on the left, and each structure is outlined in a colour of
+    its own.
     Where the label has another size than the image, the image alone is drawn.
     """
     fits = loaded.label.array.shape == (1, *loaded.image.shape)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 
 from rarevox.pipeline.errors import RequestError, reason_of
-from rarevox.pipeline.files import clear_parts, write_json
+from rarevox.pipeline.files import clear_parts_below, write_json
 from rarevox.pipeline.study.cell.trained import Interrupted, Unwritten, trained_row
 from rarevox.pipeline.study.claims import claimed
 from rarevox.pipeline.study.job import LOGS, Job, Outcome, read_row
@@ -78,7 +78,7 @@ def _reason(error: Exception) -> str:
 
 def _prune(job: Job) -> None:
     """Take away what nothing needs once the row is there: half-written files, and weights that nobody asked for."""
-    clear_parts(job.folder)
+    clear_parts_below(job.folder)
     if not job.keep_weights:
         shutil.rmtree(job.folder / "models", ignore_errors=True)
         with suppress(OSError):

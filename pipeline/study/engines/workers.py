@@ -13,6 +13,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.logs import show_logs_visibly
 from rarevox.pipeline.study.engines.queue import AGAIN_SECONDS, Queue
 from rarevox.pipeline.study.job import LOGS, Job, Outcome
 
@@ -136,6 +137,7 @@ def work(line: Any, alive: Any, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever began this says when to end
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_watch, args=(alive,), daemon=True).start()
+    show_logs_visibly()
     from rarevox.pipeline.study.cell.run import run_cell
 
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -36,12 +36,21 @@ class HardPatches:
         share: of the patches drawn without foreground; 0 is none.
         kept: how many hard patches are remembered.
         sigmoid: whether the loss takes each class by itself; else the classes exclude one another.
+        nested: whether the logits are those of nested regions, of which the first holds all foreground.
 
     Raises:
         ValueError: ``share`` is no share, or is above 0 where no patches are drawn without foreground.
     """
 
-    def __init__(self, dataset: PatchDataset, *, share: float = 0.0, kept: int = 64, sigmoid: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: PatchDataset,
+        *,
+        share: float = 0.0,
+        kept: int = 64,
+        sigmoid: bool = False,
+        nested: bool = False,
+    ) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}; expected 0 to 1, the share of patches without foreground")
         sampler = None if dataset.patch is None else dataset.patch.sampler
@@ -54,7 +63,7 @@ class HardPatches:
         self.dataset = dataset
         self.share = share
         self.kept = kept
-        self.sigmoid = sigmoid
+        self.sigmoid, self.nested = sigmoid, nested
         self.scores: dict[int, int] = {}
         self._places: list[int] = []
         self._unread: tuple[list[int], torch.Tensor] | None = None
@@ -95,7 +104,8 @@ class HardPatches:
     def look_at(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Count false positives in the patches of the batch at hand; read at the next step, so that no device is waited
         for."""
-        self._unread = self._places, false_positives(logits.detach(), labels, sigmoid=self.sigmoid)
+        logits = logits.detach()[:, :1] if self.nested else logits.detach()
+        self._unread = self._places, false_positives(logits, labels, sigmoid=self.sigmoid)
 
     def _read(self) -> None:
         if self._unread is None:

@@ -10,7 +10,6 @@ from ignite.engine import Engine, Events
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import clear_parts
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.kept.background_write import BackgroundWrite, snapshot
 from rarevox.pipeline.training.kept.checkpoint import (
@@ -140,8 +139,6 @@ class RunCheckpoint:
 
     def load(self, engine: Engine) -> None:
         """Set every part, the random states, the iteration and the sampler to what the checkpoint says."""
-        if processes.is_first():
-            clear_parts(self.path.parent)
         if not has_checkpoint(self.path.parent.parent):
             console.print("the run was stopped before its first checkpoint; it begins anew")
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +16,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.files import write_text
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.budget import Budget
+from rarevox.pipeline.training.steps.late import is_known
 
 KINDS = ("train", "validation", "gradients")
 
@@ -24,7 +27,8 @@ class RunLog:
 
     A resumed run goes on in its files, from which the rows after its checkpoint are taken out first, since those steps
     are taken again. Lines are flushed at the end of each epoch and before each checkpoint, those of validations and
-    gradients at once. What cannot be written (disk full) is told once and does not end training.
+    gradients at once; the row of a step waits until its device has given the loss
+    (`rarevox.pipeline.training.steps.late`). What cannot be written (disk full) is told once and does not end training.
 
     Args:
         folder: the run's ``logs`` folder.
@@ -50,6 +54,7 @@ class RunLog:
         self.tensorboard = tensorboard
         self.trackers = [tracker for tracker in trackers if tracker is not None]
         self._steps: TextIO | None = None
+        self._waiting: deque[dict[str, Any]] = deque()
         self._told = False
 
     def attach(self, engine: Engine) -> None:
@@ -76,11 +81,18 @@ class RunLog:
 
     def _step(self, engine: Engine) -> None:
         loss, rate = engine.state.output["loss"], self.optimizer.param_groups[0]["lr"]
-        row = {"iteration": engine.state.iteration, "loss": loss if loss == loss else None, "lr": rate}
+        seconds = round(self.budget.seconds(), 3)
+        self._waiting.append({"iteration": engine.state.iteration, "loss": loss, "lr": rate, "seconds": seconds})
+        while self._waiting and is_known(self._waiting[0]["loss"]):
+            self._write_row()
+
+    def _write_row(self) -> None:
+        """Write the row of the earliest step that is not written."""
+        row = self._waiting.popleft()
+        loss = float(row["loss"])
         assert self._steps is not None
-        line = json.dumps({**row, "seconds": round(self.budget.seconds(), 3)}) + "\n"
-        self._attempt(self._steps.write, line)
-        self._track({"train/loss": loss, "train/learning_rate": rate}, engine.state.iteration)
+        self._attempt(self._steps.write, json.dumps({**row, "loss": loss if loss == loss else None}) + "\n")
+        self._track({"train/loss": loss, "train/learning_rate": row["lr"]}, row["iteration"])
 
     def validated_after(self, iteration: int) -> set[int]:
         """The steps after ``iteration`` at which the log has a validation; asked for before the run begins."""
@@ -121,7 +133,10 @@ class RunLog:
             self._attempt(tracker.add, known, iteration)
 
     def flush(self, engine: Engine | None = None) -> None:
-        """Hand everything so far to the system; trackers that send now and then do so now unless an epoch is over."""
+        """Hand everything so far to the system; trackers that send now and then do so now unless an epoch is over,
+        which waits for no device."""
+        while engine is None and self._waiting:
+            self._write_row()
         if self._steps is not None:
             self._attempt(self._steps.flush)
         for tracker in self.trackers:
@@ -151,6 +166,9 @@ class RunLog:
 
     def _failed(self, *_: object) -> None:
         """Keep what was logged; the error takes its way (``Interruption`` comes last and raises it)."""
+        with contextlib.suppress(Exception):  # of a device that may have failed
+            self.flush()
+        self._waiting.clear()
         self.flush()
         for tracker in self.trackers:
             self._attempt(tracker.close, "FAILED")

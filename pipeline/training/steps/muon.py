@@ -109,15 +109,17 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Adam's step; the weight decay is done."""
-        by_step: dict[int, list[Tensor]] = defaultdict(list)  # all at once, unless some had no gradient before
+        alike: dict[int, list[Tensor]] = defaultdict(list)  # all at once, unless some had no gradient before
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state.update(step=0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
-            state["step"] += 1
-            by_step[state["step"]].append(parameter)
+            counter = state["step"]
+            on_gpu = isinstance(counter, Tensor) and is_on_gpu(counter)
+            alike[id(counter) if on_gpu else -1 - int(counter)].append(parameter)
         beta1, beta2 = group["betas"]
-        for step, some in by_step.items():
+        for some in alike.values():
+            step = self._counted(some)
             gradients = [parameter.grad for parameter in some if parameter.grad is not None]
             means, squares = ([self.state[parameter][key] for parameter in some] for key in ("exp_avg", "exp_avg_sq"))
             torch._foreach_lerp_(means, gradients, 1 - beta1)
@@ -126,7 +128,25 @@ class Muon(torch.optim.Optimizer):
             deviations = torch._foreach_div(squares, 1 - beta2**step)
             torch._foreach_sqrt_(deviations)
             torch._foreach_add_(deviations, group["eps"])
-            torch._foreach_addcdiv_(some, means, deviations, value=-group["lr"] / (1 - beta1**step))
+            rate = -group["lr"] / (1 - beta1**step)
+            if isinstance(rate, Tensor):
+                torch._foreach_addcdiv_(some, torch._foreach_mul(means, rate), deviations)
+            else:
+                torch._foreach_addcdiv_(some, means, deviations, value=rate)
+
+    def _counted(self, parameters: list[Tensor]) -> Any:
+        """One step more of parameters that have taken as many: a number on the CPU. On a GPU one tensor of all, so that
+        a step that the device does not take is not counted (`rarevox.pipeline.training.steps.late`)."""
+        state = self.state[parameters[0]]
+        if not is_on_gpu(parameters[0]):
+            step: Any = int(state["step"]) + 1
+        elif isinstance(state["step"], Tensor) and is_on_gpu(state["step"]):
+            return state["step"].add_(1)
+        else:  # the first step, or one after a checkpoint was loaded
+            step = torch.full((), int(state["step"]) + 1.0, device=parameters[0].device)
+        for parameter in parameters:
+            self.state[parameter]["step"] = step
+        return step
 
     def _along_orthogonal(self, kernels: list[Tensor], group: dict[str, Any]) -> None:
         """The step of kernels, matrices of one size going through the iteration together."""

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rarevox.pipeline.training.steps.undo import Undo
+
 
 class SteadyStatistics:
     """Running statistics of batch norm that span enough patches, however few there are in a step.
@@ -40,7 +42,7 @@ class SteadyStatistics:
         self._all = [module for module in network.modules() if isinstance(module, _BatchNorm)]
         self.norms = [(norm, norm.momentum) for norm in self._all if norm.momentum is not None]
         self.patches = patches
-        self._kept = [buffer.clone() for buffer in self._buffers()]
+        self._undo = Undo()
 
     def __call__(self, *, step: int, batch: int) -> None:
         """Set the momentum for a step, counted from 1, of a number of patches."""
@@ -49,23 +51,15 @@ class SteadyStatistics:
 
     def keep(self) -> None:
         """Remember the statistics as they are before the forward pass of a step, which moves them."""
-        self._copy(self._buffers(), self._kept)
+        self._undo.keep([buffer for norm in self._all for buffer in norm.buffers()])
 
     def restore(self) -> None:
         """Take back what a step did to the statistics: one that is skipped, whose logits may be no numbers.
 
         A single infinity would stay in a running mean for ever.
         """
-        self._copy(self._kept, self._buffers())
+        self._undo.restore()
 
-    def _buffers(self) -> list[torch.Tensor]:
-        """Of all norms, as they are now."""
-        return [buffer for norm in self._all for buffer in norm.buffers()]
-
-    @staticmethod
-    def _copy(source: list[torch.Tensor], target: list[torch.Tensor]) -> None:
-        with torch.no_grad():  # on a GPU one launch for the statistics and one for the counters, not one for each
-            for floating in (True, False):
-                chosen = [place for place, one in enumerate(source) if one.is_floating_point() == floating]
-                if chosen:
-                    torch._foreach_copy_([target[place] for place in chosen], [source[place] for place in chosen])
+    def restore_unless(self, well: torch.Tensor) -> None:
+        """:meth:`restore` where ``well``, on the network's device, is false."""
+        self._undo.restore_unless(well)

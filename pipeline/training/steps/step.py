@@ -11,13 +11,15 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from rarevox.losses.sums.checks import Extremes, NonFiniteLogitsError, Unchecked, check_values, checked_later
+from rarevox.losses.sums.checks import Unchecked, checked_later
 from rarevox.losses.sums.taken import ways_taken
 from rarevox.pipeline.console import console
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.heads import heads_of, weighted_sum
+from rarevox.pipeline.training.steps.late import LateLoss, is_well, judged, numbers_of, undoable
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
+from rarevox.pipeline.training.steps.undo import Undo
 
 
 def crop_faces(volume: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
@@ -42,24 +44,6 @@ def finite_everywhere(logits: torch.Tensor) -> bool:
     return not processes.agree(not bool(torch.isfinite(logits.detach()).all()))
 
 
-def _read(loss: torch.Tensor, norm: torch.Tensor, unchecked: Sequence[Unchecked]) -> tuple[float, float, bool]:
-    """Loss, gradient norm, and whether the logits were finite: all in one transfer, the only wait of a step.
-
-    Raises:
-        ValueError: labels or weights that the loss refuses.
-    """
-    numbers = [loss.detach().double().view(1), norm.double().view(1), *(one.seen.double() for one in unchecked)]
-    value, length, *seen = torch.cat(numbers).tolist()
-    known = True
-    for number, one in enumerate(unchecked):
-        first = number * len(Extremes._fields)
-        try:
-            check_values(Extremes(*seen[first : first + len(Extremes._fields)]), one.num_classes)
-        except NonFiniteLogitsError:
-            known = False
-    return value, length, known
-
-
 class Objective(NamedTuple):
     """What a step minimises: the loss as it is logged, and its terms by name where the step tells them apart."""
 
@@ -79,6 +63,11 @@ class TrainingStep:
     A step whose loss or gradients are not finite is skipped and counted (``skipped``), and leaves weights and running
     statistics as they were; ``patience`` of them in a row end the run with a clear error.
 
+    On CUDA the device itself decides whether to take a step, and what it found is read when the next one has been
+    queued (:class:`rarevox.pipeline.training.steps.late.LateLoss`), so that it never waits for the host: what was wrong
+    is then said a step later. The first step is read at once, and so are all with an optimiser that counts its steps
+    on the host (``torch.optim.AdamW``, unless it is ``capturable``) and those of several processes.
+
     Args:
         precision: number format of the forward pass; float16 brings a gradient scaler.
         margin: voxels from each face of the patch that the network loses.
@@ -87,6 +76,7 @@ class TrainingStep:
         patience: skipped steps in a row that end the run.
         statistics_patches: patches that the running statistics of batch norms span at least
             (`rarevox.pipeline.training.steps.steady_statistics`).
+        late: False reads each step's loss at once on CUDA too.
     """
 
     def __init__(
@@ -98,8 +88,13 @@ class TrainingStep:
         clip_norm: float | None = 12.0,
         patience: int = 20,
         statistics_patches: int = 50,
+        late: bool = True,
     ) -> None:
         self.precision = precision
+        self.late = late and precision.device.type == "cuda"
+        self._unread: LateLoss | None = None
+        self._undo: dict[int, Undo] = {}
+        self._begun = False
         self.statistics_patches = statistics_patches
         self._statistics: SteadyStatistics | None = None
         self._told = False
@@ -114,7 +109,8 @@ class TrainingStep:
             keep_freed_memory(large=True)
 
     def __call__(self, engine: SupervisedTrainer, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """Take the step; the returned dictionary holds the loss as a number (NaN for a skipped step)."""
+        """Take the step; the returned dictionary holds the loss as a number (NaN for a skipped step), or as what
+        becomes one a step later."""
         device = engine.state.device
         images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
         labels = batch[Keys.LABEL].to(device, non_blocking=True)
@@ -131,12 +127,15 @@ class TrainingStep:
             objective = self._finite_objective(engine, heads, labels)
         self._tell(ways)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        value = math.nan
+        value: float | LateLoss = math.nan
         if objective is None:
             statistics.restore()
         else:
             value = self._update(engine, objective, statistics, unchecked)
-        self._count(engine, value)
+        self._settle_earlier(value)
+        if not isinstance(value, LateLoss):
+            self._count(value, engine.state.iteration)
+        self._begun = True
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
@@ -192,7 +191,7 @@ class TrainingStep:
         objective: Objective,
         statistics: SteadyStatistics,
         unchecked: Sequence[Unchecked],
-    ) -> float:
+    ) -> float | LateLoss:
         """Backward and optimiser step; NaN, and the running statistics as before, where not all is finite."""
         self._backward(engine, objective)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -200,17 +199,57 @@ class TrainingStep:
         self.scaler.unscale_(optimizer)
         limit = math.inf if self.clip_norm is None else self.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), limit)
-        value, length, known = _read(objective.loss, norm, unchecked)
-        value = processes.mean(value if known else math.nan)
-        finite = math.isfinite(value) and math.isfinite(length)
-        if finite:
+        numbers = numbers_of(objective.loss, norm, unchecked)
+        changed = undoable(optimizer) if self.late and self._begun and processes.count() == 1 else None
+        if changed is not None:
+            return self._step_unread(engine, optimizer, changed, statistics, numbers, unchecked)
+        value, well = judged(numbers.tolist(), unchecked)  # all in one transfer, the only wait of a step
+        mean = processes.mean(value)
+        if well := well and math.isfinite(mean):
             optimizer.step()  # of finite gradients: the scaler would ask the device for that once more
         else:
             statistics.restore()
         self.scaler.update()
-        return value if finite or self.precision.needs_scaling else math.nan
+        return mean if well or self.precision.needs_scaling else math.nan
 
-    def _count(self, engine: SupervisedTrainer, value: float) -> None:
+    def _step_unread(
+        self,
+        engine: SupervisedTrainer,
+        optimizer: torch.optim.Optimizer,
+        changed: Sequence[torch.Tensor],
+        statistics: SteadyStatistics,
+        numbers: torch.Tensor,
+        unchecked: Sequence[Unchecked],
+    ) -> LateLoss:
+        """The optimiser's step, which the device takes back where not all is finite."""
+        well = is_well(numbers, unchecked)
+        undo = self._undo.setdefault(id(optimizer), Undo())
+        undo.keep(changed)
+        optimizer.step()
+        undo.restore_unless(well)
+        statistics.restore_unless(well)
+        self.scaler.update()
+        iteration = engine.state.iteration
+
+        def settle(found: Sequence[float]) -> float:
+            value, taken = judged(found, unchecked)
+            value = value if taken or self.precision.needs_scaling else math.nan
+            self._count(value, iteration)
+            return value
+
+        return LateLoss(numbers, settle)
+
+    def _settle_earlier(self, newest: float | LateLoss) -> None:
+        """Read the step before, which the device has done or is doing, now that the newest is queued."""
+        earlier, self._unread = self._unread, newest if isinstance(newest, LateLoss) else None
+        if earlier is not None:
+            earlier.settle()
+
+    def settle(self) -> None:
+        """Read the last step, if that has not been done; it may raise what a step raises."""
+        self._settle_earlier(math.nan)
+
+    def _count(self, value: float, iteration: int) -> None:
         """Keep count of skipped steps and end a run that only skips."""
         if math.isfinite(value):
             self.skipped_in_a_row = 0
@@ -219,12 +258,13 @@ class TrainingStep:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
             raise FloatingPointError(
-                f"loss or gradients were not finite in {self.patience} steps in a row (to {engine.state.iteration}); "
+                f"loss or gradients were not finite in {self.patience} steps in a row (to {iteration}); "
                 "lower the learning rate (--set optimizer#lr=…) or train in float32 (--set precision#name=float32)"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
+        self.settle()
         return {"scaler": self.scaler.state_dict(), "skipped": self.skipped, "in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -70,6 +70,8 @@ else:
 
     def test_what_is_not_finite_is_as_in_pytorch():
         """ReLU gives 0 for minus infinity, where a product with 0 would be NaN; outside the volume all is 0."""
+        nan = torch.full((1, 2, 1, 1), float("nan"))
+        assert affine_act(nan, torch.ones(2), torch.zeros(2), torch.tensor([0.0, 0.5])).isnan().all()
         x = torch.tensor([float("inf"), -float("inf"), 1.0, 2.0]).view(1, 2, 1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
         ones, zeros = torch.ones(2), torch.zeros(2)

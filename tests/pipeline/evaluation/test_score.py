@@ -248,6 +248,8 @@ def test_entries_that_cannot_be_used_are_told(folders: tuple[Path, Path], tmp_pa
     (predictions / "gone").symlink_to("nowhere")
     os.mkfifo(references / "pipe")
     (references / "notes.txt").write_text("no map, and not told of")
+    (predictions / "journal" / "claims").mkdir(parents=True)
+    (predictions / "predictions.json").write_text("{}")  # rarevox predict's own folder
     assert score(*folders, tmp_path / "out", structures=STRUCTURES, report=False) == 1
     left = json.loads((tmp_path / "out" / "metrics.json").read_text())["left"]
     assert [sentence.removeprefix(f"{tmp_path}/") for sentence in left] == [

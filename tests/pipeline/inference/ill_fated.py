@@ -15,7 +15,8 @@ from rarevox.pipeline.inference.station import Prediction, Station
 
 @dataclass(frozen=True)
 class IllFated(Prediction):
-    """``crash``: reading it is a segmentation fault; ``hang``: it is never read; ``once``: killed at first."""
+    """``crash``: reading it is a segmentation fault; ``hang``: it is never read; ``once``: killed at first; ``gone``:
+    killed when somebody has moved the run's folder away."""
 
     def open(self) -> Station:
         station = super().open()
@@ -27,6 +28,9 @@ class IllFated(Prediction):
                 os.kill(os.getpid(), signal.SIGSEGV)
             if case.startswith("hang"):
                 time.sleep(1000)
+            if case.startswith("gone") and Path(self.run).is_dir():
+                Path(self.run).rename(f"{self.run}.away")
+                os.kill(os.getpid(), signal.SIGKILL)
             if case.startswith("once") and not mark.exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)

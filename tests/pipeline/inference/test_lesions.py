@@ -76,3 +76,14 @@ def test_statistics_are_those_of_the_voxels() -> None:
     assert rows[0]["sd"] == pytest.approx(10**0.5, rel=1e-5)  # six digits are kept
     assert (rows[0]["p5"], rows[0]["p95"]) == (1.2, 8.8)  # linear between the ordered values
     assert rows[2]["mean"] is None
+
+
+def test_a_union_is_one_structure_with_parts_of_its_own() -> None:
+    """Two labels that touch are one part of their union, and the inner one a part by itself."""
+    labels = np.zeros((4, 3, 3), int)
+    labels[0:2, 1, 1], labels[2, 1, 1] = 7, 250
+    rows = lesion_rows(labels, {"whole": (7, 250), "core": (250,)}, np.eye(4))
+    assert [(row["structure"], row["voxels"]) for row in rows] == [("whole", 3), ("core", 1)]
+    image = np.arange(36.0).reshape(1, 4, 3, 3)
+    found = intensity_rows(labels, {"whole": (7, 250), "core": (250,)}, image, ["t1"], 1.0)
+    assert [row["mean"] for row in found] == [13.0, 22.0]  # voxels 4, 13 and 22; voxel 22

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rarevox.pipeline.cli import cli
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference import predict as module
 from rarevox.pipeline.inference.predict import predict
@@ -59,6 +60,42 @@ def test_what_ends_a_worker_costs_its_scan_and_no_other(
         assert (tmp_path / "out" / f"{case}_seg.nii.gz").read_bytes() == alone[names.index(case) % 4]
     assert not list((tmp_path / "out" / "journal" / "claims").iterdir())
     assert not list((tmp_path / "out").glob(".*.part.*"))
+
+
+def test_a_decoder_that_crashes_in_a_plain_call_is_a_failed_row(
+    run_dir: Path, task_dir: Path, tmp_path: Path, alone: dict[int, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Prediction", IllFated)
+    scans, out = copies(task_dir, tmp_path / "scans", ["a", "b", "crash", "c"]), tmp_path / "out"
+    arguments = ["predict", str(run_dir), str(scans), "--output", str(out), "--device", "cpu"]
+    assert cli.main(arguments, standalone_mode=False) == 1
+    found = rows(out)
+    assert {case: row["status"] for case, row in found.items()} == {"a": "ok", "b": "ok", "c": "ok", "crash": "failed"}
+    assert "SIGSEGV" in found["crash"]["reason"]
+    for number, case in ((0, "a"), (1, "b"), (3, "c")):  # of one thread for each core, as in this process
+        assert (out / f"{case}_seg.nii.gz").read_bytes() == alone[number]
+
+
+def test_a_run_that_is_moved_away_is_one_sentence_and_nothing_is_lost(
+    run_dir: Path, task_dir: Path, tmp_path: Path, alone: dict[int, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Prediction", IllFated)
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(run_dir, run)
+    scans = copies(task_dir, tmp_path / "scans", ["a", "b", "c", "gone"])
+    with pytest.raises(
+        RequestError, match=r"run.*; what is done stands in .*out, and the same call with --keep goes on"
+    ):
+        predict(run, [scans], out, device="cpu", workers=1)
+    before = rows(out)
+    assert all(row["status"] == "ok" for row in before.values())
+    Path(f"{run}.away").rename(run)
+    monkeypatch.undo()
+    assert predict(run, [scans], out, device="cpu", overwrite=False) == 0
+    found = rows(out)
+    assert list(found) == ["a", "b", "c", "gone"]
+    assert before.items() <= found.items(), "what was done before stands as it was"
+    assert all((out / f"{case}_seg.nii.gz").read_bytes() == alone[n] for n, case in enumerate(found))
 
 
 def test_a_scan_that_hangs_is_ended(

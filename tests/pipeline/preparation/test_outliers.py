@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_an_outlier_does_not_hide_behind_a_group() -> None:
 
 
 def test_a_clean_cohort() -> None:
-    for check in (intensity_outliers, spacing_outliers, near_duplicates):
+    for check in (intensity_outliers, spacing_outliers, partial(near_duplicates, subjects={})):
         assert check(cohort()) == check([]) == []
 
 
@@ -115,7 +116,15 @@ def test_a_near_copy_is_told_and_an_exact_one_is_not() -> None:
     first = cohort()[3]
     near = replace(first, case="near", image_sha256="other")
     exact = replace(first, case="exact")
-    (fault,) = near_duplicates([*cohort(), near])
+    (fault,) = near_duplicates([*cohort(), near], {})
     assert (fault.case, fault.check) == ("near", "near-duplicate")
     assert "c3 at 1.000" in fault.message
-    assert near_duplicates([*cohort(), exact]) == []
+    assert near_duplicates([*cohort(), exact], {}) == []
+
+
+def test_scans_of_one_subject_are_alike_and_nothing_is_said() -> None:
+    first = cohort()[3]
+    later = [*cohort(), replace(first, case="later", image_sha256="other")]
+    assert near_duplicates(later, {first.case: "p3", "later": "p3"}) == []
+    assert [fault.case for fault in near_duplicates(later, {first.case: "p3", "later": "p4"})] == ["later"]
+    assert [fault.case for fault in near_duplicates(later, {first.case: "", "later": ""})] == ["later"]

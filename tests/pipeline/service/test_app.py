@@ -141,7 +141,9 @@ def test_wrong_requests_are_told(address: str) -> None:
     assert httpx.post(f"{address}/segment?output=film", content=b"a").status_code == 400
     assert httpx.post(f"{address}/segment", content=b"a", headers={"Accept": "image/png"}).status_code == 406
     assert httpx.post(f"{address}/segment?series=colour=red", content=b"a").status_code == 400
-    assert httpx.get(f"{address}/segment").status_code == 405
+    for place, status in (("segment", 405), ("", 404), ("help", 404)):
+        told = httpx.get(f"{address}/{place}")
+        assert (told.status_code, "there are POST /segment" in told.json()["error"]) == (status, True)
     assert httpx.get(f"{address}/jobs/x").status_code == 404
     assert httpx.get(f"{address}/health", headers={"Host": "evil.example"}).status_code == 400
 

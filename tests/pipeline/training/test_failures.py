@@ -70,7 +70,7 @@ def test_memory_that_runs_out_is_one_sentence_and_the_checkpoint_is_kept(
     assert len(said) == 1
     assert "memory ran out in step 4: batch 2 of patches [16, 16, 16] is too much for Hungry here" in said[0]
     assert "--set batch_size=1 or a smaller patch_size" in said[0]
-    assert f"rarevox train DATASET --output {run} --resume" in said[0]
+    assert f"rarevox train {dataset_dir.resolve()} --output {run} --resume --trust" in said[0]
     assert "Traceback" not in words
     assert 1 <= load_tensors(run / "models" / "last.pt")["iteration"] <= 3
     path = run / "configs" / "train.yaml"
@@ -123,6 +123,6 @@ def test_a_worker_s_broken_queue_is_told_as_its_end(error: Exception, tmp_path: 
 
 def test_what_is_more_than_data_goes_on_with_trust(tmp_path: Path) -> None:
     config = compose("train").config
-    assert resume_command(tmp_path, config) == f"rarevox train DATASET --output {tmp_path} --resume"
+    assert resume_command(tmp_path, config) == f"rarevox train dataset --output {tmp_path} --resume"
     own = config | {"augmentation": {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x"}}
     assert resume_command(tmp_path, own).endswith("--resume --trust")

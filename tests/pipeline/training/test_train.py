@@ -142,8 +142,11 @@ def test_a_patch_that_the_network_cannot_take_is_refused_with_the_nearest(datase
 
 def test_another_run_is_never_written_over(dataset_dir: Path, run_dir: Path, tmp_path: Path) -> None:
     before = (run_dir / "models" / "model.pt").read_bytes()
-    with pytest.raises(RequestError, match="already holds other files"):
+    with pytest.raises(RequestError, match="is a run already.*--resume"):
         train(dataset_dir, run_dir, iterations=1)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RequestError, match="already holds other files"):
+        train(dataset_dir, tmp_path, iterations=1)
     assert (run_dir / "models" / "model.pt").read_bytes() == before
     with pytest.raises(RequestError, match="is not a run"):
         train(dataset_dir, tmp_path / "none", iterations=1, resume=True)

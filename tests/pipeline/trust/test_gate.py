@@ -98,6 +98,7 @@ def put(key: str, value: object) -> Callable[[dict[Any, Any]], None]:
         ("channels", ["a\x1b[2J"]),
         ("composites", {"_target_": [1, 2]}),
         ("composites", {"a/b": [1, 2]}),
+        ("regions", {"a/b": [1, 2]}),
         ("post_processing", {"_target_": "os.system", "command": "true"}),
         ("seed", b"bytes"),
     ],

@@ -139,3 +139,40 @@ def test_workers_that_never_begin_are_one_sentence() -> None:
     with pytest.raises(RequestError, match="workers end before they begin: was killed"):
         run(engine, range(3))
     assert engine.starts < 10
+
+
+class Refusing(Scripted):
+    """The workers started after the first ``good`` ones refuse the work, as where the run's folder has gone."""
+
+    def __init__(self, verdict: Verdict, good: int) -> None:
+        super().__init__(verdict)
+        self.good, self.ended = good, 0
+
+    def start(self, worker: int) -> None:
+        if self.starts < self.good:
+            super().start(worker)
+        else:
+            self.starts += 1
+            self.new.append(Event(worker, "refused", "the run has gone"))
+
+    def end(self, worker: int) -> None:
+        self.ended += 1
+        self.tasks.pop(worker, None)
+
+
+def test_a_worker_that_cannot_be_replaced_leaves_its_share_to_the_others() -> None:
+    engine = Refusing(lambda work, _: "dies" if work == 1 and engine.starts == 2 else "done", good=2)
+    pool = Pool(engine, 2, clock=lambda: engine.time)
+    found = {task.work: result for task, result in pool.run(Task(n, n) for n in range(12))}
+    assert found == {n: f"result of {n}" for n in range(12)}
+    assert pool.lost == "the run has gone"
+    assert (engine.starts, engine.ended) == (3, 1)
+
+
+def test_where_none_is_left_it_is_one_sentence_after_what_was_done() -> None:
+    engine = Refusing(lambda work, _: "dies" if work == 4 else "done", good=1)
+    given: list[Any] = []
+    with pytest.raises(RequestError, match="the run has gone"):
+        for task, _ in Pool(engine, 1, clock=lambda: engine.time).run(Task(n, n) for n in range(12)):
+            given.append(task.work)
+    assert given == [0, 1, 2, 3]

@@ -8,11 +8,19 @@ import torch
 from rarevox import losses, networks
 from rarevox.pipeline.training.steps.alternating import AlternatingStep
 from rarevox.pipeline.training.steps.projected import ProjectedStep
-from tests.pretended_cuda.inside.training import take_steps
+from tests.pretended_cuda.inside.training import default_loss, take_steps
 
-READ = ("pipeline/training/steps/step.py:_read", "tolist")
+READ = ("pipeline/training/steps/step.py:_update", "tolist")  # of a step that is read at once
+LATE = "pipeline/training/steps/late.py:settle"
 SENT = {"pipeline/training/steps/step.py:__call__": 2}  # the patches and their labels
 FUSED = {"triton sums_kernel": 1, "triton gradient_kernel": 1}
+
+
+def norms(forward, backward=None):
+    """Norms in few passes: of 32 MiB and more, as 80 channels of 2×48³ voxels in half precision are, or padded."""
+    counts = {"moments": forward, "norm_act": forward}
+    counts |= dict.fromkeys(("gradient_sums", "gradient"), forward if backward is None else backward)
+    return {f"triton norm {name}_kernel": count for name, count in counts.items()}
 
 
 def deepmedic():
@@ -23,42 +31,55 @@ def of_classes(count):
     return lambda: networks.HighResNet(in_channels=1, out_channels=count)
 
 
-# Options, the most launches, waits beside the one that each step has, kernels of the loss. Bounds on launches leave a
-# twentieth to PyTorch, whose operations are made of more or fewer kernels from release to release.
+# Options, the most launches, whether a step is read late, kernels of the loss. Bounds on launches leave a twentieth to
+# PyTorch, whose operations are made of more or fewer kernels from release to release.
 STEPS = {
-    "default": ({}, 510, {}, FUSED),
-    "float16": ({"dtype": torch.float16}, 520, {}, FUSED),
-    "float32": ({"dtype": torch.float32}, 470, {}, FUSED),
-    "AdamW": ({"optimizer": torch.optim.AdamW}, 890, {}, FUSED),
-    "average of the weights": ({"ema": True}, 515, {}, FUSED),
-    "second device": ({"device": torch.device("cuda", 1)}, 510, {}, FUSED),
-    "loss on a crop": ({"loss_margin": 8}, 520, {}, FUSED),
-    "size not divisible by 4": ({"size": (50, 47, 33)}, 1080, {}, FUSED),
-    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 690, {}, FUSED),
-    "two optimisers": ({"kind": AlternatingStep, "loss": losses.DiceCELoss(batch=True)}, 490, {}, FUSED),
+    "default": ({}, 540, True, FUSED | norms(1)),
+    "float16": ({"dtype": torch.float16}, 550, True, FUSED | norms(1)),
+    # And the five of 64 channels.
+    "float32": ({"dtype": torch.float32}, 495, True, FUSED | norms(6)),
+    "AdamW": ({"optimizer": torch.optim.AdamW}, 890, False, FUSED | norms(1)),
+    "average of the weights": ({"ema": True}, 545, True, FUSED | norms(1)),
+    "second device": ({"device": torch.device("cuda", 1)}, 540, True, FUSED | norms(1)),
+    "loss on a crop": ({"loss_margin": 8}, 550, True, FUSED | norms(1)),
+    # Of two stages and the features, which are padded.
+    "size not divisible by 4": ({"size": (50, 47, 33)}, 535, True, FUSED | norms(13)),
+    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 715, True, FUSED),
+    "two optimisers": (
+        # Each optimiser begins with one read at once.
+        {"kind": AlternatingStep, "loss": losses.DiceCELoss(batch=True), "steps": 5},
+        520,
+        True,
+        FUSED | norms(1),
+    ),
     "projected": (
         {"kind": ProjectedStep, "loss": losses.DiceCELoss(batch=True)},
-        1130,
-        {},
-        {"triton sums_kernel": 1, "triton gradient_kernel": 2},
+        1160,
+        True,
+        {"triton sums_kernel": 1, "triton gradient_kernel": 2} | norms(1, 2),
     ),
-    "64 classes": ({"make": of_classes(64)}, 510, {}, FUSED),
-    "65 classes": ({"make": of_classes(65)}, 510, {}, FUSED),
-    "257 classes": ({"make": of_classes(257)}, 820, {}, {}),
+    "64 classes": ({"make": of_classes(64)}, 565, True, FUSED | norms(1)),
+    "65 classes": ({"make": of_classes(65)}, 565, True, FUSED | norms(1)),
+    "257 classes": ({"make": of_classes(257)}, 850, True, norms(1)),
 }
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_waits_once_and_launches_little(ledger, name):
-    options, most, more, kernels = STEPS[name]
+def test_a_step_waits_once_if_at_all_and_launches_little(ledger, name):
+    options, most, late, kernels = STEPS[name]
     outputs = take_steps(ledger, **options)
-    assert all(output["loss"] == output["loss"] for output in outputs), "a step was skipped"
-    assert dict(ledger.waits) == {READ: 1, **more}, ledger.report()
+    # The host waits for the step before, when all of this one is queued behind it.
+    assert ledger.late == ({LATE: ledger.total} if late else {}), ledger.report()
+    assert dict(ledger.waits) == ({} if late else {READ: 1}), ledger.report()
+    assert dict(ledger.returned) == ({"pipeline/training/steps/late.py:__init__": 1} if late else {})
+    assert all(float(output["loss"]) == float(output["loss"]) for output in outputs), "a step was skipped"
     assert dict(ledger.pinned) == SENT, ledger.report()
     assert ledger.total <= most, ledger.report()
     assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
     # PyTorch's path makes its totals on the host's side of a table, once a step.
-    assert dict(ledger.pageable) == ({} if kernels else {"losses/sums/pieces.py:_totals": 1}), ledger.report()
+    assert dict(ledger.pageable) == ({} if kernels.keys() & FUSED else {"losses/sums/pieces.py:_totals": 1}), (
+        ledger.report()
+    )
 
 
 def test_the_optimiser_launches_less_than_150_kernels(ledger):
@@ -69,11 +90,32 @@ def test_the_optimiser_launches_less_than_150_kernels(ledger):
 
 def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypatch):
     from rarevox.losses.sums.triton import overlap
+    from rarevox.networks.cuda import norm
 
-    monkeypatch.setattr(overlap, "why_none", lambda: "no C compiler")
+    for module in (overlap, norm):
+        monkeypatch.setattr(module, "why_none", lambda: "no C compiler")
     take_steps(ledger)
-    assert dict(ledger.waits) == {READ: 1}, ledger.report()
+    assert not ledger.waits and set(ledger.late) == {LATE}, ledger.report()
     assert not any(kernel.startswith("triton") for kernel in ledger.launches)
+
+
+IN_GRAPHS = {
+    "default": ({}, 490, norms(20)),
+    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 650, norms(18)),
+}
+
+
+@pytest.mark.parametrize("name", IN_GRAPHS)
+def test_where_launches_cost_nothing_every_norm_is_done_in_few_passes(ledger, name):
+    from rarevox.networks.cuda.norm import in_graph
+
+    options, most, kernels = IN_GRAPHS[name]
+    with in_graph():
+        take_steps(ledger, **options)
+    assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton norm")} == kernels
+    assert not any("batch_norm" in kernel for kernel in ledger.launches), ledger.launches
+    assert dict(ledger.waits) == {READ: 1} and not ledger.pageable, ledger.report()
+    assert ledger.total <= most, ledger.report()
 
 
 LOSSES = {
@@ -87,6 +129,8 @@ LOSSES = {
     "generalised dice": (losses.GeneralizedDiceLoss(), FUSED, {}),
     "dice_focal": (losses.DiceFocalLoss(), {}, {}),
     "dice_topk": (losses.DiceTopKLoss(batch=True), FUSED, {}),
+    "focal tversky": (losses.FocalTverskyLoss(), FUSED, {}),
+    "generalised dice and cross-entropy": (default_loss(), FUSED, {}),
     "sigmoid": (losses.DiceCELoss(sigmoid=True), FUSED, {}),
 }
 
@@ -98,6 +142,13 @@ def test_a_loss_is_fused_where_it_is_meant_to_be(ledger, name):
     take_steps(ledger, loss=loss, steps=1, size=(16, 16, 16), **one)
     assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
     assert dict(ledger.waits) == {READ: 1, **more}, ledger.report()
+
+
+def test_every_loss_is_in_the_table():
+    kinds = {value for name, value in vars(losses).items() if isinstance(value, type) and name.endswith("Loss")}
+    abstract = {losses.Loss, losses.TableLoss, losses.CombinedLoss, losses.CombinedTableLoss}
+    elsewhere = {losses.ComponentDiceCELoss}
+    assert kinds - abstract - elsewhere == {type(loss) for loss, *_ in LOSSES.values()}
 
 
 def test_the_component_loss_waits_for_its_number_of_regions_alone(ledger):

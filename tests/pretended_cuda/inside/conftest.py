@@ -12,8 +12,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rarevox.losses.sums.triton import kernels, overlap
-from rarevox.networks.cuda import affine
-from tests.pretended_cuda.inside.device import Current
+from rarevox.networks.cuda import affine, channels, norm, norm_gradient_kernels, norm_kernels
+from rarevox.pipeline.inference import windows
+from rarevox.pipeline.training.steps import late
+from tests.pretended_cuda.inside.device import Current, Event
 from tests.pretended_cuda.inside.ledger import Ledger
 
 
@@ -47,9 +49,23 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setattr(overlap, "why_none", lambda: None)
     for name in ("sums_kernel", "gradient_kernel"):
         monkeypatch.setattr(kernels, name, NotedKernel(name, [book]), raising=False)
+    windows.gaussian.cache_clear()
+    late._limits.cache_clear()  # fake tensors are of the check that made them
+    monkeypatch.setattr(Event, "launched", staticmethod(lambda: book.launched_in_all))
+    monkeypatch.setattr(Event, "waited", staticmethod(book.waited))
     monkeypatch.setattr(affine, "triton", triton)
     monkeypatch.setattr(affine, "why_none", lambda: None)
     monkeypatch.setattr(affine.kernels, "affine_act_kernel", NotedKernel("affine_act_kernel", [book]), raising=False)
+    for module in (norm, channels):
+        monkeypatch.setattr(module, "why_none", lambda: None)
+    passes = {
+        norm_kernels: ("moments_kernel", "norm_act_kernel"),
+        norm_gradient_kernels: ("gradient_sums_kernel", "gradient_kernel"),
+    }
+    for module, names in passes.items():
+        for name in names:
+            noted = NotedKernel(f"norm {name}", [book])
+            monkeypatch.setattr(module, name, noted, raising=False)
     # Fake tensors are what a tracer has, for whom plain operations are taken; here they stand for real ones.
     for module in [module for name, module in sys.modules.items() if name.startswith("rarevox.")]:
         for name, answer in (("is_eager", True), ("is_recorded", False), ("is_exported", False)):

@@ -32,6 +32,22 @@ class Stream:
         pass
 
 
+class Event:
+    """A place in a stream: how much had been launched when it was recorded, as `ledger.Ledger` tells it."""
+
+    launched: Any = staticmethod(lambda: 0)
+    waited: Any = staticmethod(lambda behind: None)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._at = 0
+
+    def record(self, _: Any = None) -> None:
+        self._at = Event.launched()
+
+    def synchronize(self) -> None:
+        Event.waited(Event.launched() - self._at)
+
+
 @contextlib.contextmanager
 def on_stream(_: Any) -> Iterator[None]:
     yield
@@ -52,6 +68,12 @@ def pinned(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor in pinned memory, as far as `ledger.Ledger` is concerned."""
     tensor._pretended_pinned = True  # type: ignore[attr-defined]
     return tensor
+
+
+def is_pinned(tensor: torch.Tensor) -> bool:
+    """Whether a tensor, or one that it is a view of, is in pinned memory."""
+    whole = tensor if tensor._base is None else tensor._base
+    return any(getattr(one, "_pretended_pinned", False) for one in (tensor, whole))
 
 
 def _apply(self: torch.nn.Module, convert: Any, recurse: bool = True) -> torch.nn.Module:
@@ -98,6 +120,7 @@ def pretend() -> None:
         "manual_seed": lambda *_: None,
         "manual_seed_all": lambda *_: None,
         "Stream": Stream,
+        "Event": Event,
         "current_stream": Stream,
         "stream": on_stream,
     }
@@ -106,6 +129,7 @@ def pretend() -> None:
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     fake_tensor.init_gpu_context = lambda *_: None
     torch.Tensor.pin_memory = lambda self, *_, **__: pinned(self)  # type: ignore[method-assign]
+    torch.Tensor.is_pinned = lambda self, *_, **__: is_pinned(self)  # type: ignore[method-assign]
     torch.Tensor.record_stream = lambda *_: None  # type: ignore[method-assign]
     fake_tensor.FakeTensorMode.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
     # Optimisers and clipping take lists of tensors on a GPU, as long as they know the class of the tensors.

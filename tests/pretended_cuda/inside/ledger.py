@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.pretended_cuda.inside.device import pinned
+from tests.pretended_cuda.inside.device import is_pinned, pinned
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = ROOT / "tests"
@@ -34,8 +34,11 @@ class Ledger(TorchDispatchMode):
     Attributes:
         launches: kernels at least, by operation; a convolution or a reduction may take more than one.
         waits: of the host for the device, by (place, what).
+        late: launches that were queued behind what the host waited for, by place: the device had work meanwhile.
+        returned: copies to pinned memory of the host beside which it goes on, by place.
         pageable: copies to the device from memory that is not pinned, for which the host waits too, by place.
         pinned: copies to the device beside which the host goes on, by place.
+        launched_in_all: kernels that `clear` does not forget.
         lines: the lines of each place.
         sites: launches by place.
         moved: bytes that the operations read and write, at least once each.
@@ -44,12 +47,15 @@ class Ledger(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.launched_in_all = 0
         self.clear()
 
     def clear(self) -> None:
         """Begin anew."""
         self.launches: Counter[str] = Counter()
         self.waits: Counter[tuple[str, str]] = Counter()
+        self.late: dict[str, int] = {}
+        self.returned: Counter[str] = Counter()
         self.pageable: Counter[str] = Counter()
         self.pinned: Counter[str] = Counter()
         self.sites: Counter[str] = Counter()
@@ -66,13 +72,25 @@ class Ledger(TorchDispatchMode):
         """What was asked, with the lines, for a message."""
         where = {place: sorted(lines) for place, lines in self.lines.items()}
         return "\n".join(
-            [f"waits: {dict(self.waits)}", f"pageable copies: {dict(self.pageable)}", f"lines: {where}"]
+            [
+                f"waits: {dict(self.waits)}, late: {self.late}",
+                f"pageable copies: {dict(self.pageable)}",
+                f"lines: {where}",
+            ]
             + [f"{count} launches at {place}" for place, count in self.sites.most_common(12)]
         )
 
     def launched(self, name: str, *tensors: torch.Tensor) -> None:
         """Take down a kernel that is not PyTorch's."""
         self._launch(name, 1, tensors)
+
+    def waited(self, behind: int) -> None:
+        """Take down that the host waits for what was recorded in an event so many launches ago."""
+        place = self._place()
+        if behind:
+            self.late[place] = min(behind, self.late.get(place, behind))
+        else:
+            self.waits[(place, "event")] += 1
 
     def wait(self, what: str) -> None:
         """Take down that the host waits."""
@@ -123,6 +141,7 @@ class Ledger(TorchDispatchMode):
 
     def _launch(self, name: str, count: int, tensors: Any) -> None:
         self.launches[name] += count
+        self.launched_in_all += count
         self.sites[self._place()] += count
         seen = {id(tensor): tensor for tensor in tensors if tensor.is_cuda}
         self.moved += sum(tensor.numel() * tensor.element_size() for tensor in seen.values())
@@ -178,11 +197,14 @@ class Ledger(TorchDispatchMode):
         source, target = (args[1], args[0]) if name == "copy_" else (args[0], result)
         if source.device == target.device:
             return
-        if source.is_cuda and not target.is_cuda:
-            self.wait("copy to the host")
-            return
         beside = kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False)
-        kind = self.pinned if beside and getattr(source, "_pretended_pinned", False) else self.pageable
+        if source.is_cuda and not target.is_cuda:
+            if beside and is_pinned(target):
+                self.returned[self._place()] += 1
+            else:
+                self.wait("copy to the host")
+            return
+        kind = self.pinned if beside and is_pinned(source) else self.pageable
         kind[self._place()] += 1
 
 

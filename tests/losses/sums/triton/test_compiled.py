@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +11,25 @@ import torch
 from rarevox.losses.sums.chunks import Volume
 from rarevox.losses.sums.table import Columns
 from rarevox.losses.sums.triton import kernels, overlap
+from tests.assembled import REGISTERS, assembled
 
 triton = pytest.importorskip("triton", reason="needs Triton")
 pytestmark = pytest.mark.skipif(not hasattr(kernels.triton, "compile"), reason="needs Triton's compiler")
 
-# A processor has 65,536 for programs of 128 threads: three of the sums at a time, two of the gradient.
-MOST_REGISTERS = {"sums_kernel": 65536 // (3 * 128), "gradient_kernel": 65536 // (2 * 128)}
+# Programs of 128 threads: three of the sums at a time, two of the gradient.
+MOST_REGISTERS = {"sums_kernel": REGISTERS // (3 * 128), "gradient_kernel": REGISTERS // (2 * 128)}
 
 
 def used(name: str, volume: Volume, tmp_path: Path) -> tuple[int, int]:
-    """Registers a thread and bytes spilled, as NVIDIA's assembler says."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    """Registers a thread and bytes spilled."""
     padded = triton.next_power_of_2(volume.classes)
     elements = overlap.SUMS_ELEMENTS
     if name == "gradient_kernel":
         elements = overlap.GRADIENT_ELEMENTS if padded < overlap.MANY else overlap.GRADIENT_ELEMENTS_OF_MANY
     options: dict[str, Any] = overlap._options(volume, Columns(), padded, overlap._tile(padded, elements))
-    warps = options.pop("num_warps")
-    kernel = getattr(kernels, name)
     types = {"logits": "*bf16", "grad": "*bf16", "labels": "*u8"}
     types |= dict.fromkeys(("weight", "entropy_weight", "partial", "seen", "grad_sums"), "*fp32")
-    signature = {arg: "constexpr" if arg in options else types.get(arg, "i32") for arg in kernel.arg_names}
-    compiled = triton.compile(
-        ASTSource(fn=kernel, signature=signature, constexprs=options),
-        target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": warps, "ptx_version": 88},
-    )
-    source = tmp_path / "kernel.ptx"
-    source.write_text(compiled.asm["ptx"])
-    assembler = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    command = [assembler, "-v", "-arch=sm_90a", source, "-o", "/dev/null"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    (registers,), spilled = re.findall(r"Used (\d+) registers", told), re.findall(r"(\d+) bytes spill stores", told)
-    return int(registers), max(map(int, spilled))
+    return assembled(getattr(kernels, name), types, options, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from rarevox.pipeline.evaluation.calibration.temperature import (
     sample_calibration,
 )
 from rarevox.pipeline.inference.watch import CERTAIN
+from rarevox.transforms.nested import depth_log_probabilities
 
 
 def _sample(temperature: float = 1.0, n: int = 40_000, seed: int = 0) -> Sample:
@@ -166,3 +167,29 @@ def test_voxels_that_nobody_annotated_are_not_drawn() -> None:
     sample.take(logs, (slice(0, 6),) * 3)
     drawn = sample.sample()
     assert (len(drawn.classes), drawn.classes.sum()) == (6 * 6 * 3, 1)
+
+
+def _nested_sample(temperature: float, n: int = 60_000) -> Sample:
+    """Depths drawn from nested regions σ(z_1) ≥ σ(z_2); the network says σ(z · temperature)."""
+    random = torch.Generator().manual_seed(2)
+    logits = (2 * torch.randn(2, n, generator=random, dtype=torch.float64)).cummin(0).values
+    classes = torch.multinomial(depth_log_probabilities(logits).exp().T, 1, generator=random)[:, 0]
+    logs = depth_log_probabilities(logits * temperature).T
+    return Sample(logs.numpy(), classes.numpy(), np.ones(n), nested=True)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_of_nested_regions_is_found(temperature: float) -> None:
+    sample = join([_nested_sample(temperature)])
+    found = fit_temperature(sample)
+    assert found == pytest.approx(temperature, rel=0.03)
+    # At it the probability of depth 1 and more is the frequency of it.
+    (whole,) = sample_calibration(sample, [[1, 2]], found)
+    assert whole["ece"] < 0.01
+
+
+def test_the_likelihood_of_nested_regions_by_hand() -> None:
+    """P = (0.8, 0.4): depth 1 costs −ln 0.8 − ln 0.6; the depth's own probability 0.4 is not asked."""
+    sample = Sample(np.log([[0.2, 0.4, 0.4]]), np.array([1]), np.ones(1), nested=True)
+    assert negative_log_likelihood(sample, 1.0) == pytest.approx(-np.log(0.8) - np.log(0.6))
+    assert sample.region_logits() == pytest.approx(np.log([[4.0, 2 / 3]]))

@@ -15,6 +15,7 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.curves import THRESHOLDS, CaseCurves, Curves
 from rarevox.pipeline.evaluation.operating.figures import FALSE_LESIONS, froc, voxel_curve
 from rarevox.transforms.decision import Decision
+from rarevox.transforms.nested import NestedDecision
 
 OPTIONS = MetricOptions(resamples=50)
 
@@ -159,3 +160,24 @@ def test_a_reference_on_another_grid_is_refused() -> None:
     case = CaseCurves({"lesion": 1}, Decision({}, ["lesion"]), np.zeros((2, 2, 2), np.uint8), (1, 1, 1))
     with pytest.raises(ValueError, match="voxels and the scan"):
         case.begin((3, 2, 2))
+
+
+def test_curves_of_nested_regions_by_hand() -> None:
+    """Five voxels of depths 2 1 0 0 0 in two regions; whole and core each have a score of their own, P."""
+    whole, core = np.array([0.9, 0.8, 0.6, 0.1, 0.0]), np.array([0.7, 0.4, 0.2, 0.0, 0.0])
+    q = np.stack([1 - whole, whole - core, core])
+    decision = NestedDecision({}, ["whole", "core"])
+    reference = np.array([250, 7, 0, 0, 0], np.uint8).reshape(5, 1, 1)
+    regions = {"whole": [7, 250], "core": [250]}
+    case = CaseCurves(regions, decision, reference, (10, 10, 10))
+    case.take(torch.from_numpy(q).log().reshape(3, 5, 1, 1), (slice(0, 5), slice(0, 1), slice(0, 1)))
+    curves = Curves(regions, decision, OPTIONS)
+    curves.add(case)
+    found = curves.result()["structures"]
+    for name, tp, fp, fn in (("whole", 2, 1, 0), ("core", 1, 0, 0)):
+        voxels = found[name]["voxels"]
+        at = voxels["threshold"].index(0.5)
+        assert voxels["precision"][at] == pytest.approx(tp / (tp + fp))
+        assert voxels["recall"][at] == pytest.approx(tp / (tp + fn))
+    assert found["whole"]["lesions"]["confidence"][-1] == pytest.approx(0.9)
+    assert found["core"]["lesions"]["confidence"][-1] == pytest.approx(0.7)

@@ -43,6 +43,16 @@ def test_print_separates_results_from_failures(capsys: pytest.CaptureFixture[str
     assert "no [file]" not in printed.out
 
 
+def test_cases_that_failed_alike_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row for n in range(191) for row in failed_rows(f"c{n:03}", {"core": 1}, "there is no prediction for it")]
+    print_results(aggregate([*rows, *failed_rows("torn", {"core": 1}, "cannot be read")], {"core": 1}))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed")]
+    assert told == [
+        "failed c000, c001, c002 and 188 more: there is no prediction for it",
+        "failed torn: cannot be read",
+    ]
+
+
 def test_a_pipe_has_room_for_every_column_and_line(capsys: pytest.CaptureFixture[str]) -> None:
     result = _result() | {"without_post_processing": _result()}
     result["structures"]["a structure with a long name of its own"] = result["structures"].pop("whole lesion")

@@ -52,6 +52,17 @@ def test_false_positives_by_hand_and_against_probabilities() -> None:
         assert found.tolist() == [-1, int(called[1, 2:].sum()), int(called[2].sum())]
 
 
+def test_what_the_outermost_of_nested_regions_marks_is_a_false_positive() -> None:
+    """The second output alone marks nothing: no depth is without the first region."""
+    logits = torch.full((1, 2, 2, 2, 2), -1.0)
+    logits[0, 0, 0, 0, 0], logits[0, 1, 1] = 1.0, 1.0
+    hard = HardPatches(draws(), share=1e-9, sigmoid=True, nested=True)
+    hard.replace(hard.dataset.batch([1]))
+    hard.look_at(logits, torch.zeros(1, 1, 2, 2, 2, dtype=torch.uint8))
+    hard.replace(hard.dataset.batch([3]))
+    assert hard.scores == {1: 1}
+
+
 def test_the_worst_patches_are_kept_and_learnt_ones_forgotten() -> None:
     """Odd draws are without foreground; what is marked beside real foreground does not count."""
     hard = HardPatches(draws(), share=1e-9, kept=2)

@@ -11,7 +11,6 @@ import torch
 from ignite.engine import Engine
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import clear_parts
 from rarevox.pipeline.training.kept import run_checkpoint as module
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint, has_checkpoint
@@ -79,18 +78,6 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
     _, _, engine = checkpoint(tmp_path, resume=True)
     assert engine.state.iteration == 0
     assert "begins anew" in capsys.readouterr().err
-
-
-def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
-    save_at(*checkpoint(tmp_path), 1)
-    left = tmp_path / "models" / ".4194305.part.last.pt"  # no process has this number: above Linux's greatest
-    living = tmp_path / "models" / ".1.part.other.pt"
-    for path in (left, living):
-        path.write_bytes(b"half")
-    checkpoint(tmp_path, resume=True)
-    assert not left.exists()
-    assert living.exists()
-    clear_parts(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(("minutes", "copying", "between"), [(1.0, 0.1, 60.0), (1.0, 6.0, 120.0), (0.0, 0.5, 10.0)])

@@ -28,6 +28,22 @@ def test_counts_are_those_of_the_hard_table(ignore: int | None) -> None:
         assert torch.equal(counts[:, column::3], part[:, 1:])
 
 
+@pytest.mark.parametrize("ignore", [None, 255])
+def test_counts_of_nested_regions_are_those_of_each_mask(ignore: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 5, 6, 7, generator=generator)
+    labels = torch.randint(0, 3, (3, 1, 5, 6, 7), generator=generator).to(torch.uint8)
+    counted = torch.rand(labels.shape, generator=generator) > (0.3 if ignore else -1)
+    labels[~counted] = 255
+    counts = batch_counts(logits, labels, ignore, nested=True)
+    found = torch.stack([logits[:, 0] > 0, (logits > 0).all(1)], 1) & counted
+    wanted = torch.cat([labels >= 1, labels >= 2], 1) & counted
+    columns = [one.flatten(2).sum(2) for one in (found, wanted, found & wanted)]
+    assert torch.equal(counts[:, 1:], torch.stack(columns, 2).flatten(1))
+    shares = arrays_of(counts[None].numpy(), np.zeros(1), 2, nested=True)["foreground_share"][0]
+    assert shares == pytest.approx((wanted[:, 0].flatten(1).sum(1) / counted.flatten(1).sum(1)).numpy())
+
+
 def test_dice_and_shares_by_hand() -> None:
     """Two patches of 10 voxels: found 3 + 1, wanted 2 + 2, both 2 + 1, so Dice 2·3 / (4 + 4); shares 0.2 and 0.2."""
     counts = np.array([[[10, 3, 2, 2], [10, 1, 2, 1]], [[10, 0, 0, 0], [8, 0, 0, 0]], [[10, 1, 1, 1], [10, 1, 1, 1]]])

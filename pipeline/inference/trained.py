@@ -1,0 +1,79 @@
+"""The runs of a call with their configurations for inference, before any network is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.data.missing import optional_channels
+from rarevox.pipeline.entries import parse_setting, put
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.hints import check_hints
+from rarevox.pipeline.inference.decided import with_decision
+from rarevox.pipeline.inference.ensemble import with_members
+from rarevox.pipeline.trust.gate import run_config
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One run, or those of an ensemble.
+
+    Attributes:
+        folders: of the runs.
+        configs: of each, the settings over it.
+        settings: ``KEY=VALUE`` texts.
+        trust: take the runs' configurations whatever they build.
+    """
+
+    folders: tuple[Path, ...]
+    configs: tuple[dict[str, Any], ...]
+    settings: tuple[str, ...]
+    trust: bool
+
+    @classmethod
+    def of(cls, runs: Sequence[str | Path], settings: Sequence[str], *, trust: bool) -> Trained:
+        """The runs at the places named.
+
+        Raises:
+            RequestError: there is no run, or its configuration is refused.
+        """
+        folders = tuple(require_run(folder, "inference") for folder in with_members(runs))
+        configs = tuple(_config(folder, settings, trust=trust) for folder in folders)
+        return cls(folders, configs, tuple(settings), trust)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """That of the first run, whose structures and channels are those of all."""
+        return self.configs[0]
+
+    @property
+    def optional(self) -> list[str]:
+        """The channels that a scan may lack for every run."""
+        return [name for name in self.config["channels"] if all(name in optional_channels(own) for own in self.configs)]
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether scans' masks count: in the normalisation, or for the bias field."""
+        return any(own["normalisation"].get("region") == "mask" or bool(own["n4"]) for own in self.configs)
+
+    def require_no_masks(self) -> None:
+        """Refuse a call without masks of runs that normalise inside one.
+
+        Raises:
+            RequestError: there is such a run.
+        """
+        for folder, own in zip(self.folders, self.configs, strict=True):
+            if own["normalisation"].get("region") == "mask":
+                told = "give the folder of the scans' masks with --masks"
+                raise RequestError(f"{folder} normalises inside a mask; {told}")
+
+
+def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, Any]:
+    config = with_decision(run_config(folder, "inference", trust=trust))
+    for text in settings:
+        put(config, *parse_setting(text))
+    check_hints(config)
+    return config
