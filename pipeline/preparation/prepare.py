@@ -126,6 +126,8 @@ def prepare(
     subjects = {case.case: case.subject or case.case for case in seen.cases.values()}
     show_summary(output, found.kind, content, fingerprint, len(seen.rejected), subjects)
     show_plan(plan, output)
+    if not declared:
+        console.print("structures are called after their values; name them with --structure NAME=VALUE")
     return 1 if seen.rejected else 0
 
 
