@@ -54,15 +54,15 @@ class Claims:
         if not self._is_dead(path):
             return None
         with FileLock(self.folder.parent / _LOCK):
-            if not os.path.exists(path):
+            if not Path(path).exists():
                 return self.take(case)
             if not self._is_dead(path):
                 return None
             ended = self._read(path)[1] + 1
             # Never away in between, when somebody who asks without the lock would find it free and not count the end.
-            beside = f"{self._folder}.{self.owner}.{os.path.basename(path)}"
-            self._make(beside, case, ended)
-            os.replace(beside, path)
+            beside = self.folder / f".{self.owner}.{Path(path).name}"
+            self._make(str(beside), case, ended)
+            beside.replace(path)
             self._own[case] = path
             return ended
 
@@ -71,7 +71,7 @@ class Claims:
         path = self._own.pop(case, "")
         if path:
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                os.unlink(path)  # noqa: PTH108 (see _path)
 
     def give_back_all(self) -> None:
         """Remove every claim that this call has, of scans that it will not do."""
@@ -125,7 +125,7 @@ class Claims:
             return False
         if not owner:
             with suppress(OSError):
-                return time.time() - os.stat(path).st_mtime > STALE_SECONDS
+                return time.time() - Path(path).stat().st_mtime > STALE_SECONDS
             return False
         told, alive = self._known.get(owner, (-_MEMORY_SECONDS, False))
         if time.monotonic() - told > _MEMORY_SECONDS:
