@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rarevox.pipeline.dicom.rules import parse_rule
@@ -27,7 +28,11 @@ from rarevox.pipeline.service.model import BODY, OUTPUTS
 
 LOOK_SECONDS = 0.2
 """So often a waiting request looks whether its client is still there."""
-THERE = "there are POST /segment, GET /jobs/ID, GET /jobs/ID/result, DELETE /jobs/ID, GET /health and GET /metrics"
+THERE = (
+    "there are POST /segment, GET /jobs/ID, GET /jobs/ID/events, GET /jobs/ID/result, DELETE /jobs/ID, GET /health "
+    "and GET /metrics"
+)
+EVENTS = "text/event-stream"
 _ACCEPTED = {
     "application/json": "volumes",
     "application/dicom": "seg",
@@ -173,6 +178,25 @@ class Service:
         self.jobs.cancel(job)
         return answered(job)
 
+    async def events(self, request: Request) -> Response:
+        """``GET /jobs/ID/events``: how far a job is, as server-sent events, one for each change, until it has ended."""
+        job = self.jobs.find(request.path_params["identity"])
+        if job is None:
+            return JSONResponse({"error": "no such job; results are kept for ten minutes"}, 404)
+        return StreamingResponse(self._changes(job), headers={"Cache-Control": "no-store"}, media_type=EVENTS)
+
+    async def _changes(self, job: Job) -> AsyncIterator[str]:
+        before: dict[str, Any] = {}
+        while True:
+            ended, told = job.ended.done(), self._told(job)
+            told.pop("seconds", None)  # whoever listens has a clock
+            if told != before:
+                yield f"data: {json.dumps(told)}\n\n"
+            if ended:
+                return
+            before = told
+            await asyncio.sleep(LOOK_SECONDS)
+
     def _told(self, job: Job) -> dict[str, Any]:
         told: dict[str, Any] = {"id": job.identity, "state": job.state}
         if job.state == QUEUED:
@@ -241,6 +265,7 @@ def app_of(service: Service, hosts: list[str]) -> Starlette:
     routes = [
         Route("/segment", service.segment, methods=["POST"]),
         Route("/jobs/{identity}", service.job, methods=["GET", "DELETE"]),
+        Route("/jobs/{identity}/events", service.events, methods=["GET"]),
         Route("/jobs/{identity}/result", service.result, methods=["GET"]),
         Route("/health", service.health, methods=["GET"]),
         Route("/metrics", service.figures, methods=["GET"]),

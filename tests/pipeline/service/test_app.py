@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,27 @@ def test_a_job_tells_how_far_it_is_and_gives_its_result_once(address: str, model
     until(lambda: httpx.get(place).json()["state"] == "done")
     assert httpx.get(f"{place}/result").content == b"cba"
     assert httpx.get(f"{place}/result").status_code == httpx.get(place).status_code == 404
+
+
+def test_a_jobs_changes_come_as_events_until_it_has_ended(address: str, model: Pretended) -> None:
+    model.may.clear()
+    first = httpx.post(f"{address}/segment?async=1", content=b"abc").headers["location"]
+    until(lambda: model.begun == 1)
+    second = httpx.post(f"{address}/segment?async=1", content=b"xyz").headers["location"]
+    told: list[dict[str, Any]] = []
+    with httpx.stream("GET", f"{address}{second}/events", timeout=20) as events:
+        assert (events.status_code, events.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        for line in events.iter_lines():
+            if line:
+                assert line.startswith("data: ")
+                told.append(json.loads(line.removeprefix("data: ")))
+            model.may.set()
+    states = [one["state"] for one in told]
+    assert (states[0], told[0]["before"], states[-1]) == ("queued", 1, "done")
+    assert set(states[1:-1]) <= {"queued", "running"}
+    assert all(one["id"] == second.rsplit("/", 1)[1] for one in told)
+    assert httpx.get(f"{address}{first}/result").content == b"cba", "who listens takes nothing away"
+    assert httpx.get(f"{address}/jobs/x/events").status_code == 404
 
 
 def test_a_job_that_is_dropped_is_not_computed(address: str, model: Pretended) -> None:
