@@ -84,7 +84,8 @@ $(VENV)/docs.done: pyproject.toml constraints.txt | $(VENV)/names.done
 # An environment of its own: what asks about dependencies is none of them.
 $(VENV)/audit/done:
 	$(PYTHON) -m venv $(VENV)/audit
-	$(VENV)/audit/bin/python -m pip --disable-pip-version-check install --quiet 'pip-audit>=2.7'
+	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check install -qq 'pip-audit>=2.7' || \
+	  { echo 'make audit: pip-audit cannot be installed, and nothing is known of the dependencies; try again where PyPI can be reached' >&2; exit 2; }
 	touch $@
 
 clean:

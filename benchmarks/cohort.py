@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -222,30 +223,47 @@ def _descendants(process: int) -> list[int]:
     return sorted(found)
 
 
-def one(run: Path, scan: Path, base: Path) -> None:
-    """The parts of one scan's time, on the clock and of the CPU, each as a share of the network's."""
+def one(run: Path, scan: Path, base: Path, repeats: int) -> None:
+    """The parts of one scan's time, on the clock and of the CPU: medians, and their share of the network's.
+
+    Bookkeeping is the claim, the row in the journal, synced, and the claim given back. A first trial, which loads
+    kernels, is left out.
+    """
+    from rarevox.pipeline.cohort.claims import Claims
+    from rarevox.pipeline.cohort.journal import Journal
     from rarevox.pipeline.inference.outputs.asked import Asked
     from rarevox.pipeline.inference.segment import Segmentation
     from rarevox.pipeline.inference.station import Prediction
 
+    print(about(), flush=True)
     station = Prediction(str(run), (), "cpu", (), False, Asked(), str(base)).open()
-    item = {"case": "scan", "image": str(scan)}
-    for trial in ("first", "second"):
-        moments = [(time.perf_counter(), time.process_time())]
+    journal, item = Journal(base, {"session": "one"}), {"case": "scan", "image": str(scan)}
+    claims = Claims(base, journal.id, lambda owner: False)
+    parts: dict[str, dict[str, list[float]]] = {"clock": {}, "CPU": {}}
+    for trial in range(repeats + 1):
+        written, moments = threading.Event(), [(time.perf_counter(), time.process_time())]
         data = station.segmenter.read(item)
         moments.append((time.perf_counter(), time.process_time()))
         labels = station.segmenter.segment(data)
         moments.append((time.perf_counter(), time.process_time()))
         row = station.store(Segmentation(item, labels), {})
         moments.append((time.perf_counter(), time.process_time()))
+        claims.take("scan")
+        journal.append({"n": trial, "t": time.time(), "row": row}, written.set)
+        written.wait()
+        claims.give_back("scan")
+        moments.append((time.perf_counter(), time.process_time()))
         assert row["status"] == "ok"
-        for number, clock in enumerate(("clock", "CPU")):
-            reading, network, writing = (b[number] - a[number] for a, b in itertools.pairwise(moments))
-            print(
-                f"{trial}, {clock}: reading {reading:.2f} s, network and way back {network:.2f} s, writing "
-                f"{writing:.2f} s; reading and writing are {100 * (reading + writing) / network:.1f} % of the network",
-                flush=True,
-            )
+        for number, clock in enumerate(parts):
+            spent = [later[number] - earlier[number] for earlier, later in itertools.pairwise(moments)]
+            for name, seconds in zip(("reading", "network", "writing", "bookkeeping"), spent, strict=True):
+                parts[clock].setdefault(name, []).extend([seconds] * (trial > 0))
+    journal.close()
+    for clock, found in parts.items():
+        median = {name: statistics.median(seconds) for name, seconds in found.items()}
+        beside = sum(median.values()) - median["network"]
+        shown = ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in median.items())
+        print(f"{clock}: {shown}; all but the network {100 * beside / median['network']:.1f} % of it")
 
 
 def main() -> None:
@@ -265,7 +283,7 @@ def main() -> None:
         elif options.part == "share":
             share(*options.places, Path(folder), options.workers, options.peer, options.repeats)
         else:
-            one(*options.places, Path(folder))
+            one(*options.places, Path(folder), options.repeats)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def _check(value: object, place: str, config: Mapping[str, Any]) -> None:
             _check(part, f"{place}#{number}", config)
     elif isinstance(value, dict):
         target = value.get("_target_")
-        taken = annotations(target) if isinstance(target, str) else {}
+        taken = taken_by(target) if isinstance(target, str) else {}
         for name, given in value.items():
             _check(given, f"{place}#{name}", config)
             # What is built under a condition may not fit where the condition does not hold.
@@ -89,10 +89,10 @@ def _referred(value: object, place: str, config: Mapping[str, Any]) -> tuple[str
 
 
 @functools.lru_cache(maxsize=512)
-def annotations(target: str) -> dict[str, Any]:
+def taken_by(target: str) -> dict[str, Any]:
     """The annotated parameters of what a ``_target_`` builds, each with its type; none where it cannot be found.
 
-    >>> annotations("torch.nn.Dropout")["inplace"]
+    >>> taken_by("torch.nn.Dropout")["inplace"]
     <class 'bool'>
     """
     found = locate(target)

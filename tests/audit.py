@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+NO_ANSWER = (
+    "make audit: the service of advisories (PyPI) gave no answer, and nothing is known of the dependencies; try again "
+    "where it can be reached"
+)
 _REQUIREMENT = re.compile(r'^ *"?([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?>=([0-9][\w.]*)')
 
 
@@ -60,12 +64,8 @@ def ask(requirements: Path) -> Mapping[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def audit(what: str, requirements: Path) -> int:
-    """Ask about one list and say what came of it; returns the status."""
-    answer = ask(requirements)
-    if answer is None:
-        print(f"{what}: the service of advisories gave no answer; try again where PyPI can be reached", file=sys.stderr)
-        return 2
+def audit(what: str, answer: Mapping[str, Any]) -> int:
+    """Say what came of asking about one list; returns the status."""
     holes, unknown = sentences(answer)
     for hole in holes:
         print(f"{what}: {hole}")
@@ -79,13 +79,20 @@ def audit(what: str, requirements: Path) -> int:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Both lists; the higher status."""
+    """Both lists; the higher status. Where there is no answer about the first, the second is not asked about."""
     root = Path(arguments[0]) if arguments else ROOT
     with tempfile.TemporaryDirectory() as folder:
         bounds = Path(folder) / "lowest.txt"
         bounds.write_text("\n".join(lowest((root / "pyproject.toml").read_text(encoding="utf-8"))) + "\n")
         lists = {"constraints.txt": root / "constraints.txt", "lowest of pyproject.toml": bounds}
-        return max(audit(what, requirements) for what, requirements in lists.items())
+        found = 0
+        for what, requirements in lists.items():
+            answer = ask(requirements)
+            if answer is None or all("skip_reason" in one for one in answer["dependencies"]):
+                print(NO_ANSWER, file=sys.stderr)
+                return 2
+            found = max(found, audit(what, answer))
+        return found
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def test_each_python_has_one_pin_of_each_package_within_the_bounds(python: str) 
     [
         (None, 2),
         ({"dependencies": [{"name": "a", "skip_reason": "not found"}]}, 2),
+        ({"dependencies": [{"name": "a", "skip_reason": "not found"}, {"name": "b", "version": "1", "vulns": []}]}, 2),
         ({"dependencies": [{"name": "a", "version": "1", "vulns": []}]}, 0),
         (
             {
@@ -71,7 +72,7 @@ def test_each_python_has_one_pin_of_each_package_within_the_bounds(python: str) 
             1,
         ),
     ],
-    ids=["no answer", "no package known", "clean", "a hole"],
+    ids=["no answer", "no package known", "some not known", "clean", "a hole"],
 )
 def test_silence_is_no_clean_bill(
     answer: dict[str, Any] | None, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -79,4 +80,7 @@ def test_silence_is_no_clean_bill(
     monkeypatch.setattr(audit, "ask", lambda _: answer)
     assert audit.main() == status
     said = capsys.readouterr()
-    assert len((said.err if status == 2 else said.out).splitlines()) == 2  # a line for each of the two lists
+    # A line for each of the two lists, and one sentence where there is no answer.
+    nothing = answer is None or all("skip_reason" in one for one in answer["dependencies"])
+    assert len((said.err if status == 2 else said.out).splitlines()) == (1 if nothing else 2)
+    assert said.err.startswith("make audit: the service of advisories (PyPI) gave no answer") is nothing

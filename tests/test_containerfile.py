@@ -48,6 +48,20 @@ def test_all_that_it_copies_is_there_and_all_packages_are_copied() -> None:
     assert {name.split(".")[1] for name in packages} <= copied
 
 
+def test_all_that_is_written_besides_results_goes_to_tmp_and_no_hub_is_asked() -> None:
+    last = max(n for n, (word, _) in enumerate(steps()) if word == "FROM")
+    said = dict(pair.split("=", 1) for word, value in steps()[last:] if word == "ENV" for pair in value.split())
+    places = ("HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCH_HOME")
+    assert all(said[name] == "/tmp" or said[name].startswith("/tmp/") for name in places)
+    assert said["HF_HUB_OFFLINE"] == "1"
+    assert said["PATH"].startswith("/opt/rarevox/bin:")
+
+
+def test_the_command_that_it_enters_by_is_installed() -> None:
+    entry = next(value for word, value in steps() if word == "ENTRYPOINT")
+    assert set(json.loads(entry)) <= set(project()["project"]["scripts"])
+
+
 def test_its_extras_are_declared() -> None:
     extras = project()["project"]["optional-dependencies"]
     install = next(value for word, value in steps() if word == "RUN" and "'.[" in value)

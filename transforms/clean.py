@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,33 @@ def clean_labels(labels: np.ndarray, rules: Mapping[int, Mapping[str, Any]], vox
     return out
 
 
+def clean_regions(
+    labels: np.ndarray, rules: Mapping[int, Mapping[str, Any]], values: Sequence[int], voxel_ml: float
+) -> np.ndarray:
+    """The same for nested regions: what a region loses stays in those around it, and what it gains is in them too.
+
+    Args:
+        labels: (X, Y, Z) label values; not changed.
+        rules: number of a region, from 1 for the outermost on → its rules, as of :func:`clean_labels`.
+        values: the label of each depth, 0 first: how many regions hold a voxel.
+        voxel_ml: volume of a voxel.
+
+    >>> labels = np.array([9, 9, 7, 9, 7, 0]).reshape(6, 1, 1)  # two parts of region 2 (label 9) in region 1
+    >>> clean_regions(labels, {2: {"largest": True}}, [0, 7, 9], voxel_ml=1.0).ravel().tolist()
+    [9, 9, 7, 7, 7, 0]
+    """
+    depth = np.zeros(labels.shape, np.uint8)
+    for number, value in enumerate(values):
+        depth[labels == value] = number
+    for number, rule in rules.items():
+        mask = depth >= number
+        kept = _components(mask, rule.get("min_ml", 0.0) / voxel_ml, bool(rule.get("largest")))
+        depth[mask & ~kept] = number - 1
+        if rule.get("fill_holes"):
+            depth[ndimage.binary_fill_holes(kept) & (depth < number)] = number
+    return np.asarray(values, labels.dtype)[depth]
+
+
 def read_rules(declared: Any, structures: Mapping[str, int]) -> dict[int, dict[str, Any]]:
     """Rules by structure name, checked, as rules by label value.
 
@@ -90,6 +117,8 @@ class CleanLabelsd(MapTransform):
         structures: structure → label value.
         image_key: the preprocessed image, whose meta holds ``original_affine``.
         raw_key: where the label map as it was goes, if there are rules.
+        regions: names of nested regions, the outermost first, of which the rules then are (:func:`clean_regions`); the
+            structures are in the order of depth.
 
     Raises:
         ValueError: an unknown structure or rule; see :func:`read_rules`.
@@ -104,9 +133,12 @@ class CleanLabelsd(MapTransform):
         image_key: str = "image",
         raw_key: str = "raw",
         allow_missing_keys: bool = False,
+        regions: Mapping[str, Any] | Sequence[str] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.rules = read_rules(rules, structures)
+        numbers = {name: number for number, name in enumerate(regions or (), start=1)}
+        self.rules = read_rules(rules, numbers or structures)
+        self.values = [0, *structures.values()] if numbers else []
         self.image_key, self.raw_key = image_key, raw_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -118,7 +150,11 @@ class CleanLabelsd(MapTransform):
         each_ml = geometry.voxel_ml(affine)
         for key in self.key_iterator(out):
             out[self.raw_key] = out[key]
-            cleaned = clean_labels(np.asarray(out[key])[0], self.rules, each_ml)
+            labels = np.asarray(out[key])[0]
+            if self.values:
+                cleaned = clean_regions(labels, self.rules, self.values, each_ml)
+            else:
+                cleaned = clean_labels(labels, self.rules, each_ml)
             out[key] = torch.from_numpy(cleaned)[None]
         return out
 

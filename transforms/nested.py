@@ -98,7 +98,10 @@ class NestedDecision(Decision):
 
     def weighted_logits(self, logits: torch.Tensor, temperature: float, axis: int = 0) -> torch.Tensor:
         """The same of the regions' logits, K of them along ``axis``, whose probabilities are σ(z / T)."""
-        logits = logits.float().cummin(axis).values
+        logits = logits.float()
+        if not self.moves:  # nothing need be sent to a device
+            return at_depth(logits, axis)
+        logits = logits.cummin(axis).values
         return at_depth(logits - shaped(temperature * self.logits, logits, axis), axis)
 
     def leads(self, logs: torch.Tensor, of: int) -> torch.Tensor:

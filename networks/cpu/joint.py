@@ -1,4 +1,4 @@
-"""The joint layers of DeepMedic in evaluation: a chain in one pass over the memory where the CPU has kernels for it."""
+"""The joint layers of DeepMedic in evaluation, with kernels for what a low path adds at its own resolution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rarevox.networks.cpu.fold import Kept, fold
+from rarevox.networks.cpu.plain import convolve
 from rarevox.networks.cpu.pointwise import chain as pointwise
+from rarevox.networks.cpu.wide import Wide, pointwise_convolution, widened_weight, widths
+from rarevox.networks.cuda import affine
+from rarevox.networks.cuda.launch import channels_last
+from rarevox.networks.lattices.padding import WHOLE
 from rarevox.networks.protocols import NormAct
 
 Join = Callable[[torch.Tensor, int], torch.Tensor]
@@ -23,8 +29,8 @@ class JointUnit(NormAct, Protocol):
     def conv(self) -> nn.Module:
         """The convolution."""
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) to (B, C', *spatial'), all three of them."""
+    def __call__(self, x: torch.Tensor, *, kept: Kept | None = None) -> torch.Tensor:
+        """(B, C, *spatial) to (B, C', *spatial'), all three of them; ``kept`` is what earlier calls folded."""
 
 
 class JointLayers(NamedTuple):
@@ -63,6 +69,8 @@ def joint_layers(
         size: of the output at full resolution.
         lost: planes that the layers lose.
     """
+    if low and units and not lost and affine.works(low[0]):
+        return JointLayers(_coarse_apart(units, classifier, low, factors, size) or plain, lost, chained=False)
     if not low or not pointwise.applies(low[0], classifier.get_parameter("weight")):
         return JointLayers(plain, lost, chained=False)
     layers = [pointwise.layer_of(unit.conv, unit) for unit in units[1 if lost else 0 :]]
@@ -82,6 +90,38 @@ def joint_layers(
         return pointwise.chain(x, known, coarse, factor=factors[0], before=first)
 
     return JointLayers(join, lost, chained=True)
+
+
+def _coarse_apart(
+    units: Sequence[JointUnit],
+    classifier: nn.Module,
+    low: Sequence[torch.Tensor],
+    factors: Sequence[int],
+    size: Sequence[int],
+) -> Join | None:
+    """The layers on a GPU, what the first low path adds to the first of them computed at its own resolution.
+
+    It is read again where norm and activation are done: its voxels are neither repeated nor written beside the others.
+    None where the norm cannot be folded.
+    """
+    (first_unit, *rest), folded, kept = units, fold(units[0]), Kept()
+    if folded is None:
+        return None
+    weight = first_unit.conv.get_parameter("weight") * folded.scale.view(-1, *(1,) * (low[0].ndim - 1))
+    own, of_low, *others = weight.split(weight.shape[1] // (1 + len(low)), dim=1)
+    coarse = convolve(first_unit.conv, low[0], WHOLE, widened_weight(of_low, low[0], Wide()))
+    fine = widened_weight(torch.cat([own, *others], dim=1), low[0], Wide(widths(low[0], low[1:])))
+
+    def join(planes: torch.Tensor, first: int) -> torch.Tensor:
+        y = convolve(first_unit.conv, beside(planes, low[1:], size, first), WHOLE, fine)
+        added = affine.Added(coarse, factors[0], first, before=True)
+        y = y.contiguous(memory_format=channels_last(y))
+        y = affine.affine_act(y, None, folded.shift, folded.slope, add=added, in_place=True)
+        for unit in rest:
+            y = unit(y, kept=kept)
+        return pointwise_convolution(y, classifier)
+
+    return join
 
 
 def beside(full: torch.Tensor, low: Sequence[torch.Tensor], size: Sequence[int], first: int) -> torch.Tensor:

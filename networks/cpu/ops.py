@@ -67,7 +67,6 @@ __all__ = [
     "widths",
 ]
 
-
 ResidualParts = tuple[NormAct, nn.Module, NormAct, nn.Module]
 """norm1 with its activation, conv1, norm2 with its activation, conv2."""
 
@@ -116,9 +115,8 @@ def conv_norm_act(
     if x.ndim == 5 and not any(d > 1 for d in dilation) and winograd.pays(x, weight, padding):
         y = fused_conv3d(x, weight, padding[0], bias=folded.shift, slope=folded.slope, out=out, add=add)
         return layout.clear(y)
-    y = _convolved_act(conv, x, weight, folded, layer, layout)
-    y = y if out is None else out.copy_(y)
-    return y if add is None else add_channels(y, add)
+    y = _convolved_act(conv, x, weight, folded, layer, layout, add)
+    return y if out is None else out.copy_(y)
 
 
 def _folded_weight(conv: nn.Module, x: torch.Tensor, folded: Folded, wide: Wide | None) -> torch.Tensor:
@@ -144,8 +142,8 @@ def _conv_norm_act_in_training(
         more = gpu_training.knows(layer.norm, layer.activation) and gpu_training.is_large(bytes_of(conv, x, layout))
         weight = widened_weight(weight, x, wide if more else wide._replace(out=False))
     y = convolve(conv, x, layout, weight)
-    if y.is_cuda and x.shape[1] == 1 and not is_exported(x):  # one channel has no order of the axes
-        y = y.contiguous(memory_format=channels_last(y))
+    if y.is_cuda and x.shape[1] == 1 and gpu_training.knows(layer.norm, layer.activation):
+        y = y.contiguous(memory_format=channels_last(y))  # one channel has no order of the axes
     if _is_one_step(y, layer, layout):
         at_once = out is None and layout.padding is None
         y = _one_step(y, layer, layout, add if at_once else None)
@@ -301,14 +299,22 @@ def _one_step(x: torch.Tensor, layer: NormAct, layout: Layout, add: torch.Tensor
 
 
 def _convolved_act(
-    conv: nn.Module, x: torch.Tensor, weight: torch.Tensor, folded: Folded, layer: NormAct, layout: Layout
+    conv: nn.Module,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    folded: Folded,
+    layer: NormAct,
+    layout: Layout,
+    add: torch.Tensor | None,
 ) -> torch.Tensor:
-    """act(conv(x) + shift) with other weights, zero in the padding; on a GPU all but the convolution in one pass."""
+    """act(conv(x) + shift) + add, zero in the padding; on a GPU all but the convolution in one pass."""
     if not affine.works(x):
-        return layout.clear(layer.activation(convolve(conv, x, layout, weight, folded.shift)))
+        y = layout.clear(layer.activation(convolve(conv, x, layout, weight, folded.shift)))
+        return y if add is None else add_channels(y, add)
     y = convolve(conv, x, layout, weight)
     y = y.contiguous(memory_format=channels_last(y))  # of one channel the convolution may have put the channels first
-    return affine.affine_act(y, None, folded.shift, folded.slope, _mask(layout), in_place=True)
+    added = None if add is None else affine.Added(add)
+    return affine.affine_act(y, None, folded.shift, folded.slope, _mask(layout), added, in_place=True)
 
 
 def _mask(layout: Layout) -> torch.Tensor | None:

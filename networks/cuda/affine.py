@@ -1,10 +1,12 @@
-"""Batch norm in evaluation, or a bias, with the activation and the padding, in one pass over the memory of a GPU.
+"""Batch norm in evaluation, or a bias, with activation, sum and padding, in one pass over the memory of a GPU.
 
 PyTorch takes a pass each: norm, activation, and a face at a time what lies outside the volume. A scan is bound by
 memory (`docs/gpu.md`).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 
@@ -40,22 +42,40 @@ def fits(x: torch.Tensor) -> bool:
     return works(x) and x.is_contiguous(memory_format=channels_last(x))
 
 
+class Added(NamedTuple):
+    """What is added in the same pass, to the first channels.
+
+    Args:
+        volume: (B', at most C, *spatial), or a coarser one; channels innermost, a crop of a larger volume.
+        factor: voxels that one of ``volume`` stands for along each axis.
+        first: the plane, along the first axis, of the volume at full resolution that the first one of ``x`` is.
+        before: it is added before the activation, not after.
+    """
+
+    volume: torch.Tensor
+    factor: int = 1
+    first: int = 0
+    before: bool = False
+
+
 def affine_act(
     x: torch.Tensor,
     scale: torch.Tensor | None,
     shift: torch.Tensor,
     slope: torch.Tensor,
     mask: torch.Tensor | None = None,
+    add: Added | None = None,
     *,
     in_place: bool = False,
 ) -> torch.Tensor:
-    """a = scale · x + shift, then a where a > 0 and slope · a elsewhere; 0 where the mask is.
+    """a = scale · x + shift, then a where a > 0 and slope · a elsewhere, and what is added; 0 where the mask is.
 
     Args:
         x: (B', C, *spatial) where :func:`fits`; float32, bfloat16 or float16.
         scale: (C,), or of the first channels, the others being zero and staying so; None is 1.
         shift, slope: as ``scale``.
         mask: (B', 1, *spatial), 1 inside the volumes and 0 outside; None where nothing lies outside.
+        add: what is added.
         in_place: write onto ``x``.
 
     Returns:
@@ -67,6 +87,12 @@ def affine_act(
     tile = max(1, TILE_ELEMENTS // padded)
     rows = x.numel() // channels
     shift, slope = shift.float().contiguous(), slope.float().contiguous()
+    volume, places = x, (0,) * 8
+    if add is not None:
+        assert rows < 2**31, "places of what is added are 32-bit numbers"
+        volume = add.volume if add.volume.stride(1) == 1 else add.volume.contiguous(memory_format=channels_last(x))
+        one = (0,) * (5 - x.ndim)  # an axis of one voxel after those of a slice
+        places = (volume.stride(0), *volume.stride()[2:], *one, *x.shape[2:], *(1 for _ in one), add.first)
     with on(x):
         kernels.affine_act_kernel[(triton.cdiv(rows, tile),)](
             x,
@@ -74,13 +100,18 @@ def affine_act(
             shift,
             slope,
             x if mask is None else mask.contiguous(),
+            volume,
             out,
             rows,
+            *places,
             CHANNELS=channels,
             REAL=shift.numel(),
             PADDED=padded,
             ROWS=tile,
             SCALED=scale is not None,
             MASKED=mask is not None,
+            ADDED=0 if add is None else volume.shape[1],
+            FACTOR=1 if add is None else add.factor,
+            BEFORE=add is not None and add.before,
         )
     return out

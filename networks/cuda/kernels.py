@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The kernel of an affine map with an activation; there is none where Triton is missing."""
+"""The kernel of an affine map with an activation and a sum; there is none where Triton is missing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,26 @@ if triton is not None:
         shift,
         slope,
         mask,
+        add,
         out,
         rows,
+        add_stride_b,
+        add_stride_x,
+        add_stride_y,
+        add_stride_z,
+        size_x,
+        size_y,
+        size_z,
+        planes_before,
         CHANNELS: tl.constexpr,
         REAL: tl.constexpr,
         PADDED: tl.constexpr,
         ROWS: tl.constexpr,
         SCALED: tl.constexpr,
         MASKED: tl.constexpr,
+        ADDED: tl.constexpr,
+        FACTOR: tl.constexpr,
+        BEFORE: tl.constexpr,
     ):
         """Program i maps the rows (voxels) of tile i, channels innermost; places are int64, as volumes may be large.
 
@@ -41,9 +53,24 @@ if triton is not None:
         if SCALED:
             z = z * tl.load(scale + c, mask=real, other=0.0)[None, :]
         z = z + tl.load(shift + c, mask=real, other=0.0)[None, :]
+        if (
+            ADDED > 0
+        ):  # a crop, whose rows lie apart, or a volume each of whose voxels stands for FACTOR along each axis
+            voxel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+            line = voxel // size_z
+            plane = line // size_y
+            from_there = (plane // size_x).to(tl.int64) * add_stride_b
+            from_there += (plane % size_x + planes_before) // FACTOR * add_stride_x
+            from_there += (line % size_y) // FACTOR * add_stride_y + (voxel % size_z) // FACTOR * add_stride_z
+            more = there[:, None] & (c < ADDED)[None, :]
+            added = tl.load(add + from_there[:, None] + c[None, :], mask=more, other=0.0).to(tl.float32)
+            if BEFORE:
+                z += added
         # Not a product with 0 below: an infinite value under ReLU is 0 there and not NaN. NaN itself stays NaN.
         under = tl.load(slope + c, mask=real, other=0.0)[None, :]
         z = tl.where(z <= 0, tl.where(under == 0, 0.0, z * under), z)
+        if ADDED > 0 and not BEFORE:
+            z += added
         if MASKED:
             z = tl.where(tl.load(mask + n, mask=there, other=0.0).to(tl.float32)[:, None] > 0, z, 0.0)
         tl.store(out + place, z.to(out.dtype.element_ty), mask=inside)

@@ -58,14 +58,14 @@ def fits(x: torch.Tensor, norm: nn.Module, activation: nn.Module, padded: bool =
     """
     return (
         x.is_cuda
+        and is_eager(x)  # before the sizes, which decide nothing where a program is recorded
+        and knows(norm, activation)
         and x.ndim in (4, 5)
         and x.dtype in TYPES
         and (padded or is_large(x.numel() * x.element_size()))
-        and knows(norm, activation)
         and x.shape[1] <= LARGEST_CHANNELS
         and x.numel() > x.shape[1]  # of one voxel there are no statistics, which PyTorch says
         and x.is_contiguous(memory_format=channels_last(x))
-        and is_eager(x)
     )
 
 

@@ -77,7 +77,8 @@ def forward(
         )
     if about.running is not None:
         for one in about.running:  # written behind PyTorch's back
-            torch.autograd.graph.increment_version(one)
+            if not one.is_inference():
+                torch.autograd.graph.increment_version(one)
     return out, statistics
 
 

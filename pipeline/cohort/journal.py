@@ -30,8 +30,8 @@ _MOST_IN_A_SYNC = 4096
 class Journal:
     """The journal of one call. No two processes write one file, so nothing interleaves, on a network's disk neither.
 
-    Every line is one ``write`` in append mode. A thread writes them in order and syncs the file after as many as there
-    are by then (one, where scans take longer than a sync); only when a line is on the disk is its ``then`` called. The
+    A thread writes the lines in order, as many as there are by then in one ``write`` in append mode, and syncs the file
+    (one line, where scans take longer than a sync); only when a line is on the disk is its ``then`` called. The
     file is locked (``flock``) as long as its process lives and its time of change moves on every 20 s: by these others
     tell a living owner.
 
@@ -88,7 +88,7 @@ class Journal:
         return file
 
     def _write(self, line: bytes) -> None:
-        """One line, whole or not at all.
+        """One line or several, whole or not at all.
 
         Raises:
             OSError: no room.
@@ -129,23 +129,30 @@ class Journal:
             self._flush()
 
     def _flush(self) -> None:
-        written = 0
+        written, self.error = 0, ""
         try:
             self._follow()
-            for line, _ in self._waiting:
-                self._write(line)
-                written += 1
-            self.error = ""
-        except OSError as error:
-            self.error = f"the journal was not written: {error.strerror or error}"
-        done, self._waiting = self._waiting[:written], self._waiting[written:]
-        try:
+            written = self._written()
             os.fsync(self._file)
         except OSError as error:
             self.error = f"the journal was not written: {error.strerror or error}"
+        done, self._waiting = self._waiting[:written], self._waiting[written:]
         for _, then in done:
             if then is not None:
                 then()
+
+    def _written(self) -> int:
+        """Write what waits, or where there is no room for all, line by line as much as there is room for; how many."""
+        with contextlib.suppress(OSError):
+            self._write(b"".join(line for line, _ in self._waiting))
+            return len(self._waiting)
+        for number, (line, _) in enumerate(self._waiting):
+            try:
+                self._write(line)
+            except OSError as error:
+                self.error = f"the journal was not written: {error.strerror or error}"
+                return number
+        return len(self._waiting)
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):

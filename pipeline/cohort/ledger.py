@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.cohort.journal import FOLDER, FORM, SUFFIX
+from rarevox.pipeline.cohort.rows import TABLES
 
 OK, OTHER, GONE = 1, 2, 0
 _BLOCK = 1 << 24
@@ -168,6 +169,8 @@ class Ledger:
             if place == 0:
                 if not (isinstance(entry, dict) and entry.get("journal") == FORM):
                     raise ValueError
+                if not _is_whole(entry, _HEADER):
+                    raise ValueError
                 source.header = entry
             elif source.header:
                 self._enter(number, entry, place, len(line))
@@ -181,13 +184,11 @@ class Ledger:
             for case in entry["gone"]:
                 self._set(str(case), float(entry["t"]), 0, number, 0, 0, GONE)
         elif "left" in entry:
-            if not isinstance(entry["left"]["case"], str) or not isinstance(entry["left"]["status"], str):
-                raise ValueError
+            _require_row(entry["left"])
             self._left.append((number, int(entry["n"]), place, length))
         else:
             row = entry["row"]
-            if not isinstance(row["case"], str) or not isinstance(row["status"], str):
-                raise ValueError
+            _require_row(row)
             status = OK if row["status"] == "ok" else OTHER
             self._set(row["case"], float(entry["t"]), int(entry["n"]), number, place, length, status)
 
@@ -202,3 +203,39 @@ class Ledger:
 
     def _columns(self) -> tuple[array, ...]:
         return self._times, self._numbers, self._places, self._source, self._lengths, self._status
+
+
+_HEADER: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "structures": dict,
+    "composites": dict,
+    "settings": list,
+    "versions": dict,
+}
+_ROW: dict[str, type | tuple[type, ...]] = {
+    "reason": str,
+    "warning": str,
+    "output": str,
+    "files": list,
+    "volume_ml": dict,
+    "manifest": dict,
+    TABLES: dict,
+    "seconds": (int, float, type(None)),
+}
+
+
+def _is_whole(content: Mapping[str, Any], form: Mapping[str, type | tuple[type, ...]]) -> bool:
+    """Whether what later code reads of a line is of the kind that is written."""
+    return all(isinstance(content[key], kind) for key, kind in form.items() if key in content)
+
+
+def _require_row(row: Mapping[str, Any]) -> None:
+    """Refuse a row of another form than is written.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is.
+    """
+    named = isinstance(row["case"], str) and isinstance(row["status"], str)
+    lines = list(row.get(TABLES, {}).values()) if named and _is_whole(row, _ROW) else [None]
+    if not all(isinstance(one, list) and all(isinstance(line, dict) for line in one) for one in lines):
+        raise ValueError

@@ -24,7 +24,9 @@ def files_of(row: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for key in (*NAMED, FILES):
         value = row.get(key)
-        several = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+        if not value:
+            continue
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         found += [str(name) for name in several if name]
     return found
 

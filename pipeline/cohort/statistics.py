@@ -85,7 +85,7 @@ class Statistics:
         self._cases.append(str(row["case"]))
         volume = row.get("volume_ml")
         for name, values in self._volumes.items():
-            values.append(_number(volume.get(name) if isinstance(volume, Mapping) else None))
+            values.append(_number(volume.get(name) if isinstance(volume, dict) else None))
 
     def _note_reason(self, row: Mapping[str, Any]) -> None:
         kind = kind_of_reason(str(row.get("reason", "")), str(row["case"]))

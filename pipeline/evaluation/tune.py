@@ -20,7 +20,7 @@ from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
-from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction, with_ignored
+from rarevox.pipeline.evaluation.run_and_dataset import refuse_regions, same_structures, tell_correction, with_ignored
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.segment import Segmenter
@@ -72,6 +72,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     how: dict[str, Any] = {"device": device, "trust": trust}
     segmenter = Segmenter(run, "evaluate", settings=["post_processing={}"], uncorrected=not data.n4, **how)
     same_structures(segmenter.config, data, run)
+    refuse_regions(segmenter.config, run, "give rules with --set post_processing#REGION#min_ml=0.05")
     tell_correction(segmenter, data)
     listed = data.section("validation", fold=int(segmenter.config["fold"]))
     structures = dict(zip(data.structures, data.label_values[1:], strict=True))

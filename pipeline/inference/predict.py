@@ -138,8 +138,9 @@ def predict(
         require_libraries("--series")
         chosen_rules(series, runs.config["channels"])
         _claimed(output)
-    named = {"manifest": manifest, "masks": masks, "roi": roi, "duplicates": duplicates, "series": series}
-    wanted = plan(scans, runs.config, **named, links=Path(output) / LINKS, optional=runs.optional)
+    named: dict[str, Any] = {"manifest": manifest, "masks": masks, "roi": roi, "duplicates": duplicates}
+    named |= {"series": series, "links": Path(output) / LINKS, "optional": runs.optional}
+    wanted = plan(scans, runs.config, **named)
     if masks is not None and not runs.reads_masks:
         console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
     asked = _asked_of(asked, wanted)

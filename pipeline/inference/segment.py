@@ -135,7 +135,8 @@ class Segmenter:
         check_points(self.config, built["inferer"])
         structures = dict(zip(self.config["structures"], self.config["label_values"][1:], strict=True))
         try:
-            self.cleaner = CleanLabelsd("pred", self.config["post_processing"], structures)
+            rules, regions = self.config["post_processing"], self.config.get("regions")
+            self.cleaner = CleanLabelsd("pred", rules, structures, regions=regions)
         except ValueError as error:
             raise RequestError(str(error)) from error
         self.preprocessing, self.inferer, self.network = built["preprocessing"], built["inferer"], built["network"]

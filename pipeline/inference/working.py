@@ -105,8 +105,8 @@ def _orderly(desk: Desk) -> Iterator[_Ended]:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-        if error := desk.close():
-            ended.unwritten.append(error)
+        if why := desk.close():
+            ended.unwritten.append(why)
 
 
 def _terminated(number: int, frame: object) -> None:

@@ -89,7 +89,7 @@ def _card(case: str, found: Examination, facts: CaseFacts | None, called: Mappin
 def _figures(facts: CaseFacts, called: Mapping[int, str]) -> str:
     size, spacing = "×".join(map(str, facts.size)), "×".join(f"{edge:.3g}" for edge in facts.spacing_mm)
     volumes = ", ".join(
-        f"{called.get(value, f'label {value}')} {part['volume_ml']:.3g} ml" for value, part in facts.structures.items()
+        f"{called.get(value, f'label {value}')}: {part['volume_ml']:.3g} ml" for value, part in facts.structures.items()
     )
     return f"{size} voxels of {spacing} mm, {facts.orientation}; {volumes or 'no foreground'}"
 

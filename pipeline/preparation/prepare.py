@@ -123,9 +123,8 @@ def prepare(
         _write(output / FINGERPRINT_FILE, fingerprint)
         _write(output / DATASET_FILE, content | {"n4": n4})
         plan = _plan(output, fingerprint)
-    subjects = {case.case: case.subject or case.case for case in seen.cases.values()}
-    show_summary(output, found.kind, content, fingerprint, len(seen.rejected), subjects)
-    show_plan(plan, output)
+    show_summary(output, found.kind, content, fingerprint, seen)
+    show_plan(plan, output, named=bool(declared))
     return 1 if seen.rejected else 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rarevox.pipeline.data.nested import nested_regions
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.corrected.corrections import Fix
+from rarevox.pipeline.preparation.examine import Examination
 from rarevox.pipeline.preparation.plan_file import Choice
 
 _MANY = 10
@@ -65,11 +66,11 @@ def show_summary(
     kind: str,
     content: dict[str, Any],
     fingerprint: dict[str, Any],
-    rejected: int,
-    subjects: Mapping[str, str],
+    seen: Examination,
 ) -> None:
     """Cases, channels, structures with their size and rarity, the split, and the files written."""
-    training, test = content["training"], content["test"]
+    training, test, rejected = content["training"], content["test"], len(seen.rejected)
+    subjects = {case.case: case.subject or case.case for case in seen.cases.values()}
     table = Table(title=f"{content['name']}: {kind}", title_justify="left", show_header=False)
     table.add_row("cases", f"{fingerprint['cases']}" + (f" ({rejected} left out)" if rejected else ""))
     table.add_row("channels", ", ".join(content["channels"]))
@@ -106,8 +107,8 @@ def _cases_text(subjects: Sequence[str]) -> str:
     return f"{len(subjects)}" + (f" (of {count} subject{'s' * (count != 1)})" if count < len(subjects) else "")
 
 
-def show_plan(plan: Sequence[Choice], output: Path) -> None:
-    """What was chosen for training and why."""
+def show_plan(plan: Sequence[Choice], output: Path, *, named: bool) -> None:
+    """What was chosen for training and why; and how structures get names, where they have none."""
     table = Table(title="Plan", title_justify="left", show_header=False)
     for _ in range(3):
         table.add_column(overflow="fold")  # the names of classes are to be copied, not guessed
@@ -118,6 +119,8 @@ def show_plan(plan: Sequence[Choice], output: Path) -> None:
             value = " ".join([value["_target_"].rpartition(".")[2], *options])
         table.add_row(choice.key, str("own grid" if value is None else value), choice.reason)
     console.print(table)
+    if not named:
+        console.print("structures are called after their values; name them with --structure NAME=VALUE")
     console.print(
         f"next: rarevox train {output} --output RUN, with {output / 'plan.yaml'} as it is or edited, or --set KEY=VALUE"
     )

@@ -165,6 +165,8 @@ def _draw_sums(ax: Axes, chart: Mapping[str, Any]) -> None:
     if chart["limit"] is not None:
         ax.axhline(chart["limit"], color=OKABE_ITO[4], linewidth=1.2)
         ax.set_ylim(0, chart["limit"] * 1.35)
+    else:
+        ax.set_yticks([])  # all cases are the baseline's
     ax.set(ylabel="cumulative sum", xlim=(0.5, len(sums) + 0.5))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -72,6 +73,7 @@ class LeftOut:
     def __init__(self, what: str) -> None:
         self.what = what
         self.reasons: dict[int, str] = {}
+        self._of_the_code: dict[int, str] = {}
 
     def tried(self, number: int, work: Callable[[], T]) -> T | None:
         """What ``work`` makes of a case; None, and a reason kept, where its files do not let it.
@@ -88,6 +90,8 @@ class LeftOut:
             if is_out_of_memory(error) and not isinstance(_first_of_ours(error), ScanError):
                 raise
             self.reasons[number] = reason_of(error)
+            if isinstance(_innermost(error), _OF_THE_CODE):
+                self._of_the_code[number] = _transform_of(error)
             return None
 
     def kept(self, cases: Sequence[Case]) -> list[int]:
@@ -100,13 +104,37 @@ class LeftOut:
             console.say("[red]left out[/red] {}: {}", cases[number].get("case", number), reason)
         if cases and len(self.reasons) == len(cases):
             first = min(self.reasons)
-            raise RequestError(f"none of the {len(cases)} {self.what} can be read; {self.reasons[first]}")
+            said = f"none of the {len(cases)} {self.what} can be read; {self.reasons[first]}"
+            if transform := self._of_the_code.get(first):
+                said += f" ({transform}); correct the entry of the configuration that this is about (preprocessing …)"
+            raise RequestError(said)
         return [number for number in range(len(cases)) if number not in self.reasons]
 
     def rows(self, cases: Sequence[Case]) -> list[dict[str, str]]:
         """``{"case", "reason"}`` of those left out."""
         found = sorted(self.reasons.items())
         return [{"case": str(cases[number].get("case", number)), "reason": reason} for number, reason in found]
+
+
+_OF_THE_CODE = (TypeError, AttributeError, LookupError, NameError)
+"""What files do not raise, but arguments of a wrong kind."""
+_TRANSFORM = re.compile(r"applying transform <(?:[\w.]+\.)?(\w+) object")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None and not type(error).__module__.startswith("rarevox."):
+        error = error.__cause__
+    return error
+
+
+def _transform_of(error: BaseException | None) -> str:
+    """The innermost transform that MONAI says was being applied; else the kind of the error."""
+    found, kind = "", ""
+    while error is not None:
+        kind, match = type(error).__name__, _TRANSFORM.search(str(error))
+        found = match[1] if match else found
+        error = error.__cause__
+    return f"{found}: {kind}" if found else kind
 
 
 def _first_of_ours(error: BaseException | None) -> BaseException | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,19 @@ def _same_study(before: Plan, now: Plan, folder: Path, *, extend: bool) -> None:
     added = [name for name in new if name not in old]
     what = [f"{key} was {a!r} and is {b!r}" for key, a, b in _common(before, now) if a != b]
     what += [
-        f"{len(names)} cells {word} ({names[0]} …)" for names, word in ((gone, "gone"), (changed, "changed")) if names
+        f"{_cells(names)} {word} ({names[0]} …)" for names, word in ((gone, "gone"), (changed, "changed")) if names
     ]
     if what or (added and not extend):
-        what += [f"{len(added)} cells new ({added[0]} …)"] if added else []
+        what += [f"{_cells(added)} new ({added[0]} …)"] if added else []
         more = "add the new cells with --extend" if not gone and not changed and added else "give another --output"
         raise RequestError(
-            f"the study file has changed since {folder} was begun: {'; '.join(what)}; "
-            f"go on with {folder / STUDY_FILE}, or {more}"
+            f"{folder} was begun with another study file or other options: {'; '.join(what)}; go on with the same "
+            f"(a study's file is {folder / STUDY_FILE}), or {more}"
         )
+
+
+def _cells(names: Sequence[str]) -> str:
+    return f"{len(names)} cell{'s' * (len(names) != 1)}"
 
 
 def _common(before: Plan, now: Plan) -> list[tuple[str, Any, Any]]:

@@ -214,7 +214,8 @@ def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
     left = f", left {left}" if left else ""
     if outcome.state == "done":
         figures = [f"{what} {figure(value)}" for what, value in _dice(outcome) if value == value]
-        console.print(f"{number}/{count} {outcome.cell}: {', '.join([*figures, f'{outcome.seconds:.0f} s'])}{left}")
+        dice = f"Dice {', '.join(figures)}; " if figures else ""
+        console.print(f"{number}/{count} {outcome.cell}: {dice}{outcome.seconds:.0f} s{left}")
     elif outcome.state == "failed":
         console.say("{}/{} {}: [red]failed[/red], {}{}", number, count, outcome.cell, outcome.reason, left)
     elif outcome.state == "unwritten":
@@ -230,7 +231,7 @@ def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
 
 
 def _dice(outcome: Outcome) -> tuple[tuple[str, float], ...]:
-    return ("batches", outcome.train_dice), ("scans", outcome.test_dice)
+    return ("of batches", outcome.train_dice), ("of scans", outcome.test_dice)
 
 
 @contextmanager

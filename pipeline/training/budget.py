@@ -112,7 +112,7 @@ class PolynomialDecay:
     ) -> None:
         if not 0 <= warmup < 1 or power < 0:
             raise RequestError(f"warmup is {warmup}, power is {power}; expected 0 <= warmup < 1 and power >= 0")
-        self.optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+        self.optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
         self.budget = budget
         self.warmup = warmup
         self.power = power

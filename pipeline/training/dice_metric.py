@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from ignite.metrics import Metric
@@ -26,7 +27,10 @@ class HardDice(Metric):  # type: ignore[misc]
     """
 
     def __init__(
-        self, structures: list[str], ignore_index: int | None = None, regions: Iterable[str] | None = None
+        self,
+        structures: list[str],
+        ignore_index: int | None = None,
+        regions: Mapping[str, Any] | Sequence[str] | None = None,
     ) -> None:
         self.nested = bool(regions)
         self.structures = list(regions or structures)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rarevox.pipeline.compose import CONFIGS, packaged
+from rarevox.pipeline.compose import CONFIGS, packaged_once
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.hints import check_hints
+from rarevox.pipeline.names import shown
 
 
 class Kind(NamedTuple):
@@ -46,13 +47,50 @@ def check_values(config: Mapping[str, Any]) -> None:
         if not kind.fits(value):
             raise RequestError(f"{key} is {value!r}; expected {kind.words}")
     check_hints(config)
+    _check_built(_templates(), config, "")
+
+
+def _templates() -> dict[str, Any]:
+    """What a training is composed of; only read."""
+    return packaged_once(CONFIGS / "common.yaml") | packaged_once(CONFIGS / "train.yaml")
+
+
+def _check_built(packaged_value: Any, value: Any, place: str) -> None:
+    """Refuse a plain value within a mapping or a list where the packaged files build one or refer to one that is built.
+
+    Arguments of what is built are held against its annotations instead.
+    """
+    if isinstance(packaged_value, dict) and isinstance(value, dict):
+        pairs = [(key, packaged_value[key], one) for key, one in value.items() if key in packaged_value]
+        arguments = "_target_" in packaged_value
+    elif isinstance(packaged_value, list) and isinstance(value, list):
+        pairs = [(number, *two) for number, two in enumerate(zip(packaged_value, value, strict=False))]
+        arguments = False
+    else:
+        return
+    for key, there, one in pairs:
+        at = f"{place}#{key}" if place else str(key)
+        if place and not arguments and _becomes_built(there) and not (one is None or _computed(one) or _is_built(one)):
+            raise RequestError(f"{at} is {shown(one)}; expected {BUILT.words}")
+        _check_built(there, one, at)
+
+
+def _becomes_built(value: object) -> bool:
+    """Whether an entry of the packaged files is built, or refers to one that is."""
+    for _ in range(9):
+        if not (isinstance(value, str) and value.startswith("@")):
+            return _is_built(value)
+        found: Any = _templates()
+        for step in value[1:].split("#"):
+            found = found.get(step) if isinstance(found, dict) else None
+        value = found
+    return False
 
 
 def _built() -> dict[str, Kind]:
     """The keys of the packaged configuration whose values are built, or hold what is built."""
-    templates = packaged(CONFIGS / "common.yaml") | packaged(CONFIGS / "train.yaml")
     found = {}
-    for key, default in templates.items():
+    for key, default in _templates().items():
         if isinstance(default, dict) and "_target_" in default:
             found[key] = BUILT
         elif isinstance(default, dict):
@@ -126,6 +164,7 @@ KINDS = {
     "initial_weights": Kind(_or_null(_text), "a file of weights, or null"),
     "n4": FLAG,
     "deterministic": FLAG,
+    "rarevox_installed": FLAG,
     "cuda_graphs": FLAG,
     "background_share": SHARE,
     "hard_share": SHARE,

@@ -85,6 +85,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
             resume,
         )
         return 1
+    if first and trainer.state.iteration == first:
+        console.print(f"nothing was to be done: the budget was used up by the {first} steps before; give a larger one")
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
         return 1

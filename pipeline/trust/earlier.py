@@ -20,7 +20,8 @@ def brought_up(config: Mapping[str, Any], stage: str) -> dict[str, Any]:
         stage: ``train``, ``evaluate`` or ``inference``. A training that goes on needs what came later: what its stages
             share, and settings, which leave off what the run did not know.
 
-    >>> brought_up({"device": {"_target_": "rarevox.pipeline.device.select_device", "name": "cpu"}}, "inference")
+    >>> before = "rarevox.pipeline.device.select_device"
+    >>> brought_up({"device": {"_target_": before, "name": "cpu"}}, "inference")
     {'device': {'_target_': 'rarevox.pipeline.select_device', 'name': 'cpu'}}
     """
     found = {key: _renamed(value) for key, value in config.items()}

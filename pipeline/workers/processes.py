@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -26,8 +25,12 @@ def start_server(preload: Sequence[str]) -> None:
     Args:
         preload: their names; what cannot be imported is left to the workers.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
-    forkserver.ensure_running()
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        context.set_forkserver_preload(list(preload))
+        forkserver.ensure_running()
 
 
 class Processes:
@@ -44,7 +47,7 @@ class Processes:
 
     def __init__(self, job: Job, preload: Sequence[str] = ()) -> None:
         self.job = job
-        self._context = multiprocessing.get_context("forkserver")
+        self._context = _context()
         start_server(preload)
         self._processes: dict[int, Any] = {}
         self._pipes: dict[int, Connection] = {}
@@ -97,6 +100,12 @@ class Processes:
             self.end(worker)
             events.append(Event(worker, "died", self._reasons.pop(worker, "") or ended_how(process.exitcode)))
         return events
+
+
+def _context() -> Any:
+    """Forks of a server; where there are none, as on Windows, processes that import everything themselves."""
+    kinds = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
 
 
 def ended_how(status: int | None) -> str:

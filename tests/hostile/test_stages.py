@@ -135,6 +135,36 @@ def dataset(home: Home, name: str, header: Path, **sections: Any) -> Path:
     return folder
 
 
+def test_predict(home: Home, run_dir: Path) -> None:
+    """By a list that names each kind, and the folder that holds them all, in one call."""
+    rows = [{"case": row["case"], "image": row["image"]} for row in [*home.good_rows(), *home.scan_rows()]]
+    listed, out = home.folder / "scans.jsonl", home.folder / "predicted"
+    listed.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    folder = home.folder / "kinds"
+    asked = ["predict", run_dir, folder, "--manifest", listed, "--output", out, "--device", "cpu"]
+    called = call(asked, home.folder, out)
+    assert called.status == 1
+    told = load(out / "predictions.json")["scans"]
+    found = segmented([row for row in told if row["case"] in {one["case"] for one in rows}])
+    assert not [case for case in good() if found[case][0] != READ]
+    assert not wrong(found, lambda kind: f"scan_{kind.name}", lambda kind: as_scan(kind, "predict"))
+    maps = {path.name for path in out.glob("*_seg.nii.gz")}
+    assert maps == {row["output"] for row in told if row["status"] == "ok"}
+    named = {Path(row["image"] if isinstance(row["image"], str) else row["image"][0]) for row in told}
+    silent = [path for path in folder.iterdir() if not any(path == one or path in one.parents for one in named)]
+    assert not silent
+
+
+def segmented(rows: list[dict[str, Any]]) -> Found:
+    """What became of the scans, by the rows of ``predictions.json``."""
+    found = {}
+    for row in rows:
+        assert row["case"] not in found
+        outcome = REFUSED if row["status"] != "ok" else WARNED if row.get("warning") else READ
+        found[row["case"]] = (outcome, row.get("reason" if outcome == REFUSED else "warning", ""))
+    return found
+
+
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_train(cache: str, home: Home, dataset_dir: Path) -> None:
     rows = [*home.good_rows(), *home.scan_rows(), *home.label_rows()]

@@ -10,7 +10,8 @@ import pytest
 
 from rarevox.pipeline.compose import CONFIGS, compose, derive
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.hints import annotations, check_hints, fits, words
+from rarevox.pipeline.hints import check_hints, fits, taken_by, words
+from rarevox.pipeline.training.plain_values import check_values
 
 OPTIONS: list[dict[str, Any]] = [
     *({"network": file.stem} for file in sorted((CONFIGS / "networks").glob("*.yaml"))),
@@ -27,6 +28,7 @@ def test_what_the_packaged_files_and_sound_settings_say_fits(options: dict[str, 
     config = compose("train", **options).config
     for stage in ("train", "evaluate", "inference"):
         check_hints(config if stage == "train" else derive(stage, config))
+    check_values(config)
 
 
 @pytest.mark.parametrize(
@@ -108,4 +110,4 @@ def test_which_plain_values_a_type_takes(value: object, hint: Any, fit: bool) ->
 
 def test_a_default_of_none_may_be_given() -> None:
     """Many a library annotates ``x: int = None``."""
-    assert fits(None, annotations("rarevox.pipeline.data.section")["limit"])
+    assert fits(None, taken_by("rarevox.pipeline.data.section")["limit"])

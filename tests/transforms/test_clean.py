@@ -107,3 +107,21 @@ def test_the_transform_takes_the_voxel_of_the_file() -> None:
 def test_wrong_rules_are_refused(declared: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_rules(declared, STRUCTURES)
+
+
+def test_rules_of_nested_regions_leave_them_nested() -> None:
+    """A core in two parts and a hole: the small part falls to the ring around it, the hole becomes core."""
+    labels = np.zeros((9, 7, 7), np.uint8)
+    labels[1:8, 1:6, 1:6] = 7
+    labels[2:5, 2:5, 2:5] = 250
+    labels[3, 3, 3] = 7  # a hole of the core
+    labels[6, 3, 3] = 250  # 1 voxel of core by itself
+    structures, regions = {"a": 7, "b": 250}, ["whole", "core"]
+    clean = CleanLabelsd("pred", {"core": {"min_ml": 2.0, "fill_holes": True}}, structures, regions=regions)
+    image = MetaTensor(torch.zeros(1, 9, 7, 7), meta={"original_affine": np.diag([10.0, 10.0, 10.0, 1.0])})
+    found = clean({"image": image, "pred": torch.from_numpy(labels)[None]})["pred"][0].numpy()
+    wanted = labels.copy()
+    wanted[3, 3, 3], wanted[6, 3, 3] = 250, 7
+    assert np.array_equal(found, wanted)
+    with pytest.raises(ValueError, match="no structure is called 'b'"):
+        CleanLabelsd("pred", {"b": {"largest": True}}, structures, regions=regions)

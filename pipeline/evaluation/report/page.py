@@ -13,7 +13,7 @@ import numpy as np
 from rarevox.pipeline.evaluation.report.calibration_chart import reliability_charts
 from rarevox.pipeline.evaluation.report.charts import curve_charts, distribution, percent, size_charts
 from rarevox.pipeline.evaluation.report.curves_chart import operating_charts
-from rarevox.pipeline.evaluation.report.results_table import empty_references
+from rarevox.pipeline.evaluation.report.results_table import empty_references, failures_by_reason
 from rarevox.pipeline.evaluation.report.viewer import MAX_BYTES, viewer_data
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.gates import RULES
@@ -154,6 +154,7 @@ def write_report(
         title=title,
         script=("page.js", "viewer.js") if cases else ("page.js",),
         result=result,
+        failures=failures_by_reason(result["failed"]),
         tiles=_tiles(result),
         intervalled=figure(result["mean_dice_ci95"][0]) != figure(None),
         sections=_sections(result, parts),

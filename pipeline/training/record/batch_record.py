@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class BatchRecord:
         structures: Sequence[str],
         ignore_index: int | None = None,
         keep: bool = False,
-        regions: Iterable[str] | None = None,
+        regions: Mapping[str, Any] | Sequence[str] | None = None,
     ) -> None:
         self.path = Path(folder) / FILE
         self.nested = bool(regions)

@@ -16,7 +16,7 @@ else:
     import torch
     import torch.nn.functional as F
 
-    from rarevox.networks.cuda.affine import affine_act
+    from rarevox.networks.cuda.affine import Added, affine_act
     from tests.bounds import assert_within, sum_bound, unit_roundoff
 
     def example(shape, dtype):
@@ -78,3 +78,32 @@ else:
         assert affine_act(x, ones, zeros, zeros).flatten().tolist() == [float("inf"), 0.0, 1.0, 2.0]
         outside = torch.zeros(1, 1, 1, 2)
         assert affine_act(x, ones, zeros, zeros, outside).flatten().tolist() == [0.0] * 4
+
+    @pytest.mark.parametrize("dims", [2, 3])
+    @pytest.mark.parametrize("before", [False, True])
+    def test_a_crop_of_fewer_channels_is_added(dims, before):
+        shape = (2, 8, *(4, 5, 6)[-dims:])
+        x, _, shift, slope, _ = example(shape, torch.float32)
+        larger = torch.randn(2, 5, *(n + 4 for n in shape[2:]))
+        larger = larger.contiguous(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)
+        crop = larger[(..., *(slice(2, -2),) * dims)]
+        y = affine_act(x, None, shift, slope, add=Added(crop, before=before))
+        a = x.double() + shift.double().view(1, -1, *(1,) * dims)
+        more = F.pad(crop.double(), (0, 0) * dims + (0, 3))
+        a = a + more if before else a
+        expected = torch.where(a > 0, a, a * slope.view(1, -1, *(1,) * dims)) + (0 if before else more)
+        assert_within(y, expected, sum_bound(4, torch.float32) * (x.abs() + shift.abs().max() + more.abs()))
+
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_voxels_of_a_coarser_volume_are_added_to_those_that_they_stand_for(dims):
+        """Planes 1 to 5 of a volume of 6, each of whose blocks of 2 voxels along an axis is one coarse voxel."""
+        coarse = torch.randn(2, 8, *(3, 2, 4)[:dims])
+        coarse = coarse.contiguous(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)
+        fine = coarse
+        for axis in range(2, 2 + dims):
+            fine = fine.repeat_interleave(2, dim=axis)
+        x, _, shift, slope, _ = example((2, 8, 4, *(4, 8)[: dims - 1]), torch.float32)
+        y = affine_act(x, None, shift, slope, add=Added(coarse, 2, first=1, before=True))
+        a = x.double() + shift.double().view(1, -1, *(1,) * dims) + fine[:, :, 1:5]
+        expected = torch.where(a > 0, a, a * slope.view(1, -1, *(1,) * dims))
+        assert_within(y, expected, sum_bound(4, torch.float32) * (x.abs() + shift.abs().max() + fine.abs().max()))

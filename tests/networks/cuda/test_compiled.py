@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rarevox.networks.cuda import kernels, norm_gradient_kernels, norm_kernels, norm_passes
+from rarevox.networks.cuda import affine, kernels, norm_gradient_kernels, norm_kernels, norm_passes
 from tests.assembled import REGISTERS, assembled
 
 pytest.importorskip("triton", reason="needs Triton")
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not hasattr(kernels.triton, "compile"), reason="
 
 TYPES = {
     **dict.fromkeys(("x", "out", "gradient", "mask", "add"), "*bf16"),
-    **dict.fromkeys(("weight", "bias", "slope", "partial", "running_mean", "running_var"), "*fp32"),
+    **dict.fromkeys(("weight", "bias", "scale", "shift", "slope", "partial", "running_mean", "running_var"), "*fp32"),
     **dict.fromkeys(("statistics", "of_parameters"), "*fp32"),
     **dict.fromkeys(("momentum", "epsilon"), "fp32"),
     "counts": "*i32",
@@ -54,3 +54,12 @@ def test_registers_suffice(name, volume, tmp_path):
     # So many programs are launched for a processor, and run at once.
     most = REGISTERS // (norm_passes.PROGRAMS * norm_passes.WARPS * 32)
     assert spilled == 0 and registers <= most, (registers, spilled)
+
+
+@pytest.mark.parametrize(("channels", "added", "factor"), [(16, 0, 1), (56, 40, 1), (152, 152, 3)])
+def test_in_evaluation_four_programs_of_a_processor_run_at_once(channels, added, factor, tmp_path):
+    padded = 1 << (channels - 1).bit_length()
+    sizes = {"CHANNELS": channels, "REAL": channels, "PADDED": padded, "ROWS": affine.TILE_ELEMENTS // padded}
+    ways = {"SCALED": added == 0, "MASKED": added == 0, "ADDED": added, "FACTOR": factor, "BEFORE": factor > 1}
+    registers, spilled = assembled(kernels.affine_act_kernel, TYPES, {**sizes, **ways, "num_warps": 4}, tmp_path)
+    assert spilled == 0 and registers <= REGISTERS // (4 * 4 * 32), (registers, spilled)

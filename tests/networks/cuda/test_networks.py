@@ -19,7 +19,7 @@ else:
     import torch.nn.functional as F
 
     from rarevox import networks
-    from rarevox.networks.cpu import ops, plain
+    from rarevox.networks.cpu import ops, plain, planes
     from rarevox.networks.cpu.pointwise import chain
     from rarevox.networks.cpu.winograd import convolution as winograd
     from rarevox.networks.cuda import affine, channels, norm
@@ -27,15 +27,18 @@ else:
     from tests.bounds import assert_within, least_cosine, network_bound
 
     PATHS = {"channels": (5, 5, 6, 6, 9, 9, 10, 10), "joint": (11, 11)}
+    AGAIN = {"width": 3, "activation": "prelu", "checkpointing": True}
     FACTORS = {"low_resolution_factors": (2, 3)}
     NETWORKS = {
         "HighResNet": (networks.HighResNet, {"width": 4}, (4, 4, 8)),
         "HighResNet, padded": (networks.HighResNet, {"width": 4}, (7, 9, 6)),
-        "HighResNet, PReLU": (networks.HighResNet, {"width": 3, "activation": "prelu"}, (6, 7, 8)),
-        "HighResNet, checkpointing": (networks.HighResNet, {"width": 3, "checkpointing": True}, (6, 7, 8)),
+        "HighResNet, again": (
+            networks.HighResNet,
+            {"width": 3, "activation": "prelu", "checkpointing": True},
+            (6, 7, 8),
+        ),
         "HighResNet, slices": (networks.HighResNet, {"width": 4, "spatial_dims": 2}, (18, 17)),
-        "DeepMedic": (networks.DeepMedic, {**PATHS, "spatial_dims": 2}, (57, 60)),
-        "DeepMedic, residual": (networks.DeepMedic, {**PATHS, "spatial_dims": 2, "residual": True}, (57, 57)),
+        "DeepMedic, residual": (networks.DeepMedic, {**PATHS, "spatial_dims": 2, "residual": True}, (57, 60)),
         "DeepMedic, two low paths": (networks.DeepMedic, {**PATHS, **FACTORS, "spatial_dims": 2}, (60, 60)),
         "DeepMedic, volumes": (networks.DeepMedic, {**PATHS, "residual": True}, (51, 51, 51)),
         "DeepMedic, pre-activated": (networks.DeepMedic, {**PATHS, "spatial_dims": 2, "preactivation": True}, (57, 57)),
@@ -44,16 +47,18 @@ else:
     @pytest.fixture
     def taken(monkeypatch):
         """As if the tensors were on a GPU, in half precision where channels are asked about; what was taken."""
-        counts = {"norm": 0, "affine": 0, "channels": set()}
+        counts = {"norm": 0, "affine": 0, "coarse": 0, "channels": set()}
 
         def fits(x, layer, activation, padded=False):
             layout = x.is_contiguous(memory_format=channels_last(x))
-            return norm.knows(layer, activation) and layout and x.numel() > x.shape[1]
+            large = padded or norm.is_large(2 * x.numel())
+            return norm.knows(layer, activation) and large and layout and x.numel() > x.shape[1]
 
         def counted(function, name):
             def call(x, *args, **kwargs):
                 counts[name] += 1
                 counts["channels"].add(x.shape[1])
+                counts["coarse"] += kwargs.get("add") is not None and kwargs["add"].before
                 return function(x, *args, **kwargs)
 
             return call
@@ -66,6 +71,7 @@ else:
             return y.contiguous(memory_format=channels_last(y))
 
         monkeypatch.setattr(ops, "convolve", as_on_gpu)
+        monkeypatch.setattr(planes, "PIECE_VOXELS", 20)  # more than one piece of the joint layers
         monkeypatch.setattr(winograd, "pays", lambda *_: False)
         monkeypatch.setattr(chain, "applies", lambda *_: False)
         monkeypatch.setattr(norm, "fits", fits)
@@ -112,7 +118,27 @@ else:
         with torch.no_grad():
             scores = network(x)
         assert taken["affine"] >= (norms if "pre-activated" not in name else 0)
+        if "DeepMedic" in name and "pre-activated" not in name:
+            assert taken["coarse"] >= 2
         monkeypatch.undo()
+        expected = agree(network, peer, x, logits, g)
+        largest = max(x.abs().max().item(), expected.abs().max().item())
+        assert_within(scores, expected, 2 * network_bound(network) * largest)
+
+    @pytest.mark.parametrize("least", [2500, 5000, 9000])
+    def test_layers_that_are_large_enough_beside_others_that_are_not(taken, monkeypatch, least):
+        """The paths then end in different numbers of channels of zeros."""
+        monkeypatch.setattr(norm, "is_large", lambda count: count >= least)
+        network, peer, x = make("DeepMedic, two low paths")
+        logits = network.train()(x)
+        assert 0 < taken["norm"] < of(network, torch.nn.BatchNorm2d)
+        g = torch.randn_like(logits)
+        logits.backward(g)
+        monkeypatch.undo()
+        agree(network, peer, x, logits, g)
+
+    def agree(network, peer, x, logits, g):
+        """A step's logits, gradients and running statistics are those of float64; what its evaluation gives then."""
         expected = peer.train()(x.double())
         expected.backward(g.double())
         bound = 2 * network_bound(network)
@@ -127,4 +153,4 @@ else:
         for one, other in zip(network.buffers(), peer.buffers(), strict=True):
             assert_within(one, other, bound * max(1.0, other.abs().max().item()))
         with torch.no_grad():
-            assert_within(scores, peer.eval()(x.double()), bound * max(size, scores.abs().max().item()))
+            return peer.eval()(x.double())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from rarevox.pipeline.cohort.collect import collect, write_results
 from rarevox.pipeline.cohort.journal import Journal
@@ -145,3 +148,54 @@ def test_reasons_are_alike_whatever_scan_they_speak_of() -> None:
     b = kind_of_reason("/other/b.nii.gz is truncated: it inflates to 19.5 bytes", "b")
     assert a == b
     assert kind_of_reason("the scan is empty", "s") != kind_of_reason("memory ran out", "s")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIRST = HEADER | {"journal": 1, "id": "a", "boot": "b", "pid": 1, "time": 1.0, "asked": {}}
+ROW = {"case": "x", "image": "x.nii", "state": {}, "status": "ok", "reason": "", "seconds": 1.0, "output": "x.nii.gz"}
+ROW |= {
+    "volume_ml": {"a": 1.0},
+    "warning": "odd",
+    "manifest": {"site": "a"},
+    "tables": {"lesions": [{"volume_ml": 1.0}]},
+}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["header", "row", "line", "tables"]), st.integers(0, 20), JSON),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from(["ok", "failed"]),
+)
+@example([("header", 9, 3)], "ok")
+@example([("row", 7, 10**400)], "ok")
+@example([("tables", 0, 3)], "ok")
+@example([("tables", 0, [3])], "ok")
+def test_journals_of_any_form_are_gathered_or_one_sentence(
+    tmp_path: Path, changes: list[tuple[str, int, Any]], status: str
+) -> None:
+    """Values replaced in the first line, in a scan's row, around it; another scan's row stands."""
+    parts: dict[str, dict[str, Any]] = {"header": deepcopy(FIRST), "row": deepcopy(ROW) | {"status": status}}
+    parts["tables"] = parts["row"]["tables"]
+    parts["line"] = {"n": 1, "t": 2.0, "row": parts["row"]}
+    for part, number, value in changes:
+        parts[part][sorted(parts[part])[number % len(parts[part])]] = value
+    sound = {"n": 2, "t": 2.0, "row": ROW | {"case": "y", "output": "y.nii.gz"}}
+    (tmp_path / "journal").mkdir(exist_ok=True)
+    for name in "xy":
+        (tmp_path / f"{name}.nii.gz").touch()
+    lines = [parts["header"], parts["line"], sound]
+    (tmp_path / "journal" / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    try:
+        assert collect(tmp_path) in (0, 1)
+    except RequestError as error:
+        assert "\n" not in str(error)
+    else:
+        json.loads((tmp_path / "predictions.json").read_text())

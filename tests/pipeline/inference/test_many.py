@@ -83,9 +83,7 @@ def test_a_run_that_is_moved_away_is_one_sentence_and_nothing_is_lost(
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(run_dir, run)
     scans = copies(task_dir, tmp_path / "scans", ["a", "b", "c", "gone"])
-    with pytest.raises(
-        RequestError, match=r"run.*; what is done stands in .*out, and the same call with --keep goes on"
-    ):
+    with pytest.raises(RequestError, match=r"run.*; what is done stands in .*out, and the same call with --keep goes"):
         predict(run, [scans], out, device="cpu", workers=1)
     before = rows(out)
     assert all(row["status"] == "ok" for row in before.values())

@@ -99,7 +99,7 @@ class TestThumbnail:
     def test_outlines_lie_where_the_label_is(self, picture: np.ndarray) -> None:
         coloured = np.abs(picture - np.array(COLOURS[0])).sum(-1) < 90
         half = HEIGHT // 2
-        axial = coloured[:, 2 : 2 + HEIGHT]  # left is left, posterior is below
-        assert axial[half:, : half + 1].any()
+        axial = coloured[:, 2 : 2 + HEIGHT]  # the patient's left is on the right, posterior is below
+        assert axial[half:, half - 1 :].any()
         assert not axial[: half - 2].any()
-        assert not axial[:, half + 2 :].any()
+        assert not axial[:, : half - 2].any()

@@ -119,6 +119,14 @@ def test_a_reference_evaluation_shows_a_site_that_was_never_good(history: Path, 
         charts(history, baseline=_folder(tmp_path / "other", _steady(20), empty="zero"))
 
 
+def test_where_no_chart_watches_yet_the_page_says_so(history: Path, tmp_path: Path) -> None:
+    assert monitor(history, tmp_path / "few", since="2026-02-01") == 0
+    assert monitor(history, tmp_path / "all") == 1
+    few, whole = ((tmp_path / name / "monitor.html").read_text(encoding="utf-8") for name in ("few", "all"))
+    assert "Too few cases yet" in few and "No alarm stands" not in few
+    assert "Too few cases yet" not in whole
+
+
 def test_since_begins_anew(history: Path) -> None:
     result = charts(history, since="2026-02-01")
     assert result["n_cases"] == 20

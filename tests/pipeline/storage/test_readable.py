@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import CastToTyped, Compose
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.storage.cases import training_cases
@@ -54,6 +55,15 @@ def test_nothing_that_can_be_read_is_one_sentence(tmp_path: Path, capsys: pytest
         training_cases(data, whole, IndexForegroundd("label"), cache="memory", folder=tmp_path)
     assert len(WholeCases(data, whole)) == 0
     assert "no validation: none of the 2 validation cases can be read" in capsys.readouterr().err
+
+
+def test_what_the_configuration_says_wrongly_is_told_as_its_own(tmp_path: Path) -> None:
+    preprocessing = Compose([CastToTyped("image", dtype=3), CastToTyped("label", dtype=torch.uint8)])
+    data = [{"case": "a", "image": torch.zeros(1, 2, 2, 2), "label": torch.zeros(1, 2, 2, 2)}]
+    with pytest.raises(
+        RequestError, match=r"can be read; .* \(CastToTyped: TypeError\); correct the entry of the conf"
+    ):
+        training_cases(data, preprocessing, IndexForegroundd("label"), cache="memory", folder=tmp_path)
 
 
 def test_lack_of_memory_is_no_fault_of_a_case(tmp_path: Path) -> None:

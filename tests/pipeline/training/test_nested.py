@@ -19,6 +19,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.calibrate import calibrate
 from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.tune import tune_post_processing
 from rarevox.pipeline.evaluation.tune_threshold import tune_threshold
 from rarevox.pipeline.export.export import load
 from rarevox.pipeline.inference.ensemble import EnsembleSegmenter
@@ -76,6 +77,11 @@ def test_a_run_keeps_its_regions_and_puts_labels_in_the_order_of_depth(run: Path
     assert next(tensor for name, tensor in state.items() if name == "classifier.weight").shape[0] == 3
     about = load(run)[2]
     assert about["regions"] == REGIONS and "logits above 0" in about["output"]
+
+
+def test_prepare_says_that_regions_are_nested(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare(source, tmp_path / "dataset") == 0
+    assert "whole ⊃ core ⊃ hot" in capsys.readouterr().err
 
 
 def test_training_tells_the_dice_of_the_regions(run: Path) -> None:
@@ -175,8 +181,19 @@ def test_a_run_goes_on_and_is_calibrated(run: Path, dataset: Path, tmp_path: Pat
     after = Segmenter(copy, device="cpu")
     assert after.inferer.temperature != 1.0
     assert np.array_equal(after.segment(after.read(item)), labels)
-    with pytest.raises(RequestError, match="learnt the nested regions whole, core, hot, for which this chooses"):
-        tune_threshold(copy, dataset, device="cpu")
+    for tune in (tune_threshold, tune_post_processing):
+        with pytest.raises(RequestError, match="learnt the nested regions whole, core, hot, for which this chooses"):
+            tune(copy, dataset, device="cpu")
+
+
+def test_post_processing_is_by_region(run: Path, source: Path) -> None:
+    item = {"case": "a", "image": str(source / "imagesTr" / "case_2_0000.nii.gz")}
+    plain = Segmenter(run, device="cpu")
+    clean = Segmenter(run, device="cpu", settings=["post_processing#core#min_ml=1000"])
+    before, after = (one.segment(one.read(item)) for one in (plain, clean))
+    assert (before == VALUES[1]).any()
+    assert set(np.unique(after)) == {0, VALUES[0]}  # no core is as large, and none of it is lost to the whole
+    assert np.array_equal(before != 0, after != 0)
 
 
 def test_an_inferer_that_knows_no_regions_is_refused(run: Path) -> None:

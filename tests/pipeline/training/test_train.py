@@ -61,7 +61,9 @@ def test_the_learning_rate_ends_at_the_end(run_dir: Path) -> None:
     assert rows[-1]["lr"] == pytest.approx(0.01 * (1 - (79 / 80 - 0.02) / 0.98) ** 0.9)
 
 
-def test_a_resumed_run_keeps_its_fold_and_its_data(dataset_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_fold_and_its_data(
+    dataset_dir: Path, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another fold or other data are refused; the same dataset in another place is followed."""
     run, moved, others = (tmp_path / name for name in ("run", "moved", "others"))
     shutil.copytree(run_dir, run)
@@ -74,6 +76,7 @@ def test_a_resumed_run_keeps_its_fold_and_its_data(dataset_dir: Path, run_dir: P
     with pytest.raises(RequestError, match="others holds other data"):
         train(others, run, resume=True, device="cpu")
     assert train(moved, run, resume=True, fold=0, device="cpu", iterations=80) == 0
+    assert "nothing was to be done: the budget was used up by the 80 steps before" in capsys.readouterr().err
     assert yaml.safe_load((run / "configs" / "train.yaml").read_text())["dataset_dir"] == str(moved.resolve())
 
 

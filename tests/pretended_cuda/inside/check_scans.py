@@ -11,8 +11,8 @@ from rarevox.pipeline.inference import DenseInferer
 from rarevox.pipeline.inference.stitch import CHUNK_VOXELS, class_indices
 
 # What a scan of 240×240×155 takes, a twentieth left to PyTorch, whose operations change from release to release.
-MOST = {"HighResNet": 240, "DeepMedic": 260}
-MOVED_GB = {"HighResNet": 65, "DeepMedic": 58}  # in bfloat16
+MOST = {"HighResNet": 240, "DeepMedic": 245}
+MOVED_GB = {"HighResNet": 65, "DeepMedic": 42}  # in bfloat16
 CUDA = torch.device("cuda", 0)
 NETWORKS = {"HighResNet": networks.HighResNet, "DeepMedic": networks.DeepMedic}
 

@@ -117,6 +117,17 @@ def test_a_study_that_has_not_begun_has_a_page(tmp_path: Path) -> None:
     assert 'id="isolines"' not in page and "no loss has two by two cells yet" in page
 
 
+def test_of_the_papers_claims_only_what_is_tested_is_counted(study: Path, page: str, tmp_path: Path) -> None:
+    write_study(tmp_path, ("UNet",), patches=["S"])
+    for path in (tmp_path / "plan.json", *tmp_path.glob("cells/*/cell.json")):  # other losses than the paper's
+        path.write_text(re.sub(r'"(gdl|dl2|ss|wce)"', r'"my_\1"', path.read_text(encoding="utf-8")), encoding="utf-8")
+    for folder, shown in ((study, page), (tmp_path, write_report(tmp_path).read_text(encoding="utf-8"))):
+        judged = json.loads((folder / "report" / "verdicts.json").read_text(encoding="utf-8"))["verdicts"]
+        tested = any(one["verdict"] != "not tested" for one in judged)
+        assert (shown.count('<span class="label">claims of the paper') == 3) == tested == (folder == study)
+        assert ('<table class="verdicts">' in shown) == tested
+
+
 def test_failed_pending_and_broken_cells_are_rows_with_their_reason(tmp_path: Path) -> None:
     def change(content: dict[str, Any]) -> dict[str, Any] | None:
         if content["cell"] == "unet2d-S-wce-1e-5":
