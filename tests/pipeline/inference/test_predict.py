@@ -7,16 +7,20 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import yaml
+from monai.data import MetaTensor
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.segment import Segmenter
+from rarevox.pipeline.inference.station import Station
 from tests import forked
 from tests.pipeline.inference.books import BOOKS
 
@@ -149,6 +153,37 @@ def test_the_next_scan_is_read_while_this_one_is_computed_and_no_further(
     found = list(segmenter(items))
     assert [one.reason for one in found] == ["", "", ""]
     assert seen[0] == ["0", "1"]
+
+
+def test_for_a_gpu_scans_are_pinned_where_they_are_read_and_written_where_nothing_is_computed(
+    run_dir: Path, task_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that computes reads, pins and writes nothing."""
+    found: dict[str, set[int]] = {"pinned": set(), "written": set()}
+    here, pinned = threading.get_ident(), []
+
+    def pin(image: MetaTensor) -> MetaTensor:
+        found["pinned"].add(threading.get_ident())
+        pinned.append(image)
+        return image
+
+    monkeypatch.setattr("rarevox.pipeline.inference.segment.in_pinned_memory", pin)
+    segmenter = Segmenter(run_dir, device="cpu")
+    segmenter.device = torch.device("cuda")
+    station = Station(segmenter, outputs_of(Asked(), segmenter.config), tmp_path, {})
+    stored = station.store
+
+    def store(*arguments: Any) -> dict[str, Any]:
+        found["written"].add(threading.get_ident())
+        return stored(*arguments)
+
+    monkeypatch.setattr(station, "store", store)
+    items = [{"case": str(n), "image": str(task_dir / "imagesTr" / f"case_0{n}.nii.gz")} for n in range(3)]
+    rows: list[dict[str, Any]] = []
+    station.work(iter(enumerate({"item": item, "earlier": {}} for item in items)), lambda _, row: rows.append(row))
+    assert [row["status"] for row in rows] == ["ok"] * 3 and len(pinned) == 3
+    assert found["pinned"] and found["written"]
+    assert here not in found["pinned"] | found["written"] and not found["pinned"] & found["written"]
 
 
 def test_an_oblique_scan_comes_back_on_its_own_grid(run_dir: Path, task_dir: Path, tmp_path: Path) -> None:
