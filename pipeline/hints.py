@@ -166,6 +166,8 @@ def _fits_class(value: object, kind: type, inner: tuple[Any, ...]) -> bool:
 def _fits_list(value: object, kind: type, inner: tuple[Any, ...]) -> bool:
     if isinstance(value, str):  # a text is a sequence of texts
         return kind not in (list, tuple, set, frozenset) and (not inner or fits(value, inner[0]))
+    if isinstance(value, dict) and kind in (abc.Iterable, abc.Collection):  # which are those of its keys
+        value = list(value)
     if not isinstance(value, list):
         return False
     if kind is tuple and inner and inner[-1] is not Ellipsis:

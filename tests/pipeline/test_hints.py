@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +90,8 @@ class Odd(list[int]):
         ([1, 2, 3], tuple[int, int], False),
         ({"a": 1}, Mapping[str, int], True),
         ([1], Mapping[str, int], False),
+        ({"a": 1}, Iterable[str], True),
+        ({"a": 1}, Sequence[str], False),
         ("image", Hashable, True),
         ([1], Hashable, False),
         (3, Callable[[int], int], False),
