@@ -229,7 +229,7 @@ def test_channels_last_gives_the_same(network_class: type[nn.Module], dims: int)
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
 def test_overlays_name_networks_whose_patches_fit(path: Path) -> None:
     parser = ConfigParser(ConfigParser.load_config_file(path))
-    parser.update({"in_channels": 2, "out_channels": 3})
+    parser.update({"in_channels": 2, "out_channels": 3, "rarevox_installed": True})
     network = parser.get_parsed_content("network_def")
     geometry = parser.get_parsed_content("geometry")
     assert isinstance(geometry, Geometry)
