@@ -54,7 +54,7 @@ def call(arguments: Sequence[str | Path], home: Path, output: Path | None) -> Ca
     called = Called(status, seconds, told.sentence, told.peak_bytes, tuple(touched))
     assert told.outcome == "ended", (told.outcome, told.sentence[-3000:])
     assert called.status in (0, 1, 2), called.said[-3000:]
-    assert "Traceback" not in called.said
+    assert "Traceback" not in called.said, called.said[called.said.index("Traceback") :][:3000]
     assert not called.touched
     assert called.seconds < SECONDS
     assert called.peak_bytes < MEMORY_BYTES

@@ -141,7 +141,7 @@ def test_predict(home: Home, run_dir: Path) -> None:
     listed, out = home.folder / "scans.jsonl", home.folder / "predicted"
     listed.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     folder = home.folder / "kinds"
-    asked = ["predict", run_dir, folder, "--manifest", listed, "--output", out, "--device", "cpu"]
+    asked = ["predict", run_dir, folder, "--manifest", listed, "--output", out, "--device", "cpu", "--workers", "0"]
     called = call(asked, home.folder, out)
     assert called.status == 1
     told = load(out / "predictions.json")["scans"]
