@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from rarevox.pipeline.cohort.journal import FOLDER
 from rarevox.pipeline.cohort.ledger import Ledger, Source
-from rarevox.pipeline.cohort.rows import TABLES, files_of, place, without_files
+from rarevox.pipeline.cohort.rows import TABLE_NAMES, TABLES, files_of, place, without_files
 from rarevox.pipeline.cohort.statistics import Statistics
 from rarevox.pipeline.cohort.summary import write_summary
 from rarevox.pipeline.console import console
@@ -127,6 +127,8 @@ def write_results(
             table.end()
         for name, keys in columns.items():
             _write_lines(folder, name, keys, (row for row, _ in _rows(folder, ledger, newest)))
+        for name in {*TABLE_NAMES} - {*columns}:  # of an earlier call whose rows no longer stand
+            (folder / f"{name}.csv").unlink(missing_ok=True)
         write_summary(folder / SUMMARY_FILE, folder, statistics, newest, ledger.row)
     return tally
 

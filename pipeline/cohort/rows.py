@@ -11,6 +11,8 @@ FILES = "files"
 TABLES = "tables"
 """A scan's lines of tables of the whole cohort, by the table's name: lists of plain dicts.
 ``{"tables": {"lesions": [{"structure": …}, …]}}`` becomes ``lesions.csv``, with the column ``case`` before the rest."""
+TABLE_NAMES = ("lesions", "structures")
+"""Of the tables that calls may ask for."""
 NAMED = ("output", "entropy", "probabilities")
 """Entries whose values are names of files: one, or several by structure."""
 

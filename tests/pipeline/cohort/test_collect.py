@@ -89,6 +89,17 @@ def test_rows_of_earlier_calls_stand_where_they_still_say_something(tmp_path: Pa
     assert [row["case"] for row in listed_after(tmp_path)] == ["c"]
 
 
+def test_a_table_of_which_no_row_stands_is_taken_away(tmp_path: Path) -> None:
+    tables = {"lesions": [{"n": 1}]}
+    write(tmp_path, [ok("a", tables=tables), ok("b", tables=tables)], session="before").close()
+    write(tmp_path, [ok("a")]).close()
+    write_results(tmp_path)
+    assert (tmp_path / "lesions.csv").read_text().splitlines() == ["case,n", "b,1"]
+    write(tmp_path, [ok("a"), ok("c"), ok("b")]).close()  # of a scan the row with the latest time counts
+    write_results(tmp_path)
+    assert not (tmp_path / "lesions.csv").exists()
+
+
 def listed_after(folder: Path) -> list[dict[str, Any]]:
     write_results(folder)
     return listed(folder)
