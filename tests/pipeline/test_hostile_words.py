@@ -165,7 +165,7 @@ def _prepared(folder: Path, names: Names) -> None:
     write_checks_page(folder / "checks.html", names(9), 6, found, root=folder, structures=structures)
     prepare_report.show_faults(faults, folder)
     prepare_report.show_fixes(fixes)
-    prepare_report.show_plan([Choice("key", names(10), names(11))], folder / names(12))
+    prepare_report.show_plan([Choice("key", names(10), names(11))], folder / names(12), named=False)
 
 
 def _card(folder: Path, names: Names, result: dict[str, Any]) -> None:
