@@ -15,6 +15,7 @@ import click
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, studies, system
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.shortage import is_out_of_memory
+from rarevox.pipeline.starting import leaving_at_once
 from rarevox.pipeline.words import one_line, visible
 
 WORDED = (RequestError, OSError, FloatingPointError, KeyboardInterrupt)
@@ -52,25 +53,33 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; a wrong request is one line on standard error and status 2."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    leave = leaving_at_once() if arguments is None else None
+    status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    if leave is not None:
+        leave(status)
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit status of a command."""
     # Threads that wait for one another asleep instead of spinning: the same speed on a quiet machine, and with one
     # other busy process on two cores a convolution takes 21 ms instead of 50 ms. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = cli.main(args=arguments, prog_name="rarevox", standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(130)
+        return 130
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)
         click.echo(visible(said.getvalue()), err=True, nl=False)
-        sys.exit(2)
+        return 2
     except (Exception, KeyboardInterrupt) as error:
         worded = isinstance(error, WORDED) or is_out_of_memory(error)
         if "--debug" in arguments or not worded:
             _show_traceback()  # with names of files and messages that others wrote
-        sys.exit(_explain(error) if worded else 1)
-    sys.exit(status if isinstance(status, int) else 0)
+        return _explain(error) if worded else 1
+    return status if isinstance(status, int) else 0
 
 
 def _show_traceback() -> None:

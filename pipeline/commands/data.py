@@ -10,6 +10,7 @@ import click
 
 from rarevox.pipeline.commands.beforehand import require_there
 from rarevox.pipeline.commands.options import FOLDER, named_structures, pairs
+from rarevox.pipeline.starting import importing
 
 
 @click.command(short_help="Download a task of the Decathlon.")
@@ -60,6 +61,7 @@ def download(task: str, to: Path, url: str | None, md5: str | None) -> int:
 def prepare(source: Path, output: Path, channels: Sequence[str], structures: Sequence[str], **options: Any) -> int:
     """Check the cases of SOURCE and write the dataset that training reads."""
     require_there([source], "the folder (or the CSV or JSON list) that holds the scans")
-    from rarevox.pipeline.preparation.prepare import prepare as run
+    with importing():
+        from rarevox.pipeline.preparation.prepare import prepare as run
 
     return run(source, output, channels=pairs(channels, "--channel") or None, **named_structures(structures), **options)

@@ -18,6 +18,7 @@ from rarevox.pipeline.commands.options import (
     threshold_option,
     trust_option,
 )
+from rarevox.pipeline.starting import importing
 
 
 @click.command(short_help="Score RUN on the held-out cases of DATASET.")
@@ -35,7 +36,8 @@ def evaluate(thresholds: Sequence[str], **options: Any) -> int:
     """Score RUN on whole volumes of DATASET: metrics.json, cases.csv, report.html."""
     require_runs([options["run"], *options["others"]], "evaluate")
     require_dataset(options["dataset"])
-    from rarevox.pipeline.evaluation.evaluate import evaluate as run
+    with importing():
+        from rarevox.pipeline.evaluation.evaluate import evaluate as run
 
     options["thresholds"] = pairs(thresholds, "--threshold")
     return run(options.pop("run"), options.pop("dataset"), **options)
@@ -50,7 +52,8 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
     """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse."""
     require_runs([run], "evaluate")
     require_dataset(dataset)
-    from rarevox.pipeline.evaluation.tune import tune_post_processing as tune
+    with importing():
+        from rarevox.pipeline.evaluation.tune import tune_post_processing as tune
 
     return tune(run, dataset, device=device, trust=trust)
 
@@ -79,7 +82,8 @@ def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:
     """Choose RUN's thresholds and the confidence of its lesions on the validation cases of DATASET, for an aim."""
     require_runs([run], "evaluate")
     require_dataset(dataset)
-    from rarevox.pipeline.evaluation.tune_threshold import tune_threshold as tune
+    with importing():
+        from rarevox.pipeline.evaluation.tune_threshold import tune_threshold as tune
 
     return tune(run, dataset, **options)
 
@@ -93,6 +97,7 @@ def calibrate(run: Path, dataset: Path, device: str, trust: bool) -> int:
     """Fit the temperature of RUN's probabilities on the validation cases of DATASET; labels do not change."""
     require_runs([run], "evaluate")
     require_dataset(dataset)
-    from rarevox.pipeline.evaluation.calibrate import calibrate as fit
+    with importing():
+        from rarevox.pipeline.evaluation.calibrate import calibrate as fit
 
     return fit(run, dataset, device=device, trust=trust)

@@ -21,6 +21,7 @@ from rarevox.pipeline.commands.options import (
     threshold_option,
     trust_option,
 )
+from rarevox.pipeline.starting import importing
 
 
 @click.command(short_help="Train a network on DATASET.")
@@ -49,7 +50,8 @@ def train(**options: Any) -> int:
     require_overlays(options["network"], options["loss"])
     if options["resume"]:
         require_runs([options["output"]], "train")
-    from rarevox.pipeline.training.train import train as run
+    with importing():
+        from rarevox.pipeline.training.train import train as run
 
     return run(options.pop("dataset"), options.pop("output"), **options)
 
@@ -118,7 +120,8 @@ def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
         from rarevox.pipeline.workers.processes import start_server
 
         start_server(PRELOADED)  # it imports the libraries beside this process
-    from rarevox.pipeline.inference.predict import predict as run
+    with importing():
+        from rarevox.pipeline.inference.predict import predict as run
 
     options["thresholds"] = pairs(thresholds, "--threshold")
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
@@ -154,7 +157,8 @@ def collect(output: Path) -> int:
 def serve(run: Path, **options: Any) -> int:
     """Answer POST /segment (a NIfTI file, or a ZIP of a DICOM series) with labels, volumes or a DICOM segmentation."""
     require_runs([run, *options["others"]], "inference")
-    from rarevox.pipeline.service.serve import serve as run_service
+    with importing():
+        from rarevox.pipeline.service.serve import serve as run_service
 
     return run_service(run, **options)
 
@@ -183,7 +187,8 @@ def verify(run: Path, signers: Path | None) -> int:
 def export(run: Path, output: Path, formats: tuple[str, ...], trust: bool) -> int:
     """Write RUN's network as ONNX, torch.export program and TorchScript, each checked against the network."""
     require_runs([run], "inference")
-    from rarevox.pipeline.export.export import export as run_export
+    with importing():
+        from rarevox.pipeline.export.export import export as run_export
 
     return run_export(run, output, formats, trust=trust)
 
@@ -196,6 +201,7 @@ def export(run: Path, output: Path, formats: tuple[str, ...], trust: bool) -> in
 @device_option
 def demo(output: Path, minutes: float, subjects: int, lesion_share: float, device: str) -> int:
     """The whole pipeline on a phantom cohort with white-matter lesions."""
-    from rarevox.pipeline.demo import demo as run
+    with importing():
+        from rarevox.pipeline.demo import demo as run
 
     return run(output, minutes=minutes, subjects=subjects, lesion_share=lesion_share, device=device)

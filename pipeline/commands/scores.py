@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rarevox.pipeline.commands.options import FOLDER, pairs
+from rarevox.pipeline.starting import importing
 
 
 @click.command(short_help="Score label maps against references.")
@@ -70,7 +71,9 @@ def score(
     """Score label maps in PREDICTIONS against those in REFERENCES; no model is needed."""
     from rarevox.pipeline.data.composites import parse_structures
     from rarevox.pipeline.evaluation.metrics.options import read_options
-    from rarevox.pipeline.evaluation.score import score as run
+
+    with importing():
+        from rarevox.pipeline.evaluation.score import score as run
 
     conventions = read_options(pairs(settings, "--set"), empty=empty, tolerances_mm=tuple(tolerances) or (1.0,))
     given = parse_structures(structures) or None

@@ -16,6 +16,7 @@ from rarevox.pipeline.commands.options import (
     settings_option,
     trust_option,
 )
+from rarevox.pipeline.starting import importing
 
 
 def places_options(command: Command) -> Command:
@@ -76,7 +77,8 @@ def study(**options: Any) -> int:
     ]
     if missing:
         raise click.UsageError(f"{', '.join(missing)} missing; give FILE DATASET --output STUDY, or --report STUDY")
-    from rarevox.pipeline.study.study import study as run
+    with importing():
+        from rarevox.pipeline.study.study import study as run
 
     places = _places(options)
     return run(options.pop("file"), options.pop("dataset"), options.pop("output"), places=places, **options)
@@ -98,7 +100,8 @@ def crossval(**options: Any) -> int:
     """Train every fold of DATASET, score each training case by the run that had not seen it, keep the ensemble."""
     require_dataset(options["dataset"])
     require_overlays(options["network"], options["loss"])
-    from rarevox.pipeline.study.crossval import crossval as run
+    with importing():
+        from rarevox.pipeline.study.crossval import crossval as run
 
     options["workers"] = options["workers"] or (1 if options["engine"] == "local" else None)
     places = _places(options)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rarevox.networks.cpu.ops import load_kernels
-from rarevox.pipeline.device import cpu_has_matrix_units
-from rarevox.pipeline.inference import station
-from rarevox.pipeline.trust.vocabulary import vocabulary
+from rarevox.pipeline.starting import importing
+
+with importing():
+    from rarevox.networks.cpu.ops import load_kernels
+    from rarevox.pipeline.device import cpu_has_matrix_units
+    from rarevox.pipeline.inference import station
+    from rarevox.pipeline.trust.vocabulary import vocabulary
 
 __all__ = ["station"]
 
