@@ -15,7 +15,7 @@ import click
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, studies, system
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.shortage import is_out_of_memory
-from rarevox.pipeline.starting import leaving_at_once
+from rarevox.pipeline.starting import leaving_at_once, name_the_user
 from rarevox.pipeline.words import one_line, visible
 
 WORDED = (RequestError, OSError, FloatingPointError, KeyboardInterrupt)
@@ -65,6 +65,7 @@ def _run(arguments: list[str]) -> int:
     # Threads that wait for one another asleep instead of spinning: the same speed on a quiet machine, and with one
     # other busy process on two cores a convolution takes 21 ms instead of 50 ms. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    name_the_user()
     try:
         status = cli.main(args=arguments, prog_name="rarevox", standalone_mode=False)
     except click.exceptions.Abort:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import getpass
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,18 @@ def importing() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def name_the_user() -> None:
+    """Give a user whose number the system has no name for (in a container, ``--user 1000``) one in ``LOGNAME``: MONAI
+    asks for it when it is imported, and ends where there is none.
+
+    >>> name_the_user()
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        os.environ["LOGNAME"] = f"user{os.getuid()}" if hasattr(os, "getuid") else "user"
 
 
 def leaving_at_once() -> Callable[[int], None]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import gc
+import getpass
+import os
 import subprocess
 import sys
 
 import pytest
 
-from rarevox.pipeline.starting import importing
+from rarevox.pipeline.starting import importing, name_the_user
 
 PROGRAM = """
 import atexit, sys, threading, time
@@ -53,3 +55,20 @@ def test_the_collector_is_as_before_after_an_import_that_fails() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is a number that no file there knows."""
+    pwd = pytest.importorskip("pwd")
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    monkeypatch.setenv("LOGNAME", "")  # so that what is set is taken back
+    name_the_user()
+    assert getpass.getuser() == f"user{os.getuid()}"
