@@ -9,11 +9,13 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from rarevox.compiled import is_exported
-from rarevox.networks.cpu.ops import Conv3d
+from rarevox.networks.cpu.ops import Conv3d, WideConv2d, WideConv3d
 from rarevox.networks.geometry import Geometry
 from rarevox.networks.recorded import check_recorded_size
 
 CONVOLUTION = {2: nn.Conv2d, 3: Conv3d}
+WIDE_CONVOLUTION = {2: WideConv2d, 3: WideConv3d}
+"""For kernels that are wide and give few features."""
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rarevox.networks.blocks import CONVOLUTION, MAX_POOL, check_input, check_options, initialise
+from rarevox.networks.blocks import CONVOLUTION, MAX_POOL, WIDE_CONVOLUTION, check_input, check_options, initialise
 from rarevox.networks.geometry import Geometry
 from rarevox.networks.recorded import Traced
 
@@ -86,7 +86,7 @@ class TwoPathCNN(Traced):
         self.pool2 = MAX_POOL[spatial_dims](2, stride=1)
         self.wide = _Maxout(in_channels, global_features, 13, spatial_dims, pieces)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = CONVOLUTION[spatial_dims](local_features + global_features, out_channels, 21)
+        self.classifier = WIDE_CONVOLUTION[spatial_dims](local_features + global_features, out_channels, 21)
         initialise(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from rarevox.networks.cpu.convolution import (
     use_fast_convolutions,
 )
 from rarevox.networks.cpu.fold import Folded, Kept, KeptWeight, fold
+from rarevox.networks.cpu.fourier import WideConv2d, WideConv3d
 from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.instructions.sizes import PANEL as FAST_CHANNELS
 from rarevox.networks.cpu.joint import beside, joint_layers
@@ -49,6 +50,8 @@ __all__ = [
     "Kept",
     "Spare",
     "Wide",
+    "WideConv2d",
+    "WideConv3d",
     "add_channels",
     "aligned",
     "beside",
