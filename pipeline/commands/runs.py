@@ -116,15 +116,20 @@ def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
         raise click.UsageError("Missing argument 'SCANS...' (or --manifest).")
     require_runs([options["run"], *options["others"]], "inference")
     if options["engine"] == "local" and (options["workers"] or options["scan_minutes"]):
-        from rarevox.pipeline.inference.preloaded import PRELOADED
-        from rarevox.pipeline.workers.processes import start_server
-
-        start_server(PRELOADED)  # it imports the libraries beside this process
+        _import_for_workers()
     with importing():
         from rarevox.pipeline.inference.predict import predict as run
 
     options["thresholds"] = pairs(thresholds, "--threshold")
     return run(options.pop("run"), options.pop("scans"), options.pop("output"), overwrite=not keep, **options)
+
+
+def _import_for_workers() -> None:
+    """Let the process of which workers are forked import the libraries beside this one."""
+    from rarevox.pipeline.inference.preloaded import PRELOADED
+    from rarevox.pipeline.workers.processes import start_server
+
+    start_server(PRELOADED)
 
 
 @click.command(short_help="Gather the results in OUT.")
@@ -157,6 +162,7 @@ def collect(output: Path) -> int:
 def serve(run: Path, **options: Any) -> int:
     """Answer POST /segment (a NIfTI file, or a ZIP of a DICOM series) with labels, volumes or a DICOM segmentation."""
     require_runs([run, *options["others"]], "inference")
+    _import_for_workers()
     with importing():
         from rarevox.pipeline.service.serve import serve as run_service
 

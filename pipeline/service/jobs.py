@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import secrets
 import shutil
@@ -29,6 +30,21 @@ class Answer:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a job asks for, in plain values.
+
+    Attributes:
+        folder: of its files.
+        output: one of :data:`rarevox.pipeline.service.model.OUTPUTS`.
+        rules: which series of an archive are meant, one for each channel.
+    """
+
+    folder: Path
+    output: str
+    rules: tuple[str, ...] = ()
+
+
 @dataclass
 class Job:
     """A scan that waits, is computed, or was.
@@ -53,6 +69,16 @@ class Job:
     finished: float | None = None
     made: float = field(default_factory=time.monotonic)
     ended: Future[None] = field(default_factory=Future)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it asks for."""
+        return Wanted(self.folder, self.output, self.rules)
+
+
+def refusal(status: int, reason: str) -> Answer:
+    """An answer that says why there is none."""
+    return Answer(json.dumps({"error": reason}, ensure_ascii=False).encode() + b"\n", "application/json", status)
 
 
 class Full(Exception):
@@ -163,9 +189,7 @@ class Jobs:
         try:
             answer = self._work(job)
         except Exception as error:  # one request must not end the service; what it was is not told to others
-            answer = Answer(
-                f'{{"error": "the server failed ({type(error).__name__})"}}'.encode(), "application/json", 500
-            )
+            answer = refusal(500, f"the server failed ({type(error).__name__})")
         with self._lock:
             if job.state == RUNNING:
                 job.answer, job.state = answer, DONE if answer.status == 200 else FAILED

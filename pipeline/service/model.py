@@ -15,7 +15,7 @@ from rarevox.pipeline.inference.outputs.labels import LabelMap, volumes_ml
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.inference.station import grid_of
-from rarevox.pipeline.service.jobs import Answer, Job
+from rarevox.pipeline.service.jobs import Answer, Wanted, refusal
 from rarevox.pipeline.service.upload import SERIES, UNPACKED, UploadError, scan_in
 
 OUTPUTS = {
@@ -54,7 +54,7 @@ class Model:
         self.channels, self.composites = list(config["channels"]), dict(config["composites"])
         self.dicom = DicomObjects(kind, codes)
 
-    def __call__(self, job: Job) -> Answer:
+    def __call__(self, job: Wanted) -> Answer:
         """The answer, or a refusal in one sentence that names nothing of this machine."""
         try:
             image = scan_in(job.folder / BODY, UNPACKED * self.most_bytes)
@@ -64,7 +64,7 @@ class Model:
         except (RequestError, OSError, ValueError) as error:
             return refusal(422, _told(reason_of(error), job.folder))
 
-    def _answer(self, job: Job, image: str | list[str]) -> Answer:
+    def _answer(self, job: Wanted, image: str | list[str]) -> Answer:
         item = {"case": "upload", "image": image}
         if job.output in ("seg", "report") and not self.dicom.names(item):
             return refusal(406, f"{job.output} can be made of DICOM series alone; ask for labels or volumes")
@@ -86,11 +86,6 @@ class Model:
             name = made["segmentation" if job.output == "seg" else "report"]
         names = {"labels": "labels.nii.gz", "seg": "segmentation.dcm", "report": "report.dcm"}
         return Answer((job.folder / name).read_bytes(), OUTPUTS[job.output], name=names[job.output])
-
-
-def refusal(status: int, reason: str) -> Answer:
-    """An answer that says why there is none."""
-    return Answer(json.dumps({"error": reason}, ensure_ascii=False).encode() + b"\n", "application/json", status)
 
 
 def _told(reason: str, folder: Path) -> str:

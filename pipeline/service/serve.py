@@ -7,18 +7,18 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.bundle import require_run, version
+from rarevox.pipeline.bundle import version
 from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.codes import given_codes
 from rarevox.pipeline.dicom.stated import stated_codes
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.ensemble import segmenter_of
 from rarevox.pipeline.inference.kept import origin
-from rarevox.pipeline.service.model import Model
+from rarevox.pipeline.inference.trained import Trained
+from rarevox.pipeline.service.worker import Answers, Supervised
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
@@ -59,31 +59,39 @@ def serve(
         RequestError: no run, the extra ``serve`` is not installed, an address that cannot be listened on.
     """
     uvicorn = _uvicorn()
-    runs = [require_run(folder, "inference") for folder in (run, *others)]
-    made = origin(runs, settings)
-    given = given_codes(stated_codes(runs[0], codes), "the codes")
+    runs = Trained.of([run, *others], settings, trust=trust)
+    made = origin(runs.folders, runs.settings)
+    given = given_codes(stated_codes(runs.folders[0], codes), "the codes")
+    about = {
+        "structures": list(runs.config["structures"]),
+        "channels": list(runs.config["channels"]),
+        "models": made["models"],
+        "version": version("rarevox"),
+    }
     # The address comes first: that it is taken is told before the network is loaded.
     with _bound(host, port) as bound, tempfile.TemporaryDirectory(prefix="rarevox-serve-") as scratch:
-        segmenter = segmenter_of(run, others, device=device, settings=settings, trust=trust)
-        model = Model(segmenter, made, max_mb * 1_000_000, codes=given)
-        server = server_of(uvicorn, model, Path(scratch), host=host, port=port, queue=queue, timeout=timeout)
-        if not is_loopback(host):
-            console.say("[yellow]anyone who reaches {} may use the service: it asks for no password[/yellow]", host)
-        _listen(server, bound, host, run)
+        first, *further = (str(folder.absolute()) for folder in runs.folders)
+        answers = Answers(first, tuple(further), device, runs.settings, trust, made, max_mb * 1_000_000, given or {})
+        model = Supervised(answers, timeout)
+        try:
+            model.open()
+            server = server_of(uvicorn, model, about, Path(scratch), host=host, port=port, queue=queue)
+            if not is_loopback(host):
+                console.say("[yellow]anyone who reaches {} may use the service: it asks for no password[/yellow]", host)
+            _listen(server, bound, host, run)
+        finally:
+            model.close()
     return 0
 
 
-def server_of(uvicorn: Any, model: Model, scratch: Path, *, host: str, port: int, queue: int, timeout: float) -> Any:
+def server_of(
+    uvicorn: Any, model: Supervised, about: Mapping[str, Any], scratch: Path, *, host: str, port: int, queue: int
+) -> Any:
     """A uvicorn server of a model; ``run`` runs it."""
     from rarevox.pipeline.service.app import Service, app_of
 
-    about = {
-        "structures": list(model.structures),
-        "channels": model.channels,
-        "models": model.made["models"],
-        "version": version("rarevox"),
-    }
-    service = Service(model, about, places=queue, most_bytes=model.most_bytes, seconds=timeout, scratch=scratch)
+    most_bytes, seconds = model.answers.most_bytes, model.seconds
+    service = Service(model, about, places=queue, most_bytes=most_bytes, seconds=seconds, scratch=scratch)
     config = uvicorn.Config(
         app_of(service, LOOPBACK if is_loopback(host) else ["*"]),
         host=host,

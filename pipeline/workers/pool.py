@@ -33,9 +33,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Death:
-    """Why a task has no result: its workers ended, or it took too long."""
+    """Why a task has no result: its workers ended, or it took too long (``late``)."""
 
     reason: str
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,20 +137,32 @@ class Pool:
                 was done before has been given.
         """
         try:
-            if not self._opened:
-                self.open()
-            more = True
-            while True:
-                more = self._feed(tasks) if more else more
-                if not more:
-                    self._feed(iter(()))
-                if not more and not self._suspects and not self._again and not any(w.tasks for w in self.workers):
-                    return
-                for event in self.engine.wait(PATIENCE_SECONDS):
-                    yield from self._heed(event)
-                yield from self._overdue()
+            yield from self._results(tasks)
         finally:
             self.engine.close()
+
+    def do(self, task: Task) -> Any:
+        """The result of one task, or a :class:`Death`; the workers stay, for the next one.
+
+        Raises:
+            RequestError: no worker is left.
+        """
+        ((_, result),) = self._results(iter([task]))
+        return result
+
+    def _results(self, tasks: Iterator[Task | None]) -> Iterator[tuple[Task, Any]]:
+        if not self._opened:
+            self.open()
+        more = True
+        while True:
+            more = self._feed(tasks) if more else more
+            if not more:
+                self._feed(iter(()))
+            if not more and not self._suspects and not self._again and not any(w.tasks for w in self.workers):
+                return
+            for event in self.engine.wait(PATIENCE_SECONDS):
+                yield from self._heed(event)
+            yield from self._overdue()
 
     def _feed(self, tasks: Iterator[Task | None]) -> bool:
         """Give every worker what it has room for; False when no more will come."""
@@ -233,7 +246,8 @@ class Pool:
             self.engine.end(number)
             self._restart(number)
             self._again += others
-            yield first, Death(f"it was not done within {self.seconds / 60:g} minutes (--scan-minutes) and was ended")
+            told = f"it was not done within {self.seconds / 60:g} minutes (--scan-minutes) and was ended"
+            yield first, Death(told, late=True)
 
     def _restart(self, number: int) -> None:
         self.workers[number] = _Worker()

@@ -85,6 +85,10 @@ class Processes:
         for worker in list(self._processes):
             self.end(worker)
 
+    def ids(self) -> list[int]:
+        """The system's numbers of the processes that there are."""
+        return [process.pid for process in self._processes.values()]
+
     def _news(self, worker: int) -> list[Event]:
         """All messages that are there; then, where the process has ended, that and how."""
         events, pipe, process = [], self._pipes[worker], self._processes[worker]

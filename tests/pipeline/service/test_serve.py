@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import gzip
 import io
 import os
+import re
 import signal
 import time
 import zipfile
@@ -30,6 +32,7 @@ from rarevox.pipeline.service.app import Service, app_of  # noqa: E402
 from rarevox.pipeline.service.jobs import Answer, Job  # noqa: E402
 from rarevox.pipeline.service.model import Model  # noqa: E402
 from rarevox.pipeline.service.serve import serve  # noqa: E402
+from rarevox.pipeline.service.worker import Desk  # noqa: E402
 from tests import forked  # noqa: E402
 from tests.pipeline.dicom.series import NAME, NUMBER, write  # noqa: E402
 from tests.pipeline.service.serving import running  # noqa: E402
@@ -37,10 +40,12 @@ from tests.pipeline.service.serving import running  # noqa: E402
 
 @pytest.fixture(scope="module")
 def address(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    segmenter = Segmenter(run_dir, device="cpu")
-    model = Model(segmenter, origin([run_dir], []), 1_000_000)
+    # In this process, so that what stays in memory can be counted; the command's own process comes below.
+    model = Desk(Model(Segmenter(run_dir, device="cpu"), origin([run_dir], []), 1_000_000))
     scratch = tmp_path_factory.mktemp("scratch")
-    service = Service(model, {}, places=16, most_bytes=1_000_000, seconds=60.0, scratch=scratch)
+    service = Service(
+        lambda job: model.answer(job.wanted), {}, places=16, most_bytes=1_000_000, seconds=60.0, scratch=scratch
+    )
     with running(app_of(service, ["127.0.0.1"])) as address:
         yield address
     assert list(scratch.iterdir()) == []
@@ -168,20 +173,48 @@ def test_of_a_hundred_requests_the_corrupt_ones_are_refused(
     assert all(after[kind] <= before[kind] for kind in after), (before, after)
 
 
+def children_of(process: int) -> set[int]:
+    """The processes below one, whatever they are."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    found, more = set(), {process}
+    while more:
+        found |= more
+        more = {child for child, parent in parents.items() if parent in more} - found
+    return found - {process}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes are found in /proc")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_and_nothing_stays(run_dir: Path, tmp_path: Path, number: int, status: int) -> None:
-    """What is asked while it ends is still answered; what was uploaded is gone."""
+def test_a_signal_ends_it_and_nothing_stays(
+    run_dir: Path, tmp_path: Path, scan: Path, expected: np.ndarray, number: int, status: int
+) -> None:
+    """The command, its process that computes killed on the way; what was uploaded is gone, and no process stays."""
     command = ["-m", "rarevox.pipeline.cli", "serve", str(run_dir), "--port", "0", "--device", "cpu"]
     process = forked.Forked(command, env={**os.environ, "TMPDIR": str(tmp_path)})
     until = time.time() + 120
     while "answers on http://127.0.0.1:" not in process.stderr() and time.time() < until and process.is_alive():
         time.sleep(0.05)
     assert len(list(tmp_path.glob("rarevox-serve-*"))) == 1
+    address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr())
+    assert address
+    for killed in (False, True):
+        if killed:  # the youngest is the worker; the others import for it and count what is shared
+            os.kill(max(children_of(process.pid)), signal.SIGKILL)
+        done = httpx.post(f"{address[0]}/segment", content=scan.read_bytes(), timeout=60)
+        np.testing.assert_array_equal(np.asarray(labels_in(done.content).dataobj), expected)
+    below = children_of(process.pid)
     os.kill(process.pid, number)
     done = process.wait(60)
     assert done.returncode == status, done.stderr
     assert not list(tmp_path.glob("rarevox-serve-*"))
     assert "Traceback" not in done.stderr
+    until = time.time() + 20
+    while any(Path(f"/proc/{one}").exists() for one in below) and time.time() < until:
+        time.sleep(0.05)
+    assert not [one for one in below if Path(f"/proc/{one}").exists()]
 
 
 def test_an_address_that_is_taken_is_told(run_dir: Path) -> None:

@@ -176,3 +176,12 @@ def test_where_none_is_left_it_is_one_sentence_after_what_was_done() -> None:
         for task, _ in Pool(engine, 1, clock=lambda: engine.time).run(Task(n, n) for n in range(12)):
             given.append(task.work)
     assert given == [0, 1, 2, 3]
+
+
+def test_one_task_after_another_by_workers_that_stay() -> None:
+    engine = Scripted(lambda work, _: {"crash": "dies", "hang": "hangs"}.get(work, "done"))
+    pool = Pool(engine, 1, seconds=5.0, clock=lambda: engine.time)
+    found = [pool.do(Task(number, work)) for number, work in enumerate(["a", "crash", "b", "hang", "c"])]
+    assert [found[0], found[2], found[4]] == ["result of a", "result of b", "result of c"]
+    assert [isinstance(found[n], Death) and found[n].late for n in (1, 3)] == [False, True]
+    assert engine.starts == 4, "two in the place of those that died, one of that which hung"

@@ -1,0 +1,121 @@
+"""The process that computes a service's answers, and who watches over it: what ends it costs one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from rarevox.pipeline.dicom.codes import Coded
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.preloaded import PRELOADED
+from rarevox.pipeline.service.jobs import Answer, Job, Wanted, refusal
+from rarevox.pipeline.workers.job import Done
+from rarevox.pipeline.workers.pool import Death, Engine, Pool, Task
+from rarevox.pipeline.workers.processes import Processes
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a service does with each scan, in plain values: a :class:`rarevox.pipeline.workers.job.Job`.
+
+    Attributes:
+        run: the run folder.
+        others: further runs of an ensemble.
+        device: auto, cpu, cuda or cuda:i.
+        settings: over the runs' configurations.
+        trust: take the runs' configurations whatever they build.
+        made: see :func:`rarevox.pipeline.inference.kept.origin`.
+        most_bytes: that may be uploaded.
+        codes: that are given for structures.
+    """
+
+    run: str
+    others: tuple[str, ...]
+    device: str
+    settings: tuple[str, ...]
+    trust: bool
+    made: Mapping[str, Any]
+    most_bytes: int
+    codes: Mapping[str, Coded] = field(default_factory=dict)
+
+    def open(self) -> Desk:
+        """Load the networks.
+
+        Raises:
+            RequestError: see :class:`rarevox.pipeline.inference.segment.Segmenter`.
+        """
+        from rarevox.pipeline.inference.ensemble import segmenter_of
+        from rarevox.pipeline.service.model import Model
+
+        segmenter = segmenter_of(self.run, self.others, device=self.device, settings=self.settings, trust=self.trust)
+        return Desk(Model(segmenter, dict(self.made), self.most_bytes, codes=dict(self.codes)))
+
+
+class Desk:
+    """Answers one after the other.
+
+    Args:
+        model: makes them, see :class:`rarevox.pipeline.service.model.Model`.
+    """
+
+    def __init__(self, model: Callable[[Wanted], Answer]) -> None:
+        self.model = model
+
+    def work(self, tasks: Iterator[tuple[int, Any]], done: Done) -> None:
+        """See :class:`rarevox.pipeline.workers.job.Worker`."""
+        for number, wanted in tasks:
+            done(number, self.answer(wanted))
+
+    def answer(self, wanted: Wanted) -> Answer:
+        """The answer to one; what the model fails at is the server's fault (500)."""
+        try:
+            return self.model(wanted)
+        except Exception as error:  # one request must not end the others; what it was is not told to them
+            return refusal(500, f"the server failed ({type(error).__name__})")
+
+
+class Supervised:
+    """Makes answers in a process of its own, which has the networks loaded; used by one thread.
+
+    A process that ends without a word (a decoder that crashed, SIGKILL, lack of memory) is replaced, and the job done
+    once more; one at which two have ended is refused, as is one that takes too long, whose process is ended.
+
+    Args:
+        answers: what it does.
+        seconds: the longest that a job may take.
+        engine: starts the process; by default a fork of a server that has imported the libraries.
+    """
+
+    def __init__(self, answers: Answers, seconds: float, engine: Engine | None = None) -> None:
+        self.answers, self.seconds = answers, seconds
+        self.engine = engine or Processes(answers, PRELOADED)
+        self._pool = Pool(self.engine, 1, seconds=seconds)
+        self._numbers = count()
+
+    def open(self) -> None:
+        """Start the process and wait until the networks are loaded.
+
+        Raises:
+            RequestError: they cannot be.
+        """
+        self._pool.open()
+
+    def __call__(self, job: Job) -> Answer:
+        """The answer of a job, or why there is none: 422 where the scan ends the process, 503 where memory may be what
+        lacks, or where no process can begin, as while the run is not there; the next job tries that again."""
+        try:
+            result = self._pool.do(Task(next(self._numbers), job.wanted))
+        except RequestError:
+            self._pool = Pool(self.engine, 1, seconds=self.seconds)
+            return refusal(503, "the model cannot be loaded at the moment")
+        if not isinstance(result, Death):
+            return result if isinstance(result, Answer) else refusal(500, "the server failed")
+        if result.late:
+            return refusal(504, f"the scan was not done within {self.seconds:g} s and was ended")
+        return refusal(503 if "memory" in result.reason else 422, f"two attempts ended early: {result.reason}")
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self.engine.close()
