@@ -2,7 +2,8 @@
 
 A step is forward, loss, backward and Adam. Ours: `rarevox.networks.HighResNet`, channels last,
 `rarevox.losses.GeneralizedDiceCELoss`, in the precision asked for. MONAI's: `HighResNet` with `GeneralizedDiceLoss` in
-float32 as they come, and, where the device computes in half precision, the same with channels last under autocast. The
+float32 as they come, and, where the device computes in half precision, the same with channels last under autocast. On
+CUDA ours is there once more with its passes as CUDA graphs (two more steps before the first that counts). The
 contestants take turns, so that a slower minute of the machine meets all of them; printed are the median seconds and the
 ratios.
 
@@ -35,7 +36,9 @@ from torch import nn  # noqa: E402
 
 from rarevox.losses import GeneralizedDiceCELoss  # noqa: E402
 from rarevox.networks import HighResNet  # noqa: E402
-from rarevox.pipeline.device import cpu_has_bfloat16, keep_freed_memory, select_precision  # noqa: E402
+from rarevox.pipeline.device import Precision, cpu_has_bfloat16, keep_freed_memory, select_precision  # noqa: E402
+from rarevox.pipeline.training.steps.graphed import GraphedPasses  # noqa: E402
+from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics  # noqa: E402
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -48,7 +51,9 @@ def half_precision(device: str) -> str | None:
     return "bfloat16" if cpu_has_bfloat16() else None
 
 
-def make_step(network: nn.Module, loss: nn.Module, device: str, precision: str, channels_last: bool) -> Step:
+def make_step(
+    network: nn.Module, loss: nn.Module, device: str, precision: str, channels_last: bool, graphs: bool = False
+) -> Step:
     """A training step; its weights live on ``device``."""
     network.to(device).train()
     if channels_last:
@@ -59,13 +64,16 @@ def make_step(network: nn.Module, loss: nn.Module, device: str, precision: str, 
     dtype = PRECISIONS[precision]
     # A learning step in float16 would scale its loss; the time of that is nothing beside the network's.
     context = torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32)
+    passes, statistics = GraphedPasses(Precision(torch.device(device), dtype)), SteadyStatistics(network)
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last_3d)
         optimizer.zero_grad(set_to_none=True)
+        if graphs:
+            statistics.keep()
         with context:
-            logits = network(images)
+            logits = passes.of(network, statistics)(images) if graphs else network(images)
         value = loss(logits if isinstance(loss, GeneralizedDiceCELoss) else logits.float(), labels)
         value.backward()
         optimizer.step()
@@ -87,6 +95,9 @@ def contestants(args: argparse.Namespace, precision: str) -> dict[str, Step]:
 
     ours = network(args)
     own = {f"rarevox {precision}": make_step(ours, GeneralizedDiceCELoss(), args.device, precision, True)}
+    if args.device != "cpu":
+        graphed = make_step(network(args), GeneralizedDiceCELoss(), args.device, precision, True, graphs=True)
+        own[f"rarevox {precision}, graphs"] = graphed
     if args.only_ours:
         return own
     steps = {
@@ -106,13 +117,15 @@ def measure(steps: dict[str, Step], shape: tuple[int, ...], args: argparse.Names
     images = torch.randn(batch, args.channels, *size, device=args.device)
     labels = torch.randint(0, args.classes, (batch, 1, *size), device=args.device)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(1 + args.steps):
+    # One that is not counted; on CUDA three, of which the second captures graphs.
+    idle = 1 if args.device == "cpu" else 3
+    for turn in range(idle + args.steps):
         for name, step in steps.items():
             synchronise(args.device)
             start = time.perf_counter()
             step(images, labels)
             synchronise(args.device)
-            if turn:
+            if turn >= idle:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 

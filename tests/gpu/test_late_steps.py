@@ -19,7 +19,7 @@ from rarevox.pipeline.training.steps.late import LateLoss
 pytestmark = pytest.mark.gpu
 
 
-def training(on: str, dtype: torch.dtype) -> tuple[Any, TrainingStep]:
+def training(on: str, dtype: torch.dtype, cuda_graphs: bool = False) -> tuple[Any, TrainingStep]:
     """A small network after two good steps; in float16 the first may be skipped until the scale is low enough."""
     device = torch.device(on)
     torch.manual_seed(0)
@@ -32,7 +32,7 @@ def training(on: str, dtype: torch.dtype) -> tuple[Any, TrainingStep]:
         optimizer=Muon(network.parameters()),
         fire_event=lambda event: None,
     )
-    step = TrainingStep(Precision(device, dtype))
+    step = TrainingStep(Precision(device, dtype), cuda_graphs=cuda_graphs)
     for engine.state.iteration in range(1, 31):
         taken = len(engine.optimizer.state) > 0
         step(engine, batch())
@@ -54,10 +54,11 @@ def all_of(engine: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("wrong", ["image", "label"])
-def test_a_step_that_goes_wrong_leaves_everything_as_it_was(on, dtype, wrong) -> None:
+@pytest.mark.parametrize("graphs", [False, True], ids=["launched", "in graphs"])
+def test_a_step_that_goes_wrong_leaves_everything_as_it_was(on, dtype, wrong, graphs) -> None:
     if on == "cpu" and dtype == torch.float16:
         pytest.skip("a precision of CUDA devices")
-    engine, step = training(on, dtype)
+    engine, step = training(on, dtype, graphs)
     before, skipped, data = all_of(engine), step.skipped, batch()
     data[wrong][0, 0, 3, 3, 3] = math.inf if wrong == "image" else 7
     engine.state.iteration += 1
@@ -80,3 +81,18 @@ def test_steps_are_read_when_the_next_is_queued(on) -> None:
     found = [step(engine, batch())["loss"] for engine.state.iteration in (3, 4, 5)]
     assert [loss.known for loss in found] == [True, True, False]
     assert all(math.isfinite(float(loss)) for loss in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_steps_by_graphs_are_those_without(on, dtype) -> None:
+    """As long as rounding keeps them together: in a graph small norms go through other kernels."""
+    (_, launched), (_, graphed) = trainings = training(on, dtype), training(on, dtype, True)
+    losses: list[list[float]] = [[], []]
+    for (engine, step), found in zip(trainings, losses, strict=True):
+        for engine.state.iteration in range(10, 16):
+            found.append(float(step(engine, batch())["loss"]))
+    # Of a loss of order 1, put together of sums over thousands of voxels whose factors have so many bits.
+    assert losses[1] == pytest.approx(losses[0], rel=2.0**-10 if dtype == torch.float32 else 2.0**-4)
+    assert launched.graphs is None and graphed.graphs is not None and not graphed.graphs.failed
+    if on != "cpu":
+        assert graphed.graphs._captured is not None

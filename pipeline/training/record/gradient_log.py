@@ -11,9 +11,11 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from rarevox.losses import NonFiniteLogitsError
+from rarevox.losses.sums.checks import checked_later
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.training.record.run_log import RunLog
-from rarevox.pipeline.training.steps.gradients import cosine_between, norm, term_gradients, trained
+from rarevox.pipeline.training.steps.gradients import cosine, inners, term_gradients, trained
+from rarevox.pipeline.training.steps.late import check_all
 from rarevox.pipeline.training.steps.step import finite_everywhere
 from rarevox.pipeline.training.steps.two_terms import require_two_terms
 
@@ -62,21 +64,29 @@ class GradientLog:
         """Log the step in hand, whose logits and labels are in ``engine.state.output``; nothing for bad logits."""
         if not finite_everywhere(engine.state.output[Keys.PRED]):
             return
+        with checked_later() as unchecked:
+            try:
+                terms = self.loss.terms(engine.state.output[Keys.PRED], engine.state.output[Keys.LABEL])
+            except NonFiniteLogitsError:
+                return
+        scaled = {name: self.scaler.scale(term) for name, term in terms.items()}
+        first, second = term_gradients(scaled, trained(engine.network), keep_graph=True).values()
+        values = torch.stack([term.detach().double() for term in terms.values()])
+        found = [values, inners(first, second), *(one.seen.double() for one in unchecked)]
+        numbers = torch.cat(found).tolist()  # all in one transfer, the only wait
         try:
-            terms = self.loss.terms(engine.state.output[Keys.PRED], engine.state.output[Keys.LABEL])
+            check_all(numbers[5:], unchecked)
         except NonFiniteLogitsError:
             return
-        scaled = {name: self.scaler.scale(term) for name, term in terms.items()}
-        gradients = term_gradients(scaled, trained(engine.network), keep_graph=True)
-        scale = self.scaler.get_scale()
-        first, second = gradients.values()
+        (of_first, of_second, product), scale = numbers[2:5], self.scaler.get_scale()
+        lengths = [math.sqrt(square) / scale for square in (of_first, of_second)]
         self.log.gradients(
             {
                 "iteration": engine.state.iteration,
                 "alpha": self.loss.alpha,
-                "terms": {name: number(float(term.detach())) for name, term in terms.items()},
-                "norms": {name: number(norm(gradient) / scale) for name, gradient in gradients.items()},
-                "cosine": number(cosine_between(first, second)),
+                "terms": dict(zip(terms, map(number, numbers[:2]), strict=True)),
+                "norms": dict(zip(terms, map(number, lengths), strict=True)),
+                "cosine": number(cosine(of_first, of_second, product)),
             }
         )
 

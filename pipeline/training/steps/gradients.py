@@ -52,23 +52,25 @@ def _in_one(gradient: Iterable[Tensor]) -> Tensor:
     return torch.cat([part.flatten() for part in gradient]).double()
 
 
-def norm(gradient: Gradient) -> float:
-    """√Σ a², the length of the gradient over all parameters.
+def inners(first: Gradient, second: Gradient) -> Tensor:
+    """(3,): a·a, b·b and a·b, float64, on the device of the gradients.
 
-    >>> norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
-    5.0
+    >>> inners([torch.tensor([3.0])], [torch.tensor([-2.0])]).tolist()
+    [9.0, 4.0, -6.0]
     """
-    return math.sqrt(float(inner(gradient, gradient)))
+    a, b = _in_one(first), _in_one(second)
+    return torch.stack([torch.dot(a, a), torch.dot(b, b), torch.dot(a, b)])
 
 
-def cosine_between(first: Gradient, second: Gradient) -> float:
-    """a·b / (|a| |b|): 1 where the terms pull the same way, −1 where they pull apart; NaN where one does not pull.
+def cosine(of_first: float, of_second: float, product: float) -> float:
+    """a·b / (|a| |b|) of the three that :func:`inners` gives: 1 where the terms pull the same way, −1 where they pull
+    apart; NaN where one does not pull.
 
-    >>> cosine_between([torch.tensor([1.0, 0.0])], [torch.tensor([-1.0, 1.0])])
-    -0.7071067811865475
+    >>> cosine(1.0, 2.0, -1.0), cosine(0.0, 2.0, 0.0)
+    (-0.7071067811865475, nan)
     """
-    lengths = norm(first) * norm(second)
-    return float(inner(first, second)) / lengths if lengths > 0 else math.nan
+    lengths = math.sqrt(of_first) * math.sqrt(of_second)
+    return product / lengths if lengths > 0 else math.nan
 
 
 def without_conflict(first: Gradient, second: Gradient) -> tuple[Gradient, Gradient]:

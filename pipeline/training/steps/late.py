@@ -32,13 +32,29 @@ def judged(numbers: Sequence[float], unchecked: Sequence[Unchecked]) -> tuple[fl
         ValueError: labels or weights that the loss refuses.
     """
     value, length, *seen = numbers
+    try:
+        check_all(seen, unchecked)
+    except NonFiniteLogitsError:
+        value = math.nan
+    return value, math.isfinite(value) and math.isfinite(length)
+
+
+def check_all(seen: Sequence[float], unchecked: Sequence[Unchecked]) -> None:
+    """Hold what losses saw, one volume after the other, against what they allow.
+
+    Raises:
+        ValueError: labels or weights that a loss refuses.
+        NonFiniteLogitsError: none of these, and logits that are not finite.
+    """
+    bad: NonFiniteLogitsError | None = None
     for number, one in enumerate(unchecked):
         first = number * len(Extremes._fields)
         try:
             check_values(Extremes(*seen[first : first + len(Extremes._fields)]), one.num_classes)
-        except NonFiniteLogitsError:
-            value = math.nan
-    return value, math.isfinite(value) and math.isfinite(length)
+        except NonFiniteLogitsError as error:
+            bad = error
+    if bad is not None:
+        raise bad
 
 
 def is_well(numbers: Tensor, unchecked: Sequence[Unchecked]) -> Tensor:

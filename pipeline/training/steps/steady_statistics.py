@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -52,6 +56,37 @@ class SteadyStatistics:
     def keep(self) -> None:
         """Remember the statistics as they are before the forward pass of a step, which moves them."""
         self._undo.keep([buffer for norm in self._all for buffer in norm.buffers()])
+
+    @contextmanager
+    def of_the_batch_alone(self) -> Iterator[None]:
+        """Let a pass leave the batch's own statistics in place of the running ones: a momentum of 1.
+
+        Raises:
+            ValueError: a norm has no momentum; its share of a batch depends on a count that only the device knows.
+        """
+        if len(self.norms) < len(self._all):
+            raise ValueError("a batch norm without momentum takes the mean of all batches")
+        before = [norm.momentum for norm in self._all]
+        try:
+            for norm in self._all:
+                norm.momentum = 1.0
+            yield
+        finally:
+            for norm, momentum in zip(self._all, before, strict=True):
+                norm.momentum = momentum
+
+    @torch.no_grad()
+    def blend(self) -> None:
+        """After a pass within :meth:`of_the_batch_alone`: running = (1 − m) · what was kept + m · the batch's."""
+        kept = self._undo.copies()
+        alike: dict[float, list[torch.Tensor]] = defaultdict(list)
+        for norm, _ in self.norms:
+            assert norm.momentum is not None
+            for buffer in (norm.running_mean, norm.running_var):
+                if buffer is not None:
+                    alike[norm.momentum].append(buffer)
+        for momentum, now in alike.items():
+            torch._foreach_lerp_(now, [kept[id(one)] for one in now], 1 - momentum)
 
     def restore(self) -> None:
         """Take back what a step did to the statistics: one that is skipped, whose logits may be no numbers.

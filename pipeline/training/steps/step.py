@@ -17,6 +17,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.heads import heads_of, weighted_sum
+from rarevox.pipeline.training.steps.graphed import GraphedPasses
 from rarevox.pipeline.training.steps.late import LateLoss, is_well, judged, numbers_of, undoable
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
 from rarevox.pipeline.training.steps.undo import Undo
@@ -77,6 +78,8 @@ class TrainingStep:
         statistics_patches: patches that the running statistics of batch norms span at least
             (`rarevox.pipeline.training.steps.steady_statistics`).
         late: False reads each step's loss at once on CUDA too.
+        cuda_graphs: on CUDA, in one process, the network's passes go through graphs
+            (:mod:`rarevox.pipeline.training.steps.graphed`).
     """
 
     def __init__(
@@ -89,8 +92,10 @@ class TrainingStep:
         patience: int = 20,
         statistics_patches: int = 50,
         late: bool = True,
+        cuda_graphs: bool = False,
     ) -> None:
         self.precision = precision
+        self.graphs = GraphedPasses(precision) if cuda_graphs else None
         self.late = late and precision.device.type == "cuda"
         self._unread: LateLoss | None = None
         self._undo: dict[int, Undo] = {}
@@ -118,7 +123,8 @@ class TrainingStep:
         statistics = self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
-            heads = heads_of(engine.inferer(images, engine.network), len(self.margin))
+            network = engine.network if self.graphs is None else self.graphs.of(engine.network, statistics)
+            heads = heads_of(engine.inferer(images, network), len(self.margin))
         seen = tuple(m + n for m, n in zip(self.margin, self.loss_margin, strict=True))
         heads, labels = tuple(crop_faces(head, self.loss_margin) for head in heads), crop_faces(labels, seen)
         engine.state.output = {Keys.IMAGE: images, Keys.LABEL: labels, Keys.PRED: heads[0]}

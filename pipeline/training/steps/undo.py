@@ -38,6 +38,10 @@ class Undo:
         for part in self._parts:
             part.keep()
 
+    def copies(self) -> dict[int, Tensor]:
+        """The tensors as they were, by the ``id`` of each."""
+        return {id(one): copy for part in self._parts for one, copy in zip(part.tensors, part.copies, strict=True)}
+
     def restore(self) -> None:
         """Set all tensors back."""
         for part in self._parts:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 import torch
+from monai.networks.nets import DynUNet
 
 from rarevox import losses, networks
+from rarevox.pipeline.training.steps import graphed
 from rarevox.pipeline.training.steps.alternating import AlternatingStep
 from rarevox.pipeline.training.steps.projected import ProjectedStep
 from tests.pretended_cuda.inside.training import default_loss, take_steps
@@ -25,6 +29,22 @@ def norms(forward, backward=None):
 
 def deepmedic():
     return networks.DeepMedic(in_channels=1, out_channels=3, residual=True)
+
+
+def deeply_supervised():
+    """As `--network resenc_unet` builds it, narrower."""
+    return DynUNet(
+        in_channels=1,
+        out_channels=3,
+        spatial_dims=3,
+        kernel_size=[3, 3, 3, 3],
+        strides=[1, 2, 2, 2],
+        upsample_kernel_size=[2, 2, 2],
+        filters=[8, 16, 24, 32],
+        res_block=True,
+        deep_supervision=True,
+        deep_supr_num=2,
+    )
 
 
 def of_classes(count):
@@ -58,6 +78,13 @@ STEPS = {
         True,
         {"triton sums_kernel": 1, "triton gradient_kernel": 2} | norms(1, 2),
     ),
+    # A loss for each of three heads.
+    "deep supervision": (
+        {"make": deeply_supervised},
+        1390,
+        True,
+        {"triton sums_kernel": 3, "triton gradient_kernel": 3},
+    ),
     "64 classes": ({"make": of_classes(64)}, 565, True, FUSED | norms(1)),
     "65 classes": ({"make": of_classes(65)}, 565, True, FUSED | norms(1)),
     "257 classes": ({"make": of_classes(257)}, 850, True, norms(1)),
@@ -82,6 +109,12 @@ def test_a_step_waits_once_if_at_all_and_launches_little(ledger, name):
     )
 
 
+def test_a_measurement_of_the_gradients_waits_once(ledger):
+    take_steps(ledger, gradient_log=True)
+    assert dict(ledger.waits) == {("pipeline/training/record/gradient_log.py:measure", "tolist"): 1}, ledger.report()
+    assert not ledger.pageable, ledger.report()
+
+
 def test_the_optimiser_launches_less_than_150_kernels(ledger):
     take_steps(ledger)
     ours = sum(n for place, n in ledger.sites.items() if place.startswith("pipeline/training/steps/muon.py"))
@@ -99,21 +132,32 @@ def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypa
     assert not any(kernel.startswith("triton") for kernel in ledger.launches)
 
 
+# Options, the most launches of a step beside its two graphs, and the norms in these.
 IN_GRAPHS = {
-    "default": ({}, 520, norms(20)),
-    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 700, norms(18)),
+    "default": ({}, 315, norms(20)),
+    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 440, norms(18)),
 }
 
 
 @pytest.mark.parametrize("name", IN_GRAPHS)
-def test_where_launches_cost_nothing_every_norm_is_done_in_few_passes(ledger, name):
-    from rarevox.networks.cuda.norm import in_graph
-
+def test_a_step_by_graphs_launches_what_is_beside_the_network(ledger, name, monkeypatch):
+    """In the graphs, where launches cost nothing, every norm is done in few passes; nothing waits for the device."""
     options, most, kernels = IN_GRAPHS[name]
-    with in_graph():
-        take_steps(ledger, **options)
-    assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton norm")} == kernels
-    assert not any("batch_norm" in kernel for kernel in ledger.launches), ledger.launches
+    captured: collections.Counter[str] = collections.Counter()
+    calls = []
+
+    def recorded(run, like, stream):
+        ledger.clear()
+        found = run()
+        captured.update(ledger.launches)
+        assert not ledger.waits and not ledger.pageable and not ledger.late, ledger.report()
+        return (lambda: calls.append(like)), (found, None)
+
+    monkeypatch.setattr(graphed, "recorded", recorded)
+    take_steps(ledger, cuda_graphs=True, steps=4, **options)
+    assert len(calls) == 2 * 3
+    assert {kernel: n for kernel, n in captured.items() if kernel.startswith("triton norm")} == kernels
+    assert not any("batch_norm" in kernel for kernel in captured), captured
     assert not ledger.waits and not ledger.pageable and ledger.late == {LATE: ledger.total}, ledger.report()
     assert ledger.total <= most, ledger.report()
 

@@ -8,13 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarevox.pipeline.training.steps.gradients import (
-    cosine_between,
+    cosine,
     inner,
-    norm,
+    inners,
     term_gradients,
     trained,
     without_conflict,
 )
+
+
+def norm(gradient: list[torch.Tensor]) -> float:
+    return math.sqrt(float(inner(gradient, gradient)))
+
+
+def cosine_between(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
+    return cosine(*inners(first, second).tolist())
 
 
 def flat(gradient: list[torch.Tensor]) -> torch.Tensor:

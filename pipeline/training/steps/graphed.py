@@ -1,0 +1,184 @@
+"""The network of a training step as CUDA graphs: all launches of its pass forward in one call, those back in another.
+
+Everything else of a step (loss, clipping, optimiser, whether to take the step) is launched as ever, so that what
+changes from step to step, the learning rate say, needs no place on the device. One number within the network does
+change, the momentum of its batch norms: in a graph it is 1, which leaves the batch's own statistics, and
+:meth:`rarevox.pipeline.training.steps.steady_statistics.SteadyStatistics.blend` moves the running ones by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rarevox.networks.cuda.norm import in_graph
+from rarevox.pipeline.console import console
+from rarevox.pipeline.device import Precision, release_memory
+from rarevox.pipeline.errors import reason_of
+from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
+
+WARM_UPS = 3
+"""Passes on the stream of the capture before it, as PyTorch advises: libraries get their workspaces there."""
+Replay = Callable[[], None]
+
+
+def recorded(run: Callable[[], Sequence[Tensor]], like: Captured | None, stream: Any) -> tuple[Replay, Any]:
+    """Record what ``run`` launches; what starts it anew, and the memory of its results with the graph's pool.
+
+    `torch.cuda.make_graphed_callables` does the like, but lets no other thread ask the device for memory meanwhile,
+    and loaders pin the next batches in theirs.
+
+    Args:
+        run: its results are tensors.
+        like: whose pool of memory is taken.
+        stream: to capture on.
+
+    Raises:
+        RuntimeError: something waits for the device, or memory is short.
+    """
+    graph = torch.cuda.CUDAGraph()
+    pool = None if like is None else like.pool
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        found = run()
+    return graph.replay, (found, graph.pool())
+
+
+class Captured:
+    """The two graphs for patches of one size, and the memory between which they compute.
+
+    Args:
+        network: in training.
+        images: a batch like those that will come.
+        statistics: of the network's batch norms, kept as they were before this step.
+        precision: of the pass.
+    """
+
+    def __init__(self, network: nn.Module, images: Tensor, statistics: SteadyStatistics, precision: Precision) -> None:
+        self.parameters = [one for one in network.parameters() if one.requires_grad]
+        self.inputs = images.detach().clone(memory_format=torch.preserve_format)
+        self.pool: Any = None
+        logits: list[Tensor] = []
+        kind, half = images.device.type, precision.dtype != torch.float32
+
+        def forward() -> list[Tensor]:
+            # No cast of a weight may outlast the capture: the weights change.
+            with torch.autocast(kind, precision.dtype, enabled=half, cache_enabled=False):
+                logits[:] = [network(self.inputs)]
+            return logits
+
+        def backward() -> list[Tensor]:
+            found = torch.autograd.grad(logits, self.parameters, [self.gradient], allow_unused=True)
+            self.used = [one is not None for one in found]
+            return [one for one in found if one is not None]
+
+        stream = None
+        if images.is_cuda:
+            stream = torch.cuda.Stream(images.device)
+            stream.wait_stream(torch.cuda.current_stream(images.device))
+        with statistics.of_the_batch_alone(), in_graph():
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    (y,) = forward()
+                    self.gradient = torch.zeros_like(y)
+                    backward()
+                    del y
+                logits.clear()
+            self._forward, ((self.logits,), self.pool) = recorded(forward, None, stream)
+            self._backward, (self.gradients, _) = recorded(backward, self, stream)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of a batch, with the way back."""
+        logits: Tensor = _Passes.apply(self, images, *self.parameters)
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, valid until the next batch."""
+        self.inputs.copy_(images)
+        self._forward()
+        return self.logits.detach()
+
+    def backward(self, gradient: Tensor) -> list[Tensor | None]:
+        """Gradients of the parameters, in memory of their own: of one pass forward there may be several back."""
+        self.gradient.copy_(gradient)
+        self._backward()
+        own = [torch.empty_like(one) for one in self.gradients]
+        torch._foreach_copy_(own, self.gradients)
+        found = iter(own)
+        return [next(found) if used else None for used in self.used]
+
+
+class _Passes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, captured: Captured, images: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.captured = captured
+        return captured.forward(images)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return None, None, *ctx.captured.backward(gradient)
+
+
+class GraphedPasses:
+    """Passes of a step's network, by graphs once batches of one size have come twice in a row.
+
+    One size has graphs, which hold the memory of a pass as long as they live; others go as they would without. Where a
+    pass cannot be captured that is said once, and all go so.
+
+    Args:
+        precision: of the passes.
+    """
+
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
+        self.failed = False
+        self._last: Hashable = None
+        self._key: Hashable = None
+        self._captured: Captured | None = None
+
+    def of(self, network: nn.Module, statistics: SteadyStatistics) -> Callable[[Tensor], Tensor]:
+        """``network``, by graphs where they can be had; running statistics are those of its own pass in any case."""
+
+        def passed(images: Tensor) -> Tensor:
+            captured = self._for(network, images, statistics)
+            if captured is None:
+                return network(images)  # type: ignore[no-any-return]
+            logits = captured(images)
+            statistics.blend()
+            return logits
+
+        return passed
+
+    def _for(self, network: nn.Module, images: Tensor, statistics: SteadyStatistics) -> Captured | None:
+        if self.failed or not usable(network, images):
+            return None
+        places = tuple(one.data_ptr() for one in (*network.parameters(), *network.buffers()))
+        wanted = tuple(one.requires_grad for one in network.parameters())
+        key = (images.shape, images.stride(), images.dtype, images.device, places, wanted)
+        if key == self._key:
+            return self._captured
+        if key != self._last:
+            self._last = key
+            return None
+        self._key, self._captured = None, None
+        try:
+            self._captured = Captured(network, images, statistics, self.precision)
+            self._key = key
+        except Exception as error:  # whatever CUDA makes of it, the pass can be had without
+            self.failed = True
+            release_memory(images.device)
+            size = "×".join(map(str, images.shape))
+            told = "[yellow]no CUDA graphs of training steps: a pass of {} was not captured: {}[/]"
+            console.say(told, size, reason_of(error))
+        statistics.restore()  # which the trials moved
+        return self._captured
+
+
+def usable(network: nn.Module, images: Tensor) -> bool:
+    """Whether a pass may be captured: on CUDA, in one process, its batch norms with a momentum."""
+    return images.is_cuda and processes.count() == 1 and network.training

@@ -1,0 +1,175 @@
+"""Steps by graphs are the steps without; the graphs are made of Python's calls here, that of a device in tests/gpu."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rarevox.losses import GeneralizedDiceCELoss
+from rarevox.pipeline.training.steps import graphed
+from rarevox.pipeline.training.steps.muon import Muon
+from rarevox.pipeline.training.steps.projected import ProjectedStep
+from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
+from rarevox.pipeline.training.steps.step import TrainingStep
+from tests.pipeline.training.steps.test_step import CPU32, batch, engine_for
+
+
+class Recorder:
+    """Starts a function anew in the memory of its first results, as a graph does.
+
+    What a graph holds of the capture (a momentum of 1, the pass forward that a pass back follows) is brought about
+    anew, and leaves no trace of its own.
+    """
+
+    def __init__(self) -> None:
+        self.replays = 0
+        self.network: nn.Module = nn.Identity()
+        self._forward: Callable[[], Any] = tuple
+
+    def __call__(self, run: Callable[[], Sequence[torch.Tensor]], like: Any, stream: Any) -> Any:
+        found, is_back = list(run()), like is not None
+        if not is_back:
+            self._forward = run
+
+        def replay() -> None:
+            self.replays += 1
+            before = [buffer.clone() for buffer in self.network.buffers()]
+            with torch.enable_grad(), SteadyStatistics(self.network).of_the_batch_alone():
+                if is_back:
+                    self._forward()
+                fresh = run()
+            with torch.no_grad():
+                for one, new in zip(found, fresh, strict=True):
+                    one.detach().copy_(new.detach())
+                for buffer, old in zip(self.network.buffers(), before, strict=True):
+                    buffer.copy_(old if is_back else buffer)
+
+        return replay, (found, None)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    found = Recorder()
+    monkeypatch.setattr(graphed, "recorded", found)
+
+    def usable(network: nn.Module, images: torch.Tensor) -> bool:
+        found.network = network
+        return True
+
+    monkeypatch.setattr(graphed, "usable", usable)
+    return found
+
+
+def network_of() -> nn.Module:
+    torch.manual_seed(0)
+    norms = nn.BatchNorm3d(3), nn.BatchNorm3d(3, momentum=0.02)
+    return nn.Sequential(
+        nn.Conv3d(1, 3, 3, padding=1), norms[0], nn.ReLU(), nn.Conv3d(3, 3, 1), norms[1], nn.ReLU(), nn.Conv3d(3, 2, 1)
+    )
+
+
+def trained(step: TrainingStep, steps: int = 6, network: nn.Module | None = None, sizes: Sequence[int] = (8,)) -> Any:
+    network = network or network_of()
+    engine = engine_for(network, GeneralizedDiceCELoss())
+    engine.optimizer = Muon(network.parameters(), lr=0.05)
+    torch.manual_seed(1)
+    losses = []
+    for iteration in range(1, steps + 1):
+        engine.state.iteration = iteration
+        size = sizes[iteration % len(sizes)]
+        image = torch.randn(2, 1, size, size, size)
+        losses.append(step(engine, {"image": image, "label": (image > 1).long()})["loss"])
+    return network.state_dict(), losses
+
+
+@pytest.mark.parametrize(("sizes", "graphed_steps"), [((8,), 7), ((8, 6), 0), ((6, 8, 8), 5)])
+def test_a_training_is_the_same(recorder: Recorder, sizes: Sequence[int], graphed_steps: int) -> None:
+    plain, losses = trained(TrainingStep(CPU32), 8, sizes=sizes)
+    assert recorder.replays == 0
+    state, found = trained(TrainingStep(CPU32, cuda_graphs=True), 8, sizes=sizes)
+    # The size that comes twice in a row is captured, and has its graphs from then on.
+    assert recorder.replays == 2 * graphed_steps
+    assert found == losses
+    for key, value in plain.items():
+        # Weights to the bit; running statistics are put together in another order of two products and a sum.
+        bits = 4 * torch.finfo(torch.float32).eps if "running" in key else 0.0
+        assert torch.allclose(state[key], value, rtol=bits, atol=bits), key
+
+
+def test_gradients_of_two_terms_are_kept_apart(recorder: Recorder) -> None:
+    """One pass forward and two back: the first gradients must not be overwritten by the second."""
+    plain, losses = trained(ProjectedStep(CPU32, loss=GeneralizedDiceCELoss()))
+    state, found = trained(ProjectedStep(CPU32, loss=GeneralizedDiceCELoss(), cuda_graphs=True))
+    assert recorder.replays == 3 * 5
+    assert found == losses
+    assert all(torch.equal(state[key], plain[key]) for key in plain if "running" not in key)
+
+
+def test_a_step_that_is_skipped_leaves_the_statistics(recorder: Recorder) -> None:
+    network, step = network_of(), TrainingStep(CPU32, cuda_graphs=True)
+    engine = engine_for(network, GeneralizedDiceCELoss())
+    for iteration in (1, 2, 3):
+        engine.state.iteration = iteration
+        step(engine, batch())
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    engine.state.iteration, bad = 4, batch()
+    bad["image"][0, 0, 0, 0, 0] = float("nan")
+    step(engine, bad)
+    assert step.skipped == 1
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_what_cannot_be_captured_goes_as_before(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphed, "recorded", refuse)
+    plain, losses = trained(TrainingStep(CPU32))
+    state, found = trained(TrainingStep(CPU32, cuda_graphs=True))
+    assert found == losses
+    assert all(torch.equal(state[key], plain[key]) for key in plain)
+    told = capsys.readouterr().err
+    assert told.count("no CUDA graphs of training steps") == 1
+    assert "stream is capturing" in " ".join(told.split())
+
+
+def test_a_norm_without_momentum_is_not_captured(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3, momentum=None), nn.Conv3d(3, 2, 1))
+
+    plain, _ = trained(TrainingStep(CPU32), network=network())
+    state, _ = trained(TrainingStep(CPU32, cuda_graphs=True), network=network())
+    assert recorder.replays == 0
+    assert all(torch.equal(state[key], plain[key]) for key in plain)
+    assert "without momentum" in " ".join(capsys.readouterr().err.split())
+
+
+def test_nothing_is_captured_on_the_cpu() -> None:
+    step = TrainingStep(CPU32, cuda_graphs=True)
+    trained(step)
+    assert step.graphs is not None and not step.graphs.failed and step.graphs._captured is None
+
+
+def test_statistics_are_blended_by_the_momentum_of_the_step() -> None:
+    norm = nn.BatchNorm3d(2)
+    plain = nn.BatchNorm3d(2)
+    steady, other = SteadyStatistics(norm), SteadyStatistics(plain)
+    for step in range(1, 30):
+        x = torch.randn(1, 2, 3, 3, 3, generator=torch.Generator().manual_seed(step))
+        steady(step=step, batch=1)
+        steady.keep()
+        with steady.of_the_batch_alone():
+            norm(x)
+        steady.blend()
+        other(step=step, batch=1)
+        plain(x)
+        assert norm.momentum == plain.momentum
+        assert torch.allclose(norm.running_var, plain.running_var, rtol=step * 4 * 2.0**-23)
+        assert norm.num_batches_tracked == plain.num_batches_tracked == step
