@@ -91,16 +91,22 @@ def test_the_folder_predicts_as_its_folds_together(folds: Path, dataset_dir: Pat
     assert read_json(folds / "evaluation" / "test_ensemble" / "metrics.json")["n_cases"] == 2
 
 
+MOMENTS = {
+    signal.SIGKILL: (("cells/*/logs/train.jsonl", 1), ("cells/*/cell.json", 1), ("cells/*/cell.json", 2)),
+    signal.SIGTERM: (("cells/*/logs/train.jsonl", 2),),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", MOMENTS)
 def test_ended_at_any_moment_and_called_again_it_ends_the_same(
     number: int, folds: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
-    """All of its processes as soon as a fold has begun, one is scored, and two are; the next call goes on each time."""
+    """All of its processes, as soon as a fold has begun or been scored; the next call goes on each time."""
     output = tmp_path / "out"
     settings = [part for setting in SMALL for part in ("--set", setting)]
     words = ["crossval", str(dataset_dir), "--output", str(output), "--workers", "1", "--device", "cpu"]
-    for marks, count in (("cells/*/logs/train.jsonl", 1), ("cells/*/cell.json", 1), ("cells/*/cell.json", 2)):
+    for marks, count in MOMENTS[number]:
         process = forked.Forked(["-c", MAIN, *words, "--iterations", "12", *settings], new_session=True)
         until = time.monotonic() + 300
         while len(list(output.glob(marks))) < count and process.is_alive() and time.monotonic() < until:
