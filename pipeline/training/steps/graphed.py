@@ -173,8 +173,8 @@ class GraphedPasses:
             self.failed = True
             release_memory(images.device)
             size = "×".join(map(str, images.shape))
-            told = "[yellow]no CUDA graphs of training steps: a pass of {} was not captured: {}[/]"
-            console.say(told, size, reason_of(error))
+            why = reason_of(error)
+            console.say("[yellow]no CUDA graphs of training steps: a pass of {} was not captured: {}[/]", size, why)
         statistics.restore()  # which the trials moved
         return self._captured
 
