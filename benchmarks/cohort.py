@@ -51,7 +51,7 @@ def manifest(path: Path, count: int) -> Path:
 
 def planned(scans: str | None, table: str | None) -> dict[str, float]:
     """Seconds and scans of a plan."""
-    from rarevox.pipeline.inference.planning import plan
+    from rarevox.pipeline.inference.calls.planning import plan
 
     began = time.perf_counter()
     found = plan([scans] if scans else [], CONFIG, manifest=table)
@@ -62,10 +62,10 @@ def stubbed(scans: str, output: str) -> dict[str, float]:
     """Seconds from a folder's name to all files in the output, and those of them that the stub took."""
     from rarevox.pipeline.cohort.collect import write_results
     from rarevox.pipeline.cohort.desk import Desk
+    from rarevox.pipeline.inference.calls.planning import plan, with_names_that_fit
+    from rarevox.pipeline.inference.calls.session import begin
+    from rarevox.pipeline.inference.calls.station import begun_row
     from rarevox.pipeline.inference.outputs.labels import LabelMap
-    from rarevox.pipeline.inference.planning import plan, with_names_that_fit
-    from rarevox.pipeline.inference.session import begin
-    from rarevox.pipeline.inference.station import begun_row
 
     began, stub, cpu = time.perf_counter(), 0.0, time.process_time()
     folder = Path(output)
@@ -100,7 +100,7 @@ def apart(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, f
 
 
 def _measured(work: Callable[..., dict[str, float]], arguments: tuple[Any, ...]) -> dict[str, float]:
-    import rarevox.pipeline.inference.session  # the libraries' time is not the bookkeeping's
+    import rarevox.pipeline.inference.calls.session  # the libraries' time is not the bookkeeping's
 
     assert rarevox
     found = work(*arguments)
@@ -231,9 +231,9 @@ def one(run: Path, scan: Path, base: Path, repeats: int) -> None:
     """
     from rarevox.pipeline.cohort.claims import Claims
     from rarevox.pipeline.cohort.journal import Journal
+    from rarevox.pipeline.inference.calls.station import Prediction
     from rarevox.pipeline.inference.outputs.asked import Asked
     from rarevox.pipeline.inference.segment import Segmentation
-    from rarevox.pipeline.inference.station import Prediction
 
     print(about(), flush=True)
     station = Prediction(str(run), (), "cpu", (), False, Asked(), str(base)).open()

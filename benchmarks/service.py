@@ -25,8 +25,8 @@ sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(_
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
-from rarevox.pipeline.inference.kept import origin  # noqa: E402
-from rarevox.pipeline.inference.preloaded import PRELOADED  # noqa: E402
+from rarevox.pipeline.inference.calls.kept import origin  # noqa: E402
+from rarevox.pipeline.inference.calls.preloaded import PRELOADED  # noqa: E402
 from rarevox.pipeline.inference.segment import Segmenter  # noqa: E402
 from rarevox.pipeline.service.serve import server_of  # noqa: E402
 from rarevox.pipeline.service.worker import Answers, Supervised  # noqa: E402

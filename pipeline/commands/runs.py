@@ -126,7 +126,7 @@ def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
 
 def _import_for_workers() -> None:
     """Let the process of which workers are forked import the libraries beside this one."""
-    from rarevox.pipeline.inference.preloaded import PRELOADED
+    from rarevox.pipeline.inference.calls.preloaded import PRELOADED
     from rarevox.pipeline.workers.processes import start_server
 
     start_server(PRELOADED)

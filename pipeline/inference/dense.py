@@ -17,13 +17,13 @@ from rarevox.networks import Geometry
 from rarevox.networks.blocks import unreduced
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.graphs import Graphs
-from rarevox.pipeline.inference.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
-from rarevox.pipeline.inference.sending import sent
-from rarevox.pipeline.inference.stitch import Forward, all_class_indices, class_indices, stitch
-from rarevox.pipeline.inference.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
+from rarevox.pipeline.inference.tiling.graphs import Graphs
+from rarevox.pipeline.inference.tiling.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
+from rarevox.pipeline.inference.tiling.sending import sent
+from rarevox.pipeline.inference.tiling.stitch import Forward, all_class_indices, class_indices, stitch
+from rarevox.pipeline.inference.tiling.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
+from rarevox.pipeline.inference.tiling.windows import gathered, surroundings, window_slabs
 from rarevox.pipeline.inference.watch import TileWatch
-from rarevox.pipeline.inference.windows import gathered, surroundings, window_slabs
 from rarevox.transforms.decision import Decision, shaped
 from rarevox.transforms.nested import NestedDecision, depth_log_probabilities
 
@@ -65,7 +65,7 @@ class DenseInferer(Inferer):
             then are their logits (with flips those of the mean probabilities). One that asks for the
             confidence of components needs all scores, and ``reduce`` is then ``scores`` whatever was asked.
         cuda_graphs: on CUDA, blocks of a size that has come before go through as a graph
-            (:class:`rarevox.pipeline.inference.graphs.Graphs`).
+            (:class:`rarevox.pipeline.inference.tiling.graphs.Graphs`).
 
     Raises:
         RequestError: an unknown mode or reduction, windows for a network of valid convolutions, flips along what is no

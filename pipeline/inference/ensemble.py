@@ -14,8 +14,8 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.inference.region import model_box, native_grid, region_box, shifted
 from rarevox.pipeline.inference.segment import Segmenter, is_idle
-from rarevox.pipeline.inference.slabs import slabs
-from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.tiling.slabs import slabs
+from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.pipeline.inference.watch import Watch, chunks
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import labels_on_grid
@@ -41,7 +41,8 @@ class EnsembleSegmenter(Segmenter):
     post-processing and gates count too.
 
     Memory: the scan is cut into as few slabs as keep the class scores of one slab under ``score_gb``, whatever the
-    number of classes (:func:`rarevox.pipeline.inference.slabs.slabs`); a slab costs the context of its faces again.
+    number of classes (:func:`rarevox.pipeline.inference.tiling.slabs.slabs`); a slab costs the context of its faces
+    again.
 
     Args:
         runs: the run folders.

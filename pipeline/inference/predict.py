@@ -15,16 +15,16 @@ from rarevox.pipeline.dicom.series import is_dicom, require_libraries
 from rarevox.pipeline.dicom.stated import require_codes
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import claim_folder
-from rarevox.pipeline.inference.crew import Crew
+from rarevox.pipeline.inference.calls.crew import Crew
+from rarevox.pipeline.inference.calls.kept import origin
+from rarevox.pipeline.inference.calls.planning import Plan, chosen_rules, plan, with_names_that_fit
+from rarevox.pipeline.inference.calls.session import begin
+from rarevox.pipeline.inference.calls.station import Prediction
+from rarevox.pipeline.inference.calls.trained import Trained
+from rarevox.pipeline.inference.calls.working import work
 from rarevox.pipeline.inference.decided import threshold_settings
-from rarevox.pipeline.inference.kept import origin
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
 from rarevox.pipeline.inference.outputs.bids import roots_of
-from rarevox.pipeline.inference.planning import Plan, chosen_rules, plan, with_names_that_fit
-from rarevox.pipeline.inference.session import begin
-from rarevox.pipeline.inference.station import Prediction
-from rarevox.pipeline.inference.trained import Trained
-from rarevox.pipeline.inference.working import work
 from rarevox.pipeline.workers.shards import parse_shard
 
 LINKS = ".series"
@@ -79,7 +79,7 @@ def predict(
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's inference configuration.
         overwrite: False leaves out scans whose label map is there and was reported ok by an earlier call with the same
-            runs and settings; see :func:`rarevox.pipeline.inference.kept.may_stand`.
+            runs and settings; see :func:`rarevox.pipeline.inference.calls.kept.may_stand`.
         masks: folder of masks for a run that normalises inside one; see
             :func:`rarevox.pipeline.data.datalist.find_scans`.
         roi: folder of masks that say what is to be segmented, or one mask for all scans; nothing is computed outside a

@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import ArrayLike
 
-from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.pipeline.inference.watch import CERTAIN, Watch
 from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.native_grid import TOLERANCE, find_lattice

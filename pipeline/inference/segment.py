@@ -36,9 +36,9 @@ from rarevox.pipeline.inference.region import (
     region_box,
     shifted,
 )
-from rarevox.pipeline.inference.sending import in_pinned_memory
-from rarevox.pipeline.inference.slabs import slabs
-from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.tiling.sending import in_pinned_memory
+from rarevox.pipeline.inference.tiling.slabs import slabs
+from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.pipeline.inference.watch import NativeWatch, Watch
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config

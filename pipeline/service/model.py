@@ -10,11 +10,11 @@ from typing import Any
 from rarevox.pipeline.dicom.codes import Coded
 from rarevox.pipeline.dicom.rules import parse_rule
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.inference.calls.station import grid_of
 from rarevox.pipeline.inference.outputs.dicom import DicomObjects
 from rarevox.pipeline.inference.outputs.labels import LabelMap, volumes_ml
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.inference.station import grid_of
 from rarevox.pipeline.service.jobs import Answer, Wanted, refusal
 from rarevox.pipeline.service.upload import SERIES, UNPACKED, UploadError, scan_in
 
@@ -34,7 +34,7 @@ class Model:
 
     Args:
         segmenter: the run.
-        made: how its maps are made, see :func:`rarevox.pipeline.inference.kept.origin`.
+        made: how its maps are made, see :func:`rarevox.pipeline.inference.calls.kept.origin`.
         most_bytes: that may be uploaded; four times as many may be unpacked.
         kind: of DICOM segmentations.
         codes: codes that are given for structures.

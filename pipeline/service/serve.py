@@ -16,8 +16,8 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.codes import given_codes
 from rarevox.pipeline.dicom.stated import stated_codes
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.kept import origin
-from rarevox.pipeline.inference.trained import Trained
+from rarevox.pipeline.inference.calls.kept import origin
+from rarevox.pipeline.inference.calls.trained import Trained
 from rarevox.pipeline.service.worker import Answers, Supervised
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]

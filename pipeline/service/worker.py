@@ -9,7 +9,7 @@ from typing import Any
 
 from rarevox.pipeline.dicom.codes import Coded
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.preloaded import PRELOADED
+from rarevox.pipeline.inference.calls.preloaded import PRELOADED
 from rarevox.pipeline.service.jobs import Answer, Job, Wanted, refusal
 from rarevox.pipeline.workers.job import Done
 from rarevox.pipeline.workers.pool import Death, Engine, Pool, Task
@@ -26,7 +26,7 @@ class Answers:
         device: auto, cpu, cuda or cuda:i.
         settings: over the runs' configurations.
         trust: take the runs' configurations whatever they build.
-        made: see :func:`rarevox.pipeline.inference.kept.origin`.
+        made: see :func:`rarevox.pipeline.inference.calls.kept.origin`.
         most_bytes: that may be uploaded.
         codes: that are given for structures.
     """

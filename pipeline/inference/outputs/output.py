@@ -26,7 +26,7 @@ class Result:
         grid: where the scan lies, with the header that it came with; no voxels.
         structures: name to label value.
         composites: unions of structures, name to values.
-        made: how it was made, see :func:`rarevox.pipeline.inference.kept.origin`.
+        made: how it was made, see :func:`rarevox.pipeline.inference.calls.kept.origin`.
     """
 
     found: Segmentation

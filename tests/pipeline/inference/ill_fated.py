@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.inference.station import Prediction, Station
+from rarevox.pipeline.inference.calls.station import Prediction, Station
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from rarevox.networks import DeepMedic, Geometry, HighResNet
 from rarevox.pipeline.device import Precision
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.dense import DenseInferer
-from rarevox.pipeline.inference.memory import activation_bytes
-from rarevox.pipeline.inference.stitch import all_class_indices
+from rarevox.pipeline.inference.tiling.memory import activation_bytes
+from rarevox.pipeline.inference.tiling.stitch import all_class_indices
 from rarevox.transforms.decision import Decision
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rarevox.networks import DeepMedic, Geometry, HighResNet, TwoPathCNN, ValidUNet
 from rarevox.networks.slices import SliceWise
 from rarevox.pipeline.inference.dense import DenseInferer
-from rarevox.pipeline.inference.memory import activation_bytes
+from rarevox.pipeline.inference.tiling.memory import activation_bytes
 
 RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 

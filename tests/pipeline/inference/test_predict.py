@@ -17,10 +17,10 @@ import yaml
 from monai.data import MetaTensor
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.calls.station import Station
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.inference.station import Station
 from tests import forked
 from tests.pipeline.inference.books import BOOKS
 

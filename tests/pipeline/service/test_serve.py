@@ -26,7 +26,7 @@ httpx = pytest.importorskip("httpx", reason="a client is needed to test the serv
 pydicom = pytest.importorskip("pydicom", reason="needs the extra 'dicom'")
 
 from rarevox.pipeline.errors import RequestError  # noqa: E402
-from rarevox.pipeline.inference.kept import origin  # noqa: E402
+from rarevox.pipeline.inference.calls.kept import origin  # noqa: E402
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter  # noqa: E402
 from rarevox.pipeline.service.app import Service, app_of  # noqa: E402
 from rarevox.pipeline.service.jobs import Answer, Job  # noqa: E402

@@ -8,7 +8,7 @@ import torch
 from rarevox import networks
 from rarevox.pipeline.device import Precision, place_network
 from rarevox.pipeline.inference import DenseInferer
-from rarevox.pipeline.inference.stitch import CHUNK_VOXELS, class_indices
+from rarevox.pipeline.inference.tiling.stitch import CHUNK_VOXELS, class_indices
 
 # What a scan of 240×240×155 takes, a twentieth left to PyTorch, whose operations change from release to release.
 MOST = {"HighResNet": 240, "DeepMedic": 245}
@@ -30,9 +30,11 @@ def test_a_scan_takes_few_launches_and_one_wait(ledger, name, dtype):
     assert ledger.total <= MOST[name], ledger.report()
     assert ledger.moved <= MOVED_GB[name] * 1e9 * dtype.itemsize / 2, ledger.moved
     assert ledger.launches["triton affine_act_kernel"] >= 20, ledger.report()
-    assert dict(ledger.waits) == {("pipeline/inference/stitch.py:stitch", "copy to the host"): 1}, ledger.report()
+    assert dict(ledger.waits) == {("pipeline/inference/tiling/stitch.py:stitch", "copy to the host"): 1}, (
+        ledger.report()
+    )
     assert not ledger.pageable, ledger.report()
-    assert dict(ledger.pinned) == {"pipeline/inference/sending.py:sent": 1}, ledger.report()
+    assert dict(ledger.pinned) == {"pipeline/inference/tiling/sending.py:sent": 1}, ledger.report()
 
 
 # Options of the inferer, the scan, passes of the network, launches beside them for each.
@@ -63,7 +65,7 @@ def test_mirror_images_windows_and_tiles_wait_once_too(ledger, name):
     assert ledger.total - inside <= beside * len(begun), ledger.report()
     assert ledger.waits.total() == 1 and {what for _, what in ledger.waits} == {"copy to the host"}, ledger.report()
     assert not ledger.pageable, ledger.report()
-    assert set(ledger.pinned) == {"pipeline/inference/sending.py:sent"}, ledger.report()
+    assert set(ledger.pinned) == {"pipeline/inference/tiling/sending.py:sent"}, ledger.report()
     assert ledger.pinned.total() == (2 if name == "windows" else 1)  # with the weights of a window
 
 

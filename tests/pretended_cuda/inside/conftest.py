@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rarevox.losses.sums.triton import kernels, overlap
 from rarevox.networks.cuda import affine, channels, norm, norm_gradient_kernels, norm_kernels
-from rarevox.pipeline.inference import windows
+from rarevox.pipeline.inference.tiling import windows
 from rarevox.pipeline.training.steps import late
 from tests.pretended_cuda.inside.device import Current, Event
 from tests.pretended_cuda.inside.ledger import Ledger

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from rarevox.pipeline.inference.stitch import batches, class_indices, stitch
-from rarevox.pipeline.inference.tiles import AxisRule, Tile, plan
+from rarevox.pipeline.inference.tiling.stitch import batches, class_indices, stitch
+from rarevox.pipeline.inference.tiling.tiles import AxisRule, Tile, plan
 
 
 def tile(size: int) -> Tile:

@@ -11,8 +11,8 @@ from typing import Any
 from rarevox.pipeline.cohort.desk import Desk
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.preloaded import PRELOADED
-from rarevox.pipeline.inference.station import Prediction
+from rarevox.pipeline.inference.calls.preloaded import PRELOADED
+from rarevox.pipeline.inference.calls.station import Prediction
 from rarevox.pipeline.workers.pool import Death, Engine, Pool, Task
 from rarevox.pipeline.workers.processes import Processes
 

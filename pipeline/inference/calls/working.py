@@ -15,12 +15,12 @@ from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import clear_parts_below
-from rarevox.pipeline.inference.crew import Hands
-from rarevox.pipeline.inference.kept import may_stand
+from rarevox.pipeline.inference.calls.crew import Hands
+from rarevox.pipeline.inference.calls.kept import may_stand
+from rarevox.pipeline.inference.calls.planning import Plan
+from rarevox.pipeline.inference.calls.session import Session
+from rarevox.pipeline.inference.calls.station import begun_row, remove_files
 from rarevox.pipeline.inference.outputs.output import Output
-from rarevox.pipeline.inference.planning import Plan
-from rarevox.pipeline.inference.session import Session
-from rarevox.pipeline.inference.station import begun_row, remove_files
 from rarevox.pipeline.workers.pool import Task
 from rarevox.pipeline.workers.shards import Shard
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from rarevox.pipeline.inference.sending import on_device_blocks
-from rarevox.pipeline.inference.tiles import Tile
+from rarevox.pipeline.inference.tiling.sending import on_device_blocks
+from rarevox.pipeline.inference.tiling.tiles import Tile
 from rarevox.transforms.sampling.patches import crop_padded
 
 CHUNK_VOXELS = 2**22
@@ -32,7 +32,7 @@ def stitch(
 
     Args:
         image: (C_in, *spatial), on any device.
-        tiles: a plan; see :func:`rarevox.pipeline.inference.tiles.plan`.
+        tiles: a plan; see :func:`rarevox.pipeline.inference.tiling.tiles.plan`.
         size: of the volume or box that the plan fills.
         forward: (B, C_in, *block) on ``device`` to scores (B, C, *output).
         device: where the network runs.

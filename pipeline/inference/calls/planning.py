@@ -16,7 +16,7 @@ from rarevox.pipeline.data.scans import Survey, require_scans, survey
 from rarevox.pipeline.dicom.rules import Rule, parse_rule
 from rarevox.pipeline.dicom.study import survey_series
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.inference.kept import source
+from rarevox.pipeline.inference.calls.kept import source
 from rarevox.pipeline.inference.outputs.output import Output, names_of
 from rarevox.pipeline.workers.shards import Shard
 

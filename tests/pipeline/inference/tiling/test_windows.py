@@ -8,7 +8,7 @@ from monai.inferers import SlidingWindowInferer
 
 from rarevox.networks import Geometry
 from rarevox.pipeline.inference.dense import DenseInferer
-from rarevox.pipeline.inference.windows import first_voxels, window_slabs
+from rarevox.pipeline.inference.tiling.windows import first_voxels, window_slabs
 
 CPU = torch.device("cpu")
 

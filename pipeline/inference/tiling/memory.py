@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from rarevox.pipeline.device import Precision, available_memory_gb, release_memory
-from rarevox.pipeline.inference.tiles import Tile
+from rarevox.pipeline.inference.tiling.tiles import Tile
 from rarevox.pipeline.shortage import is_out_of_memory
 
 Result = TypeVar("Result")

@@ -17,10 +17,10 @@ from rarevox.pipeline.cohort.ledger import Ledger
 from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import clear_parts_below, json_line
-from rarevox.pipeline.inference.kept import import_earlier, refuse_strangers, require_same_origin, superseded
+from rarevox.pipeline.inference.calls.kept import import_earlier, refuse_strangers, require_same_origin, superseded
+from rarevox.pipeline.inference.calls.planning import Plan
+from rarevox.pipeline.inference.calls.station import remove_files
 from rarevox.pipeline.inference.outputs.output import Output
-from rarevox.pipeline.inference.planning import Plan
-from rarevox.pipeline.inference.station import remove_files
 from rarevox.pipeline.locks import held
 
 PATIENCE = 200.0
@@ -63,7 +63,7 @@ def begin(
     Args:
         folder: of the predictions.
         wanted: the whole list of scans, whatever the share of this call.
-        made: see :func:`rarevox.pipeline.inference.kept.origin`.
+        made: see :func:`rarevox.pipeline.inference.calls.kept.origin`.
         asked: what is written of each scan, in plain values.
         config: the run's, for the structures.
         outputs: the same as objects.
@@ -71,8 +71,8 @@ def begin(
 
     Raises:
         RequestError: calls with other runs, settings or outputs are at work; see also
-            :func:`rarevox.pipeline.inference.kept.refuse_strangers` and
-            :func:`rarevox.pipeline.inference.kept.require_same_origin`.
+            :func:`rarevox.pipeline.inference.calls.kept.refuse_strangers` and
+            :func:`rarevox.pipeline.inference.calls.kept.require_same_origin`.
     """
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
     header = {**made, "asked": dict(asked), "plan": wanted.digest(), "structures": structures}

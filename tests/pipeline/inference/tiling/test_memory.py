@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rarevox.pipeline.inference.memory import Effort, activation_bytes, voxels_in_memory, with_less_each_time
+from rarevox.pipeline.inference.tiling.memory import Effort, activation_bytes, voxels_in_memory, with_less_each_time
 
 
 def test_effort_steps_down_in_the_stated_order_and_ends() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rarevox.pipeline.device import available_memory_gb
-from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.tiling.tiles import Box
 
 
 def slabs(

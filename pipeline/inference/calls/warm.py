@@ -12,7 +12,7 @@ from rarevox.pipeline.starting import importing
 with importing():
     from rarevox.networks.cpu.ops import load_kernels
     from rarevox.pipeline.device import cpu_has_matrix_units
-    from rarevox.pipeline.inference import station
+    from rarevox.pipeline.inference.calls import station
     from rarevox.pipeline.trust.vocabulary import vocabulary
 
 __all__ = ["station"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rarevox.pipeline.inference.sending import in_pinned_memory, on_device_blocks, sent
+from rarevox.pipeline.inference.tiling.sending import in_pinned_memory, on_device_blocks, sent
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from monai.data.utils import compute_importance_map
 
-from rarevox.pipeline.inference.sending import on_device_blocks, sent
-from rarevox.pipeline.inference.stitch import Forward
-from rarevox.pipeline.inference.tiles import Box
+from rarevox.pipeline.inference.tiling.sending import on_device_blocks, sent
+from rarevox.pipeline.inference.tiling.stitch import Forward
+from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.transforms.sampling.patches import crop_padded
 
 Start = tuple[int, ...]

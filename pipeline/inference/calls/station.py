@@ -15,8 +15,8 @@ import torch
 
 from rarevox.pipeline.cohort.rows import files_of, place
 from rarevox.pipeline.errors import reason_of
+from rarevox.pipeline.inference.calls.kept import source
 from rarevox.pipeline.inference.ensemble import segmenter_of
-from rarevox.pipeline.inference.kept import source
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
 from rarevox.pipeline.inference.outputs.output import Output, Result, Watches, names_of, watches_of, write_all
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
@@ -41,7 +41,7 @@ class Prediction:
         trust: take the runs' configurations whatever they build.
         asked: what is written of each scan.
         folder: where to.
-        made: see :func:`rarevox.pipeline.inference.kept.origin`.
+        made: see :func:`rarevox.pipeline.inference.calls.kept.origin`.
         threads: for the network on the CPU; 0 leaves it to PyTorch.
     """
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarevox.pipeline.inference.tiles import (
+from rarevox.pipeline.inference.tiling.tiles import (
     AxisRule,
     axis_tiles,
     computed_voxels,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rarevox.networks import Geometry
-from rarevox.pipeline.inference import graphs as module
 from rarevox.pipeline.inference.dense import DenseInferer
-from rarevox.pipeline.inference.graphs import Captured, Graphs
+from rarevox.pipeline.inference.tiling import graphs as module
+from rarevox.pipeline.inference.tiling.graphs import Captured, Graphs
 from rarevox.transforms.decision import Decision
 
 USABLE = module.usable

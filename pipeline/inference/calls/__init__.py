@@ -1,0 +1,1 @@
+"""A call of `predict`: what is asked, who does it, and how far it is."""
