@@ -26,11 +26,9 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
 from rarevox.pipeline.inference.calls.kept import origin  # noqa: E402
-from rarevox.pipeline.inference.calls.preloaded import PRELOADED  # noqa: E402
 from rarevox.pipeline.inference.segment import Segmenter  # noqa: E402
 from rarevox.pipeline.service.serve import server_of  # noqa: E402
 from rarevox.pipeline.service.worker import Answers, Supervised  # noqa: E402
-from rarevox.pipeline.workers.processes import Processes  # noqa: E402
 
 MOST_BYTES = 1_000_000_000
 
@@ -59,8 +57,7 @@ def main() -> None:
     segmenter = Segmenter(arguments.run, device="cpu")
     made = origin([arguments.run], [])
     answers = Answers(str(arguments.run.absolute()), (), "cpu", (), False, made, MOST_BYTES)
-    engine = Processes(answers, PRELOADED)
-    model = Supervised(answers, 3600.0, engine)
+    model = Supervised(answers, 3600.0)
     model.open()
     data = segmenter.read({"case": "a", "image": str(arguments.scan)})
     body = arguments.scan.read_bytes()
@@ -73,7 +70,7 @@ def main() -> None:
         address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         timed(client, address, body)
         segmenter.segment(data)
-        (worker,) = engine.ids()
+        (worker,) = model.engine.ids()  # type: ignore[attr-defined]
         network, request = [], []
         for _ in range(arguments.repeats):
             began = time.perf_counter()

@@ -63,6 +63,7 @@ class Service:
         most_bytes: of a body.
         seconds: a request may take, uploading and waiting together.
         scratch: a folder for what is uploaded.
+        state: ``ok``, or why nothing can be answered at the moment.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Service:
         most_bytes: int,
         seconds: float,
         scratch: Path,
+        state: Callable[[], str] = lambda: "ok",
     ) -> None:
+        self.state = state
         self.about, self.most_bytes, self.seconds, self.scratch = dict(about), most_bytes, seconds, scratch
         self.metrics = Metrics()
         self.jobs = Jobs(work, places, self._ended)
@@ -206,8 +209,10 @@ class Service:
         return told
 
     async def health(self, request: Request) -> Response:
-        """``GET /health``: what is served, and whether there is room."""
-        return JSONResponse({"status": "ok", **self.about, "taken": self.jobs.taken, "places": self.jobs.places})
+        """``GET /health``: what is served, and whether there is room; 503 while nothing can be answered."""
+        state = self.state()
+        told = {"status": state, **self.about, "taken": self.jobs.taken, "places": self.jobs.places}
+        return JSONResponse(told, 200 if state == "ok" else 503)
 
     async def figures(self, request: Request) -> Response:
         """``GET /metrics``."""

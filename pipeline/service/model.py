@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ OUTPUTS = {
 """What can be asked for, and its type."""
 BODY = "body"
 """The file of a job as it was sent."""
+ATTEMPT = "attempt"
+"""The folder of what is made of it."""
 
 
 class Model:
@@ -56,41 +59,45 @@ class Model:
 
     def __call__(self, job: Wanted) -> Answer:
         """The answer, or a refusal in one sentence that names nothing of this machine."""
+        folder = job.folder / ATTEMPT
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that ended its process
         try:
-            image = scan_in(job.folder / BODY, UNPACKED * self.most_bytes)
-            return self._answer(job, _chosen(image, job.rules))
+            folder.mkdir()
+            image = scan_in(job.folder / BODY, folder, UNPACKED * self.most_bytes)
+            return self._answer(job.output, _chosen(image, job.rules), folder)
         except UploadError as error:
-            return refusal(error.status, str(error).replace(str(job.folder), "the upload"))
+            return refusal(error.status, _told(str(error), folder))
         except (RequestError, OSError, ValueError) as error:
-            return refusal(422, _told(reason_of(error), job.folder))
+            return refusal(422, _told(reason_of(error), folder))
 
-    def _answer(self, job: Wanted, image: str | list[str]) -> Answer:
+    def _answer(self, output: str, image: str | list[str], folder: Path) -> Answer:
         item = {"case": "upload", "image": image}
-        if job.output in ("seg", "report") and not self.dicom.names(item):
-            return refusal(406, f"{job.output} can be made of DICOM series alone; ask for labels or volumes")
+        if output in ("seg", "report") and not self.dicom.names(item):
+            return refusal(406, f"{output} can be made of DICOM series alone; ask for labels or volumes")
         (found,) = self.segmenter([item])
         if found.labels is None:
             short = found.reason.startswith("memory ran out")
-            return refusal(503 if short else 422, _told(found.reason, job.folder))
+            return refusal(503 if short else 422, _told(found.reason, folder))
         result = Result(found, grid_of(found), self.structures)
         result.composites, result.made = self.composites, self.made
-        if job.output == "volumes":
+        if output == "volumes":
             content: dict[str, Any] = {"volume_ml": volumes_ml(result), "seconds": round(found.seconds, 3)}
             if found.notes and "warning" in found.notes:
-                content["warning"] = _told(str(found.notes["warning"]), job.folder)
+                content["warning"] = _told(str(found.notes["warning"]), folder)
             return Answer(json.dumps(content, ensure_ascii=False).encode() + b"\n", OUTPUTS["volumes"])
-        if job.output == "labels":
-            name = LabelMap().write(result, job.folder, None)["output"]
+        if output == "labels":
+            name = LabelMap().write(result, folder, None)["output"]
         else:
-            made = self.dicom.write(result, job.folder, None)["dicom"]
-            name = made["segmentation" if job.output == "seg" else "report"]
+            made = self.dicom.write(result, folder, None)["dicom"]
+            name = made["segmentation" if output == "seg" else "report"]
         names = {"labels": "labels.nii.gz", "seg": "segmentation.dcm", "report": "report.dcm"}
-        return Answer((job.folder / name).read_bytes(), OUTPUTS[job.output], name=names[job.output])
+        return Answer((folder / name).read_bytes(), OUTPUTS[output], name=names[output])
 
 
 def _told(reason: str, folder: Path) -> str:
     """A reason without the place of the files."""
-    for place in (folder / SERIES, folder / "upload.nii.gz", folder / "upload.nii", folder / "upload.dcm", folder):
+    names = [folder / name for name in (SERIES, "upload.nii.gz", "upload.nii", "upload.dcm")]
+    for place in (*names, folder, folder.parent / BODY, folder.parent):
         reason = reason.replace(str(place), "the upload")
     return reason
 

@@ -90,8 +90,15 @@ def server_of(
     """A uvicorn server of a model; ``run`` runs it."""
     from rarevox.pipeline.service.app import Service, app_of
 
-    most_bytes, seconds = model.answers.most_bytes, model.seconds
-    service = Service(model, about, places=queue, most_bytes=most_bytes, seconds=seconds, scratch=scratch)
+    service = Service(
+        model,
+        about,
+        places=queue,
+        most_bytes=model.answers.most_bytes,
+        seconds=model.seconds,
+        scratch=scratch,
+        state=model.state,
+    )
     config = uvicorn.Config(
         app_of(service, LOOPBACK if is_loopback(host) else ["*"]),
         host=host,

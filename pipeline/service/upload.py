@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import stat
 import zipfile
 import zlib
@@ -27,11 +29,12 @@ class UploadError(ValueError):
         self.status = status
 
 
-def scan_in(upload: Path, most_bytes: int) -> Path:
-    """The scan in an uploaded file: the file itself, named after what it holds, or a folder of DICOM files beside it.
+def scan_in(upload: Path, folder: Path, most_bytes: int) -> Path:
+    """The scan in an uploaded file: the file by a name after what it holds, or a folder of DICOM files.
 
     Args:
-        upload: the file, alone in its folder.
+        upload: the file, which stays as it is: an attempt that ends early is followed by another one.
+        folder: an empty one, on the same disk, for what is made.
         most_bytes: that may be unpacked.
 
     Raises:
@@ -40,17 +43,24 @@ def scan_in(upload: Path, most_bytes: int) -> Path:
     with upload.open("rb") as handle:
         head = handle.read(512)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        folder = upload.parent / SERIES
-        folder.mkdir()
-        unpack(upload, folder, most_bytes)
-        upload.unlink()
-        return folder
+        series = folder / SERIES
+        series.mkdir()
+        unpack(upload, series, most_bytes)
+        return series
     if head.startswith(GZIP) or head[:4] in _NIFTI:
-        named = upload.with_name("upload.nii.gz" if head.startswith(GZIP) else "upload.nii")
-        return upload.rename(named)
+        return _linked(upload, folder / ("upload.nii.gz" if head.startswith(GZIP) else "upload.nii"))
     if is_dicom(head):
-        return upload.rename(upload.with_name("upload.dcm"))
+        return _linked(upload, folder / "upload.dcm")
     raise UploadError("the body is neither NIfTI nor a ZIP archive of DICOM files", 415)
+
+
+def _linked(upload: Path, name: Path) -> Path:
+    """The file by a second name."""
+    try:
+        os.link(upload, name)
+    except OSError:  # a disk without second names
+        shutil.copyfile(upload, name)
+    return name
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int = MOST_FILES) -> int:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.dicom.codes import Coded
-from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.calls.preloaded import PRELOADED
 from rarevox.pipeline.service.jobs import Answer, Job, Wanted, refusal
 from rarevox.pipeline.workers.job import Done
 from rarevox.pipeline.workers.pool import Death, Engine, Pool, Task
 from rarevox.pipeline.workers.processes import Processes
+
+BEGIN_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,12 @@ class Answers:
         Raises:
             RequestError: see :class:`rarevox.pipeline.inference.segment.Segmenter`.
         """
+        from rarevox.pipeline.inference.calls.kept import origin
         from rarevox.pipeline.inference.ensemble import segmenter_of
         from rarevox.pipeline.service.model import Model
 
+        if origin([Path(run) for run in (self.run, *self.others)], self.settings)["models"] != self.made["models"]:
+            raise RequestError(f"{self.run} holds another model than when the service began; start it again")
         segmenter = segmenter_of(self.run, self.others, device=self.device, settings=self.settings, trust=self.trust)
         return Desk(Model(segmenter, dict(self.made), self.most_bytes, codes=dict(self.codes)))
 
@@ -85,14 +92,23 @@ class Supervised:
     Args:
         answers: what it does.
         seconds: the longest that a job may take.
-        engine: starts the process; by default a fork of a server that has imported the libraries.
+        begin_seconds: the longest that the loading of the networks may take.
+        engine: makes what starts the process; by default a fork of a server that has imported the libraries.
     """
 
-    def __init__(self, answers: Answers, seconds: float, engine: Engine | None = None) -> None:
-        self.answers, self.seconds = answers, seconds
-        self.engine = engine or Processes(answers, PRELOADED)
-        self._pool = Pool(self.engine, 1, seconds=seconds)
-        self._numbers = count()
+    def __init__(
+        self,
+        answers: Answers,
+        seconds: float,
+        *,
+        begin_seconds: float = BEGIN_SECONDS,
+        engine: Callable[[Answers], Engine] = lambda answers: Processes(answers, PRELOADED),
+    ) -> None:
+        self.answers, self.seconds, self.begin_seconds = answers, seconds, begin_seconds
+        self._engine_of, self._numbers = engine, count()
+        self._lock, self._closed = threading.Lock(), False
+        self._trouble = ""
+        self._begin()
 
     def open(self) -> None:
         """Start the process and wait until the networks are loaded.
@@ -102,14 +118,25 @@ class Supervised:
         """
         self._pool.open()
 
+    def state(self) -> str:
+        """``ok``, or why no job can be done at the moment."""
+        return self._trouble or "ok"
+
     def __call__(self, job: Job) -> Answer:
         """The answer of a job, or why there is none: 422 where the scan ends the process, 503 where memory may be what
         lacks, or where no process can begin, as while the run is not there; the next job tries that again."""
-        try:
-            result = self._pool.do(Task(next(self._numbers), job.wanted))
-        except RequestError:
-            self._pool = Pool(self.engine, 1, seconds=self.seconds)
+        task = Task(next(self._numbers), job.wanted)
+        for _ in range(2):  # what was wrong with the last process may be mended
+            try:
+                result = self._pool.do(task)
+                break
+            except Exception as error:  # the system may lack processes, or memory for one
+                self._trouble = "the model cannot be loaded" if isinstance(error, RequestError) else reason_of(error)
+                if not self._renew():
+                    return refusal(503, "the service ends")
+        else:
             return refusal(503, "the model cannot be loaded at the moment")
+        self._trouble = ""
         if not isinstance(result, Death):
             return result if isinstance(result, Answer) else refusal(500, "the server failed")
         if result.late:
@@ -117,5 +144,20 @@ class Supervised:
         return refusal(503 if "memory" in result.reason else 422, f"two attempts ended early: {result.reason}")
 
     def close(self) -> None:
-        """End the process, whatever it does."""
-        self.engine.close()
+        """End the process, whatever it does, for good."""
+        with self._lock:
+            self._closed = True
+            self.engine.close()
+
+    def _renew(self) -> bool:
+        """Begin with nothing, unless all is at its end."""
+        with self._lock:
+            if self._closed:
+                return False
+            self.engine.close()
+            self._begin()
+            return True
+
+    def _begin(self) -> None:
+        self.engine = self._engine_of(self.answers)
+        self._pool = Pool(self.engine, 1, seconds=self.seconds, begin_seconds=self.begin_seconds)

@@ -74,6 +74,7 @@ class _Worker:
     ready: bool = False
     gone: bool = False
     alone: bool = False
+    began: float = 0.0
     since: float = 0.0
     tasks: deque[Task] = field(default_factory=deque)
 
@@ -91,6 +92,8 @@ class Pool:
         engine: of the workers.
         workers: how many.
         seconds: the longest that a task may take; None for no limit.
+        begin_seconds: the longest that a worker may take to be ready; one that takes longer has ended, None for no
+            limit.
         clock: monotonic seconds.
 
     Attributes:
@@ -103,9 +106,10 @@ class Pool:
         workers: int,
         *,
         seconds: float | None = None,
+        begin_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.engine, self.seconds, self.clock = engine, seconds, clock
+        self.engine, self.seconds, self.begin_seconds, self.clock = engine, seconds, begin_seconds, clock
         self.workers = [_Worker() for _ in range(workers)]
         self._suspects: deque[Task] = deque()
         self._again: deque[Task] = deque()
@@ -119,12 +123,13 @@ class Pool:
         Raises:
             RequestError: none can begin.
         """
-        self._opened = True
         for number in range(len(self.workers)):
-            self.engine.start(number)
+            self._restart(number)
         while not any(worker.ready for worker in self.workers):
             for event in self.engine.wait(PATIENCE_SECONDS):
                 list(self._heed(event))
+            list(self._overdue())
+        self._opened = True
 
     def run(self, tasks: Iterator[Task | None]) -> Iterator[tuple[Task, Any]]:
         """The tasks with their results, or a :class:`Death`, as they come.
@@ -144,9 +149,14 @@ class Pool:
     def do(self, task: Task) -> Any:
         """The result of one task, or a :class:`Death`; the workers stay, for the next one.
 
+        One that has ended meanwhile, with nothing to do, is replaced, and counts for nothing.
+
         Raises:
             RequestError: no worker is left.
         """
+        if self._opened:
+            for event in self.engine.wait(0.0):
+                list(self._heed(event))
         ((_, result),) = self._results(iter([task]))
         return result
 
@@ -240,6 +250,11 @@ class Pool:
     def _overdue(self) -> Iterator[tuple[Task, Any]]:
         now = self.clock()
         for number, worker in enumerate(self.workers):
+            slow = self.begin_seconds is not None and now - worker.began > self.begin_seconds
+            if slow and not worker.ready and not worker.gone:
+                self.engine.end(number)
+                yield from self._died(number, f"did not begin within {self.begin_seconds:g} s")
+                continue
             if self.seconds is None or not worker.tasks or now - worker.since <= self.seconds:
                 continue
             first, *others = worker.tasks
@@ -250,5 +265,5 @@ class Pool:
             yield first, Death(told, late=True)
 
     def _restart(self, number: int) -> None:
-        self.workers[number] = _Worker()
         self.engine.start(number)
+        self.workers[number] = _Worker(began=self.clock())

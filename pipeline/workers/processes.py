@@ -52,14 +52,29 @@ class Processes:
         self._processes: dict[int, Any] = {}
         self._pipes: dict[int, Connection] = {}
         self._reasons: dict[int, str] = {}
+        self._lock = threading.RLock()
+        self._closed = False
 
     def start(self, worker: int) -> None:
-        """Fork one."""
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(self.job, theirs), daemon=True, name=f"worker {worker}")
-        process.start()
-        theirs.close()
-        self._processes[worker], self._pipes[worker] = process, ours
+        """Fork one.
+
+        Raises:
+            RequestError: it is closed already, perhaps by another thread.
+        """
+        with self._lock:
+            if self._closed:
+                raise RequestError("the workers have been ended")
+            ours, theirs = self._context.Pipe()
+            name = f"worker {worker}"
+            process = self._context.Process(target=_serve, args=(self.job, theirs), daemon=True, name=name)
+            try:
+                process.start()
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+            self._processes[worker], self._pipes[worker] = process, ours
 
     def send(self, worker: int, number: int, work: Any) -> None:
         """Send a task through the worker's pipe."""
@@ -68,22 +83,32 @@ class Processes:
 
     def wait(self, seconds: float) -> Sequence[Event]:
         """What came through the pipes, and who has ended."""
-        of = {pipe: worker for worker, pipe in self._pipes.items()}
-        of |= {process.sentinel: worker for worker, process in self._processes.items()}
-        workers = sorted({of[one] for one in wait(list(of), seconds)})  # type: ignore[index]
+        with self._lock:
+            of = {pipe: worker for worker, pipe in self._pipes.items()}
+            of |= {process.sentinel: worker for worker, process in self._processes.items()}
+        try:
+            workers = sorted({of[one] for one in wait(list(of), seconds)})  # type: ignore[index]
+        except (OSError, ValueError):
+            if self._closed:  # by another thread, meanwhile
+                raise RequestError("the workers have been ended") from None
+            raise
         return [event for worker in workers for event in self._news(worker)]
 
     def end(self, worker: int) -> None:
-        """Kill it."""
-        process = self._processes.pop(worker)
-        self._pipes.pop(worker).close()
-        process.kill()
-        process.join()
+        """Kill it, if it is there."""
+        with self._lock:
+            process, pipe = self._processes.pop(worker, None), self._pipes.pop(worker, None)
+        if process is not None and pipe is not None:
+            process.kill()
+            process.join()
+            pipe.close()
 
     def close(self) -> None:
-        """Kill all."""
-        for worker in list(self._processes):
-            self.end(worker)
+        """Kill all; no other begins, whatever another thread is about."""
+        with self._lock:
+            self._closed = True
+            for worker in list(self._processes):
+                self.end(worker)
 
     def ids(self) -> list[int]:
         """The system's numbers of the processes that there are."""
@@ -91,7 +116,9 @@ class Processes:
 
     def _news(self, worker: int) -> list[Event]:
         """All messages that are there; then, where the process has ended, that and how."""
-        events, pipe, process = [], self._pipes[worker], self._processes[worker]
+        events, pipe, process = [], self._pipes.get(worker), self._processes.get(worker)
+        if pipe is None or process is None:
+            return []
         ended = not process.is_alive()
         with contextlib.suppress(EOFError, OSError):  # its end of the pipe is closed, perhaps within a message
             while pipe.poll():

@@ -37,4 +37,6 @@ class IllFated(Answers):
         """The worker."""
         if not Path(self.run).exists():
             raise RequestError(f"{self.run} is not there")
+        if Path(self.run).read_text(encoding="ascii") == "slow":
+            time.sleep(600)
         return Desk(_answer)

@@ -99,17 +99,30 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path, folder: Path) -> None:
 
 
 def test_what_is_sent_is_told_by_its_content(tmp_path: Path) -> None:
+    """And stays as it was sent: another attempt finds it."""
     heads = {b"\x1f\x8b\x08": "upload.nii.gz", b"\x5c\x01\x00\x00": "upload.nii", bytes(128) + b"DICM": "upload.dcm"}
-    for number, (head, name) in enumerate(heads.items()):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / "body").write_bytes(head)
-        assert scan_in(tmp_path / str(number) / "body", 100).name == name
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
         packed.writestr("a", b"1")
-    (tmp_path / "body").write_bytes(buffer.getvalue())
-    assert scan_in(tmp_path / "body", 100) == tmp_path / "series"
+    heads[buffer.getvalue()] = "series"
+    for number, (content, name) in enumerate(heads.items()):
+        (tmp_path / f"body{number}").write_bytes(content)
+        for attempt in range(2):
+            folder = tmp_path / f"{number}.{attempt}"
+            folder.mkdir()
+            assert scan_in(tmp_path / f"body{number}", folder, 100) == folder / name
+            assert (folder / name).exists()
+        assert (tmp_path / f"body{number}").read_bytes() == content
     (tmp_path / "other").write_bytes(b"<html>")
     with pytest.raises(UploadError, match="neither NIfTI nor a ZIP") as caught:
-        scan_in(tmp_path / "other", 100)
+        scan_in(tmp_path / "other", tmp_path, 100)
     assert caught.value.status == 415
+
+
+def test_on_a_disk_without_second_names_the_file_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("not on this disk")
+
+    monkeypatch.setattr("os.link", refuse)
+    (tmp_path / "body").write_bytes(b"\x5c\x01\x00\x00")
+    assert scan_in(tmp_path / "body", tmp_path, 100).read_bytes() == b"\x5c\x01\x00\x00"
