@@ -72,14 +72,15 @@ class GradientLog:
         scaled = {name: self.scaler.scale(term) for name, term in terms.items()}
         first, second = term_gradients(scaled, trained(engine.network), keep_graph=True).values()
         values = torch.stack([term.detach().double() for term in terms.values()])
-        found = [values, inners(first, second), *(one.seen.double() for one in unchecked)]
+        scale = self.scaler.scale(values.new_ones(1))
+        found = [values, inners(first, second), scale, *(one.seen.double() for one in unchecked)]
         numbers = torch.cat(found).tolist()  # all in one transfer, the only wait
         try:
-            check_all(numbers[5:], unchecked)
+            check_all(numbers[6:], unchecked)
         except NonFiniteLogitsError:
             return
-        (of_first, of_second, product), scale = numbers[2:5], self.scaler.get_scale()
-        lengths = [math.sqrt(square) / scale for square in (of_first, of_second)]
+        of_first, of_second, product, scaled_by = numbers[2:6]
+        lengths = [math.sqrt(square) / scaled_by if scaled_by else math.nan for square in (of_first, of_second)]
         self.log.gradients(
             {
                 "iteration": engine.state.iteration,

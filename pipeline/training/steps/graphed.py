@@ -8,12 +8,13 @@ change, the momentum of its batch norms: in a graph it is 1, which leaves the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarevox.networks.cuda.norm import in_graph
 from rarevox.pipeline.console import console
@@ -24,6 +25,7 @@ from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
 
 WARM_UPS = 3
 """Passes on the stream of the capture before it, as PyTorch advises: libraries get their workspaces there."""
+CAPTURES = 3
 Replay = Callable[[], None]
 
 
@@ -76,20 +78,32 @@ class Captured:
             self.used = [one is not None for one in found]
             return [one for one in found if one is not None]
 
+        self.number = 0
         stream = None
         if images.is_cuda:
             stream = torch.cuda.Stream(images.device)
             stream.wait_stream(torch.cuda.current_stream(images.device))
-        with statistics.of_the_batch_alone(), in_graph():
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
-                    (y,) = forward()
-                    self.gradient = torch.zeros_like(y)
-                    backward()
-                    del y
-                logits.clear()
-            self._forward, ((self.logits,), self.pool) = recorded(forward, None, stream)
-            self._backward, (self.gradients, _) = recorded(backward, self, stream)
+        before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        try:
+            with statistics.of_the_batch_alone(), in_graph():
+                with torch.cuda.stream(stream):
+                    for _ in range(WARM_UPS):
+                        (y,) = forward()
+                        if not isinstance(y, Tensor):
+                            raise TypeError(f"the network answers with a {type(y).__name__}, not with a tensor")
+                        self.gradient = torch.zeros_like(y)
+                        backward()
+                        del y
+                    logits.clear()
+                    require_plain_statistics(network, before)
+                self._forward, ((self.logits,), self.pool) = recorded(forward, None, stream)
+                self._backward, (self.gradients, _) = recorded(backward, self, stream)
+        finally:  # what the trials moved
+            if stream is not None:
+                torch.cuda.current_stream(images.device).wait_stream(stream)
+            with torch.no_grad():
+                for name, buffer in network.named_buffers():
+                    buffer.copy_(before[name])
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of a batch, with the way back."""
@@ -98,6 +112,7 @@ class Captured:
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, valid until the next batch."""
+        self.number += 1
         self.inputs.copy_(images)
         self._forward()
         return self.logits.detach()
@@ -112,23 +127,48 @@ class Captured:
         return [next(found) if used else None for used in self.used]
 
 
+def require_plain_statistics(network: nn.Module, before: Mapping[str, Tensor]) -> None:
+    """Refuse a network whose pass moves more than the statistics of batch norms, each once: only those are blended.
+
+    Args:
+        network: after :data:`WARM_UPS` passes.
+        before: its buffers before them.
+
+    Raises:
+        ValueError: another buffer has moved, or a batch norm more than once in a pass.
+    """
+    for path, module in network.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            old = before[f"{path}.{name}" if path else name]
+            if not isinstance(module, _BatchNorm):
+                if not torch.equal(buffer, old):
+                    raise ValueError(f"{path}.{name} moves in a pass, and belongs to no batch norm")
+            elif name == "num_batches_tracked" and int(buffer - old) != WARM_UPS:
+                raise ValueError(f"the batch norm {path} is not passed once in each pass")
+
+
 class _Passes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, captured: Captured, images: Tensor, *parameters: Tensor) -> Tensor:
         ctx.captured = captured
-        return captured.forward(images)
+        logits = captured.forward(images)
+        ctx.number = captured.number
+        return logits
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        if ctx.number != ctx.captured.number:
+            raise RuntimeError("the graphs hold a later pass: call the network once a step, or leave cuda_graphs out")
         return None, None, *ctx.captured.backward(gradient)
 
 
 class GraphedPasses:
     """Passes of a step's network, by graphs once batches of one size have come twice in a row.
 
-    One size has graphs, which hold the memory of a pass as long as they live; others go as they would without. Where a
-    pass cannot be captured that is said once, and all go so.
+    One size has graphs, which hold the memory of a pass as long as they live; others go as they would without. Another
+    size that comes twice in a row takes the graphs over, at most :data:`CAPTURES` times in all. Where a pass cannot be
+    captured that is said once, and all go as they would without.
 
     Args:
         precision: of the passes.
@@ -137,6 +177,7 @@ class GraphedPasses:
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
         self.failed = False
+        self.captures = 0
         self._last: Hashable = None
         self._key: Hashable = None
         self._captured: Captured | None = None
@@ -162,23 +203,25 @@ class GraphedPasses:
         key = (images.shape, images.stride(), images.dtype, images.device, places, wanted)
         if key == self._key:
             return self._captured
-        if key != self._last:
+        if key != self._last or self.captures == CAPTURES:
             self._last = key
             return None
         self._key, self._captured = None, None
+        self.captures += 1
+        why = ""
         try:
             self._captured = Captured(network, images, statistics, self.precision)
             self._key = key
         except Exception as error:  # whatever CUDA makes of it, the pass can be had without
-            self.failed = True
-            release_memory(images.device)
-            size = "×".join(map(str, images.shape))
             why = reason_of(error)
+        if why:
+            self.failed = True
+            release_memory(images.device)  # the traceback, which held some of it, is gone
+            size = "×".join(map(str, images.shape))
             console.say("[yellow]no CUDA graphs of training steps: a pass of {} was not captured: {}[/]", size, why)
-        statistics.restore()  # which the trials moved
         return self._captured
 
 
 def usable(network: nn.Module, images: Tensor) -> bool:
-    """Whether a pass may be captured: on CUDA, in one process, its batch norms with a momentum."""
+    """Whether to try to capture a pass: on CUDA, in training, in one process."""
     return images.is_cuda and processes.count() == 1 and network.training

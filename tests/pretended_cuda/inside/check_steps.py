@@ -109,8 +109,9 @@ def test_a_step_waits_once_if_at_all_and_launches_little(ledger, name):
     )
 
 
-def test_a_measurement_of_the_gradients_waits_once(ledger):
-    take_steps(ledger, gradient_log=True)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_measurement_of_the_gradients_waits_once(ledger, dtype):
+    take_steps(ledger, gradient_log=True, dtype=dtype)
     assert dict(ledger.waits) == {("pipeline/training/record/gradient_log.py:measure", "tolist"): 1}, ledger.report()
     assert not ledger.pageable, ledger.report()
 
@@ -154,6 +155,7 @@ def test_a_step_by_graphs_launches_what_is_beside_the_network(ledger, name, monk
         return (lambda: calls.append(like)), (found, None)
 
     monkeypatch.setattr(graphed, "recorded", recorded)
+    monkeypatch.setattr(graphed, "require_plain_statistics", lambda network, before: None)  # there are no numbers
     take_steps(ledger, cuda_graphs=True, steps=4, **options)
     assert len(calls) == 2 * 3
     assert {kernel: n for kernel, n in captured.items() if kernel.startswith("triton norm")} == kernels

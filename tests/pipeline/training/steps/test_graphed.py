@@ -151,6 +151,71 @@ def test_a_norm_without_momentum_is_not_captured(recorder: Recorder, capsys: pyt
     assert "without momentum" in " ".join(capsys.readouterr().err.split())
 
 
+class _Twice(nn.Module):
+    """One norm, two passes through it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv3d(1, 3, 1), nn.BatchNorm3d(3), nn.Conv3d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.norm(self.first(x)) + 1))
+
+
+class _Tuple(nn.Conv3d):
+    def forward(self, x: torch.Tensor) -> Any:
+        return (super().forward(x),)
+
+
+def _instance() -> nn.Module:
+    return nn.Sequential(nn.Conv3d(1, 3, 1), nn.InstanceNorm3d(3, track_running_stats=True), nn.Conv3d(3, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(_Twice, "the batch norm norm is not passed once"), (_instance, "belongs to no batch norm")],
+)
+def test_other_statistics_are_not_captured(
+    recorder: Recorder, capsys: pytest.CaptureFixture[str], make: Callable[[], nn.Module], reason: str
+) -> None:
+    states = []
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        states.append(trained(TrainingStep(CPU32, cuda_graphs=graphs), network=make())[0])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert recorder.replays == 0
+    assert reason in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_network_that_answers_with_a_tuple_is_told(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    passes, network = graphed.GraphedPasses(CPU32), _Tuple(1, 2, 1)
+    statistics = SteadyStatistics(network)
+    statistics.keep()
+    for _ in range(3):
+        assert isinstance(passes.of(network, statistics)(torch.ones(1, 1, 2, 2, 2)), tuple)
+    assert "answers with a tuple" in " ".join(capsys.readouterr().err.split())
+
+
+def test_sizes_that_change_again_and_again_are_captured_a_few_times(recorder: Recorder) -> None:
+    step = TrainingStep(CPU32, cuda_graphs=True)
+    plain, losses = trained(TrainingStep(CPU32), 20, sizes=(6, 6, 8, 8))
+    state, found = trained(step, 20, sizes=(6, 6, 8, 8))
+    assert found == losses
+    assert step.graphs is not None and step.graphs.captures == graphed.CAPTURES
+    assert all(torch.equal(state[key], plain[key]) for key in plain if "running" not in key)
+
+
+def test_a_pass_that_a_later_one_has_overwritten_has_no_way_back(recorder: Recorder) -> None:
+    passes, network = graphed.GraphedPasses(CPU32), network_of()
+    statistics = SteadyStatistics(network)
+    statistics.keep()
+    call, x = passes.of(network, statistics), torch.ones(1, 1, 4, 4, 4)
+    call(x)
+    first, _ = call(x), call(x)
+    with pytest.raises(RuntimeError, match="hold a later pass"):
+        first.sum().backward()
+
+
 def test_nothing_is_captured_on_the_cpu() -> None:
     step = TrainingStep(CPU32, cuda_graphs=True)
     trained(step)
@@ -171,5 +236,7 @@ def test_statistics_are_blended_by_the_momentum_of_the_step() -> None:
         other(step=step, batch=1)
         plain(x)
         assert norm.momentum == plain.momentum
+        # Each step rounds two products and a sum, of numbers of order 1.
         assert torch.allclose(norm.running_var, plain.running_var, rtol=step * 4 * 2.0**-23)
+        assert torch.allclose(norm.running_mean, plain.running_mean, rtol=0, atol=step * 4 * 2.0**-23)
         assert norm.num_batches_tracked == plain.num_batches_tracked == step
