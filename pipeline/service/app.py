@@ -20,9 +20,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.rules import parse_rule
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.service.jobs import DONE, QUEUED, RUNNING, Answer, Full, Job, Jobs
+from rarevox.pipeline.service.jobs import DONE, FAILED, QUEUED, RUNNING, Answer, Full, Job, Jobs
 from rarevox.pipeline.service.metrics import TYPE, Metrics
 from rarevox.pipeline.service.model import BODY, OUTPUTS
 
@@ -33,6 +34,8 @@ THERE = (
     "and GET /metrics"
 )
 EVENTS = "text/event-stream"
+PARAMETERS = ("output", "series", "async")
+YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 _ACCEPTED = {
     "application/json": "volumes",
     "application/dicom": "seg",
@@ -64,6 +67,7 @@ class Service:
         seconds: a request may take, uploading and waiting together.
         scratch: a folder for what is uploaded.
         state: ``ok``, or why nothing can be answered at the moment.
+        replaced: how many processes that compute have ended and been replaced.
     """
 
     def __init__(
@@ -76,13 +80,17 @@ class Service:
         seconds: float,
         scratch: Path,
         state: Callable[[], str] = lambda: "ok",
+        replaced: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.state = state
+        self.state, self.replaced = state, replaced
         self.about, self.most_bytes, self.seconds, self.scratch = dict(about), most_bytes, seconds, scratch
         self.metrics = Metrics()
         self.jobs = Jobs(work, places, self._ended)
 
     def _ended(self, job: Job) -> None:
+        self.metrics.ended(job.state)
+        if job.state == FAILED and job.answer is not None:  # the reason is the client's, and may name its files
+            console.print(f"a job failed: {job.answer.status}")
         if job.began is not None and job.finished is not None and job.state == DONE:
             self.metrics.observe(job.finished - job.began)
 
@@ -98,6 +106,12 @@ class Service:
         return response
 
     async def _segment(self, request: Request) -> Response:
+        unknown = sorted(set(request.query_params) - set(PARAMETERS))
+        if unknown:
+            raise Refused(400, f"there is no parameter {unknown[0]!r}; expected {', '.join(PARAMETERS)}")
+        waits = request.query_params.get("async", "0").lower()
+        if waits not in (*YES, *NO):
+            raise Refused(400, f"async is one of {', '.join((*YES, *NO))}")
         output = output_of(request)
         rules = tuple(request.query_params.getlist("series"))
         try:
@@ -107,7 +121,7 @@ class Service:
             raise Refused(400, str(error).replace("--series", "series")) from None
         until = time.monotonic() + self.seconds
         job = await self._uploaded(request, output, rules, until)
-        if request.query_params.get("async", "") in ("1", "true"):
+        if waits in YES:
             return JSONResponse(self._told(job), 202, {"Location": f"/jobs/{job.identity}"})
         waiting = asyncio.wrap_future(job.ended)
         while not waiting.done():
@@ -216,7 +230,7 @@ class Service:
 
     async def figures(self, request: Request) -> Response:
         """``GET /metrics``."""
-        text = self.metrics.text(queued=self.jobs.taken, places=self.jobs.places)
+        text = self.metrics.text(queued=self.jobs.taken, places=self.jobs.places, replaced=self.replaced())
         return PlainTextResponse(text, media_type=TYPE)
 
 

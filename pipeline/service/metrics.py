@@ -22,6 +22,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._statuses: Counter[int] = Counter()
+        self._jobs: Counter[str] = Counter()
         self._classes = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
 
@@ -29,6 +30,11 @@ class Metrics:
         """A request for a segmentation ended with a status of HTTP."""
         with self._lock:
             self._statuses[status] += 1
+
+    def ended(self, state: str) -> None:
+        """A job ended: done, failed or cancelled."""
+        with self._lock:
+            self._jobs[state] += 1
 
     def observe(self, seconds: float) -> None:
         """A scan took so long to be read, computed and written."""
@@ -42,14 +48,25 @@ class Metrics:
             count = sum(self._classes)
             return self._seconds / count if count else 0.0
 
-    def text(self, *, queued: int, places: int) -> str:
-        """All of them."""
+    def text(self, *, queued: int, places: int, replaced: int = 0) -> str:
+        """All of them.
+
+        Args:
+            queued: places that are taken.
+            places: that there are.
+            replaced: processes that ended and were replaced.
+        """
         with self._lock:
             lines = [
                 "# HELP rarevox_requests_total Requests for segmentations by status.",
                 "# TYPE rarevox_requests_total counter",
             ]
             lines += [f'rarevox_requests_total{{status="{code}"}} {n}' for code, n in sorted(self._statuses.items())]
+            lines += ["# HELP rarevox_jobs_total Jobs that ended, by state.", "# TYPE rarevox_jobs_total counter"]
+            lines += [f'rarevox_jobs_total{{state="{state}"}} {n}' for state, n in sorted(self._jobs.items())]
+            name = "rarevox_replaced_total"
+            lines += [f"# HELP {name} Processes of the model that ended and were replaced.", f"# TYPE {name} counter"]
+            lines.append(f"{name} {replaced}")
             name = "rarevox_segmentation_seconds"
             lines += [f"# HELP {name} Seconds a scan took, without waiting.", f"# TYPE {name} histogram"]
             total = 0

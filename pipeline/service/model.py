@@ -99,13 +99,17 @@ def _told(reason: str, folder: Path) -> str:
     names = [folder / name for name in (SERIES, "upload.nii.gz", "upload.nii", "upload.dcm")]
     for place in (*names, folder, folder.parent / BODY, folder.parent):
         reason = reason.replace(str(place), "the upload")
-    return reason
+    return reason.replace("choose with --series, or put each into its own folder", "choose with series=RULE")
 
 
 def _chosen(image: Path, rules: Sequence[str]) -> str | list[str]:
     """The scan of an upload, of several series those that rules choose."""
-    if not rules or not image.is_dir():
+    if not rules:
         return str(image)
+    if not image.is_dir():
+        raise UploadError(
+            "series=RULE chooses among the series of a ZIP archive, and the upload is one image; leave it out"
+        )
     from rarevox.pipeline.dicom.study import survey_series
 
     found = survey_series([image], [parse_rule(rule) for rule in rules], image.parent / "links")

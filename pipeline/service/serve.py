@@ -98,6 +98,7 @@ def server_of(
         seconds=model.seconds,
         scratch=scratch,
         state=model.state,
+        replaced=lambda: model.replaced,
     )
     config = uvicorn.Config(
         app_of(service, LOOPBACK if is_loopback(host) else ["*"]),
@@ -130,7 +131,8 @@ def _uvicorn() -> Any:
         import uvicorn
     except ImportError as error:
         raise RequestError(
-            f"rarevox serve needs starlette and uvicorn: pip install 'rarevox[serve]' ({error})"
+            "rarevox serve needs starlette and uvicorn: in the checkout pip install --constraint constraints.txt "
+            f"--editable '.[serve]' ({error})"
         ) from error
     return uvicorn
 

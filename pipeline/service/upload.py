@@ -46,12 +46,39 @@ def scan_in(upload: Path, folder: Path, most_bytes: int) -> Path:
         series = folder / SERIES
         series.mkdir()
         unpack(upload, series, most_bytes)
-        return series
+        return _sorted_out(series)
     if head.startswith(GZIP) or head[:4] in _NIFTI:
         return _linked(upload, folder / ("upload.nii.gz" if head.startswith(GZIP) else "upload.nii"))
     if is_dicom(head):
         return _linked(upload, folder / "upload.dcm")
+    if head.startswith(b"--"):
+        raise UploadError("the body is a form; send the file itself (curl --data-binary @FILE)", 415)
     raise UploadError("the body is neither NIfTI nor a ZIP archive of DICOM files", 415)
+
+
+def _sorted_out(series: Path) -> Path:
+    """A folder of unpacked files without those that are no DICOM, as a disc's text and viewer; or its only NIfTI file.
+
+    Raises:
+        UploadError: there is neither.
+    """
+    others = []
+    for path in sorted(series.iterdir()):
+        with path.open("rb") as handle:
+            head = handle.read(512)
+        if not is_dicom(head):
+            others.append((path, head))
+    if len(others) < len(list(series.iterdir())):
+        for path, _ in others:
+            path.unlink()
+        return series
+    images = [(path, head) for path, head in others if head.startswith(GZIP) or head[:4] in _NIFTI]
+    if len(images) == 1:
+        ((path, head),) = images
+        return path.rename(series.parent / ("upload.nii.gz" if head.startswith(GZIP) else "upload.nii"))
+    raise UploadError(
+        f"of the {len(others)} files in the ZIP archive none is DICOM; send a series, or one NIfTI file", 415
+    )
 
 
 def _linked(upload: Path, name: Path) -> Path:
@@ -81,7 +108,8 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int = MOST_
             for number, entry in enumerate(entries, start=1):
                 left -= _extract(packed, entry, folder / f"{number:06}.dcm", left)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
-        raise UploadError(f"the ZIP archive is damaged or of a kind that is not read: {error}") from error
+        told = f"the ZIP archive is damaged or of a kind that is not read: {error}"
+        raise UploadError(f"{told} (curl sends it whole with --data-binary)") from error
     if not entries:
         raise UploadError("the ZIP archive holds no files")
     return len(entries)

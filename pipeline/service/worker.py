@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.codes import Coded
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.inference.calls.preloaded import PRELOADED
@@ -94,6 +95,9 @@ class Supervised:
         seconds: the longest that a job may take.
         begin_seconds: the longest that the loading of the networks may take.
         engine: makes what starts the process; by default a fork of a server that has imported the libraries.
+
+    Attributes:
+        replaced: how many processes have ended, and others taken their place.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Supervised:
         self._engine_of, self._numbers = engine, count()
         self._lock, self._closed = threading.Lock(), False
         self._trouble = ""
+        self.replaced = 0
         self._begin()
 
     def open(self) -> None:
@@ -160,4 +165,9 @@ class Supervised:
 
     def _begin(self) -> None:
         self.engine = self._engine_of(self.answers)
-        self._pool = Pool(self.engine, 1, seconds=self.seconds, begin_seconds=self.begin_seconds)
+        limits = self.seconds, self.begin_seconds
+        self._pool = Pool(self.engine, 1, seconds=limits[0], begin_seconds=limits[1], ended=self._ended)
+
+    def _ended(self, reason: str) -> None:
+        self.replaced += 1
+        console.print(f"the process that computes {reason}; another one takes its place")

@@ -95,6 +95,7 @@ class Pool:
         begin_seconds: the longest that a worker may take to be ready; one that takes longer has ended, None for no
             limit.
         clock: monotonic seconds.
+        ended: is told why, where a worker ended that another one replaces.
 
     Attributes:
         lost: why workers are gone that nobody replaced; empty where all are there.
@@ -108,8 +109,10 @@ class Pool:
         seconds: float | None = None,
         begin_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        ended: Callable[[str], Any] = lambda reason: None,
     ) -> None:
         self.engine, self.seconds, self.begin_seconds, self.clock = engine, seconds, begin_seconds, clock
+        self.ended = ended
         self.workers = [_Worker() for _ in range(workers)]
         self._suspects: deque[Task] = deque()
         self._again: deque[Task] = deque()
@@ -228,6 +231,7 @@ class Pool:
             told = f"workers end before they begin: {reason}; try fewer workers, or more memory for each"
             self._retire(number, told)
         else:
+            self.ended(reason)
             self._restart(number)
         for task in tasks:
             task.ended += task is tasks[0]
@@ -259,6 +263,7 @@ class Pool:
                 continue
             first, *others = worker.tasks
             self.engine.end(number)
+            self.ended("took too long")
             self._restart(number)
             self._again += others
             told = f"it was not done within {self.seconds / 60:g} minutes (--scan-minutes) and was ended"

@@ -71,6 +71,16 @@ def test_what_is_sent_is_answered(address: str) -> None:
     assert httpx.get(f"{address}/health").json() == {"status": "ok", "structures": ["a"], "taken": 0, "places": 2}
 
 
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [("ouput=volumes", "there is no parameter 'ouput'; expected output"), ("async=perhaps", "async is one of 1, true")],
+)
+def test_what_is_misspelt_is_refused(address: str, query: str, told: str) -> None:
+    done = httpx.post(f"{address}/segment?{query}", content=b"abc")
+    assert (done.status_code, told in done.json()["error"]) == (400, True)
+    assert taken(address) == 0
+
+
 def test_a_full_queue_says_when_to_come_again(address: str, model: Pretended) -> None:
     model.may.clear()
     waiting = [httpx.post(f"{address}/segment?async=1", content=b"abc").json()["id"] for _ in range(2)]

@@ -103,14 +103,14 @@ def test_what_is_sent_is_told_by_its_content(tmp_path: Path) -> None:
     heads = {b"\x1f\x8b\x08": "upload.nii.gz", b"\x5c\x01\x00\x00": "upload.nii", bytes(128) + b"DICM": "upload.dcm"}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
-        packed.writestr("a", b"1")
+        packed.writestr("a", bytes(128) + b"DICM")
     heads[buffer.getvalue()] = "series"
     for number, (content, name) in enumerate(heads.items()):
         (tmp_path / f"body{number}").write_bytes(content)
         for attempt in range(2):
             folder = tmp_path / f"{number}.{attempt}"
             folder.mkdir()
-            assert scan_in(tmp_path / f"body{number}", folder, 100) == folder / name
+            assert scan_in(tmp_path / f"body{number}", folder, 1000) == folder / name
             assert (folder / name).exists()
         assert (tmp_path / f"body{number}").read_bytes() == content
     (tmp_path / "other").write_bytes(b"<html>")
@@ -126,3 +126,29 @@ def test_on_a_disk_without_second_names_the_file_is_copied(tmp_path: Path, monke
     monkeypatch.setattr("os.link", refuse)
     (tmp_path / "body").write_bytes(b"\x5c\x01\x00\x00")
     assert scan_in(tmp_path / "body", tmp_path, 100).read_bytes() == b"\x5c\x01\x00\x00"
+
+
+def test_of_an_archive_the_files_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
+    slices = {f"CD/{n}": bytes(128) + b"DICM" for n in range(3)}
+    found = {}
+    for name, entries in {
+        "disc": {**slices, "CD/README.txt": b"read me", "viewer.exe": b"MZ"},
+        "image": {"a.nii": b"\x5c\x01\x00\x00", "b.txt": b"a text"},
+        "images": {"a.nii": b"\x5c\x01\x00\x00", "b.nii": b"\x5c\x01\x00\x00"},
+        "texts": {"a.txt": b"1"},
+    }.items():
+        (tmp_path / name).mkdir()
+        try:
+            found[name] = scan_in(archive(tmp_path / f"{name}.zip", entries), tmp_path / name, 10_000)
+        except UploadError as error:
+            found[name] = (error.status, str(error))
+    assert len(list(found["disc"].iterdir())) == 3
+    assert found["image"].name == "upload.nii"
+    assert found["images"] == (415, "of the 2 files in the ZIP archive none is DICOM; send a series, or one NIfTI file")
+    assert found["texts"][0] == 415
+
+
+def test_a_form_is_told_how_to_send_a_file(tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"--------------------------4f1\r\nContent-Disposition: form-data")
+    with pytest.raises(UploadError, match="is a form; send the file itself"):
+        scan_in(tmp_path / "body", tmp_path, 100)

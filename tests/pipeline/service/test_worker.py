@@ -53,7 +53,9 @@ def ask(run: Path, tmp_path: Path, models: list[Supervised]) -> Iterator[Ask]:
     model.close()
 
 
-def test_what_ends_the_process_costs_one_request(ask: Ask) -> None:
+def test_what_ends_the_process_costs_one_request(
+    ask: Ask, models: list[Supervised], capsys: pytest.CaptureFixture[str]
+) -> None:
     first = ask("a")
     assert (first.status, first.body[:5]) == (200, b"a by ")
     assert ask("b").body.split()[-1] == first.body.split()[-1], "one process for all"
@@ -70,6 +72,11 @@ def test_what_ends_the_process_costs_one_request(ask: Ask) -> None:
     failed = ask("fails")
     assert (failed.status, b"ZeroDivisionError" in failed.body, b"secret" in failed.body) == (500, True, False)
     assert ask("d").status == 200
+    # Two for the crash, one for what crashed once, two for the killed and one for the hanging.
+    assert models[0].replaced == 6
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("another one takes its place") == 6
+    assert "the process that computes crashed (SIGSEGV)" in told
 
 
 def test_a_run_that_is_away_for_a_while(ask: Ask, run: Path) -> None:
