@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.cohort.collect import RESULT_FILE, SUMMARY_FILE
 from rarevox.pipeline.cohort.journal import FOLDER
+from rarevox.pipeline.cohort.rows import RESULT_FILE, SUMMARY_FILE
 from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.series import is_dicom, require_libraries
 from rarevox.pipeline.dicom.stated import require_codes
