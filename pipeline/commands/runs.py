@@ -71,9 +71,7 @@ def train(**options: Any) -> int:
 @settings_option
 @others_option
 @trust_option
-@click.option(
-    "--keep", is_flag=True, help="Leave out scans that an earlier call segmented, with the outputs asked for now."
-)
+@click.option("--keep", is_flag=True, help="Leave out scans of which an earlier call wrote all that is asked for.")
 @click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
 @click.option(
     "--roi",

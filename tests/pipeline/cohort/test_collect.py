@@ -59,8 +59,8 @@ def test_rows_table_and_page_while_the_call_is_at_work(tmp_path: Path, capsys: p
         key: HEADER[key] for key in ("run", "models", "settings", "structures", "versions")
     }
     assert (
-        "1 of 2 scans segmented (besides, 1 entry is no scan); label maps, predictions.json, predictions.csv, summary.html "
-        "and lesions.csv are in" in " ".join(capsys.readouterr().err.split())
+        "1 of 2 scans segmented (besides, 1 entry is no scan); label maps, predictions.json, predictions.csv, "
+        "summary.html and lesions.csv are in" in " ".join(capsys.readouterr().err.split())
     )
     table = list(csv.DictReader((tmp_path / "predictions.csv").open()))
     assert [row["case"] for row in table] == ["a", "'=b", "c"]
