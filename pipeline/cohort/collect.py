@@ -93,8 +93,9 @@ def write_results(
             _write_lines(folder, name, keys, (row for row, _ in _rows(folder, ledger, newest)))
         for name in {*TABLE_NAMES} - {*columns}:  # of an earlier call whose rows no longer stand
             (folder / f"{name}.csv").unlink(missing_ok=True)
-        write_summary(folder / SUMMARY_FILE, folder, statistics, newest, ledger.row)
-    tally.files += [f"{name}.csv" for name in sorted(columns)]
+        tables = [f"{name}.csv" for name in sorted(columns) if name in TABLE_NAMES]
+        write_summary(folder / SUMMARY_FILE, folder, statistics, newest, ledger.row, [TABLE_FILE, *tables])
+    tally.files += tables
     return tally
 
 
