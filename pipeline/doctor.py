@@ -67,7 +67,7 @@ def cpu_bfloat16() -> Finding:
     elif cpu_has_bfloat16():
         said = "in hardware (AVX512-BF16): 'auto' takes it"
         if why_plain() is None:
-            said += "; HighResNet and DeepMedic (3D) are faster in float32, which 'auto' takes for them"
+            said += ", but float32 for HighResNet and DeepMedic (3D), which compute faster in that"
     else:
         said = "emulated: 'auto' takes float32 on this CPU"
     return Finding("CPU bfloat16", True, said)
@@ -142,9 +142,8 @@ def extras() -> list[Finding]:
     for name, (purpose, _) in EXTRAS.items():
         lacking = missing(name)
         state = f"not installed ({', '.join(lacking)})" if lacking else "installed"
-        found.append(
-            Finding(f"extra {name}", True, f"for {purpose}: {state}", f"if wanted, {install(name)}" if lacking else "")
-        )
+        advice = f"if wanted, {install(name)}" if lacking else ""
+        found.append(Finding(f"extra {name}", True, f"for {purpose}: {state}", advice))
     return found
 
 

@@ -33,6 +33,12 @@ def status_of(arguments: list[str]) -> int:
     return int(ended.value.code or 0)
 
 
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    listed = CliRunner().invoke(cli, ["--help"], terminal_width=80).output.split("Commands:")[1]
+    assert "..." not in listed
+    assert listed.count("\n  ") == len(cli.commands)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_contract_has_help(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
