@@ -65,7 +65,7 @@ def write_summary(
         enough=statistics.are_enough,
         volumes=[_bars(one) for one in statistics.volumes() if one.n],
         outliers=outliers,
-        pictures=_pictures(folder, outliers[:MOST_THUMBNAILS], row_of),
+        pictures=_pictures(folder, outliers[:MOST_THUMBNAILS], row_of, header.get("structures", {})),
     )
 
 
@@ -109,7 +109,10 @@ def _bars(one: Volumes) -> dict[str, Any]:
 
 
 def _pictures(
-    folder: Path, outliers: list[Outlier], row_of: Callable[[str], Mapping[str, Any]]
+    folder: Path,
+    outliers: list[Outlier],
+    row_of: Callable[[str], Mapping[str, Any]],
+    structures: Mapping[str, Any],
 ) -> list[tuple[Outlier, str]]:
     """Outliers with their thumbnails; without those whose files cannot be shown (any more)."""
     found: list[tuple[Outlier, str]] = []
@@ -117,9 +120,10 @@ def _pictures(
         return found
     from rarevox.pipeline.cohort.thumbnail import thumbnail  # imports PyTorch and MONAI, which takes seconds
 
+    values = [value for value in structures.values() if isinstance(value, int)]
     for one in outliers:
         with suppress(OSError, ValueError, KeyError, IndexError):
             row = row_of(one.case)
             image = row["image"][0] if isinstance(row["image"], list) else row["image"]
-            found.append((one, thumbnail(image, place(folder, str(row["output"])))))
+            found.append((one, thumbnail(image, place(folder, str(row["output"])), values)))
     return found
