@@ -81,12 +81,12 @@ class Geometry:
         """The number of spatial axes."""
         return len(self.receptive_field)
 
-    def _sizes(self, size: PerAxis) -> tuple[int, ...]:
+    def _sizes(self, size: PerAxis, what: str = "size") -> tuple[int, ...]:
         """``size`` as a tuple with one entry for each axis."""
         sizes = (int(size),) * self.spatial_dims if isinstance(size, int) else tuple(int(n) for n in size)
         if len(sizes) != self.spatial_dims:
             raise ValueError(
-                f"size {sizes} has {len(sizes)} axes and the network works on {self.spatial_dims}; "
+                f"{what} {sizes} has {len(sizes)} axes and the network works on {self.spatial_dims}; "
                 f"give {self.spatial_dims} numbers"
             )
         return sizes
@@ -120,7 +120,8 @@ class Geometry:
         Raises:
             ValueError: names the size, the rule and, for each axis, the nearest sizes that work.
         """
-        sizes = self._sizes(input_size)
+        what = what if what.endswith("size") else f"{what} size"
+        sizes = self._sizes(input_size, what)
         if self.accepts(sizes):
             return
         nearest = " x ".join(" or ".join(map(str, axis)) for axis in self.nearest_sizes(sizes))
@@ -128,7 +129,7 @@ class Geometry:
         if any(self.base):
             rule += f" plus {_short(self.base)}"
         raise ValueError(
-            f"{what} size {_short(sizes, ' x ')} does not fit the network, which takes {rule}, "
+            f"{what} {_short(sizes, ' x ')} does not fit the network, which takes {rule}, "
             f"at least {_short(self.minimum)}; the nearest sizes that work: {nearest}"
         )
 

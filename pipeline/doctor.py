@@ -26,6 +26,7 @@ from rarevox.pipeline.device import (
     select_precision,
 )
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.extras import EXTRAS, install, missing
 from rarevox.pipeline.storage.prune import describe_cache
 
 PACKAGES = ("rarevox", "torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "simpleitk", "nilearn")
@@ -66,7 +67,7 @@ def cpu_bfloat16() -> Finding:
     elif cpu_has_bfloat16():
         said = "in hardware (AVX512-BF16): 'auto' takes it"
         if why_plain() is None:
-            said += ", but float32 for HighResNet and DeepMedic (3D), which are faster so"
+            said += ", but float32 for HighResNet and DeepMedic (3D), which compute faster in that"
     else:
         said = "emulated: 'auto' takes float32 on this CPU"
     return Finding("CPU bfloat16", True, said)
@@ -135,13 +136,24 @@ def convolution(device: torch.device) -> Finding:
     )
 
 
+def extras() -> list[Finding]:
+    """Tells which of the packages that further commands take are installed, and how the others are."""
+    found = []
+    for name, (purpose, _) in EXTRAS.items():
+        lacking = missing(name)
+        state = f"not installed ({', '.join(lacking)})" if lacking else "installed"
+        advice = f"if wanted, {install(name)}" if lacking else ""
+        found.append(Finding(f"extra {name}", True, f"for {purpose}: {state}", advice))
+    return found
+
+
 def examine() -> list[Finding]:
     """All findings."""
     device = select_device()
     found = [torch_version(), cpu_bfloat16(), cpu_kernels(), shared_memory(), convolution(torch.device("cpu"))]
     if device.type == "cuda":
         found += [convolution(device), float32_on_cuda(), loss_kernels()]
-    return found
+    return found + extras()
 
 
 def facts() -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import pydoc
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.plain_data import parse_yaml
 
+MOST_NAMED, MOST_MEANT = 12, 3
+"""Valid keys that a message lists, and keys deeper within that may be meant."""
 OPEN = ("gates", "post_processing", "operating_points")
 """Mappings by structure, whose inner keys a setting may add; whoever reads them checks the names."""
 
@@ -58,7 +60,7 @@ def put(config: dict[str, Any], key: str, value: object, where: str = "") -> Non
     for step in path:
         if is_open and isinstance(place, dict):
             place.setdefault(step, {})
-        place = _step(place, step, key, said)
+        place = _step(place, step, key, said, config)
     if isinstance(place, list):
         place[_index(place, last, key, said)] = value
         return
@@ -68,18 +70,42 @@ def put(config: dict[str, Any], key: str, value: object, where: str = "") -> Non
         known = set(place) | arguments(place)
         if last not in known and "**" not in known:
             names = {name for name in known if not name.startswith("_")}
-            raise RequestError(f"{said}no configuration key {key!r}: {nearest(last, names)}")
+            raise RequestError(f"{said}no configuration key {key!r}: {_meant(config, key, last, names)}")
     place[last] = value
 
 
-def _step(place: Any, step: str, key: str, said: str) -> Any:
+def _meant(config: Mapping[str, Any], key: str, wrong: str, names: Iterable[str]) -> str:
+    """Which key may be meant: keys deeper within whose last part is that of ``key``, else the nearest name.
+
+    >>> _meant({"optimizer": {"lr": 0.1}, "learn": None}, "lr", "lr", ["optimizer", "learn"])
+    "did you mean 'optimizer#lr'?"
+    """
+    last = key.split("#")[-1]
+    found = [path for path in _paths(config) if path[-1] == last and len(path) > 1]
+    if not found or last.isdigit():
+        return nearest(wrong, names, MOST_NAMED)
+    nearby = sorted(("#".join(path) for path in found), key=lambda text: (text.count("#"), text))
+    more = f" ({len(nearby) - MOST_MEANT} more end so)" if len(nearby) > MOST_MEANT else ""
+    return f"did you mean {' or '.join(map(repr, nearby[:MOST_MEANT]))}{more}?"
+
+
+def _paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The ways to all entries of nested mappings and lists."""
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in entries:
+        here = (*path, str(name))
+        yield here
+        yield from _paths(inner, here)
+
+
+def _step(place: Any, step: str, key: str, said: str, config: Mapping[str, Any]) -> Any:
     """One level into a mapping or a list."""
     if isinstance(place, dict) and step in place:
         return place[step]
     if isinstance(place, list):
         return place[_index(place, step, key, said)]
     known = place if isinstance(place, dict) else []
-    raise RequestError(f"{said}no configuration key {key!r}: {nearest(step, known)}")
+    raise RequestError(f"{said}no configuration key {key!r}: {_meant(config, key, step, known)}")
 
 
 def _index(place: list[Any], step: str, key: str, said: str) -> int:
@@ -128,4 +154,4 @@ def merge(config: dict[str, Any], addition: Mapping[str, Any], where: str) -> No
         elif key in known or re.search(rf"[@%]{re.escape(key)}(?![\w])", text):
             config[key] = value
         else:
-            raise RequestError(f"{where}: no configuration key {key!r}: {nearest(key, known)}")
+            raise RequestError(f"{where}: no configuration key {key!r}: {_meant(config, key, key, known)}")

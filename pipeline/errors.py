@@ -13,17 +13,25 @@ class RequestError(Exception):
     """
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:
     """The valid name closest to ``name``, worded for the end of an error message.
+
+    Args:
+        name: what was given.
+        valid: what might have been.
+        most: so many of these are listed at the most, the ones most like the name; None lists all.
 
     >>> nearest("highresent", ["deepmedic", "highresnet"])
     "did you mean 'highresnet'? Valid names: deepmedic, highresnet"
     >>> nearest("zzz", ["a"])
     'valid names: a'
+    >>> nearest("rate", ["date", "b", "c", "a"], most=2)
+    "did you mean 'date'? Valid names: a, date and 2 more"
     """
     names = sorted(valid)
-    listed = ", ".join(names)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    shown = names if most is None else sorted(difflib.get_close_matches(name.lower(), names, n=most, cutoff=0.0))
+    listed = ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
     return f"did you mean {close[0]!r}? Valid names: {listed}" if close else f"valid names: {listed}"
 
 

@@ -210,6 +210,25 @@ def is_leftover(path: Path) -> bool:
     return path.name == LOCK_FILE or re.match(r"\.\d+\.part\.", path.name) is not None
 
 
+def _made(folder: Path) -> None:
+    """Make a folder.
+
+    Raises:
+        RequestError: it cannot be made, with the place and the reason; choose another one.
+    """
+    if folder.is_dir():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        above = next((one for one in folder.absolute().parents if one.is_dir()), folder.parent)
+        if isinstance(error, FileNotFoundError):  # what /proc and its like answer, though the folder above is there
+            reason = "no folder can be made there"
+        else:
+            reason = error.strerror or str(error)
+        raise RequestError(f"--output {folder} cannot be made in {above}: {reason}; choose another place") from error
+
+
 def claim_folder(folder: str | Path, holds: Callable[[Path], bool], what: str) -> Path:
     """Make ``folder`` for writing, refusing one that already holds something else.
 
@@ -230,7 +249,7 @@ def claim_folder(folder: str | Path, holds: Callable[[Path], bool], what: str) -
                 f"--output {folder} already holds other files, and {what} is never written over them; "
                 "give a new folder or empty this one"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        _made(folder)
         probe = _part(folder / "a.probe")
         probe.write_bytes(b"")
         probe.unlink(missing_ok=True)  # of two machines that share a folder, processes of one number may meet here

@@ -6,69 +6,33 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from rarevox.pipeline.cohort.journal import FOLDER
 from rarevox.pipeline.cohort.ledger import Ledger, Source
-from rarevox.pipeline.cohort.rows import TABLE_NAMES, TABLES, files_of, place, without_files
+from rarevox.pipeline.cohort.rows import (
+    RESULT_FILE,
+    SUMMARY_FILE,
+    TABLE_FILE,
+    TABLE_NAMES,
+    TABLES,
+    files_of,
+    place,
+    without_files,
+)
 from rarevox.pipeline.cohort.statistics import Statistics
 from rarevox.pipeline.cohort.summary import write_summary
-from rarevox.pipeline.console import console
+from rarevox.pipeline.cohort.tally import Tally
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import atomic, json_line
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.words import csv_writer
 
-RESULT_FILE, TABLE_FILE, SUMMARY_FILE = "predictions.json", "predictions.csv", "summary.html"
-SHOWN = 50
-"""Rows that the console shows of those that failed; all of them are in the table."""
 _MADE = ("run", "ensemble", "models", "settings")
 _COLUMNS = ("case", "status", "reason", "warning", "seconds", "output", "image")
 
 Row = dict[str, Any]
-
-
-@dataclass
-class Tally:
-    """What became of the scans that count.
-
-    Attributes:
-        by_status: how many rows have which status.
-        failed: those that are shown, as many as :data:`SHOWN`.
-        warned: rows with a warning, as many.
-        rows: how many.
-    """
-
-    by_status: dict[str, int] = field(default_factory=dict)
-    failed: list[Row] = field(default_factory=list)
-    warned: list[Row] = field(default_factory=list)
-    rows: int = 0
-
-    def add(self, row: Row) -> None:
-        """Count a row."""
-        self.rows += 1
-        self.by_status[row["status"]] = self.by_status.get(row["status"], 0) + 1
-        shown: Row = {key: row[key] for key in ("case", "status", "reason", "warning") if key in row}
-        if row["status"] != "ok" and len(self.failed) < SHOWN:
-            self.failed.append(shown)
-        if "warning" in row and len(self.warned) < SHOWN:
-            self.warned.append(shown)
-
-    def tell(self, where: str) -> int:
-        """Say what failed and how many scans were segmented; the exit status."""
-        for row in self.warned:
-            console.say("[yellow]{}: {}[/]", row["case"], row["warning"])
-        for row in self.failed:
-            console.say("[red]{}[/] {}: {}", row["status"], row["case"], row.get("reason", ""))
-        done, ignored = self.by_status.get("ok", 0), self.by_status.get("ignored", 0)
-        others = self.rows - done - len(self.failed)
-        if others > 0:
-            console.print(f"and {others} more, listed in {TABLE_FILE}")
-        besides = f" ({ignored} other entries are no scans)" if ignored else ""
-        console.print(f"{done} of {self.rows - ignored} scans segmented{besides}; {where}")
-        return 0 if done == self.rows else 1
 
 
 def collect(output: str | Path) -> int:
@@ -88,12 +52,11 @@ def collect(output: str | Path) -> int:
     folder = Path(output)
     if not (folder / FOLDER).is_dir():
         raise RequestError(f"{folder} holds no folder {FOLDER} of rarevox predict; give the --output of such a call")
-    tally = write_results(folder)
-    return tally.tell(f"{RESULT_FILE}, {TABLE_FILE} and {SUMMARY_FILE} are in {folder}")
+    return write_results(folder).tell(folder)
 
 
 def write_results(
-    folder: Path, ledger: Ledger | None = None, *, counts: Callable[[str], bool] = lambda case: True
+    folder: Path, ledger: Ledger | None = None, *, counts: Callable[[str], bool] = lambda case: True, call: str = ""
 ) -> Tally:
     """Write all files that are made of the journals.
 
@@ -101,6 +64,7 @@ def write_results(
         folder: of the predictions.
         ledger: of its journals; it is read on.
         counts: of a case: whether it is in the tally.
+        call: whose own scans are told apart in the tally; see :class:`rarevox.pipeline.cohort.journal.Journal`.
 
     Raises:
         RequestError: no call has written a journal here.
@@ -117,19 +81,21 @@ def write_results(
             listed = _Listing(stack.enter_context(_opened(folder / RESULT_FILE)), newest)
             table = _Table(stack.enter_context(_opened(folder / TABLE_FILE)), statistics.structures)
             columns: dict[str, dict[str, None]] = {}
-            for row, is_left in _rows(folder, ledger, newest, columns_of_tables=columns):
+            for row, source in _rows(folder, ledger, newest, columns_of_tables=columns):
                 listed.add(row)
                 table.add(row)
                 statistics.add(row)
-                if is_left or counts(row["case"]):
-                    tally.add(row)
+                if source is None or counts(row["case"]):
+                    tally.add(row, _whose(source, newest, call))
             listed.end()
             table.end()
         for name, keys in columns.items():
             _write_lines(folder, name, keys, (row for row, _ in _rows(folder, ledger, newest)))
         for name in {*TABLE_NAMES} - {*columns}:  # of an earlier call whose rows no longer stand
             (folder / f"{name}.csv").unlink(missing_ok=True)
-        write_summary(folder / SUMMARY_FILE, folder, statistics, newest, ledger.row)
+        tables = [f"{name}.csv" for name in sorted(columns) if name in TABLE_NAMES]
+        write_summary(folder / SUMMARY_FILE, folder, statistics, newest, ledger.row, [TABLE_FILE, *tables])
+    tally.files += tables
     return tally
 
 
@@ -150,8 +116,8 @@ def _number(value: object) -> float:
 
 def _rows(
     folder: Path, ledger: Ledger, newest: Mapping[str, Any], columns_of_tables: dict[str, dict[str, None]] | None = None
-) -> Iterator[tuple[Row, bool]]:
-    """The rows that stand, those of scans in the order of the list, then those of what is no scan (True)."""
+) -> Iterator[tuple[Row, Source | None]]:
+    """The rows that stand with their journals, those of scans in the order of the list, then what is no scan (None)."""
     names = _names_in(folder)
     for source, _, row in ledger.lines():
         whole = _counted(source, row, newest) and _with_its_files(folder, names, source, row, newest)
@@ -159,13 +125,22 @@ def _rows(
             continue
         if columns_of_tables is not None:
             _note_columns(whole, columns_of_tables)
-        yield whole, False
+        yield whole, source
     told: set[str] = set()
     for source, _, row in ledger.left():
         key = json.dumps([row.get("case"), row.get("image"), row.get("reason")], default=str)
         if _one_cohort(source.header, newest) and key not in told:
             told.add(key)
-            yield row, True
+            yield row, None
+
+
+def _whose(source: Source | None, newest: Mapping[str, Any], call: str) -> str:
+    """Whose work a row is, seen from a call; empty without one."""
+    if source is None or not call:
+        return ""
+    if source.id == call:
+        return "this"
+    return "beside" if source.header.get("session") == newest.get("session") else "earlier"
 
 
 def _counted(source: Source, row: Row, newest: Mapping[str, Any]) -> bool:

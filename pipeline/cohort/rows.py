@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+RESULT_FILE, TABLE_FILE, SUMMARY_FILE = "predictions.json", "predictions.csv", "summary.html"
+"""What is made of the rows, in the folder of the predictions."""
 FILES = "files"
 """Names of files besides those of :data:`NAMED`: a list, relative to the folder, ``/`` between folders."""
 TABLES = "tables"

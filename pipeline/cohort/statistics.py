@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_REASONS = 1000
+MOST_REASONS, MOST_NAMED = 1000, 8
 LEAST_SCANS = 10
 """Fewer scans have no outliers: their spread is not known."""
 FAR = 3.5
@@ -57,6 +57,43 @@ class Outlier:
     z: float
 
 
+@dataclass
+class Kind:
+    """What several scans' rows say alike.
+
+    Attributes:
+        first: the words of the first of them.
+        cases: names of the first :data:`MOST_NAMED`.
+        n: how many.
+    """
+
+    first: str
+    cases: list[str]
+    n: int = 0
+
+
+class Reasons:
+    """Texts of rows by their kind; see :func:`kind_of_reason`. Kinds beyond :data:`MOST_REASONS` are ``others``."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, Kind] = {}
+
+    def add(self, reason: str, case: str) -> None:
+        """Take one."""
+        name = kind_of_reason(reason, case)
+        if name not in self.kinds and len(self.kinds) >= MOST_REASONS:
+            name = "others"
+        kind = self.kinds.setdefault(name, Kind(reason, []))
+        kind.n += 1
+        if len(kind.cases) < MOST_NAMED:
+            kind.cases.append(case)
+
+    def most_common(self, most: int) -> list[tuple[str, Kind]]:
+        """The kinds of most scans first, each as the words that stand for it: its own where one scan has it."""
+        found = sorted(self.kinds.items(), key=lambda one: -one[1].n)[:most]
+        return [(kind.first if kind.n == 1 else name, kind) for name, kind in found]
+
+
 class Statistics:
     """Gathers the rows one by one; keeps a number for each scan and structure.
 
@@ -68,8 +105,8 @@ class Statistics:
     def __init__(self, structures: Mapping[str, Any], composites: Mapping[str, Any]) -> None:
         self.structures = [*structures, *composites]
         self.statuses: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+        self.reasons, self.warnings = Reasons(), Reasons()
+        self.previews = 0
         self.seconds = array("d")
         self._cases: list[str] = []
         self._volumes = {name: array("d") for name in self.structures}
@@ -77,27 +114,27 @@ class Statistics:
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a row."""
         self.statuses[str(row["status"])] += 1
+        if row.get("warning"):
+            self.warnings.add(str(row["warning"]), str(row["case"]))
         if row["status"] != "ok":
             if row["status"] == "failed":
-                self._note_reason(row)
+                self.reasons.add(str(row.get("reason", "")), str(row["case"]))
             return
+        self.previews += bool(row.get("preview"))
         self.seconds.append(_number(row.get("seconds")))
         self._cases.append(str(row["case"]))
         volume = row.get("volume_ml")
         for name, values in self._volumes.items():
             values.append(_number(volume.get(name) if isinstance(volume, dict) else None))
 
-    def _note_reason(self, row: Mapping[str, Any]) -> None:
-        kind = kind_of_reason(str(row.get("reason", "")), str(row["case"]))
-        if kind in self.reasons or len(self.reasons) < MOST_REASONS:
-            self.reasons[kind] += 1
-            self.examples.setdefault(kind, str(row["case"]))
-        else:
-            self.reasons["others"] += 1
-
     def volumes(self) -> list[Volumes]:
         """The distribution of each structure's volumes."""
         return [distribution(name, values) for name, values in self._volumes.items()]
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether there are scans enough for some to be unlike the others."""
+        return any(np.isfinite(values).sum() >= LEAST_SCANS for values in self._volumes.values())
 
     def outliers(self, most: int) -> list[Outlier]:
         """The scans farthest from the cohort, each with the structure in which it is, farthest first."""

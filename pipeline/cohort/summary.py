@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from rarevox.pipeline.cohort.rows import place
-from rarevox.pipeline.cohort.statistics import FAR, Outlier, Statistics, Volumes
+from rarevox.pipeline.cohort.statistics import FAR, LEAST_SCANS, Outlier, Reasons, Statistics, Volumes
 from rarevox.pipeline.page import write_page
 
 TEMPLATE = Path(__file__).with_name("templates") / "summary.html"
@@ -23,8 +25,9 @@ def write_summary(
     statistics: Statistics,
     header: Mapping[str, Any],
     row_of: Callable[[str], Mapping[str, Any]],
+    tables: Sequence[str] = (),
 ) -> Path:
-    """Write the page: counts, failures by reason, distributions of volumes, outliers with thumbnails.
+    """Write the page: counts, failures and warnings by reason, distributions of volumes, outliers with thumbnails.
 
     Args:
         path: of the page.
@@ -32,8 +35,11 @@ def write_summary(
         statistics: of all rows.
         header: how the maps were made.
         row_of: a scan's row, for its files.
+        tables: files beside the page.
     """
     outliers = statistics.outliers(MOST_OUTLIERS)
+    warnings = _reasons(statistics.warnings)
+    shown = {case for one in warnings for case in one["cases"]} | {one.case for one in outliers}
     conventions = {
         "outliers": f"cube roots of volumes more than {FAR:g} robust standard deviations (1.4826 times the median "
         "absolute deviation) from the cohort's median",
@@ -49,13 +55,17 @@ def write_summary(
         statuses=dict(statistics.statuses),
         total=sum(statistics.statuses.values()),
         seconds=_median(statistics.seconds),
-        reasons=[
-            {"reason": reason, "count": count, "example": statistics.examples.get(reason, "")}
-            for reason, count in statistics.reasons.most_common(MOST_REASONS)
-        ],
+        reasons=_reasons(statistics.reasons),
+        warnings=warnings,
+        tables=tables,
+        previews=statistics.previews,
+        links=_previews(folder, shown, row_of) if statistics.previews else {},
+        least=LEAST_SCANS,
+        far=FAR,
+        enough=statistics.are_enough,
         volumes=[_bars(one) for one in statistics.volumes() if one.n],
         outliers=outliers,
-        pictures=_pictures(folder, outliers[:MOST_THUMBNAILS], row_of),
+        pictures=_pictures(folder, outliers[:MOST_THUMBNAILS], row_of, header.get("structures", {})),
     )
 
 
@@ -63,6 +73,26 @@ def _median(values: Any) -> float | None:
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     return float(np.median(known)) if known.size else None
+
+
+def _reasons(reasons: Reasons) -> list[dict[str, Any]]:
+    """Kinds of reasons for the page, with a whole one below where the kind leaves something out."""
+    found = []
+    for words, kind in reasons.most_common(MOST_REASONS):
+        whole = "" if kind.first == words or words == "others" else kind.first
+        found.append({"reason": words, "count": kind.n, "cases": kind.cases, "whole": whole})
+    return found
+
+
+def _previews(folder: Path, cases: Collection[str], row_of: Callable[[str], Mapping[str, Any]]) -> dict[str, str]:
+    """Where the previews of cases lie, as links from the page; none of those that are not there (any more)."""
+    found = {}
+    for case in cases:
+        with suppress(OSError, ValueError, KeyError, UnicodeEncodeError):
+            path = place(folder, str(row_of(case)["preview"]))
+            if path.is_file():
+                found[case] = quote(os.fsencode(path.relative_to(folder).as_posix()))
+    return found
 
 
 def _bars(one: Volumes) -> dict[str, Any]:
@@ -74,11 +104,15 @@ def _bars(one: Volumes) -> dict[str, Any]:
         | {"low": one.edges[n], "high": one.edges[n + 1]}
         for n, count in enumerate(one.counts)
     ]
-    return {"name": one.name, "n": one.n, "absent": one.absent, "quantiles": one.quantiles, "bars": bars}
+    told = {"name": one.name, "n": one.n, "absent": one.absent, "quantiles": one.quantiles}
+    return told | {"bars": bars, "most": most, "alike": one.quantiles[0] == one.quantiles[-1]}
 
 
 def _pictures(
-    folder: Path, outliers: list[Outlier], row_of: Callable[[str], Mapping[str, Any]]
+    folder: Path,
+    outliers: list[Outlier],
+    row_of: Callable[[str], Mapping[str, Any]],
+    structures: Mapping[str, Any],
 ) -> list[tuple[Outlier, str]]:
     """Outliers with their thumbnails; without those whose files cannot be shown (any more)."""
     found: list[tuple[Outlier, str]] = []
@@ -86,9 +120,10 @@ def _pictures(
         return found
     from rarevox.pipeline.cohort.thumbnail import thumbnail  # imports PyTorch and MONAI, which takes seconds
 
+    values = [value for value in structures.values() if isinstance(value, int)]
     for one in outliers:
         with suppress(OSError, ValueError, KeyError, IndexError):
             row = row_of(one.case)
             image = row["image"][0] if isinstance(row["image"], list) else row["image"]
-            found.append((one, thumbnail(image, place(folder, str(row["output"])))))
+            found.append((one, thumbnail(image, place(folder, str(row["output"])), values)))
     return found

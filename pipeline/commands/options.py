@@ -14,13 +14,27 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
 
 
+_FORMS = {
+    "--channel": ("NAME=PATTERN", "T1='*T1w*'"),
+    "--threshold": ("STRUCTURE=P", "lesion=0.3"),
+    "--set": ("KEY=VALUE", "surface=area"),
+}
+"""Options with pairs: what their help calls them, and an example."""
+
+
 def pairs(values: Sequence[str], option: str) -> dict[str, str]:
-    """``NAME=VALUE`` texts as a mapping."""
+    """``NAME=VALUE`` texts as a mapping.
+
+    Args:
+        values: the texts.
+        option: one of :data:`_FORMS`.
+    """
     found = {}
     for text in values:
         name, sign, value = text.partition("=")
         if not sign or not name or not value:
-            raise RequestError(f"{option} {text} is not NAME=VALUE")
+            form, example = _FORMS[option]
+            raise RequestError(f"{option} {text} is not {form}; for example {option} {example}")
         if name in found:
             raise RequestError(f"{option} names {name} twice")
         found[name] = value

@@ -71,7 +71,7 @@ def train(**options: Any) -> int:
 @settings_option
 @others_option
 @trust_option
-@click.option("--keep", is_flag=True, help="Leave out scans that an earlier call segmented.")
+@click.option("--keep", is_flag=True, help="Leave out scans of which an earlier call wrote all that is asked for.")
 @click.option("--masks", type=FOLDER, help="Folder with CASE or CASE_mask, for a run that normalises inside a mask.")
 @click.option(
     "--roi",
@@ -169,7 +169,7 @@ def serve(run: Path, **options: Any) -> int:
     return run_service(run, **options)
 
 
-@click.command()
+@click.command(short_help="Check RUN against its sums and signature.")
 @click.argument("run", type=FOLDER)
 @click.option("--signers", metavar="FILE", type=FOLDER, help="OpenSSH's allowed signers; one of them must have signed.")
 def verify(run: Path, signers: Path | None) -> int:
@@ -179,7 +179,7 @@ def verify(run: Path, signers: Path | None) -> int:
     return check(run, signers=signers)
 
 
-@click.command()
+@click.command(short_help="Write RUN's network as ONNX and other programs.")
 @click.argument("run", type=FOLDER)
 @click.option("--output", type=FOLDER, required=True, help="A folder, or one file: .onnx, .pt2 or .ts.")
 @click.option(

@@ -38,6 +38,16 @@ def seen_spacing(dataset: Path) -> list[list[float]] | None:
     return [[float(f"{min(axis):.4g}"), float(f"{max(axis):.4g}")] for axis in zip(*edges, strict=True)]
 
 
+def lone_slice(shape: Sequence[int]) -> str:
+    """Whether a scan is a single slice, which says nothing to a network on volumes; else nothing.
+
+    >>> lone_slice((34, 52, 1)), lone_slice((34, 52, 2))
+    ('the scan has one slice (34 × 52 × 1 voxels); the network works on volumes', '')
+    """
+    size = " × ".join(map(str, shape))
+    return f"the scan has one slice ({size} voxels); the network works on volumes" if 1 in shape else ""
+
+
 def unlike_spacing(affine: np.ndarray, seen: Spans, *, slices: bool = False) -> str:
     """Whether a scan's voxel edges lie beyond those of training by more than a factor of two; else nothing.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rarevox.pipeline.data.formats import is_volume
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.extras import install
 from rarevox.transforms.dicom import is_dicom_file, is_dicom_folder, series_files
 from rarevox.transforms.reading.quiet import quietly
 
@@ -34,7 +35,7 @@ def require_libraries(what: str) -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
-        raise RequestError(f"{what} needs highdicom and pydicom: pip install 'rarevox[dicom]' ({error})") from error
+        raise RequestError(f"{what} needs highdicom and pydicom: {install('dicom')} ({error})") from error
 
 
 def is_dicom(image: str | Path | Sequence[str | Path]) -> bool:

@@ -44,11 +44,12 @@ from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
 from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json, write_text
 from rarevox.pipeline.gates import failed_gates, read_gates
-from rarevox.pipeline.inference.decided import threshold_settings, together
+from rarevox.pipeline.inference.decided import require_known, threshold_settings, together
 from rarevox.pipeline.inference.ensemble import members_of, segmenter_of, with_members
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.locks import held
+from rarevox.pipeline.trust.gate import run_config
 from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.transforms.missing_channels import MISSING
 
@@ -94,6 +95,8 @@ def evaluate(
     home = run if members == [given] else given  # of several members, the folder that names them
     others = [*members[1:], *with_members(others)]
     data = Dataset.load(dataset)
+    if thresholds:
+        require_known(thresholds, run_config(run, "evaluate", trust=trust))
     settings = [*settings, *threshold_settings(thresholds or {})]
     how: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": not data.n4, "trust": trust}
     segmenter = segmenter_of(run, others, "evaluate", **how)

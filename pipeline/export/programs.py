@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.extras import install, missing
 
 Program = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, C, *spatial) to logits."""
@@ -24,11 +24,10 @@ IMAGE, LOGITS, ABOUT = "image", "logits", "rarevox.json"
 
 def require_packages(formats: list[str]) -> None:
     """Refuse ONNX where its packages are not installed."""
-    needed = ("onnx", "onnxruntime", "onnxscript") if "onnx" in formats else ()
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
+    lacking = missing("export") if "onnx" in formats else []
+    if lacking:
         raise RequestError(
-            f"ONNX needs {', '.join(missing)}, not installed here: pip install 'rarevox[export]', or take --format pt2"
+            f"ONNX needs {', '.join(lacking)}, not installed here: {install('export')}, or take --format pt2"
         )
 
 

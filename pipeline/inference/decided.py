@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.nested import NestedDecision
@@ -84,6 +84,24 @@ def threshold_settings(thresholds: Mapping[str, str]) -> list[str]:
         if not fits:
             raise RequestError(f"--threshold {name}={text}: expected a probability between 0 and 1, such as 0.3")
     return [f"operating_points#{name}#threshold={float(text)!r}" for name, text in thresholds.items()]
+
+
+def require_known(thresholds: Mapping[str, str], config: Mapping[str, Any]) -> None:
+    """Refuse thresholds of what a run does not segment.
+
+    Args:
+        thresholds: of ``--threshold``, by structure.
+        config: the run's.
+
+    Raises:
+        RequestError: says which, and what may be meant.
+    """
+    known = [*(config.get("regions") or config["structures"])]
+    for name in thresholds:
+        if name not in known:
+            raise RequestError(
+                f"--threshold {name}: the run segments no structure of that name; {nearest(name, known)}"
+            )
 
 
 class Together:

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.cohort.collect import RESULT_FILE, SUMMARY_FILE
 from rarevox.pipeline.cohort.journal import FOLDER
+from rarevox.pipeline.cohort.rows import RESULT_FILE, SUMMARY_FILE
 from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.series import is_dicom, require_libraries
 from rarevox.pipeline.dicom.stated import require_codes
@@ -22,7 +22,7 @@ from rarevox.pipeline.inference.calls.session import begin
 from rarevox.pipeline.inference.calls.station import Prediction
 from rarevox.pipeline.inference.calls.trained import Trained
 from rarevox.pipeline.inference.calls.working import work
-from rarevox.pipeline.inference.decided import threshold_settings
+from rarevox.pipeline.inference.decided import require_known, threshold_settings
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
 from rarevox.pipeline.inference.outputs.bids import roots_of
 from rarevox.pipeline.workers.shards import parse_shard
@@ -118,6 +118,7 @@ def predict(
             different structures. Of a call that could not go on (its run was removed) what it did is listed.
     """
     runs = Trained.of([run, *others], [*settings, *threshold_settings(thresholds or {})], trust=trust)
+    require_known(thresholds or {}, runs.config)
     share = None if shard is None else parse_shard(shard)
     crew = Crew(workers, scan_minutes, engine, address, worker_cpus, worker_gpus)
     if masks is None and manifest is None:

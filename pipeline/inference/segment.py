@@ -20,7 +20,7 @@ from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml
 from rarevox.pipeline.data.missing import refusal
-from rarevox.pipeline.data.spacing import unlike_spacing
+from rarevox.pipeline.data.spacing import lone_slice, unlike_spacing
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
@@ -44,6 +44,7 @@ from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.decision import Decision
+from rarevox.transforms.intensity.outcome import NOT_FINITE
 from rarevox.transforms.label_scores import LabelScores, without_unsure
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.missing_channels import MISSING, with_stand_ins
@@ -164,9 +165,12 @@ class Segmenter:
         expected, found = len(self.config["channels"]), data["image"].shape[0]
         if found != expected:
             names = ", ".join(self.config["channels"])
-            raise ValueError(f"the scan has {found} channel(s) and the network takes {expected} ({names})")
+            how = "one file with these in this order, or a file each" if expected > 1 else "a file with this one"
+            raise ValueError(
+                f"the scan has {found} channel(s) and the network takes {expected} ({names}); give {how}, no others"
+            )
         if not bool(torch.isfinite(data["image"].as_tensor().sum())):
-            raise ValueError("the scan holds NaN or infinite voxels; replace them before prediction")
+            raise ValueError(f"the scan holds NaN or infinite voxels; {NOT_FINITE}")
         if "roi" in item:
             data["region"] = read_region(item["roi"], data["image"])
         return data
@@ -253,14 +257,14 @@ class Segmenter:
         found = ["the region of interest is empty: everything is background"] if is_idle(data) else []
         for own in data.get("members", [data]):
             found += str(own["image"].meta.get(WARNINGS, "")).splitlines()
-        seen = self.config.get("spacing_seen_mm")
+        shape, affine = native_grid(data.get("members", [data])[0]["image"])
+        by_slices, seen = self.config.get("slice_axis") is not None, self.config.get("spacing_seen_mm")
+        found.append("" if by_slices else lone_slice(shape))
         if seen and self.config["spacing"] is None:
-            _, affine = native_grid(data.get("members", [data])[0]["image"])
-            unlike = unlike_spacing(affine, seen, slices=self.config["slice_axis"] is not None)
-            found += [unlike] if unlike else []
+            found.append(unlike_spacing(affine, seen, slices=by_slices))
         lacks = str(data["image"].meta.get(MISSING, ""))
         told: dict[str, Any] = {MISSING: lacks.split(", ")} if lacks else {}
-        return told | ({"warning": "; ".join(dict.fromkeys(found))} if found else {})
+        return told | ({"warning": "; ".join(dict.fromkeys(filter(None, found)))} if any(found) else {})
 
     @contextmanager
     def _shown_to(self, watch: Watch | None, image: MetaTensor) -> Iterator[NativeWatch | None]:

@@ -13,16 +13,17 @@ from rich.text import Text
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.nested import nested_regions
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.preparation.cases import Fault
+from rarevox.pipeline.preparation.cases import THERE, Fault
 from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.examine import Examination
 from rarevox.pipeline.preparation.plan_file import Choice
+from rarevox.pipeline.words import listed
 
 _MANY = 10
 
 
 def show_faults(faults: Sequence[Fault], root: Path) -> None:
-    """Every error in a row of its own; a warning that more than ten cases share is told once, with their number.
+    """Errors, those alike but for the case's name in one row; a warning that more than ten cases share is told once.
 
     File names are shown relative to ``root``, the source; ``rejected.json`` has them in full.
     """
@@ -32,18 +33,25 @@ def show_faults(faults: Sequence[Fault], root: Path) -> None:
     table = Table(title="Faults", title_justify="left")
     for heading in ("case", "check", "severity", "what is wrong"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("check", "severity"))
-    told: set[str] = set()
+    alike: dict[tuple[str, str], list[Fault]] = {}
     for fault in faults:
         many = fault.severity == "warning" and counts[fault.check] > _MANY
-        if many and fault.check in told:
-            continue
-        told.add(fault.check)
-        case = f"{fault.case} and {counts[fault.check] - 1} more" if many else fault.case
+        alike.setdefault((fault.check, "" if many else _kind(fault)), []).append(fault)
+    for (_, kind), some in alike.items():
+        fault = some[0]
+        case = listed(list(dict.fromkeys(one.case for one in some)), _MANY if kind else 1)
         style = "red" if fault.severity == "error" else "yellow"
         message = fault.message if not fault.file or fault.file in fault.message else f"{fault.message} ({fault.file})"
         severity = Text(fault.severity, style)
         table.add_row(case, fault.check, severity, message.replace(f"{root}/", ""))
     console.print(table)
+
+
+def _kind(fault: Fault) -> str:
+    """What several cases' faults may have alike: the message without the case's name, the file that is named with it
+    and the list of what is there."""
+    file = "" if fault.file in fault.message else fault.file
+    return f"{fault.severity}: {fault.message.split(THERE)[0]} {file}".replace(fault.case, "\0")
 
 
 def show_fixes(fixes: Sequence[Fix]) -> None:

@@ -11,6 +11,7 @@ MAP_STAGES = ("prepare", "train", "evaluate", "score", "agreement")
 
 _TWO_CHANNELS = (REFUSED, r"has 2 channel\(s\)")
 _NOTHING = (REFUSED, "carries nothing")
+_ONE_SLICE = (WARNED, "the scan has one slice")
 _SCANS: dict[tuple[str, str], Expected] = {
     ("constant_channel", "predict"): _TWO_CHANNELS,
     ("constant_channel", "train"): _TWO_CHANNELS,
@@ -18,6 +19,7 @@ _SCANS: dict[tuple[str, str], Expected] = {
     ("constant_channel", "prepare"): _NOTHING,
     ("constant", "prepare"): _NOTHING,
     ("blank", "prepare"): _NOTHING,
+    **{(kind, stage): _ONE_SLICE for kind in ("one_voxel_wide", "a_single_slice") for stage in ("predict", "evaluate")},
 }
 """Where a stage does otherwise with a scan than reading does."""
 
@@ -61,12 +63,12 @@ def words(kind: Kind) -> str:
 
 
 def said(kind: Kind) -> str:
-    """The words that its sentence holds, without the signs of a pattern.
+    """The words that its sentence in `predict` holds, without the signs of a pattern.
 
     >>> said(KINDS["truncated"])
     'is truncated'
     """
-    plain = kind.says.replace(r"\.", ".").replace(r"\(", "(").replace(r"\)", ")")
+    plain = as_scan(kind, "predict")[1].replace(r"\.", ".").replace(r"\(", "(").replace(r"\)", ")")
     return plain.replace(".*", "…").replace("|", " or ").strip()
 
 

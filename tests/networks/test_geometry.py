@@ -103,8 +103,10 @@ def test_figures_out_of_range_are_refused(figures: dict, message: str) -> None:
 
 
 def test_wrong_number_of_axes_is_refused() -> None:
-    with pytest.raises(ValueError, match="has 2 axes and the network works on 3"):
+    with pytest.raises(ValueError, match=r"^input size \(4, 4\) has 2 axes and the network works on 3"):
         Geometry(receptive_field=(1, 1, 1)).output_size((4, 4))
+    with pytest.raises(ValueError, match=r"^patch_size \(32, 32\) has 2 axes and the network works on 3; give 3"):
+        Geometry(receptive_field=(1, 1, 1)).check((32, 32), "patch_size")
 
 
 def test_geometry_of_looks_through_wrappers() -> None:

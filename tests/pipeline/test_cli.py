@@ -33,6 +33,12 @@ def status_of(arguments: list[str]) -> int:
     return int(ended.value.code or 0)
 
 
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    listed = CliRunner().invoke(cli, ["--help"], terminal_width=80).output.split("Commands:")[1]
+    assert "..." not in listed
+    assert listed.count("\n  ") == len(cli.commands)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_contract_has_help(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
@@ -99,7 +105,9 @@ def test_an_output_that_cannot_be_written_is_told(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     assert status_of(["train", str(dataset_dir), "--output", str(tmp_path / "file" / "run"), "--iterations", "1"]) == 2
-    assert "cannot write into" in capsys.readouterr().err
+    assert f"cannot be made in {tmp_path}: Not a directory; choose another place" in capsys.readouterr().err
+    assert status_of(["train", str(dataset_dir), "--output", "/proc/x", "--iterations", "1"]) == 2
+    assert "/proc/x cannot be made in /proc: no folder can be made there" in capsys.readouterr().err
 
 
 def test_doctor_says_what_it_computes_with() -> None:

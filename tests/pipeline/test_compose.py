@@ -67,6 +67,21 @@ def test_arguments_of_a_component_may_be_added_and_misspelt_ones_are_named() -> 
         put(config, "seed#deep", 0)
 
 
+def test_a_key_that_lies_deeper_is_named_and_few_are_listed() -> None:
+    config = compose("train").config
+    for key, meant in (("lr", "'optimizer#lr'"), ("optimiser#lr", "'optimizer#lr'"), ("_target_", "#")):
+        with pytest.raises(RequestError, match=f"no configuration key '{key}': did you mean .*{meant}"):
+            put(config, key, 1)
+    with pytest.raises(RequestError) as refused:
+        put(config, "batchsize", 3)
+    assert "did you mean 'batch_size'?" in str(refused.value)
+    listed = str(refused.value).split("Valid names: ")[1].split(" and ")[0].split(", ")
+    assert len(listed) == 12
+    assert set(listed) <= set(config)
+    with pytest.raises(RequestError, match=r"o.yaml: no configuration key 'lr': did you mean 'optimizer#lr'\?$"):
+        merge(config, {"lr": 3}, "o.yaml")
+
+
 def test_an_overlay_may_add_only_keys_that_something_refers_to() -> None:
     config = compose("train").config
     merge(config, {"my_rate": 0.1, "optimizer#lr": "@my_rate"}, "mine.yaml")

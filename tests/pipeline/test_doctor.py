@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from rarevox.compiled import compiled_module, modules, why_plain
 from rarevox.pipeline import doctor as module
-from rarevox.pipeline.doctor import Finding, cpu_bfloat16, cpu_kernels, doctor
+from rarevox.pipeline.doctor import Finding, cpu_bfloat16, cpu_kernels, doctor, extras
+from rarevox.pipeline.extras import EXTRAS
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,23 @@ def test_compiled_kernels_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.ok
     assert "compiled by Numba" in found.said
     assert not found.advice
+
+
+def test_extras_are_told_with_what_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "missing", lambda name: ["highdicom"] if name == "dicom" else [])
+    told = {finding.what: finding for finding in extras()}
+    assert set(told) == {f"extra {name}" for name in EXTRAS}
+    assert "not installed (highdicom)" in told["extra dicom"].said
+    assert "'.[dicom]' in the checkout" in told["extra dicom"].advice
+    assert told["extra serve"].said == "for rarevox serve: installed"
+    assert not told["extra serve"].advice
+    assert all(finding.ok for finding in told.values()), "what is not wanted need not be there"
+
+
+def test_extras_are_those_of_the_package() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) == set(declared["optional-dependencies"]) - {"docs", "test"}
 
 
 def test_without_numba_the_reason_is_told_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

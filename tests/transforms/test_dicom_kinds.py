@@ -104,5 +104,5 @@ def test_frames_that_are_no_stack_are_refused(tmp_path: Path, order: list[int], 
 def test_frames_without_highdicom_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_frames(tmp_path / "frames.dcm", np.ones((9, 7, 4)), [0, 1, 2, 3])
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
-    with pytest.raises(ScanError, match=r"pip install 'rarevox\[dicom\]'"):
+    with pytest.raises(ScanError, match=r"--editable '\.\[dicom\]' in the checkout"):
         read_scan(path)

@@ -18,6 +18,13 @@ class NormalisationError(ValueError):
     """An image cannot be normalised; the message names the channel and the fault."""
 
 
+NOT_FINITE = (
+    "export the scan anew, or set them to a number of your choice (numpy.nan_to_num); of training cases, prepare --fix "
+    "sets a surround of NaN to 0"
+)
+"""What to do about voxels that are no numbers."""
+
+
 def require_finite(values: torch.Tensor, channel: int) -> None:
     """Refuse NaN and infinite voxels where a normalisation is fitted: its numbers would be none.
 
@@ -32,15 +39,15 @@ def require_finite(values: torch.Tensor, channel: int) -> None:
     Traceback (most recent call last):
     ...
     rarevox.transforms.intensity.outcome.NormalisationError: channel 1 of the scan holds NaN or infinite voxels (1 of \
-2); replace them before it is normalised
+2); export the scan anew, or set them to a number of your choice (numpy.nan_to_num); of training cases, prepare --fix \
+sets a surround of NaN to 0
     """
     if not values.is_floating_point() or bool(torch.isfinite(values.sum(dtype=torch.float64))):
         return  # finite float32 values cannot overflow a sum in float64
     bad = int(values.numel() - torch.isfinite(values).sum())
     if bad:
         raise NormalisationError(
-            f"channel {channel + 1} of the scan holds NaN or infinite voxels ({bad} of {values.numel()}); replace them "
-            "before it is normalised"
+            f"channel {channel + 1} of the scan holds NaN or infinite voxels ({bad} of {values.numel()}); {NOT_FINITE}"
         )
 
 

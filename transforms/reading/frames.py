@@ -33,7 +33,8 @@ def frames_image(path: Path) -> Any:
         import highdicom
     except ImportError:
         raise ScanError(
-            f"{path} holds several frames, which highdicom places in space: pip install 'rarevox[dicom]'"
+            f"{path} holds several frames, which highdicom places in space: pip install --constraint constraints.txt "
+            "--editable '.[dicom]' in the checkout of rarevox"
         ) from None
     try:
         with quietly():

@@ -13,6 +13,7 @@ from rarevox.pipeline.evaluation.metrics import centreline, panoptic
 from rarevox.pipeline.evaluation.metrics.centreline import is_there
 from rarevox.pipeline.evaluation.metrics.lesions import CONNECTIVITIES, SIZES
 from rarevox.pipeline.evaluation.metrics.surface import SURFACES
+from rarevox.pipeline.extras import install
 from rarevox.pipeline.plain_data import parse_yaml
 
 EMPTY_RULES = ("one", "nan", "zero")
@@ -89,7 +90,7 @@ class MetricOptions:
         if not 0 <= self.panoptic_iou < 1:
             raise ValueError(f"panoptic_iou is {self.panoptic_iou}; expected an IoU from 0 to below 1 (0.5 is usual)")
         if self.centreline and not is_there():
-            raise ValueError("centreline needs scikit-image, which is not installed; pip install 'rarevox[centreline]'")
+            raise ValueError(f"centreline needs scikit-image, which is not installed; {install('centreline')}")
         if len(self.lesion_sizes_ml) != 2 or not 0 < self.lesion_sizes_ml[0] < self.lesion_sizes_ml[1]:
             raise ValueError(f"lesion_sizes_ml are {self.lesion_sizes_ml}; expected two volumes, the smaller first")
 

@@ -43,7 +43,10 @@ def operating_charts(curves: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _froc(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
-    """Sensitivity over false lesions a scan, from 1/8 to 8; what lies beyond stands at the ends."""
+    """Sensitivity over false lesions a scan, from 1/8 to 8; what lies beyond stands at the ends.
+
+    Where all of it lies at the left end (a structure of one component) a sentence, ``note``, is all there is to show.
+    """
     lesions, unit = one["lesions"], axis([0.0, 1.0], low=0.0, high=1.0)
     scale: dict[str, Any] = {"low": FALSE_LESIONS[0], "high": FALSE_LESIONS[-1], "log": True}
     scale |= {"ticks": [{"text": f"{rate:g}", "at": percent(rate, scale)} for rate in FALSE_LESIONS]}
@@ -56,6 +59,10 @@ def _froc(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
     score = interval_text(lesions["froc_score"], lesions["froc_score_ci95"])
     said = f"{name}, lesions: FROC score {score}; as the run is set {figure(share)} found at {rate:.3g} false a scan"
     dot = percent(max(rate, FALSE_LESIONS[0]), scale), percent(share, unit)
+    if max(lesions["false_per_scan"], default=0.0) <= FALSE_LESIONS[0]:
+        most = max(lesions["false_per_scan"], default=0.0)
+        note = f"Lesions: {figure(share)} found, with {most:.3g} false ones a scan at the most, whatever the confidence"
+        return {"note": f"{note}: no curve from {FALSE_LESIONS[0]:g} on.", "said": said}
     return _chart(points, dot, said) | {"x": scale, "label": f"{name}: sensitivity over false lesions a scan"}
 
 

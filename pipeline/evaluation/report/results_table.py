@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,13 +56,23 @@ def print_results(result: Mapping[str, Any]) -> None:
 def failures_by_reason(failed: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
     """The cases of each reason in words, and the reason; of many cases the first three and how many more there are.
 
+    Reasons that differ in nothing but the case's name are one, told by that of the first.
+
     >>> failures_by_reason([{"case": name, "reason": "gone"} for name in "abcde"] + [{"case": "f", "reason": "torn"}])
     [('a, b, c and 2 more', 'gone'), ('f', 'torn')]
+    >>> failures_by_reason([{"case": name, "reason": f"{name}.nii is torn"} for name in ("p1", "p2")])
+    [('p1, p2', 'such as p1.nii is torn')]
     """
-    of: dict[str, list[str]] = {}
+    of: dict[str, list[Mapping[str, str]]] = {}
     for failure in failed:
-        of.setdefault(failure["reason"], []).append(failure["case"])
-    return [(_few(cases), reason) for reason, cases in of.items()]
+        kind = re.sub(rf"(?<![^\W_]){re.escape(failure['case'])}(?![^\W_])", "\0", failure["reason"])
+        of.setdefault(kind, []).append(failure)
+    return [(_few([one["case"] for one in some]), _told(some)) for some in of.values()]
+
+
+def _told(alike: Sequence[Mapping[str, str]]) -> str:
+    reason = alike[0]["reason"]
+    return reason if all(one["reason"] == reason for one in alike) else f"such as {reason}"
 
 
 def _few(cases: Sequence[str], first: int = 3) -> str:

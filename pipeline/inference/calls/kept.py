@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.cohort.collect import RESULT_FILE, made_alike
+from rarevox.pipeline.cohort.collect import made_alike
 from rarevox.pipeline.cohort.journal import FOLDER, Journal
 from rarevox.pipeline.cohort.ledger import Ledger
-from rarevox.pipeline.cohort.rows import files_of, place
+from rarevox.pipeline.cohort.rows import RESULT_FILE, files_of, place
 from rarevox.pipeline.data.form import Kind, are_files, check_keys, is_text
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
@@ -20,6 +20,8 @@ from rarevox.pipeline.inference.outputs.output import Output, names_of
 
 _MAP = "_seg.nii.gz"
 _MODEL = ("configs/inference.yaml", "models/model.pt")
+_BY_NAMES = ("roots",)
+"""Of what calls ask for: what shows in the names of files alone."""
 
 
 def origin(runs: Sequence[Path], settings: Sequence[str]) -> dict[str, Any]:
@@ -159,6 +161,23 @@ def may_stand(folder: Path, row: Mapping[str, Any], asked: Sequence[Output], ite
         item: the scan.
     """
     return _is_whole(folder, row, asked) and _same_source(row, source(item))
+
+
+def covers(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    """Whether what an earlier call wrote of its scans has all that is asked for now, with the same options.
+
+    Args:
+        then: what it asked for, as its journal says; None of versions that did not say, whose files tell.
+        now: what is asked for.
+
+    >>> covers({"previews": True, "atlas": None}, {"previews": False, "atlas": None})
+    True
+    >>> covers({"lesions": False}, {"lesions": True}), covers({"atlas": "a.nii"}, {"atlas": "b.nii"})
+    (False, False)
+    """
+    if then is None:
+        return True
+    return all(not value or then.get(key) == value for key, value in now.items() if key not in _BY_NAMES)
 
 
 def require_same_origin(folder: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:

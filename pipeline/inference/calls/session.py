@@ -37,12 +37,19 @@ class Session:
         ledger: what all journals say, read up to the beginning.
         journal: this call's own.
         others: how many calls were at work already.
+        asked: what is written of each scan, as journals say it.
     """
 
     id: str
     ledger: Ledger
     journal: Journal
     others: int
+    asked: Mapping[str, Any]
+
+    def asked_before(self, case: str) -> Mapping[str, Any] | None:
+        """What the call that wrote a scan's row asked for; None where its journal does not say."""
+        found = self.ledger.source_of(case).header.get("asked")
+        return found if isinstance(found, dict) else None
 
 
 def begin(
@@ -75,7 +82,8 @@ def begin(
             :func:`rarevox.pipeline.inference.calls.kept.require_same_origin`.
     """
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
-    header = {**made, "asked": dict(asked), "plan": wanted.digest(), "structures": structures}
+    asked = json.loads(json_line(dict(asked)))  # as it stands in journals: lists, and no tuples
+    header = {**made, "asked": asked, "plan": wanted.digest(), "structures": structures}
     header |= {"composites": config["composites"], "versions": _versions()}
     with held(folder, patience=PATIENCE):
         import_earlier(folder)
@@ -87,7 +95,7 @@ def begin(
         if living:
             _require_same_work(folder, living[0], header)
             session = str(living[0].get("session"))
-            return Session(session, ledger, Journal(folder, {**header, "session": session}), len(living))
+            return Session(session, ledger, Journal(folder, {**header, "session": session}), len(living), asked)
         clear_parts_below(folder)
         clear_sources(folder)
         before, named = newest_header(ledger), {str(item["case"]) for item in wanted.items}
@@ -99,7 +107,7 @@ def begin(
         name = new_id()
         journal = Journal(folder, {**header, "session": name}, name)
         _remove(folder, ledger, journal, superseded(ledger, before, made, named, wanted.left), outputs)
-        return Session(name, ledger, journal, 0)
+        return Session(name, ledger, journal, 0, asked)
 
 
 def _remove(folder: Path, ledger: Ledger, journal: Journal, cases: Sequence[str], outputs: Sequence[Output]) -> None:
@@ -112,8 +120,7 @@ def _remove(folder: Path, ledger: Ledger, journal: Journal, cases: Sequence[str]
 
 
 def _require_same_work(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    asked = json.loads(json_line(ours.get("asked")))  # as it stands in their journal: lists, and no tuples
-    if not made_alike(theirs, ours) or theirs.get("asked") != asked:
+    if not made_alike(theirs, ours) or theirs.get("asked") != ours["asked"]:
         raise RequestError(
             f"another call is writing into --output {folder}, with another run, other settings or other outputs; "
             "wait until it ends, or give another folder"

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.cohort.collect import RESULT_FILE, write_results
+from rarevox.pipeline.cohort.collect import write_results
 from rarevox.pipeline.cohort.desk import Desk
 from rarevox.pipeline.cohort.owners import lives
+from rarevox.pipeline.cohort.rows import RESULT_FILE
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import clear_parts_below
 from rarevox.pipeline.inference.calls.crew import Hands
-from rarevox.pipeline.inference.calls.kept import may_stand
+from rarevox.pipeline.inference.calls.kept import covers, may_stand
 from rarevox.pipeline.inference.calls.planning import Plan
 from rarevox.pipeline.inference.calls.session import Session
 from rarevox.pipeline.inference.calls.station import begun_row, remove_files
@@ -53,6 +54,11 @@ def work(
         RequestError: those who did them could not go on, as where the run has gone; what was done is listed.
     """
     items, left = wanted.share(share)
+
+    def stands(item: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        asked_before = session.asked_before(str(item["case"]))
+        return keep and covers(asked_before, session.asked) and may_stand(folder, row, outputs, item)
+
     with progress_bar() as bar:
         progress = bar.add_task("predicting", total=len(items))
         desk = Desk(
@@ -61,7 +67,7 @@ def work(
             session.journal,
             items,
             session=session.id,
-            stands=lambda item, row: keep and may_stand(folder, row, outputs, item),
+            stands=stands,
             told=lambda case: bar.advance(progress),
         )
 
@@ -118,7 +124,7 @@ def _finish(folder: Path, session: Session, own: set[str] | None, ended: _Ended)
     unwritten, remedy = ended.unwritten, "free some space and predict again with --keep"
     counts: Callable[[str], bool] = (lambda case: True) if own is None else own.__contains__
     try:
-        tally = write_results(folder, session.ledger, counts=counts)
+        tally = write_results(folder, session.ledger, counts=counts, call=session.journal.id)
     except OSError as error:
         unwritten.append(f"{RESULT_FILE} not written: {error.strerror or error}")
         console.print(f"{'; '.join(unwritten)}; {remedy}")
@@ -126,7 +132,7 @@ def _finish(folder: Path, session: Session, own: set[str] | None, ended: _Ended)
     ledger = session.ledger
     if not any(lives(folder, one.id, one.header) for one in ledger.sources if not one.ended and one.header):
         clear_parts_below(folder)
-    status = tally.tell(f"label maps and {RESULT_FILE} are in {folder}")
+    status = tally.tell(folder)
     if unwritten:
         console.print(f"{'; '.join(unwritten)}; {remedy}")
     return 1 if unwritten else status

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rarevox.pipeline.data.formats import volumes_in
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.preparation.cases import Case, Fault, Source, named_subject
+from rarevox.pipeline.preparation.cases import THERE, Case, Fault, Source, named_subject
 from rarevox.pipeline.preparation.checks.catalogue import fault
+from rarevox.pipeline.words import listed
 
 _ENTITY = re.compile(r"(sub|ses)-([^/_]+)")
 
@@ -109,10 +110,11 @@ def _choose(
             continue
         what = f"channel {role}" if role in channels else role
         if found:
-            listed = ", ".join(path.name for path in found)
-            message = f"{len(found)} files match {pattern!r} for the {what}: {listed}; make the pattern narrower"
+            several = ", ".join(path.name for path in found)
+            message = f"{len(found)} files match {pattern!r} for the {what}: {several}; make the pattern narrower"
             faults.append(fault(name, "ambiguous-file", message, found[0]))
         else:
             check = "missing-channel" if role in channels else f"missing-{role}"
-            faults.append(fault(name, check, f"no file matches {pattern!r} for the {what}"))
+            there = f"{THERE}{listed([path.name for _, path in files], 5)}" if files else "; there is no volume"
+            faults.append(fault(name, check, f"no file matches {pattern!r} for the {what}{there}"))
     return chosen, faults

@@ -58,7 +58,10 @@ def test_rows_table_and_page_while_the_call_is_at_work(tmp_path: Path, capsys: p
     assert {key: content[key] for key in ("run", "models", "settings", "structures", "versions")} == {
         key: HEADER[key] for key in ("run", "models", "settings", "structures", "versions")
     }
-    assert "1 of 2 scans segmented (1 other entries are no scans)" in " ".join(capsys.readouterr().err.split())
+    assert (
+        "1 of 2 scans segmented (besides, 1 entry is no scan); label maps, predictions.json, predictions.csv, "
+        "summary.html and lesions.csv are in" in " ".join(capsys.readouterr().err.split())
+    )
     table = list(csv.DictReader((tmp_path / "predictions.csv").open()))
     assert [row["case"] for row in table] == ["a", "'=b", "c"]
     assert (table[0]["a (ml)"], table[0]["site"]) == ("1.0", "'@x")
@@ -113,6 +116,45 @@ def test_shares_of_one_list_keep_one_another_s_failures(tmp_path: Path) -> None:
     assert sorted(row["case"] for row in listed_after(tmp_path)) == ["a", "b", "x", "y"]
     tally = write_results(tmp_path, counts=lambda case: case == "b")
     assert (tally.by_status, tally.rows) == ({"ok": 1, "failed": 1}, 2)
+
+
+def test_the_page_tells_warnings_and_whole_reasons_and_links_what_is_there(tmp_path: Path) -> None:
+    odd = [ok(f"odd{n}", warning=f"{n} of its slices are torn", preview=f"odd{n} #_preview.jpg") for n in range(10)]
+    torn = [{"case": f"t{n}", "image": "x", "status": "failed", "reason": f"{n} bytes are missing"} for n in (31, 32)]
+    alone = {"case": "u", "image": "x", "status": "failed", "reason": "the scan has 2 channels and not 1"}
+    write(tmp_path, [*odd, ok("plain", tables={"lesions": [{"n": 1}]}), *torn, alone]).close()
+    (tmp_path / "odd3 #_preview.jpg").touch()
+    write_results(tmp_path)
+    page = (tmp_path / "summary.html").read_text()
+    warnings = page.split('id="warnings"')[1].split("</section>")[0]
+    assert "# of its slices are torn" in warnings
+    assert "odd0: 0 of its slices are torn" in warnings
+    assert '<a href="odd3%20%23_preview.jpg">odd3</a>, odd4' in warnings, "a link where the preview is there"
+    assert "odd7 and 2 more" in warnings
+    assert "plain" not in warnings
+    failures = page.split('id="failures"')[1].split("</section>")[0]
+    assert "# bytes are missing" in failures
+    assert "t31: 31 bytes are missing" in failures
+    assert "the scan has 2 channels and not 1" in failures, "of one scan as it is"
+    assert '<a href="lesions.csv">' in page
+    assert "structures.csv" not in page
+
+
+@pytest.mark.parametrize(("scans", "said"), [(LEAST_SCANS - 1, "Not looked for"), (LEAST_SCANS, "None: no volume is")])
+def test_the_page_says_why_no_scan_is_unlike_the_others(tmp_path: Path, scans: int, said: str) -> None:
+    write(tmp_path, [ok(f"c{n}", 1.0 + n) for n in range(scans)]).close()
+    write_results(tmp_path)
+    outliers = (tmp_path / "summary.html").read_text().split('id="outliers"')[1].split("</section>")[0]
+    assert said in outliers
+    assert outliers.count("<p>") == 1
+
+
+def test_one_volume_is_no_histogram(tmp_path: Path) -> None:
+    write(tmp_path, [ok("a", 2.5)]).close()
+    write_results(tmp_path)
+    page = (tmp_path / "summary.html").read_text()
+    assert "2.500 ml in the one scan" in page
+    assert "<rect" not in page
 
 
 def test_a_map_that_has_gone_is_a_failed_row(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ def test_pairs_are_a_mapping() -> None:
 
 @pytest.mark.parametrize("text", ["t1", "=x", "t1="])
 def test_what_is_no_pair_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="is not NAME=VALUE"):
+    with pytest.raises(RequestError, match=r"is not NAME=PATTERN; for example --channel T1='\*T1w\*'"):
         pairs([text], "--channel")
+    with pytest.raises(RequestError, match="is not STRUCTURE=P; for example --threshold lesion=0.3"):
+        pairs([text], "--threshold")
 
 
 def test_a_name_twice_is_refused() -> None:

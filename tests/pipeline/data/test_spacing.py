@@ -44,10 +44,13 @@ def test_across_the_slices_of_a_network_on_slices_it_does_not_count() -> None:
 def test_the_row_of_a_prediction_tells_it(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
     image = nib.load(Dataset.load(dataset_dir).section("train")[0]["image"])
     nib.save(image, tmp_path / "like.nii.gz")
+    nib.save(image.slicer[:, :, 4:5], tmp_path / "slice.nii.gz")
     nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1.0, 1.0, 6.5, 1.0])).to_filename(tmp_path / "unlike.nii.gz")
-    assert predict(run_dir, [tmp_path / "like.nii.gz", tmp_path / "unlike.nii.gz"], tmp_path / "out", device="cpu") == 0
+    scans = [tmp_path / f"{name}.nii.gz" for name in ("like", "unlike", "slice")]
+    assert predict(run_dir, scans, tmp_path / "out", device="cpu") == 0
     rows = {row["case"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"]}
     assert "warning" not in rows["like"]
+    assert rows["slice"]["warning"].startswith("the scan has one slice (")
     assert rows["unlike"]["warning"].startswith(
         "its voxels are 1 × 1 × 6.5 mm (R, A, S) and those of the training 1 × 1"
     )

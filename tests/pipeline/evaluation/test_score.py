@@ -130,6 +130,22 @@ def test_one_bad_case_is_listed_and_counted_and_the_rest_scored(
     assert "failed b" in capsys.readouterr().err
 
 
+def test_failures_that_differ_in_the_case_alone_share_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    halves = nib.Nifti1Image(_labels() * np.float32(0.5), AFFINE)
+    for name in ("case_00", "case_01", "case_02", "case_03", "sound"):
+        for folder in ("predictions", "references"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            found = nib.Nifti1Image(_labels(), AFFINE)
+            bad = folder == "references" and name != "sound"
+            nib.save(halves if bad else found, tmp_path / folder / f"{name}.nii.gz")
+    assert score(tmp_path / "predictions", tmp_path / "references", structures=STRUCTURES) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed")]
+    assert len(told) == 1
+    assert told[0].startswith("failed case_00, case_01, case_02 and 1 more: such as reference: case_00.nii.gz holds")
+
+
 def test_affine_within_tolerance_and_whole_floats_are_fine(folders: tuple[Path, Path], tmp_path: Path) -> None:
     _save(folders[0] / "b_seg.nii.gz", _labels().astype(np.float32), AFFINE + 5e-4 * np.eye(4)[:, [3, 0, 1, 2]])
     status, result = _run(folders, tmp_path / "out")

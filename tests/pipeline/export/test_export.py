@@ -65,7 +65,7 @@ def test_wrong_requests_are_one_sentence(run_dir: Path, tmp_path: Path, monkeypa
     with pytest.raises(RequestError, match="is no folder"):
         export(run_dir, tmp_path / "file", ["pt2"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RequestError, match=r"pip install 'rarevox\[export\]'"):
+    with pytest.raises(RequestError, match=r"--editable '\.\[export\]' in the checkout"):
         export(run_dir, tmp_path / "out", ["onnx"])
 
 

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from rarevox.pipeline.build import build
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.inference.decided import check_points, threshold_settings, with_decision
 from rarevox.pipeline.inference.ensemble import EnsembleSegmenter
 from rarevox.pipeline.inference.predict import predict
@@ -131,10 +132,13 @@ def test_predict_takes_thresholds(run_dir: Path, item: dict[str, str], tmp_path:
         predict(run_dir, [str(Path(item["image"]).with_name("case_01.nii.gz"))], tmp_path / "low", device="cpu")
 
 
-def test_wrong_requests(run_dir: Path) -> None:
+def test_wrong_requests(run_dir: Path, dataset_dir: Path) -> None:
     for text in ("0", "1", "half", "nan"):
         with pytest.raises(RequestError, match="--threshold ball"):
             threshold_settings({"ball": text})
+    for asked in (predict, evaluate):
+        with pytest.raises(RequestError, match=r"--threshold Bal: .*; did you mean 'ball'\?"):
+            asked(run_dir, *({predict: [["x"], "out"], evaluate: [dataset_dir]}[asked]), thresholds={"Bal": "0.3"})
     with pytest.raises(RequestError, match="no structure is called 'bal'"):
         Segmenter(run_dir, device="cpu", settings=["operating_points#bal#threshold=0.3"])
     with pytest.raises(RequestError, match="knows none"):

@@ -211,7 +211,17 @@ def test_a_channel_missing_for_one_subject(tmp_path: Path) -> None:
         prepare(source, tmp_path / "out", **SUBJECTS)
     (fault,) = written(tmp_path / "out", "rejected.json")["faults"]
     assert (fault["case"], fault["check"]) == ("p3", "missing-channel")
+    assert fault["message"].endswith(" for the channel T1c; there are labels.nii.gz, mask.nii.gz, x_Flair.nii.gz")
     assert prepare(source, tmp_path / "out", **SUBJECTS, skip_faulty=True) == 1
+
+
+def test_a_fault_of_every_case_is_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = subjects(tmp_path / "source")
+    with pytest.raises(RequestError, match="5 of 5 cases have errors"):
+        prepare(source, tmp_path / "out", **SUBJECTS | {"channels": {"T1": "*T1w*"}})
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("missing-channel") == 1
+    assert "labels.nii.gz" in told
 
 
 def test_duplicate_case_names(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_empty_masks_are_the_rules_affair(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(is_there(), reason="scikit-image is installed")
 def test_without_scikit_image_the_request_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"pip install 'rarevox\[centreline\]'"):
+    with pytest.raises(ValueError, match=r"--editable '\.\[centreline\]' in the checkout"):
         MetricOptions(centreline=True)
 
 

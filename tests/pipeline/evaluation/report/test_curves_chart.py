@@ -31,6 +31,15 @@ def test_points_by_hand() -> None:
     assert lesions["x"]["ticks"][3] == {"text": "1", "at": 50.0}
 
 
+def test_where_hardly_any_lesion_is_false_a_sentence_stands_for_the_curve() -> None:
+    curves = _curves()
+    lesions = curves["structures"]["lesion"]["lesions"]
+    lesions["false_per_scan"] = [0.0] * len(lesions["false_per_scan"])
+    chart = operating_charts(curves)[1]
+    assert "points" not in chart
+    assert chart["note"].startswith("Lesions: 0.500 found, with 0 false ones a scan at the most")
+
+
 def test_structures_without_lesions_have_one_chart() -> None:
     assert len(operating_charts(_curves(lesions=False))) == 1
     assert operating_charts(None) == []

@@ -83,6 +83,31 @@ def test_other_settings_and_a_run_that_has_changed_are_refused(
         predict(run, [scans], folder, device="cpu", overwrite=False, settings=["inferer#flips=[0]"])
 
 
+def test_other_outputs_are_written_anew_and_what_is_not_asked_for_stands(
+    run_dir: Path, scans: Path, predictions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(predictions, folder)
+    assert _again(run_dir, scans, folder, previews=True) == {"a", "b"}
+    assert "2 of 2 scans segmented; label maps, previews, predictions.json" in _said(capsys)
+    assert _again(run_dir, scans, folder) == set()
+    assert "2 of 2 scans segmented: 0 by this call, 2 by earlier calls; " in _said(capsys)
+    assert (folder / "a_preview.jpg").is_file(), "what stands keeps its files"
+    assert _again(run_dir, scans, folder, lesions=True) == {"a", "b"}, "tables are outputs, though no file of a scan"
+    assert "lesions.csv and structures.csv are in" in _said(capsys)
+    assert not (folder / "a_preview.jpg").exists(), "what is done anew is what is asked for"
+    assert _again(run_dir, scans, folder, lesions=True) == set()
+    assert _again(run_dir, scans, folder, probabilities="uint8") == {"a", "b"}
+    (folder / "a_prob_ball.nii.gz").unlink()
+    assert _again(run_dir, scans, folder, probabilities="uint8") == {"a"}
+    assert "2 of 2 scans segmented: 1 by this call, 1 by earlier calls; " in _said(capsys)
+    assert _again(run_dir, scans, folder, probabilities="uint16") == {"a", "b"}, "in files of the same names"
+
+
+def _said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
 def test_another_mask_is_another_scan(run_dir: Path, scans: Path, tmp_path: Path) -> None:
     masks, folder = tmp_path / "masks", tmp_path / "out"
     masks.mkdir()

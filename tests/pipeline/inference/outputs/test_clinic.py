@@ -14,7 +14,7 @@ from rarevox.pipeline.inference.atlas import read_atlas
 from rarevox.pipeline.inference.outputs.dicom import NO_SERIES, DicomObjects
 from rarevox.pipeline.inference.outputs.lesions import Lesions
 from rarevox.pipeline.inference.outputs.output import Result, names_of, watches_of, write_all
-from rarevox.pipeline.inference.outputs.preview import Preview
+from rarevox.pipeline.inference.outputs.preview import HEIGHT, Preview
 from rarevox.pipeline.inference.segment import Segmentation
 from rarevox.transforms.reader import read_grid
 
@@ -70,6 +70,7 @@ def test_a_preview_is_a_picture(tmp_path: Path, nifti: Path, labels: np.ndarray)
     assert row["files"] == ["a_preview.jpg"] == names_of([Preview()], {"case": "a", "image": str(nifti)})
     with Image.open(tmp_path / "a_preview.jpg") as picture:
         assert picture.format == "JPEG"
+        assert picture.height > HEIGHT, "a legend below the planes"
 
 
 def test_dicom_objects_are_written_of_series_alone(tmp_path: Path, nifti: Path, labels: np.ndarray) -> None:
