@@ -16,6 +16,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.codes import given_codes
 from rarevox.pipeline.dicom.stated import stated_codes
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.extras import install
 from rarevox.pipeline.inference.calls.kept import origin
 from rarevox.pipeline.inference.calls.trained import Trained
 from rarevox.pipeline.service.worker import Answers, Supervised
@@ -130,10 +131,7 @@ def _uvicorn() -> Any:
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise RequestError(
-            "rarevox serve needs starlette and uvicorn: in the checkout pip install --constraint constraints.txt "
-            f"--editable '.[serve]' ({error})"
-        ) from error
+        raise RequestError(f"rarevox serve needs starlette and uvicorn: {install('serve')} ({error})") from error
     return uvicorn
 
 

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.extras import install
 
 ANSWER_SECONDS = 10.0
 """So long a cluster may take to answer."""
@@ -24,7 +25,7 @@ def connected(address: str | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise RequestError("--engine ray needs the package ray; pip install 'rarevox[ray]'") from None
+        raise RequestError(f"--engine ray needs the package ray: {install('ray')}") from None
     if ray.is_initialized():
         raise RequestError("this process is connected to a Ray cluster already; end that connection first")
     _require_answer(address)
