@@ -121,7 +121,7 @@ train({str(dataset_dir)!r}, {str(parts)!r}, settings={SMALL!r}, iterations=12, d
     [
         ({"network": "highresent"}, "did you mean 'highresnet'"),
         ({"loss": "gdlce"}, "did you mean 'gdl_ce'"),
-        ({"settings": ["optimiser#lr=1"]}, "did you mean 'optimizer'"),
+        ({"settings": ["optimiser#lr=1"]}, "did you mean 'optimizer#lr'"),
         ({"settings": ["optimizer#lrr=1"]}, "did you mean 'lr'"),
         ({"settings": ["patch_size"]}, "is not KEY=VALUE"),
         ({"settings": ["loss_margin=8", "patch_size=[16,16,16]"]}, "leaves"),
