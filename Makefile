@@ -17,7 +17,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What another CPU computes otherwise (no kernel of a GPU does); and of that what PyTorch takes over where there is no Numba.
 NUMERICS := --ignore tests/networks/cuda tests/networks tests/losses/sums/cpu tests/losses/sums/test_overlap.py \
 	tests/contracts/test_networks.py tests/contracts/test_losses.py tests/test_older_cpu.py
-PLAIN := tests/losses/sums/test_overlap.py tests/contracts tests/networks/test_highresnet.py tests/networks/test_deepmedic.py \
+PLAIN := tests/losses/sums/test_overlap.py tests/contracts/test_networks.py tests/contracts/test_losses.py \
+	tests/networks/test_highresnet.py tests/networks/test_deepmedic.py \
 	tests/networks/cpu/test_convolution.py tests/pipeline/test_doctor.py tests/test_older_cpu.py
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
