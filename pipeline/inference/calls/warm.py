@@ -17,6 +17,6 @@ with importing():
 
 __all__ = ["station"]
 
-vocabulary()  # 0.3 s of CPU
+vocabulary()
 if not cpu_has_matrix_units() and not Path("/dev/nvidiactl").exists():  # else networks hardly run in float32 on the CPU
     load_kernels()  # 0.2 to 0.5 s; where none was compiled yet 12 s, which four workers would spend side by side
