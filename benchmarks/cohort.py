@@ -64,7 +64,7 @@ def stubbed(scans: str, output: str) -> dict[str, float]:
     from rarevox.pipeline.cohort.desk import Desk
     from rarevox.pipeline.inference.calls.planning import plan, with_names_that_fit
     from rarevox.pipeline.inference.calls.session import begin
-    from rarevox.pipeline.inference.calls.station import begun_row
+    from rarevox.pipeline.inference.calls.row import begun_row
     from rarevox.pipeline.inference.outputs.labels import LabelMap
 
     began, stub, cpu = time.perf_counter(), 0.0, time.process_time()
@@ -231,7 +231,7 @@ def one(run: Path, scan: Path, base: Path, repeats: int) -> None:
     """
     from rarevox.pipeline.cohort.claims import Claims
     from rarevox.pipeline.cohort.journal import Journal
-    from rarevox.pipeline.inference.calls.station import Prediction
+    from rarevox.pipeline.inference.calls.prediction import Prediction
     from rarevox.pipeline.inference.outputs.asked import Asked
     from rarevox.pipeline.inference.segment import Segmentation
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from rarevox.pipeline.pictures import window
 from rarevox.pipeline.words import visible
@@ -125,7 +125,7 @@ def _outline(picture: np.ndarray, labels: np.ndarray, colours: Mapping[Any, tupl
     large = labels[np.ix_(rows, columns)]
     for value, colour in colours.items():
         mask = large == value
-        picture[mask & ~ndimage.binary_erosion(mask)] = colour
+        picture[mask & ~scipy.ndimage.binary_erosion(mask)] = colour
 
 
 def _framed(picture: np.ndarray, tallest: int) -> np.ndarray:

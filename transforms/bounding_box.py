@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
@@ -13,5 +13,5 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     (slice(1, 2, None), slice(1, 3, None))
     """
     marked = mask if mask.dtype == bool else mask != 0
-    found: tuple[slice, ...] | None = ndimage.find_objects(marked.view(np.uint8), max_label=1)[0]
+    found: tuple[slice, ...] | None = scipy.ndimage.find_objects(marked.view(np.uint8), max_label=1)[0]
     return found

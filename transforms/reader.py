@@ -7,11 +7,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from monai.data import ImageReader
-from monai.utils.enums import MetaKeys, SpaceKeys
 from numpy.typing import DTypeLike
 
 from rarevox.transforms.dicom import SeriesError, read_series
@@ -30,13 +27,11 @@ from rarevox.transforms.reading.itk import from_itk, read_itk
 from rarevox.transforms.reading.nifti import forms_mm, header_path, read_nifti
 from rarevox.transforms.reading.scan import Scan, channels_first
 from rarevox.transforms.reading.slices import image_of
-from rarevox.transforms.told import WARNINGS
 
 __all__ = [
     "AFFINE_TOLERANCE",
     "Scan",
     "ScanError",
-    "ScanReader",
     "channels_first",
     "forms_mm",
     "odd_spacing",
@@ -177,48 +172,3 @@ def _require_sound(scan: Scan) -> None:
     if scan.array.dtype.kind not in "biuf":
         raise ScanError(f"{path} holds {scan.array.dtype} voxels; expected whole or real numbers")
     require_affine(scan.affine, path)
-
-
-class ScanReader(ImageReader):
-    """:func:`read_scan` for MONAI: ``LoadImaged(keys, reader="rarevox.transforms.ScanReader")``.
-
-    The array comes as (C, X, Y, Z) and the metadata say so (``original_channel_dim`` 0), so that
-    ``ensure_channel_first=True`` and ``EnsureChannelFirstd`` work as ever. The metadata hold the same few keys for
-    every format (``affine``, ``original_affine``, ``spatial_shape``, ``original_channel_dim``, ``space``,
-    ``original_dtype``, ``warnings``), so that a batch may mix formats.
-
-    ``read`` only notes the names: ``LoadImage`` swallows what a reader's ``read`` raises and tries its other readers,
-    which buries the reason; a ScanError raised by ``get_data`` reaches the caller.
-
-    Args:
-        dtype: as in :func:`read_scan`; None (the default) leaves the conversion to ``LoadImage(dtype=…)``.
-    """
-
-    def __init__(self, *, dtype: DTypeLike | None = None) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def verify_suffix(self, filename: Any) -> bool:
-        """Every name is taken: what cannot be read fails with its reason."""
-        return True
-
-    def read(self, data: Any, **kwargs: Any) -> tuple[Path, ...]:
-        """The names of the files, as paths; nothing is opened yet."""
-        return (Path(data),) if isinstance(data, (str, Path)) else tuple(Path(path) for path in data)
-
-    def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
-        """The voxels (C, X, Y, Z) and MONAI's metadata.
-
-        Raises:
-            ScanError: as :func:`read_scan`.
-        """
-        scan = read_scan(list(img), dtype=self.dtype)
-        return scan.array, {
-            MetaKeys.AFFINE: scan.affine.copy(),
-            MetaKeys.ORIGINAL_AFFINE: scan.affine.copy(),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(scan.shape),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
-            MetaKeys.SPACE: SpaceKeys.RAS,
-            "original_dtype": scan.stored_dtype,
-            WARNINGS: "\n".join(scan.warnings),
-        }

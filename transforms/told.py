@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 WARNINGS = "warnings"
 """The key of an image's metadata under which stands what is odd about it, a sentence a line; empty where nothing is.
@@ -18,6 +20,7 @@ def tell(image: torch.Tensor, sentences: Iterable[str]) -> None:
 
     A tensor without metadata has no place for them.
 
+    >>> import torch
     >>> from monai.data import MetaTensor
     >>> image = MetaTensor(torch.zeros(1, 2))
     >>> tell(image, ["it is blank", ""])

@@ -12,7 +12,7 @@ from rarevox.pipeline.data.formats import is_volume, stem
 from rarevox.pipeline.data.grouping import Rule
 from rarevox.pipeline.data.scans import require_scans, survey
 from rarevox.pipeline.errors import RequestError
-from rarevox.transforms.missing_channels import with_stand_ins
+from rarevox.transforms.reading.stand_ins import with_stand_ins
 
 
 def section(

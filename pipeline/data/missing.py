@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, nearest
-from rarevox.transforms.missing_channels import MISSING
+from rarevox.transforms.reading.stand_ins import MISSING
 
 
 def optional_channels(config: Mapping[str, Any]) -> list[str]:

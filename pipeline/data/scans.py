@@ -14,7 +14,7 @@ from rarevox.pipeline.data.formats import SUFFIXES, is_volume_name, stem
 from rarevox.pipeline.data.grouping import NamedGroup, Rule, group_names
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.dicom import holds_series
-from rarevox.transforms.missing_channels import MISSING
+from rarevox.transforms.reading.stand_ins import MISSING
 
 FAILED, IGNORED = "failed", "ignored"
 DEEPEST = 64

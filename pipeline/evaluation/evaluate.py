@@ -44,14 +44,16 @@ from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
 from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json, write_text
 from rarevox.pipeline.gates import failed_gates, read_gates
-from rarevox.pipeline.inference.decided import require_known, threshold_settings, together
-from rarevox.pipeline.inference.ensemble import members_of, segmenter_of, with_members
+from rarevox.pipeline.inference.decided import require_known, threshold_settings
+from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
+from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
+from rarevox.pipeline.inference.watch import together
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.pipeline.trust.sums import keeping_sums
-from rarevox.transforms.missing_channels import MISSING
+from rarevox.transforms.reading.stand_ins import MISSING
 
 
 def evaluate(

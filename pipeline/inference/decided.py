@@ -1,18 +1,13 @@
-"""The decision of a run, from probabilities to labels: in its configurations, and in what its Segmenter computes."""
+"""The decision of a run, from probabilities to labels, in its configurations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from rarevox.pipeline.errors import RequestError, nearest
-from rarevox.pipeline.inference.watch import Watch
-from rarevox.transforms.decision import Decision
-from rarevox.transforms.nested import NestedDecision
 
-_OURS, _NATIVE = "DenseInferer", "LabelsOnNativeGridd"
+OURS, _NATIVE = "DenseInferer", "LabelsOnNativeGridd"
 
 
 def with_decision(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +18,7 @@ def with_decision(config: Mapping[str, Any]) -> dict[str, Any]:
     ({}, '@decision')
     """
     found = dict(config)
-    if "decision" in found or _name(found["inferer"]) != _OURS:
+    if "decision" in found or _name(found["inferer"]) != OURS:
         return found
     found["operating_points"] = {}
     found["decision"] = {
@@ -45,26 +40,6 @@ def _name(component: Any) -> str:
     """The class that an entry builds, without its package."""
     target = component.get("_target_", "") if isinstance(component, Mapping) else ""
     return str(target).rsplit(".", 1)[-1]
-
-
-def check_points(config: Mapping[str, Any], inferer: Any = None) -> None:
-    """Refuse operating points that are none of the run's, or that its inferer does not know.
-
-    Raises:
-        RequestError: says which.
-    """
-    points, regions = config.get("operating_points"), config.get("regions")
-    try:
-        NestedDecision(points, regions) if regions else Decision(points, config["structures"])
-    except ValueError as error:
-        raise RequestError(str(error)) from error
-    if regions and inferer is not None and not isinstance(getattr(inferer, "decision", None), NestedDecision):
-        raise RequestError(
-            f"the run learnt the nested regions {', '.join(regions)}, of which its inferer knows nothing; they are for "
-            f"{_OURS} with a NestedDecision"
-        )
-    if points and inferer is not None and not hasattr(inferer, "decision"):
-        raise RequestError(f"operating_points: the run's inferer knows none; they are for {_OURS}")
 
 
 def threshold_settings(thresholds: Mapping[str, str]) -> list[str]:
@@ -102,31 +77,3 @@ def require_known(thresholds: Mapping[str, str], config: Mapping[str, Any]) -> N
             raise RequestError(
                 f"--threshold {name}: the run segments no structure of that name; {nearest(name, known)}"
             )
-
-
-class Together:
-    """Several who watch the probabilities of one scan, as one :class:`rarevox.pipeline.inference.watch.Watch`.
-
-    Args:
-        watches: all of them.
-    """
-
-    def __init__(self, watches: Sequence[Watch]) -> None:
-        self.watches = tuple(watches)
-
-    def begin(self, shape: tuple[int, ...]) -> None:
-        """A pass begins."""
-        for one in self.watches:
-            one.begin(shape)
-
-    def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
-        """Show a block to all."""
-        for one in self.watches:
-            one.take(log_probabilities, where)
-
-
-def together(
-    makers: Sequence[Callable[[Mapping[str, Any]], Watch]],
-) -> Callable[[Mapping[str, Any]], Together] | None:
-    """Makers of watches as one; None where there are none."""
-    return (lambda item: Together([make(item) for make in makers])) if makers else None

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import read_json
 from rarevox.pipeline.inference.region import model_box, native_grid, region_box, shifted
 from rarevox.pipeline.inference.segment import Segmenter, is_idle
 from rarevox.pipeline.inference.tiling.slabs import slabs
@@ -22,9 +21,6 @@ from rarevox.transforms.native_grid import labels_on_grid
 
 SHARED = ("structures", "label_values", "channels")
 """What the runs of an ensemble must have in common; everything else may differ."""
-
-ENSEMBLE_FILE = "ensemble.json"
-"""In a folder whose runs are to be taken together: ``{"members": [RUN, …]}``, relative to it."""
 
 _UNREAD = {"run", "dataset_dir", "fold", "bundle_root", "seed", "post_processing", "gates", "temperature"}
 _UNREAD |= {"operating_points", "decision"}
@@ -151,30 +147,6 @@ def add_probabilities(total: torch.Tensor, run: Segmenter, data: Mapping[str, An
         size = tuple(end - begin for begin, end in box)
         labels_on_grid(scores, shifted(image.affine, part), size, shifted(native_affine, box), watch=take)
     total[0] += ~seen
-
-
-def with_members(runs: Sequence[str | Path]) -> list[str | Path]:
-    """The runs, a folder that holds an ensemble (``ensemble.json``, of ``rarevox crossval``) replaced by its members.
-
-    Raises:
-        RequestError: the file does not name runs within its folder.
-    """
-    found: list[str | Path] = []
-    for run in runs:
-        file = Path(run) / ENSEMBLE_FILE
-        if not file.is_file():
-            found.append(run)
-            continue
-        content = read_json(file)
-        members = content.get("members") if isinstance(content, dict) else None
-        if not members or not isinstance(members, list) or not all(map(_is_within, members)):
-            raise RequestError(f"{file}: members is {members!r}; expected runs in that folder, such as cells/fold_0")
-        found += [Path(run) / member for member in members]
-    return found
-
-
-def _is_within(member: object) -> bool:
-    return isinstance(member, str) and not Path(member).is_absolute() and ".." not in Path(member).parts
 
 
 def segmenter_of(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from rarevox.pipeline.data.volumes import write_shares
 from rarevox.transforms.reader import Scan
+
+if TYPE_CHECKING:
+    import torch
 
 
 class EntropyMap:
@@ -23,6 +25,7 @@ class EntropyMap:
     Attributes:
         values: uint8 (X, Y, Z), round(255 · H).
 
+    >>> import torch
     >>> entropy = EntropyMap()
     >>> entropy.begin((1, 1, 2))
     >>> logs = torch.tensor([[0.5, 1.0], [0.5, 0.0]]).reshape(2, 1, 1, 2).log()
@@ -40,9 +43,9 @@ class EntropyMap:
 
     def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
         """Add a block."""
-        terms = torch.xlogy(p := log_probabilities.exp(), p)
-        share = -terms.sum(0) / math.log(len(log_probabilities))
-        self.values[where] = (255 * share).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+        shares = log_probabilities.exp()
+        share = -shares.xlogy(shares).sum(0) / math.log(len(log_probabilities))
+        self.values[where] = (255 * share).round_().clamp_(0, 255).byte().cpu().numpy()
 
     def save(self, folder: Path, case: str, grid: Scan) -> dict[str, Any]:
         """Write ``CASE_entropy.nii.gz``; the entry of the result row."""

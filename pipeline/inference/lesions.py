@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from rarevox.transforms.reading.geometry import voxel_ml
 
@@ -52,14 +52,14 @@ def lesion_rows(
     >>> [(row["number"], row["volume_ml"], row["x_mm"], row["i_first"], row["x_max_mm"]) for row in rows]
     [(1, 0.004, 5.0, 2, 7.0), (2, 0.002, 0.0, 0, 1.0)]
     """
-    near = ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
+    near = scipy.ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
     rows: list[dict[str, Any]] = []
     for name, value in structures.items():
-        parts, _ = ndimage.label(_mask(labels, value), near)
+        parts, _ = scipy.ndimage.label(_mask(labels, value), near)
         own = (probabilities or {}).get(name)
         found = [
             _row(parts[box] == number, box, affine, own, regions, names or {})
-            for number, box in enumerate(ndimage.find_objects(parts), start=1)
+            for number, box in enumerate(scipy.ndimage.find_objects(parts), start=1)
         ]
         found.sort(key=lambda row: -row["voxels"])
         rows += [{"structure": name, "number": number, **row} for number, row in enumerate(found, start=1)]
@@ -72,8 +72,8 @@ def parts_of(labels: np.ndarray, value: int, connectivity: int = 26) -> int:
     >>> parts_of(np.array([[[1, 0, 1, 1]]]), 1)
     2
     """
-    near = ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
-    return int(ndimage.label(labels == value, near)[1])
+    near = scipy.ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
+    return int(scipy.ndimage.label(labels == value, near)[1])
 
 
 def _row(

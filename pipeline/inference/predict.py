@@ -18,8 +18,8 @@ from rarevox.pipeline.files import claim_folder
 from rarevox.pipeline.inference.calls.crew import Crew
 from rarevox.pipeline.inference.calls.kept import origin
 from rarevox.pipeline.inference.calls.planning import Plan, chosen_rules, plan, with_names_that_fit
+from rarevox.pipeline.inference.calls.prediction import Prediction
 from rarevox.pipeline.inference.calls.session import begin
-from rarevox.pipeline.inference.calls.station import Prediction
 from rarevox.pipeline.inference.calls.trained import Trained
 from rarevox.pipeline.inference.calls.working import work
 from rarevox.pipeline.inference.decided import require_known, threshold_settings
@@ -151,7 +151,7 @@ def predict(
     if engine == "ray":  # whose actors stand in folders of their own
         wanted = wanted.absolute()
     job, keep = _job(runs, device, asked, folder, made, crew), not overwrite
-    with crew.hands(job, len(wanted.share(share)[0])) as hands:
+    with crew.hands(job, len(wanted.share(share)[0]), at_once=not keep) as hands:
         session = begin(folder, wanted, made, asdict(asked), runs.config, outputs, keep=keep)
         return work(folder, session, wanted, share, hands, outputs, keep=keep)
 

@@ -9,13 +9,15 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from rarevox.pipeline.data.volumes import write_shares
 from rarevox.transforms.reader import Scan
+
+if TYPE_CHECKING:
+    import torch
 
 DTYPES = ("uint8", "uint16")
 

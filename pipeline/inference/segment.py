@@ -25,7 +25,8 @@ from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.hints import check_hints
-from rarevox.pipeline.inference.decided import Together, check_points, with_decision
+from rarevox.pipeline.inference.decided import with_decision
+from rarevox.pipeline.inference.points import check_points
 from rarevox.pipeline.inference.region import (
     RegionWatch,
     check_mask_grid,
@@ -39,7 +40,7 @@ from rarevox.pipeline.inference.region import (
 from rarevox.pipeline.inference.tiling.sending import in_pinned_memory
 from rarevox.pipeline.inference.tiling.slabs import slabs
 from rarevox.pipeline.inference.tiling.tiles import Box
-from rarevox.pipeline.inference.watch import NativeWatch, Watch
+from rarevox.pipeline.inference.watch import NativeWatch, Together, Watch
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.transforms.clean import CleanLabelsd
@@ -47,8 +48,8 @@ from rarevox.transforms.decision import Decision
 from rarevox.transforms.intensity.outcome import NOT_FINITE
 from rarevox.transforms.label_scores import LabelScores, without_unsure
 from rarevox.transforms.labels import values_from_classes
-from rarevox.transforms.missing_channels import MISSING, with_stand_ins
 from rarevox.transforms.native_grid import find_lattice, labels_on_grid
+from rarevox.transforms.reading.stand_ins import MISSING, with_stand_ins
 from rarevox.transforms.told import WARNINGS
 
 

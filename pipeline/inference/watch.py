@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -100,3 +100,31 @@ def chunks(where: tuple[slice, ...], voxels: int = CHUNK_VOXELS) -> Iterator[tup
     for begin in range(0, size, step):
         end = min(begin + step, size)
         yield slice(begin, end), (slice(planes.start + begin, planes.start + end), *rest)
+
+
+class Together:
+    """Several who watch the probabilities of one scan, as one :class:`Watch`.
+
+    Args:
+        watches: all of them.
+    """
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self.watches = tuple(watches)
+
+    def begin(self, shape: tuple[int, ...]) -> None:
+        """A pass begins."""
+        for one in self.watches:
+            one.begin(shape)
+
+    def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
+        """Show a block to all."""
+        for one in self.watches:
+            one.take(log_probabilities, where)
+
+
+def together(
+    makers: Sequence[Callable[[Mapping[str, Any]], Watch]],
+) -> Callable[[Mapping[str, Any]], Together] | None:
+    """Makers of watches as one; None where there are none."""
+    return (lambda item: Together([make(item) for make in makers])) if makers else None

@@ -15,7 +15,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.files import claim_folder, write_json
 from rarevox.pipeline.gates import failed_gates
-from rarevox.pipeline.inference.ensemble import ENSEMBLE_FILE
+from rarevox.pipeline.inference.members import ENSEMBLE_FILE
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.study.collect import rows_of

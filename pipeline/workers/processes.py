@@ -107,6 +107,8 @@ class Processes:
         """Kill all; no other begins, whatever another thread is about."""
         with self._lock:
             self._closed = True
+            for process in self._processes.values():  # all at once: each takes a while to give its memory back
+                process.kill()
             for worker in list(self._processes):
                 self.end(worker)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rarevox.transforms.missing_channels import MISSING, ZeroMissingChannelsd, with_stand_ins
+from rarevox.transforms.missing_channels import ZeroMissingChannelsd
+from rarevox.transforms.reading.stand_ins import MISSING, with_stand_ins
 
 NAMES = ["FLAIR", "T1", "T2"]
 

@@ -12,7 +12,8 @@ import SimpleITK
 from monai.data import NibabelReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 
-from rarevox.transforms.reader import ScanError, ScanReader, read_scan, same_affine
+from rarevox.transforms.reader import ScanError, read_scan, same_affine
+from rarevox.transforms.scan_reader import ScanReader
 
 # A quarter turn about z with unequal spacings: voxel (i, j, k) lies at RAS (10 − 2j, 20 + 1.5i, −5 + 3k).
 AFFINE = np.array([[0.0, -2.0, 0.0, 10.0], [1.5, 0.0, 0.0, 20.0], [0.0, 0.0, 3.0, -5.0], [0.0, 0.0, 0.0, 1.0]])

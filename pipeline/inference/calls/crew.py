@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 from rarevox.pipeline.cohort.desk import Desk
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.calls.prediction import Prediction
 from rarevox.pipeline.inference.calls.preloaded import PRELOADED
-from rarevox.pipeline.inference.calls.station import Prediction
 from rarevox.pipeline.workers.pool import Death, Engine, Pool, Task
 from rarevox.pipeline.workers.processes import Processes
 
+Entry = TypeVar("Entry")
 Failed = Callable[[Task, str], Mapping[str, Any]]
 """Makes the row of a scan that has no result, of the reason."""
 Hands = Callable[[Desk, int, Failed], None]
@@ -63,40 +65,48 @@ class Crew:
         return max(1, cores() // self.workers) if self.workers > 1 else 0
 
     @contextmanager
-    def hands(self, job: Prediction, scans: int) -> Iterator[Hands]:
-        """Who does the work of a job, one of them at least set up: a fault of the run comes before anything is written.
-        They end with the context.
+    def hands(self, job: Prediction, scans: int, *, at_once: bool = True) -> Iterator[Hands]:
+        """Who does the work of a job. They end with the context.
 
         Args:
             job: the work.
             scans: how many there are.
+            at_once: one of them at least is set up now, so that a fault of the run comes before anything is written;
+                else when the first scan is handed out, since there may be none to do.
 
         Raises:
             RequestError: nobody can do it.
         """
         if self.engine == "local" and not self.workers and self.scan_minutes is None:
-            station = job.open()
+            station = job.open() if at_once else None
 
             def here(desk: Desk, others: int, failed: Failed) -> None:
-                station.work(_one_by_one(desk, others, failed), desk.done)
+                for scans in _unless_empty(_one_by_one(desk, others, failed)):
+                    (station or job.open()).work(scans, desk.done)
 
             yield here
             return
+        with ExitStack() as ended:
+            ready = self._pool(job, scans, ended) if at_once else None
+            if ready is not None:
+                ready.open()
+
+            def elsewhere(desk: Desk, others: int, failed: Failed) -> None:
+                for tasks in _unless_empty(desk.tasks(others)):
+                    pool = ready or self._pool(job, scans, ended)
+                    for task, result in pool.run(tasks):
+                        row = failed(task, result.reason) if isinstance(result, Death) else result
+                        desk.done(task.number, dict(row))
+                    if pool.lost:
+                        console.say("[yellow]fewer workers than asked for went on to the end[/yellow]: {}", pool.lost)
+
+            yield elsewhere
+
+    def _pool(self, job: Prediction, scans: int, ended: ExitStack) -> Pool:
         seconds = None if self.scan_minutes is None else 60 * self.scan_minutes
         pool = Pool(self._engine(job), max(1, min(self.workers, scans)), seconds=seconds)
-
-        def elsewhere(desk: Desk, others: int, failed: Failed) -> None:
-            for task, result in pool.run(desk.tasks(others)):
-                row = failed(task, result.reason) if isinstance(result, Death) else result
-                desk.done(task.number, dict(row))
-            if pool.lost:
-                console.say("[yellow]fewer workers than asked for went on to the end[/yellow]: {}", pool.lost)
-
-        try:
-            pool.open()
-            yield elsewhere
-        finally:
-            pool.engine.close()
+        ended.callback(pool.engine.close)
+        return pool
 
     def _engine(self, job: Prediction) -> Engine:
         if self.engine == "local":
@@ -104,6 +114,13 @@ class Crew:
         from rarevox.pipeline.workers.ray_actors import RayActors
 
         return RayActors(job, self.address, cpus=self.cpus or 1.0, gpus=self.gpus or 0.0)
+
+
+def _unless_empty(entries: Iterator[Entry]) -> Iterator[Iterator[Entry]]:
+    """The entries as one iterator; none where there is no entry."""
+    for first in entries:
+        yield chain([first], entries)
+        return
 
 
 def _one_by_one(desk: Desk, others: int, failed: Failed) -> Iterator[tuple[int, Any]]:

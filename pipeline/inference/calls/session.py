@@ -19,7 +19,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import clear_parts_below, json_line
 from rarevox.pipeline.inference.calls.kept import import_earlier, refuse_strangers, require_same_origin, superseded
 from rarevox.pipeline.inference.calls.planning import Plan
-from rarevox.pipeline.inference.calls.station import remove_files
+from rarevox.pipeline.inference.calls.row import remove_files
 from rarevox.pipeline.inference.outputs.output import Output
 from rarevox.pipeline.locks import held
 

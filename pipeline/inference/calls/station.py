@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rarevox.pipeline.cohort.rows import files_of, place
 from rarevox.pipeline.errors import reason_of
-from rarevox.pipeline.inference.calls.kept import source
-from rarevox.pipeline.inference.ensemble import segmenter_of
-from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
-from rarevox.pipeline.inference.outputs.output import Output, Result, Watches, names_of, watches_of, write_all
+from rarevox.pipeline.inference.calls.row import Row, begun_row, remove_files
+from rarevox.pipeline.inference.outputs.output import Output, Result, Watches, watches_of, write_all
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.workers.job import Done
 from rarevox.transforms.reader import Scan, read_grid
 from rarevox.transforms.reading.scan import empty_view
 
-Row = dict[str, Any]
 UNWRITTEN = 2
 """Segmented scans that may wait to be written while the next one is computed."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a call does with each scan, in plain values: a :class:`rarevox.pipeline.workers.job.Job`.
-
-    Attributes:
-        run: the run folder.
-        others: further runs of an ensemble.
-        device: auto, cpu, cuda or cuda:i.
-        settings: over the runs' configurations.
-        trust: take the runs' configurations whatever they build.
-        asked: what is written of each scan.
-        folder: where to.
-        made: see :func:`rarevox.pipeline.inference.calls.kept.origin`.
-        threads: for the network on the CPU; 0 leaves it to PyTorch.
-    """
-
-    run: str
-    others: tuple[str, ...]
-    device: str
-    settings: tuple[str, ...]
-    trust: bool
-    asked: Asked
-    folder: str
-    made: Mapping[str, Any] = field(default_factory=dict)
-    threads: int = 0
-
-    def open(self) -> Station:
-        """Load the networks.
-
-        Raises:
-            RequestError: see :class:`rarevox.pipeline.inference.segment.Segmenter`.
-        """
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        segmenter = segmenter_of(self.run, self.others, device=self.device, settings=self.settings, trust=self.trust)
-        return Station(segmenter, outputs_of(self.asked, segmenter.config), Path(self.folder), self.made)
 
 
 class Station:
@@ -143,29 +97,6 @@ class Station:
 
     def _watches(self, item: Mapping[str, Any]) -> Watches | None:
         return watches_of(self.outputs, item, self.folder)
-
-
-def begun_row(item: Mapping[str, Any], reason: str) -> Row:
-    """What every row of a scan says, as a failed one."""
-    carried = {key: item[key] for key in ("manifest", "duplicate_of") if key in item}
-    return {"case": str(item["case"]), **source(item), "status": "failed", "reason": reason, **carried}
-
-
-def remove_files(folder: Path, outputs: Sequence[Output], item: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
-    """Remove the files of a scan, of this call or an earlier one: none must stand in place of what this call makes.
-
-    Args:
-        folder: of the predictions.
-        outputs: what is written of each scan.
-        item: the scan.
-        earlier: its row of an earlier call.
-    """
-    for name in {*names_of(outputs, item), *files_of(earlier)}:
-        try:
-            place(folder, name).unlink(missing_ok=True)
-        except OSError as error:
-            if error.errno not in (errno.ENAMETOOLONG, errno.ENOTDIR):  # of such a name there is no file
-                raise
 
 
 def grid_of(found: Segmentation) -> Scan:

@@ -1,4 +1,7 @@
-"""The runs of a call with their configurations for inference, before any network is loaded."""
+"""The runs of a call with their configurations for inference, before any network is loaded.
+
+What they build is not held against annotations here: whoever loads the networks does, and has imported them.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,8 @@ from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.data.missing import optional_channels
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.hints import check_hints
 from rarevox.pipeline.inference.decided import with_decision
-from rarevox.pipeline.inference.ensemble import with_members
+from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.trust.gate import run_config
 
 
@@ -75,5 +77,4 @@ def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, 
     config = with_decision(run_config(folder, "inference", trust=trust))
     for text in settings:
         put(config, *parse_setting(text))
-    check_hints(config)
     return config

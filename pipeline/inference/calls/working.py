@@ -19,8 +19,8 @@ from rarevox.pipeline.files import clear_parts_below
 from rarevox.pipeline.inference.calls.crew import Hands
 from rarevox.pipeline.inference.calls.kept import covers, may_stand
 from rarevox.pipeline.inference.calls.planning import Plan
+from rarevox.pipeline.inference.calls.row import begun_row, remove_files
 from rarevox.pipeline.inference.calls.session import Session
-from rarevox.pipeline.inference.calls.station import begun_row, remove_files
 from rarevox.pipeline.inference.outputs.output import Output
 from rarevox.pipeline.workers.pool import Task
 from rarevox.pipeline.workers.shards import Shard

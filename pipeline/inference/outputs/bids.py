@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rarevox.pipeline.bids.dataset import sidecar, write_dataset_files
 from rarevox.pipeline.bids.names import Source, derived, labels_of, source_of
@@ -15,7 +15,9 @@ from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.outputs.labels import volumes_ml
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
-from rarevox.pipeline.inference.watch import Watch
+
+if TYPE_CHECKING:
+    from rarevox.pipeline.inference.watch import Watch
 
 DESC = "rarevox"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rarevox.pipeline.bundle import version
 from rarevox.pipeline.cohort.rows import FILES
@@ -16,8 +16,10 @@ from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.files import atomic
 from rarevox.pipeline.inference.lesions import parts_of
 from rarevox.pipeline.inference.outputs.output import Result
-from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.reading.quiet import quietly
+
+if TYPE_CHECKING:
+    from rarevox.pipeline.inference.watch import Watch
 
 NO_SERIES = "none: the scan did not come as DICOM"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rarevox.pipeline.data.volumes import write_labels
 from rarevox.pipeline.inference.outputs.output import Result
-from rarevox.pipeline.inference.watch import Watch
+
+if TYPE_CHECKING:
+    from rarevox.pipeline.inference.watch import Watch
 
 
 class LabelMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from rarevox.pipeline.inference.atlas import Atlas
 from rarevox.pipeline.inference.lesions import intensity_rows, lesion_rows
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
-from rarevox.pipeline.inference.watch import Watch
+
+if TYPE_CHECKING:
+    from rarevox.pipeline.inference.watch import Watch
 
 
 class Lesions:

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rarevox.pipeline.cohort.rows import FILES, TABLES
-from rarevox.pipeline.inference.segment import Segmentation
-from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.reader import Scan, read_scan
+
+if TYPE_CHECKING:  # whoever hands scans to workers asks for the files' names alone
+    import numpy as np
+    import torch
+
+    from rarevox.pipeline.inference.segment import Segmentation
+    from rarevox.pipeline.inference.watch import Watch
 
 
 @dataclass

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.files import atomic
 from rarevox.pipeline.inference.outputs.output import Result
-from rarevox.pipeline.inference.watch import Watch
+
+if TYPE_CHECKING:
+    from rarevox.pipeline.inference.watch import Watch
 from rarevox.pipeline.planes import three_planes, with_legend
 
 HEIGHT = 320

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rarevox.pipeline.inference.entropy import EntropyMap
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps, file_names
-from rarevox.pipeline.inference.watch import Watch
+
+if TYPE_CHECKING:
+    from rarevox.pipeline.inference.watch import Watch
 
 
 class Entropy:

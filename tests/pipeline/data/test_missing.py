@@ -11,7 +11,7 @@ from rarevox.pipeline.data.grouping import group
 from rarevox.pipeline.data.missing import optional_channels, refusal, without_channels
 from rarevox.pipeline.data.scans import survey
 from rarevox.pipeline.errors import RequestError
-from rarevox.transforms.missing_channels import MISSING
+from rarevox.transforms.reading.stand_ins import MISSING
 
 CONFIG = {"channels": ["FLAIR", "T1"], "channel_dropout": 0.25, "required_channels": []}
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.inference.calls.station import Prediction, Station
+from rarevox.pipeline.inference.calls.prediction import Prediction
+from rarevox.pipeline.inference.calls.station import Station
 
 
 @dataclass(frozen=True)

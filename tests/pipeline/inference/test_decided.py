@@ -17,8 +17,9 @@ from scipy import ndimage
 from rarevox.pipeline.build import build
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
-from rarevox.pipeline.inference.decided import check_points, threshold_settings, with_decision
+from rarevox.pipeline.inference.decided import threshold_settings, with_decision
 from rarevox.pipeline.inference.ensemble import EnsembleSegmenter
+from rarevox.pipeline.inference.points import check_points
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.segment import Segmenter
 

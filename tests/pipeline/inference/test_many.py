@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +19,8 @@ import pytest
 from rarevox.pipeline.cli import cli
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference import predict as module
+from rarevox.pipeline.inference.calls import crew
+from rarevox.pipeline.inference.calls.prediction import Prediction
 from rarevox.pipeline.inference.predict import predict
 from tests import forked
 from tests.pipeline.inference.ill_fated import IllFated
@@ -236,3 +240,41 @@ def test_a_manifest_with_bad_lines(run_dir: Path, task_dir: Path, tmp_path: Path
     assert found[0]["manifest"] == {"site": "=1"}
     assert {path.name for path in out.glob("*.nii.gz")} == {"first_seg.nii.gz", "b_seg.nii.gz"}
     assert scans.is_dir()
+
+
+LIGHT = """
+import sys
+from rarevox.pipeline.cli import cli
+status = cli.main(sys.argv[1:], standalone_mode=False)
+heavy = ("torch", "monai", "SimpleITK", "numba", "matplotlib", "pandas", "highdicom")
+print("status", status, "loaded", [name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--lesions", "--entropy", "--probabilities", "uint8", "--previews"]])
+def test_who_hands_out_scans_waits_for_no_library_of_the_workers(
+    run_dir: Path, task_dir: Path, tmp_path: Path, more: list[str], alone: dict[int, bytes]
+) -> None:
+    """PyTorch and MONAI take seconds and half a gigabyte, which the workers' server spends once."""
+    scans, out = copies(task_dir, tmp_path / "scans", ["a", "b"]), tmp_path / "out"
+    arguments = ["predict", str(run_dir), str(scans), "--output", str(out), "--device", "cpu", *more]
+    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["status 0 loaded []"], done.stderr
+    assert [(out / f"{case}_seg.nii.gz").read_bytes() for case in "ab"] == [alone[0], alone[1]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nobody_begins_where_nothing_is_left_to_do(
+    run_dir: Path, task_dir: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, out = copies(task_dir, tmp_path / "scans", ["a", "b"]), tmp_path / "out"
+    arguments = ["predict", str(run_dir), str(scans), "--output", str(out), "--device", "cpu"]
+    arguments += ["--workers", str(workers)]
+    assert cli.main(arguments, standalone_mode=False) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Prediction, "open", lambda job: pytest.fail("a network is loaded"))
+        patch.setattr(crew, "Processes", lambda *given: pytest.fail("workers begin"))
+        assert cli.main([*arguments, "--keep"], standalone_mode=False) == 0
+    (out / "b_seg.nii.gz").unlink()
+    assert cli.main([*arguments, "--keep"], standalone_mode=False) == 0
+    assert (out / "b_seg.nii.gz").is_file()

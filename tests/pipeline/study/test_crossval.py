@@ -19,7 +19,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.files import read_json, write_json
-from rarevox.pipeline.inference.ensemble import with_members
+from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.preparation.prepare import prepare
