@@ -98,6 +98,15 @@ class Decision:
         """
         return torch.sigmoid(self.leads(logs, of))
 
+    def sure_scores(self, logs: torch.Tensor, of: int) -> torch.Tensor:
+        """The score of class ``of`` above whose own threshold a voxel is labelled so, with the thresholds of the others
+        as they are: here the score itself."""
+        return self.scores(logs, of)
+
+    def classes(self, logs: torch.Tensor) -> torch.Tensor:
+        """(…) class indices that the thresholds give, of (C, …) natural logarithms of the probabilities."""
+        return (logs + shaped(self.log_weights, logs)).argmax(0)
+
     def leads(self, logs: torch.Tensor, of: int) -> torch.Tensor:
         """The logit of the score, ln p_c − max_{k≠c} (ln w_k + ln p_k), (…) float32."""
         logs = logs.float()

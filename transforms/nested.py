@@ -109,6 +109,23 @@ class NestedDecision(Decision):
         logs = logs.float()
         return logs[of:].logsumexp(0) - logs[:of].logsumexp(0)
 
+    def sure_scores(self, logs: torch.Tensor, of: int) -> torch.Tensor:
+        """P of region ``of`` where the regions around it hold the voxel, else 0: above its threshold a voxel is in it.
+
+        >>> logs = torch.tensor([[0.6, 0.1], [0.1, 0.4], [0.3, 0.5]]).log()  # P_1 = (0.4, 0.9), P_2 = (0.3, 0.5)
+        >>> [round(p, 6) for p in NestedDecision({}, ["whole", "core"]).sure_scores(logs, 2).tolist()]
+        [0.0, 0.5]
+        """
+        scores = self.scores(logs, of)
+        for around in range(1, of):
+            scores = scores.where(self.scores(logs, around) > self.thresholds[around - 1], scores.new_zeros(()))
+        return scores
+
+    def classes(self, logs: torch.Tensor) -> torch.Tensor:
+        """(…) depths that the thresholds give, of (K + 1, …) natural logarithms of the depths' probabilities."""
+        within = [self.sure_scores(logs, of) > t for of, t in enumerate(self.thresholds, start=1)]
+        return torch.stack(within).sum(0)
+
 
 class RegionScores:
     """Gather the probabilities of the voxels labelled as a nested region, while those of a scan go by.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,6 @@ def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
     ):
         if list(own) != theirs:
             raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
-
-
-def refuse_regions(config: Mapping[str, Any], run: Path, instead: str) -> None:
-    """Refuse a run that learnt nested regions where only structures that exclude one another are dealt with.
-
-    Raises:
-        RequestError: it learnt them.
-    """
-    if config.get("regions"):
-        listed = ", ".join(config["regions"])
-        raise RequestError(f"{run} learnt the nested regions {listed}, for which this chooses nothing; {instead}")
 
 
 def with_ignored(options: MetricOptions, data: Dataset) -> MetricOptions:

@@ -20,12 +20,13 @@ from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
-from rarevox.pipeline.evaluation.run_and_dataset import refuse_regions, same_structures, tell_correction, with_ignored
+from rarevox.pipeline.evaluation.operating.parts import Parts, parts_of
+from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction, with_ignored
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
-from rarevox.transforms.clean import clean_labels, read_rules
+from rarevox.transforms.clean import clean_labels, clean_regions, read_rules
 from rarevox.transforms.reader import read_scan
 
 Rule = dict[str, Any]
@@ -72,10 +73,9 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     how: dict[str, Any] = {"device": device, "trust": trust}
     segmenter = Segmenter(run, "evaluate", settings=["post_processing={}"], uncorrected=not data.n4, **how)
     same_structures(segmenter.config, data, run)
-    refuse_regions(segmenter.config, run, "give rules with --set post_processing#REGION#min_ml=0.05")
     tell_correction(segmenter, data)
     listed = data.section("validation", fold=int(segmenter.config["fold"]))
-    structures = dict(zip(data.structures, data.label_values[1:], strict=True))
+    parts = parts_of(segmenter.config, data)
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     options = replace(options, distances=False, lesions=False)
     with tempfile.TemporaryDirectory() as kept:
@@ -84,7 +84,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
             console.say("[red]failed[/red] {}: {}", case, reason)
         if not paths:
             raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
-        result = choose(paths, structures, options)
+        result = choose(paths, parts, options)
     with keeping_sums(run) as texts:
         for file in configurations:
             texts[file] = write_yaml(read_yaml(run / file) | {"post_processing": result["chosen"]})
@@ -96,19 +96,20 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     return 1 if failed else 0
 
 
-def choose(paths: Sequence[Path], structures: Mapping[str, int], options: MetricOptions) -> dict[str, Any]:
+def choose(paths: Sequence[Path], parts: Parts, options: MetricOptions) -> dict[str, Any]:
     """The rules that help, from stored validation cases.
 
     Each candidate is first tried alone on its structure. Then the best ones are added, the largest gain first, each
     only if with it the mean Dice of no structure is lower than without (rules meet where a structure encloses another).
+    Nested regions are tried and judged likewise.
 
     Returns:
         ``chosen`` (structure → rule), ``without`` and ``with`` (structure → mean Dice), ``candidates`` (structure →
         ``[{"rule", "dice"}]``).
     """
     alone = {
-        name: mean_dice(_read(paths), {name: value}, [{name: rule} for rule in CANDIDATES], options)
-        for name, value in structures.items()
+        name: mean_dice(_read(paths), parts, [{name: rule} for rule in CANDIDATES], options, of=[name])
+        for name in parts.structures
     }
     tried = {name: [means[name] for means in found] for name, found in alone.items()}
     best = {name: int(np.nanargmax(dice)) for name, dice in tried.items() if np.isfinite(dice).any()}
@@ -118,8 +119,8 @@ def choose(paths: Sequence[Path], structures: Mapping[str, int], options: Metric
     reached = without
     for name in sorted((n for n in gains if gains[n] > _SMALLEST_GAIN), key=lambda n: -gains[n]):
         trial = chosen | {name: dict(CANDIDATES[best[name]])}  # copied: YAML would write aliases
-        means = mean_dice(_read(paths), structures, [trial], options)[0]
-        worse = any(means[n] < reached[n] - _SMALLEST_GAIN for n in structures if math.isfinite(reached[n]))
+        means = mean_dice(_read(paths), parts, [trial], options)[0]
+        worse = any(means[n] < reached[n] - _SMALLEST_GAIN for n in parts.structures if math.isfinite(reached[n]))
         if not worse:
             chosen, reached = trial, means
     candidates = {
@@ -131,19 +132,39 @@ def choose(paths: Sequence[Path], structures: Mapping[str, int], options: Metric
 
 def mean_dice(
     cases: Iterable[ValidationCase],
-    structures: Mapping[str, int],
+    parts: Parts,
     trials: Sequence[Mapping[str, Rule]],
     options: MetricOptions,
+    *,
+    of: Sequence[str] | None = None,
 ) -> list[dict[str, float]]:
-    """For each trial (structure → rule) the mean Dice of each structure over the cases; NaN where none has a figure."""
+    """For each trial (structure → rule) the mean Dice of each structure over the cases; NaN where none has a figure.
+
+    Args:
+        cases: as the network left them.
+        parts: the structures, or the nested regions.
+        trials: rules.
+        options: the conventions of the figures.
+        of: whose Dice is wanted; None for all.
+    """
+    structures = {name: parts.structures[name] for name in (parts.structures if of is None else of)}
     found: list[dict[str, list[float]]] = [{name: [] for name in structures} for _ in trials]
     for case in cases:
         voxel_ml = float(np.prod(case.spacing_mm)) / 1000.0
         for trial, figures in zip(trials, found, strict=True):
-            labels = clean_labels(case.labels, read_rules(trial, structures), voxel_ml)
+            labels = _cleaned(case.labels, trial, parts, voxel_ml)
             for row in case_rows(case.name, labels, case.reference, case.spacing_mm, structures, options=options):
                 figures[row["structure"]].append(row["dice"])
     return [{name: _mean(dice) for name, dice in figures.items()} for figures in found]
+
+
+def _cleaned(labels: np.ndarray, trial: Mapping[str, Rule], parts: Parts, voxel_ml: float) -> np.ndarray:
+    """A label map by rules, as a run with them writes it."""
+    values = parts.label_values
+    if parts.nested:
+        numbers = {name: number for number, name in enumerate(parts.structures, start=1)}
+        return clean_regions(labels, read_rules(trial, numbers), values, voxel_ml)
+    return clean_labels(labels, read_rules(trial, dict(zip(parts.structures, values[1:], strict=True))), voxel_ml)
 
 
 def _segment(

@@ -22,19 +22,13 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
 from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredCase, case_table
 from rarevox.pipeline.evaluation.operating.choose import AIMS, CONFIDENCES, THRESHOLDS, Aim, choice
-from rarevox.pipeline.evaluation.run_and_dataset import (
-    as_items,
-    refuse_regions,
-    same_structures,
-    tell_correction,
-    with_ignored,
-)
+from rarevox.pipeline.evaluation.operating.parts import Parts, parts_of
+from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction, with_ignored
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.decided import with_decision
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
-from rarevox.transforms.decision import Decision
 
 RESULT_FILE = "operating_points.json"
 STAGES = ("train", "evaluate", "inference")
@@ -86,17 +80,16 @@ def tune_threshold(
     tell_correction(segmenter, data)
     if getattr(segmenter.inferer, "decision", None) is None:
         raise RequestError(f"the inferer of {run} knows no operating points; see inferer in its configurations")
-    refuse_regions(segmenter.config, run, "give thresholds with --threshold REGION=P")
     fold = int(segmenter.config["fold"])
-    structures = dict(zip(data.structures, data.label_values[1:], strict=True))
+    parts = parts_of(segmenter.config, data)
     options = replace(with_ignored(build(segmenter.config, "metric_options"), data), distances=False)
     with tempfile.TemporaryDirectory() as kept:
-        files, failed = _gather(segmenter, data.section("validation", fold=fold), Path(kept))
+        files, failed = _gather(segmenter, data.section("validation", fold=fold), parts.nested, Path(kept))
         for case, reason in failed.items():
             console.say("[red]failed[/red] {}: {}", case, reason)
         if not files:
             raise RequestError(f"no validation case of {data.path} could be used to choose operating points")
-        result = points_of(files, structures, Aim(aim, float(false_lesions)), options)
+        result = points_of(files, parts, Aim(aim, float(false_lesions)), options)
     _store(run, result["chosen"])
     made = {"section": "validation", "fold": fold, "fingerprint": data.fingerprint}
     file = run / "evaluation" / RESULT_FILE
@@ -108,12 +101,12 @@ def tune_threshold(
     return 1 if failed else 0
 
 
-def points_of(files: Sequence[Path], structures: Mapping[str, int], aim: Aim, options: MetricOptions) -> dict[str, Any]:
+def points_of(files: Sequence[Path], parts: Parts, aim: Aim, options: MetricOptions) -> dict[str, Any]:
     """The operating points from stored validation cases.
 
     Args:
         files: of :meth:`rarevox.pipeline.evaluation.operating.candidates.Candidates.save`.
-        structures: name → label value, in the order of the classes 1, 2, ….
+        parts: what they are chosen for.
         aim: what they are for.
         options: the conventions of the figures.
 
@@ -121,19 +114,19 @@ def points_of(files: Sequence[Path], structures: Mapping[str, int], aim: Aim, op
         ``chosen`` (structure → point, as in a configuration), ``structures`` (structure → the figures of
         :func:`rarevox.pipeline.evaluation.operating.choose.choice`), and what was tried.
     """
-    names = list(structures)
-    tried = {"thresholds": list(THRESHOLDS), "confidences": list(CONFIDENCES)}
+    names = list(parts.structures)
+    tried = {"thresholds": list(THRESHOLDS), "confidences": _confidences(parts)}
     stated = {"aim": aim.name, "false_lesions": aim.false_lesions, "tried": tried}
     if len(names) > 1:
-        chosen, told = _together(files, structures, aim, options)
-        if not _worse(files, Decision({}, names), Decision(chosen, names), "", structures, options):
+        chosen, told = _together(files, parts, aim, options)
+        if not _worse(files, parts, {}, chosen, "", options):
             return stated | {"chosen": chosen, "structures": told}
     chosen, told = {}, {}
     for name in names:
-        one = _chosen_beside(files, chosen, name, structures, aim, options)
+        one = _chosen_beside(files, chosen, name, parts, aim, options)
         if one["taken"]:
             trial = chosen | {name: _point(one, aim)}
-            worse = _worse(files, Decision(chosen, names), Decision(trial, names), name, structures, options)
+            worse = _worse(files, parts, chosen, trial, name, options)
             if worse:
                 one |= {"taken": False, "reason": f"with it the mean Dice of {', '.join(worse)} falls"}
             else:
@@ -143,16 +136,16 @@ def points_of(files: Sequence[Path], structures: Mapping[str, int], aim: Aim, op
 
 
 def _together(
-    files: Sequence[Path], structures: Mapping[str, int], aim: Aim, options: MetricOptions
+    files: Sequence[Path], parts: Parts, aim: Aim, options: MetricOptions
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The points of all structures, each chosen beside those of the others, in turn until none moves or ``ROUNDS``."""
     points: dict[str, dict[str, Any]] = {}
     told: dict[str, Any] = {}
     for _ in range(ROUNDS):
         before = dict(points)
-        for name in structures:
+        for name in parts.structures:
             beside = {other: point for other, point in points.items() if other != name}
-            told[name] = _chosen_beside(files, beside, name, structures, aim, options)
+            told[name] = _chosen_beside(files, beside, name, parts, aim, options)
             points = beside | ({name: _point(told[name], aim)} if told[name]["taken"] else {})
         if points == before:
             break
@@ -163,18 +156,22 @@ def _chosen_beside(
     files: Sequence[Path],
     points: Mapping[str, Any],
     name: str,
-    structures: Mapping[str, int],
+    parts: Parts,
     aim: Aim,
     options: MetricOptions,
 ) -> dict[str, Any]:
     """The choice of one structure, the others having the points given."""
-    names = list(structures)
-    number, decision = names.index(name) + 1, Decision(points, names)
+    number, decision = list(parts.structures).index(name) + 1, parts.decision(points)
+    tried = THRESHOLDS, _confidences(parts)
     tables = [
-        case_table(StoredCase.load(file), decision, number, structures[name], THRESHOLDS, CONFIDENCES, options)
-        for file in files
+        case_table(StoredCase.load(file), decision, number, parts.structures[name], *tried, options) for file in files
     ]
     return choice(tables, aim, options)
+
+
+def _confidences(parts: Parts) -> list[float]:
+    """Those that are tried; a nested region, whose component may hold another region's, has none."""
+    return list(CONFIDENCES[:1] if parts.nested else CONFIDENCES)
 
 
 def _point(one: Mapping[str, Any], aim: Aim) -> dict[str, Any]:
@@ -186,21 +183,22 @@ def _point(one: Mapping[str, Any], aim: Aim) -> dict[str, Any]:
 
 def _worse(
     files: Sequence[Path],
-    before: Decision,
-    after: Decision,
+    parts: Parts,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
     name: str,
-    structures: Mapping[str, int],
     options: MetricOptions,
 ) -> list[str]:
-    """The other structures whose mean Dice falls."""
-    others = {other: value for other, value in structures.items() if other != name}
+    """The other structures whose mean Dice falls from one choice of points to another."""
+    others = parts.without(name)
     if not others:
         return []
-    options, values = replace(options, lesions=False), [0, *structures.values()]
+    options, values = replace(options, lesions=False), parts.label_values
+    decisions = [parts.decision(points) for points in (before, after)]
     dice: dict[str, list[list[float]]] = {other: [[], []] for other in others}
     for file in files:
         case = StoredCase.load(file)
-        for which, decision in enumerate((before, after)):
+        for which, decision in enumerate(decisions):
             labels = case.labels(decision, values)
             for row in case_rows(case.name, labels, case.reference, case.spacing_mm, others, options=options):
                 dice[row["structure"]][which].append(row["dice"])
@@ -208,13 +206,15 @@ def _worse(
     return [other for other, (first, second) in means.items() if second < first - 1e-9]
 
 
-def _gather(segmenter: Segmenter, cases: Sequence[dict[str, Any]], folder: Path) -> tuple[list[Path], dict[str, str]]:
+def _gather(
+    segmenter: Segmenter, cases: Sequence[dict[str, Any]], nested: bool, folder: Path
+) -> tuple[list[Path], dict[str, str]]:
     """The candidates of each case on the disk, so that memory holds one at a time; and why others failed."""
     files, failed = [], {}
     items, classes = as_items(cases), len(segmenter.config["label_values"])
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(items))
-        for number, found in enumerate(segmenter(items, lambda _: Candidates(classes))):
+        for number, found in enumerate(segmenter(items, lambda _: Candidates(classes, nested=nested))):
             try:
                 if found.labels is None:
                     raise ValueError(found.reason)

@@ -13,6 +13,7 @@ import torch
 from rarevox.pipeline.evaluation.metrics.lesions import neighbourhood, reference_lesions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.detection import detections
+from rarevox.pipeline.evaluation.operating.parts import Values
 from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.decision import Decision
 
@@ -22,15 +23,17 @@ COUNTS = ("detected", "true", "false", "predicted", "tp")
 
 
 class Candidates:
-    """Gather the voxels in which the likeliest structure has a score above ``FLOOR``; a
-    :class:`rarevox.pipeline.inference.watch.Watch`. No threshold of ``FLOOR`` or more labels any other.
+    """Gather the voxels in which the likeliest structure has a score above ``FLOOR``, or the outermost of nested
+    regions such a probability; a :class:`rarevox.pipeline.inference.watch.Watch`. No threshold of ``FLOOR`` or more
+    labels any other.
 
     Args:
         classes: how many, with the background.
+        nested: the classes are depths in nested regions.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    def __init__(self, classes: int, *, nested: bool = False) -> None:
+        self.classes, self.nested = classes, nested
         self.begin((0, 0, 0))
 
     def begin(self, shape: tuple[int, ...]) -> None:
@@ -41,7 +44,8 @@ class Candidates:
 
     def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
         """Add a block."""
-        lead = log_probabilities[1:].amax(0) - log_probabilities[0]
+        of_any = log_probabilities[1:]
+        lead = (of_any.logsumexp(0) if self.nested else of_any.amax(0)) - log_probabilities[0]
         # Where another structure is as likely, the score is 1/2 and the lead over the background larger.
         found = lead > math.log(FLOOR / (1 - FLOOR))
         inner = found.nonzero().T.cpu().numpy()
@@ -87,9 +91,10 @@ class StoredCase:
         return float(np.prod(self.spacing_mm)) / 1000.0
 
     def scores(self, decision: Decision, of: int, ignored: int | None) -> np.ndarray:
-        """(X, Y, Z) scores of class ``of`` against the others as the decision weighs them; 0 where not kept."""
+        """(X, Y, Z) scores of class ``of`` against the others as the decision weighs them, of a nested region within
+        those around it; 0 where not kept."""
         dense = np.zeros(self.reference.shape, np.float32)
-        dense.ravel()[self.places] = decision.scores(self.logs.T, of).numpy()
+        dense.ravel()[self.places] = decision.sure_scores(self.logs.T, of).numpy()
         if ignored is not None:
             dense[self.reference == ignored] = 0
         return dense
@@ -97,8 +102,7 @@ class StoredCase:
     def labels(self, decision: Decision, values: Sequence[int]) -> np.ndarray:
         """(X, Y, Z) label values that the thresholds of a decision give; confidences count for nothing here."""
         out = np.zeros(self.reference.shape, np.uint8 if max(values) < 256 else np.int32)
-        weighted = self.logs + decision.log_weights
-        out.ravel()[self.places] = np.asarray(values)[weighted.argmax(1).numpy()]
+        out.ravel()[self.places] = np.asarray(values)[decision.classes(self.logs.T).numpy()]
         return out
 
 
@@ -124,7 +128,7 @@ def case_table(
     case: StoredCase,
     decision: Decision,
     of: int,
-    value: int,
+    value: Values,
     thresholds: Sequence[float],
     confidences: Sequence[float],
     options: MetricOptions,
@@ -135,12 +139,12 @@ def case_table(
         case: as stored.
         decision: of the other structures.
         of: class index of the structure.
-        value: its label value.
+        value: its label value; of a region its label values.
         thresholds: each at least ``FLOOR``.
         confidences: of components; 0 removes none.
         options: how lesions are counted.
     """
-    scores, reference = case.scores(decision, of, options.ignored_value), case.reference == value
+    scores, reference = case.scores(decision, of, options.ignored_value), np.isin(case.reference, value)
     box = bounding_box((scores > 0) | reference)
     shape = len(thresholds), len(confidences)
     counts = {key: np.zeros(shape, np.int64) for key in COUNTS}

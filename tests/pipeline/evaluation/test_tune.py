@@ -17,12 +17,13 @@ from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.parts import Parts
 from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.tune import RESULT_FILE, ValidationCase, choose, mean_dice
 from rarevox.pipeline.inference.segment import Segmenter
 
 OPTIONS = MetricOptions(distances=False, lesions=False)
-STRUCTURES = {"organ": 1, "spots": 2}
+STRUCTURES = Parts({"organ": 1, "spots": 2})
 
 
 def _case(name: str) -> ValidationCase:
@@ -84,7 +85,7 @@ def test_a_rule_that_harms_a_structure_beside_the_others_is_not_taken(tmp_path: 
     labels[4:7, 4:7, 4:7] = 1
     labels[3, 3, 3] = 0
     paths = _store(tmp_path, [ValidationCase("x", labels, reference, (1.0, 1.0, 1.0))])
-    result = choose(paths, {"a": 1, "b": 2}, OPTIONS)
+    result = choose(paths, Parts({"a": 1, "b": 2}), OPTIONS)
     assert result["without"]["a"] == pytest.approx(128 / 155)
     assert next(c["dice"] for c in result["candidates"]["b"] if c["rule"] == {"fill_holes": True}) == 1.0
     assert result["chosen"] == {"a": {"min_ml": 0.05}}

@@ -25,6 +25,7 @@ from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredCase
 from rarevox.pipeline.evaluation.operating.choose import Aim
+from rarevox.pipeline.evaluation.operating.parts import Parts
 from rarevox.pipeline.evaluation.tune_threshold import RESULT_FILE, STAGES, points_of, tune_threshold
 from rarevox.pipeline.trust.sums import write_sums
 from rarevox.pipeline.trust.verify import verify
@@ -139,7 +140,7 @@ def test_a_case_that_fails_is_listed_and_counts_as_missed(shy_run: Path, dataset
 def test_a_point_that_harms_another_structure_is_not_taken(tmp_path: Path) -> None:
     """Where the reference is what b's own labels say, any other threshold of b can only harm it."""
     files = [stored(tmp_path, seed)[0] for seed in (11, 12, 13)]
-    result = points_of(files, {"a": VALUES[1], "b": VALUES[2]}, Aim("dice"), MetricOptions(distances=False))
+    result = points_of(files, Parts({"a": VALUES[1], "b": VALUES[2]}), Aim("dice"), MetricOptions(distances=False))
     assert set(result["structures"]) == {"a", "b"}
     for name, one in result["structures"].items():
         assert (name in result["chosen"]) == one["taken"]
@@ -164,7 +165,7 @@ def test_structures_that_take_each_others_false_voxels_are_raised_together(tmp_p
         case.take(logs, (slice(0, 12), slice(0, 3), slice(0, 3)))
         files.append(tmp_path / f"{number}.npz")
         case.save(files[-1], str(number), np.where(kind < 3, kind, 0).astype(np.uint8), (1.0, 1.0, 1.0))
-    result = points_of(files, {"a": 1, "b": 2}, Aim("dice"), MetricOptions(distances=False))
+    result = points_of(files, Parts({"a": 1, "b": 2}), Aim("dice"), MetricOptions(distances=False))
     assert set(result["chosen"]) == {"a", "b"}
     decision = Decision(result["chosen"], ["a", "b"])
     for file in files:

@@ -30,6 +30,7 @@ from rarevox.pipeline.training.configured import checked
 from rarevox.pipeline.training.record.batch_record import read_record
 from rarevox.pipeline.training.record.run_log import read_rows
 from rarevox.pipeline.training.train import train
+from rarevox.pipeline.trust.sums import write_sums
 from tests.conftest import SMALL
 from tests.nested import REGIONS, VALUES, write_nested
 
@@ -181,9 +182,42 @@ def test_a_run_goes_on_and_is_calibrated(run: Path, dataset: Path, tmp_path: Pat
     after = Segmenter(copy, device="cpu")
     assert after.inferer.temperature != 1.0
     assert np.array_equal(after.segment(after.read(item)), labels)
-    for tune in (tune_threshold, tune_post_processing):
-        with pytest.raises(RequestError, match="learnt the nested regions whole, core, hot, for which this chooses"):
-            tune(copy, dataset, device="cpu")
+
+
+def test_thresholds_and_rules_are_chosen_by_region(run: Path, dataset: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path = copy / "models" / "model.pt"
+    state = torch.load(path, weights_only=True)
+    state["classifier.weight"] -= 0.2  # of features that are never negative: a lower threshold finds more
+    torch.save(state, path)
+    write_sums(copy)
+    section: dict[str, Any] = {"section": "validation", "device": "cpu"}
+    assert evaluate(copy, dataset, output=tmp_path / "before", **section) == 0
+    assert tune_threshold(copy, dataset, device="cpu") == 0
+    tuned = json.loads((copy / "evaluation" / "operating_points.json").read_text())
+    assert tuned["chosen"] and set(tuned["structures"]) == set(REGIONS)
+    assert tuned["tried"]["confidences"] == [0.0]
+    assert all("confidence" not in point for point in tuned["chosen"].values())
+    assert evaluate(copy, dataset, output=tmp_path / "tuned", **section) == 0
+    before, after = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("before", "tuned"))
+    means = [{name: one["structures"][name]["dice"]["mean"] for name in REGIONS} for one in (before, after)]
+    assert all(means[1][name] >= means[0][name] - 1e-9 for name in REGIONS)
+    assert any(means[1][name] > means[0][name] for name in tuned["chosen"])
+    if len(tuned["chosen"]) == 1:  # else each was told beside the others as they were then
+        (name,) = tuned["chosen"]
+        assert tuned["structures"][name]["with"]["mean"] == pytest.approx(means[1][name], abs=1e-9)
+    assert after["context"]["operating_points"] == tuned["chosen"]
+    assert tune_post_processing(copy, dataset, device="cpu") == 0
+    rules = json.loads((copy / "evaluation" / "post_processing.json").read_text())
+    assert set(rules["without"]) == set(REGIONS) and set(rules["chosen"]) <= set(REGIONS)
+    for name in REGIONS:
+        assert rules["without"][name] == pytest.approx(means[1][name], abs=1e-9)
+        assert rules["with"][name] >= rules["without"][name]
+    assert evaluate(copy, dataset, output=tmp_path / "clean", **section) == 0
+    clean = json.loads((tmp_path / "clean" / "metrics.json").read_text())
+    for name in REGIONS:
+        assert clean["structures"][name]["dice"]["mean"] == pytest.approx(rules["with"][name], abs=1e-9)
 
 
 def test_post_processing_is_by_region(run: Path, source: Path) -> None:
