@@ -49,7 +49,10 @@ def evaluate(thresholds: Sequence[str], **options: Any) -> int:
 @device_option
 @trust_option
 def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> int:
-    """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse."""
+    """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse.
+
+    RUN may be the folder of a cross-validation: all its folds then choose together.
+    """
     require_runs([run], "evaluate")
     require_dataset(dataset)
     with importing():
@@ -79,7 +82,10 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
 @device_option
 @trust_option
 def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:
-    """Choose RUN's thresholds and the confidence of its lesions on the validation cases of DATASET, for an aim."""
+    """Choose RUN's thresholds and the confidence of its lesions on the validation cases of DATASET, for an aim.
+
+    RUN may be the folder of a cross-validation: all its folds then choose together.
+    """
     require_runs([run], "evaluate")
     require_dataset(dataset)
     with importing():

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
@@ -20,11 +19,11 @@ from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
-from rarevox.pipeline.evaluation.operating.parts import Parts, parts_of
-from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction, with_ignored
+from rarevox.pipeline.evaluation.operating.parts import Parts
+from rarevox.pipeline.evaluation.out_of_fold import Fold, folds_of
+from rarevox.pipeline.evaluation.run_and_dataset import with_ignored
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json
-from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.transforms.clean import clean_labels, clean_regions, read_rules
 from rarevox.transforms.reader import read_scan
@@ -52,12 +51,15 @@ class ValidationCase:
 def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = "auto", trust: bool = False) -> int:
     """Choose, for each structure of a run, the post-processing with the best mean Dice over the validation cases.
 
+    Of a folder that ``rarevox crossval`` wrote, these are all its training cases, each segmented by the run that has
+    not seen it, and all runs get the rules.
+
     A rule is taken only where it raises the mean Dice of its structure and lowers that of no structure. The choice is
     written into the run's configurations (``post_processing``), replacing an earlier one, and with the figures of all
     candidates into ``RUN/evaluation/post_processing.json``. The test section is never looked at.
 
     Args:
-        run: the run folder.
+        run: the run folder, or one that ``rarevox crossval`` wrote.
         dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
         device: auto, cpu, cuda or cuda:i.
         trust: take the run's configuration whatever it builds; see :mod:`rarevox.pipeline.trust.gate`.
@@ -68,31 +70,28 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     Raises:
         RequestError: no run, no dataset, other structures, no usable validation case.
     """
-    run, data = require_run(run, "evaluate"), Dataset.load(dataset)
-    configurations = [f"configs/{stage}.yaml" for stage in ("train", "evaluate", "inference")]
-    how: dict[str, Any] = {"device": device, "trust": trust}
-    segmenter = Segmenter(run, "evaluate", settings=["post_processing={}"], uncorrected=not data.n4, **how)
-    same_structures(segmenter.config, data, run)
-    tell_correction(segmenter, data)
-    listed = data.section("validation", fold=int(segmenter.config["fold"]))
-    parts = parts_of(segmenter.config, data)
-    options = with_ignored(build(segmenter.config, "metric_options"), data)
-    options = replace(options, distances=False, lesions=False)
+    folds, data = folds_of(run, trust=trust), Dataset.load(dataset)
+    paths: list[Path] = []
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as kept:
-        paths, failed = _segment(segmenter, listed, Path(kept))
+        for fold in folds.loaded(data, ["post_processing={}"], device=device, trust=trust):
+            more, reasons = _segment(fold, Path(kept))
+            paths, failed = paths + more, failed | reasons
+            parts, config = fold.parts, fold.segmenter.config
         for case, reason in failed.items():
             console.say("[red]failed[/red] {}: {}", case, reason)
         if not paths:
             raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
+        options = replace(with_ignored(build(config, "metric_options"), data), distances=False, lesions=False)
         result = choose(paths, parts, options)
-    with keeping_sums(run) as texts:
-        for file in configurations:
-            texts[file] = write_yaml(read_yaml(run / file) | {"post_processing": result["chosen"]})
-    made = {"section": "validation", "fold": int(segmenter.config["fold"]), "fingerprint": data.fingerprint}
-    figures = run / "evaluation" / RESULT_FILE
+    for one in folds.runs:
+        with keeping_sums(one) as texts:
+            for file in (f"configs/{stage}.yaml" for stage in ("train", "evaluate", "inference")):
+                texts[file] = write_yaml(read_yaml(one / file) | {"post_processing": result["chosen"]})
+    figures, made = folds.results / RESULT_FILE, folds.context(data)
     write_json(figures, result | {"n_cases": len(paths), "failed": failed, "context": made, "versions": versions()})
     _print(result, len(paths))
-    console.print(f"written into the run's configurations; the figures of all candidates are in {figures}")
+    console.print(f"written into {folds.configurations}; the figures of all candidates are in {figures}")
     return 1 if failed else 0
 
 
@@ -167,22 +166,20 @@ def _cleaned(labels: np.ndarray, trial: Mapping[str, Rule], parts: Parts, voxel_
     return clean_labels(labels, read_rules(trial, dict(zip(parts.structures, values[1:], strict=True))), voxel_ml)
 
 
-def _segment(
-    segmenter: Segmenter, cases: Sequence[Mapping[str, Any]], folder: Path
-) -> tuple[list[Path], dict[str, str]]:
+def _segment(fold: Fold, folder: Path) -> tuple[list[Path], dict[str, str]]:
     """Segment the cases once and store them, so that memory holds one at a time; the files, and why others failed."""
     paths, failed = [], {}
-    items = [{key: value for key, value in case.items() if key != "label"} for case in cases]
+    items = [{key: value for key, value in case.items() if key != "label"} for case in fold.cases]
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(items))
-        for number, (case, found) in enumerate(zip(cases, segmenter(items), strict=True)):
+        for number, (case, found) in enumerate(zip(fold.cases, fold.segmenter(items), strict=True)):
             try:
                 if found.labels is None:
                     raise ValueError(found.reason)
                 scan = read_scan(case["label"], dtype=None)
                 if scan.array[0].shape != found.labels.shape:
                     raise ValueError("the reference is on another grid")
-                path = folder / f"{number}.npz"
+                path = folder / f"{fold.number}_{number}.npz"
                 reference = np.rint(scan.array[0]).astype(np.int32)
                 np.savez_compressed(
                     path, name=found.case, labels=found.labels, reference=reference, spacing_mm=scan.spacing_mm

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from rarevox.pipeline.build import build
-from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
@@ -22,12 +21,12 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
 from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredCase, case_table
 from rarevox.pipeline.evaluation.operating.choose import AIMS, CONFIDENCES, THRESHOLDS, Aim, choice
-from rarevox.pipeline.evaluation.operating.parts import Parts, parts_of
-from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction, with_ignored
+from rarevox.pipeline.evaluation.operating.parts import Parts
+from rarevox.pipeline.evaluation.out_of_fold import Fold, folds_of
+from rarevox.pipeline.evaluation.run_and_dataset import as_items, with_ignored
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.decided import with_decision
-from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
 
 RESULT_FILE = "operating_points.json"
@@ -48,15 +47,18 @@ def tune_threshold(
 ) -> int:
     """Choose the threshold and the confidence of each structure of a run on its validation cases, and store them.
 
+    Of a folder that ``rarevox crossval`` wrote, these are all its training cases, each segmented by the run that has
+    not seen it, and all runs get the points.
+
     What is tried, how it is chosen and when it is taken: :mod:`rarevox.pipeline.evaluation.operating.choose`.
     Several structures are chosen in turn, each beside the points of the others, until none moves. Where the mean Dice
     of a structure would fall by all of them, they are chosen one after the other instead, and one under which that of
     another structure falls is not taken. The points go into the run's configurations (``operating_points``), replacing
-    earlier ones, and with all figures into ``RUN/evaluation/operating_points.json``. Post-processing comes after, and
-    should be tuned after. The test section is never looked at.
+    earlier ones, and with all figures into ``RUN/evaluation/operating_points.json`` (``STUDY/operating_points.json``).
+    Post-processing comes after, and should be tuned after. The test section is never looked at.
 
     Args:
-        run: the run folder.
+        run: the run folder, or one that ``rarevox crossval`` wrote.
         dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
         aim: ``dice``, ``lesion_f1`` or ``recall``.
         false_lesions: of ``recall``: the most a scan, on average.
@@ -72,32 +74,32 @@ def tune_threshold(
     if aim not in AIMS or not false_lesions >= 0:
         said = f"aim {aim!r} with {false_lesions} false lesions a scan"
         raise RequestError(f"{said}: expected one of {', '.join(AIMS)}, and 0 or more")
-    run, data = require_run(run, "evaluate"), Dataset.load(dataset)
-    how: dict[str, Any] = {"device": device, "trust": trust}
+    folds, data = folds_of(run, trust=trust), Dataset.load(dataset)
     settings = ["post_processing={}", "operating_points={}"]
-    segmenter = Segmenter(run, "evaluate", settings=settings, uncorrected=not data.n4, **how)
-    same_structures(segmenter.config, data, run)
-    tell_correction(segmenter, data)
-    if getattr(segmenter.inferer, "decision", None) is None:
-        raise RequestError(f"the inferer of {run} knows no operating points; see inferer in its configurations")
-    fold = int(segmenter.config["fold"])
-    parts = parts_of(segmenter.config, data)
-    options = replace(with_ignored(build(segmenter.config, "metric_options"), data), distances=False)
+    files: list[Path] = []
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as kept:
-        files, failed = _gather(segmenter, data.section("validation", fold=fold), parts.nested, Path(kept))
+        for fold in folds.loaded(data, settings, device=device, trust=trust):
+            if getattr(fold.segmenter.inferer, "decision", None) is None:
+                said = f"the inferer of {fold.run} knows no operating points"
+                raise RequestError(f"{said}; see inferer in its configurations")
+            more, reasons = _gather(fold, Path(kept))
+            files, failed = files + more, failed | reasons
+            parts, config = fold.parts, fold.segmenter.config
         for case, reason in failed.items():
             console.say("[red]failed[/red] {}: {}", case, reason)
         if not files:
             raise RequestError(f"no validation case of {data.path} could be used to choose operating points")
+        options = replace(with_ignored(build(config, "metric_options"), data), distances=False)
         result = points_of(files, parts, Aim(aim, float(false_lesions)), options)
-    _store(run, result["chosen"])
-    made = {"section": "validation", "fold": fold, "fingerprint": data.fingerprint}
-    file = run / "evaluation" / RESULT_FILE
+    for one in folds.runs:
+        _store(one, result["chosen"])
+    file, made = folds.results / RESULT_FILE, folds.context(data)
     write_json(file, result | {"n_cases": len(files), "failed": failed, "context": made, "versions": versions()})
     _print(result, len(files), aim)
-    if read_yaml(run / "configs" / "inference.yaml")["post_processing"]:
+    if any(read_yaml(one / "configs" / "inference.yaml")["post_processing"] for one in folds.runs):
         console.print("the run's post-processing was chosen for other labels; rarevox tune-postprocessing chooses anew")
-    console.print(f"written into the run's configurations; the figures are in {file}")
+    console.print(f"written into {folds.configurations}; the figures are in {file}")
     return 1 if failed else 0
 
 
@@ -206,20 +208,18 @@ def _worse(
     return [other for other, (first, second) in means.items() if second < first - 1e-9]
 
 
-def _gather(
-    segmenter: Segmenter, cases: Sequence[dict[str, Any]], nested: bool, folder: Path
-) -> tuple[list[Path], dict[str, str]]:
+def _gather(fold: Fold, folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The candidates of each case on the disk, so that memory holds one at a time; and why others failed."""
     files, failed = [], {}
-    items, classes = as_items(cases), len(segmenter.config["label_values"])
+    items, classes = as_items(fold.cases), len(fold.segmenter.config["label_values"])
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(items))
-        for number, found in enumerate(segmenter(items, lambda _: Candidates(classes, nested=nested))):
+        for number, found in enumerate(fold.segmenter(items, lambda _: Candidates(classes, nested=fold.parts.nested))):
             try:
                 if found.labels is None:
                     raise ValueError(found.reason)
                 reference, spacing_mm = read_reference(found.item["reference"])
-                file = folder / f"{number}.npz"
+                file = folder / f"{fold.number}_{number}.npz"
                 found.watch.save(file, found.case, reference, spacing_mm)
                 files.append(file)
             except ValueError as error:

@@ -26,6 +26,7 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredCase
 from rarevox.pipeline.evaluation.operating.choose import Aim
 from rarevox.pipeline.evaluation.operating.parts import Parts
+from rarevox.pipeline.evaluation.tune import tune_post_processing
 from rarevox.pipeline.evaluation.tune_threshold import RESULT_FILE, STAGES, points_of, tune_threshold
 from rarevox.pipeline.trust.sums import write_sums
 from rarevox.pipeline.trust.verify import verify
@@ -180,3 +181,63 @@ def test_wrong_requests(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> Non
         tune_threshold(run_dir, dataset_dir, aim="best")
     with pytest.raises(RequestError, match="0 or more"):
         tune_threshold(run_dir, dataset_dir, aim="recall", false_lesions=-1)
+
+
+@pytest.fixture
+def folds(shy_run: Path, tmp_path: Path) -> Path:
+    """A folder as crossval leaves it, of two folds by one network."""
+    study = tmp_path / "study"
+    for fold in (0, 1):
+        run = study / "cells" / f"fold_{fold}"
+        shutil.copytree(shy_run, run)
+        for stage in STAGES:
+            path = run / "configs" / f"{stage}.yaml"
+            config = yaml.safe_load(path.read_text()) | {"fold": fold, "operating_points": {}, "post_processing": {}}
+            path.write_text(yaml.safe_dump(config, sort_keys=False))
+        write_sums(run)
+    (study / "ensemble.json").write_text('{"members": ["cells/fold_0", "cells/fold_1"]}')
+    return study
+
+
+def test_the_folds_of_a_cross_validation_choose_together(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    """Of one network the choice over both folds is that over all training cases at once."""
+    data = Dataset.load(dataset_dir)
+    done = CliRunner().invoke(cli, ["tune-threshold", str(folds), str(dataset_dir), "--device", "cpu"])
+    assert (done.exception, done.exit_code) == (None, 0)
+    assert "the configurations of all 2 runs" in done.output
+    tuned = json.loads((folds / RESULT_FILE).read_text())
+    assert tuned["context"]["folds"] == [0, 1]
+    assert tuned["n_cases"] == sum(case["fold"] in (0, 1) for case in data.training)
+    assert tuned["chosen"]["ball"]["threshold"] < 0.3
+    runs = [folds / "cells" / f"fold_{fold}" for fold in (0, 1)]
+    for run in runs:
+        for stage in STAGES:
+            config = yaml.safe_load((run / "configs" / f"{stage}.yaml").read_text())
+            assert config["operating_points"] == tuned["chosen"]
+        assert verify(run) == 0
+    listed = json.loads((dataset_dir / "dataset.json").read_text())
+    for case in listed["training"]:
+        case["fold"] = 0 if case["fold"] in (0, 1) else case["fold"]
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    assert tune_threshold(runs[0], tmp_path, device="cpu") == 0
+    together = json.loads((runs[0] / "evaluation" / RESULT_FILE).read_text())
+    for key in ("chosen", "n_cases"):
+        assert together[key] == tuned[key]
+    for name, one in tuned["structures"].items():
+        for figures in ("with", "without"):
+            assert one[figures]["mean"] == pytest.approx(together["structures"][name][figures]["mean"], abs=1e-12)
+
+
+def test_rules_are_chosen_over_the_folds_too(folds: Path, dataset_dir: Path) -> None:
+    assert tune_post_processing(folds, dataset_dir, device="cpu") == 0
+    tuned = json.loads((folds / "post_processing.json").read_text())
+    assert tuned["context"]["folds"] == [0, 1]
+    for fold in (0, 1):
+        config = yaml.safe_load((folds / "cells" / f"fold_{fold}" / "configs" / "inference.yaml").read_text())
+        assert config["post_processing"] == tuned["chosen"]
+
+
+def test_two_runs_of_one_fold_are_refused(folds: Path, dataset_dir: Path) -> None:
+    (folds / "ensemble.json").write_text('{"members": ["cells/fold_0", "cells/fold_0"]}')
+    with pytest.raises(RequestError, match="several runs of .* have fold 0, whose cases would count twice"):
+        tune_threshold(folds, dataset_dir, device="cpu")
