@@ -63,8 +63,8 @@ def stubbed(scans: str, output: str) -> dict[str, float]:
     from rarevox.pipeline.cohort.collect import write_results
     from rarevox.pipeline.cohort.desk import Desk
     from rarevox.pipeline.inference.calls.planning import plan, with_names_that_fit
-    from rarevox.pipeline.inference.calls.session import begin
     from rarevox.pipeline.inference.calls.row import begun_row
+    from rarevox.pipeline.inference.calls.session import begin
     from rarevox.pipeline.inference.outputs.labels import LabelMap
 
     began, stub, cpu = time.perf_counter(), 0.0, time.process_time()

@@ -102,10 +102,12 @@ that leaves the computing to its workers does, waits for neither PyTorch nor MON
 _MODULES = {name: f"{__name__}.{module}" for module, names in _PLACES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+if not TYPE_CHECKING:  # a checker would take any name for one that there is
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

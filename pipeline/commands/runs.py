@@ -115,6 +115,7 @@ def predict(keep: bool, thresholds: Sequence[str], **options: Any) -> int:
     if not options["scans"] and options["manifest"] is None:
         raise click.UsageError("Missing argument 'SCANS...' (or --manifest).")
     require_runs([options["run"], *options["others"]], "inference")
+    # With --keep nothing may be left to do, which is found out first.
     if options["engine"] == "local" and (options["workers"] or options["scan_minutes"]) and not keep:
         _import_for_workers()
     with importing():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.operating.parts import Parts, parts_of
 from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction
+from rarevox.pipeline.files import read_json
 from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.gate import run_config
@@ -22,18 +23,14 @@ class Fold:
     """A run with the cases that it validates on.
 
     Attributes:
-        run: the run folder.
-        number: of the fold.
         segmenter: the run, loaded.
+        number: of the fold.
         cases: the validation section of its fold.
-        parts: what it segments.
     """
 
-    run: Path
-    number: int
     segmenter: Segmenter
+    number: int
     cases: list[dict[str, Any]]
-    parts: Parts
 
 
 @dataclass(frozen=True)
@@ -44,61 +41,95 @@ class Folds:
         folder: as it was given.
         runs: of each fold.
         numbers: of the folds.
+        parts: what they segment.
+        config: for evaluation, of the first.
     """
 
     folder: Path
     runs: tuple[Path, ...]
     numbers: tuple[int, ...]
+    parts: Parts
+    config: Mapping[str, Any]
+
+    @property
+    def alone(self) -> bool:
+        """Whether a run was given, and no folder of several."""
+        return self.runs == (self.folder,)
 
     @property
     def results(self) -> Path:
         """Where figures of a choice go: ``RUN/evaluation``, or the folder of the ensemble."""
-        return self.folder / "evaluation" if self.runs == (self.folder,) else self.folder
+        return self.folder / "evaluation" if self.alone else self.folder
 
     @property
     def configurations(self) -> str:
         """Where a choice is stored, for a message."""
-        if len(self.runs) == 1:
+        if self.alone:
             return "the run's configurations"
         return f"the configurations of all {len(self.runs)} runs, by which their ensemble goes"
 
     def context(self, data: Dataset) -> dict[str, Any]:
         """What figures say of the cases that they were made with."""
-        which = {"fold": self.numbers[0]} if len(self.numbers) == 1 else {"folds": list(self.numbers)}
+        which = {"fold": self.numbers[0]} if self.alone else {"folds": list(self.numbers)}
         return {"section": "validation", **which, "fingerprint": data.fingerprint}
 
     def loaded(self, data: Dataset, settings: Sequence[str], *, device: str, trust: bool) -> Iterator[Fold]:
-        """One after the other, each loaded when its turn comes.
-
-        Raises:
-            RequestError: a run is of other structures than the dataset, or than the run before it.
-        """
-        before: Parts | None = None
+        """One after the other; a fold is no longer held when the next one is asked for, if its user lets go of it."""
+        how: dict[str, Any] = {"device": device, "trust": trust}
         for run, number in zip(self.runs, self.numbers, strict=True):
-            how: dict[str, Any] = {"device": device, "trust": trust}
-            segmenter = Segmenter(run, "evaluate", settings=settings, uncorrected=not data.n4, **how)
-            same_structures(segmenter.config, data, run)
-            tell_correction(segmenter, data)
-            parts = parts_of(segmenter.config, data)
-            if before not in (None, parts):
-                raise RequestError(
-                    f"{run} learnt {', '.join(parts.structures)}, and another run of {self.folder} did not"
-                )
-            before = parts
-            yield Fold(run, number, segmenter, data.section("validation", fold=number), parts)
+            yield _loaded(run, number, data, settings, how)
 
 
-def folds_of(run: str | Path, *, trust: bool) -> Folds:
-    """The folds of a run folder, or of one of ``rarevox crossval``.
+def _loaded(run: Path, number: int, data: Dataset, settings: Sequence[str], how: Mapping[str, Any]) -> Fold:
+    segmenter = Segmenter(run, "evaluate", settings=settings, uncorrected=not data.n4, **how)
+    tell_correction(segmenter, data)
+    return Fold(segmenter, number, data.section("validation", fold=number))
+
+
+def folds_of(run: str | Path, data: Dataset, *, trust: bool) -> Folds:
+    """The folds of a run folder, or of one of ``rarevox crossval``; all that their configurations can tell is checked.
 
     Raises:
-        RequestError: it is neither, or two runs of an ensemble have one fold, whose cases would count twice.
+        RequestError: it is neither, a run is of other structures than the dataset or than another run, two runs have
+            one fold, whose cases would count twice, or the cases of a fold are not those that its run was
+            cross-validated on.
     """
     runs = tuple(require_run(one, "evaluate") for one in with_members([run]))
-    numbers = tuple(int(run_config(one, "evaluate", trust=trust)["fold"]) for one in runs)
+    configs = [run_config(one, "evaluate", trust=trust) for one in runs]
+    numbers = tuple(int(config["fold"]) for config in configs)
+    folds = Folds(Path(run), runs, numbers, parts_of(configs[0], data), configs[0])
     if len(set(numbers)) < len(numbers):
         twice = max(numbers, key=numbers.count)
+        said = f"several runs of {run} have fold {twice}, whose cases would count twice"
+        raise RequestError(f"{said}; choose for one run")
+    for one, number, config in zip(runs, numbers, configs, strict=True):
+        same_structures(config, data, one)
+        if parts_of(config, data) != folds.parts:
+            learnt = ", ".join(config.get("regions") or config["structures"])
+            raise RequestError(f"{one} learnt {learnt}, and {runs[0]} {', '.join(folds.parts.structures)}")
+        if not 0 <= number < data.folds:
+            raise RequestError(f"{one} has fold {number}, and {data.path} has the folds 0 to {data.folds - 1}")
+        if not folds.alone:
+            _require_own_cases(one, number, data)
+    return folds
+
+
+def _require_own_cases(run: Path, number: int, data: Dataset) -> None:
+    """The cases of a fold are those that its run has not seen: the dataset may have been dealt out anew since.
+
+    Raises:
+        RequestError: they are not, or the run was not cross-validated.
+    """
+    file = run / "evaluation" / "validation" / "metrics.json"
+    if not file.is_file():
+        raise RequestError(f"{run} has no evaluation/validation/metrics.json, which rarevox crossval writes")
+    content = read_json(file)
+    rows = content.get("cases") if isinstance(content, dict) else None
+    then = {str(row.get("case")) for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()
+    now = {str(case["case"]) for case in data.section("validation", fold=number)}
+    if then != now:
+        odd = ", ".join(sorted(then ^ now)[:3])
         raise RequestError(
-            f"several runs of {run} have fold {twice}, whose cases would count twice; choose for one run"
+            f"fold {number} of {data.path} holds other cases than {run} was validated on ({odd} …), and it may have "
+            "learnt from some; give the dataset as it was"
         )
-    return Folds(Path(run), runs, numbers)

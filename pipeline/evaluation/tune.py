@@ -56,7 +56,8 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
 
     A rule is taken only where it raises the mean Dice of its structure and lowers that of no structure. The choice is
     written into the run's configurations (``post_processing``), replacing an earlier one, and with the figures of all
-    candidates into ``RUN/evaluation/post_processing.json``. The test section is never looked at.
+    candidates into ``RUN/evaluation/post_processing.json`` (``STUDY/post_processing.json``). The test section is never
+    looked at.
 
     Args:
         run: the run folder, or one that ``rarevox crossval`` wrote.
@@ -70,20 +71,21 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     Raises:
         RequestError: no run, no dataset, other structures, no usable validation case.
     """
-    folds, data = folds_of(run, trust=trust), Dataset.load(dataset)
+    data = Dataset.load(dataset)
+    folds = folds_of(run, data, trust=trust)
     paths: list[Path] = []
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as kept:
         for fold in folds.loaded(data, ["post_processing={}"], device=device, trust=trust):
             more, reasons = _segment(fold, Path(kept))
             paths, failed = paths + more, failed | reasons
-            parts, config = fold.parts, fold.segmenter.config
+            del fold  # its network, before the next one is loaded
         for case, reason in failed.items():
             console.say("[red]failed[/red] {}: {}", case, reason)
         if not paths:
             raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
-        options = replace(with_ignored(build(config, "metric_options"), data), distances=False, lesions=False)
-        result = choose(paths, parts, options)
+        options = replace(with_ignored(build(folds.config, "metric_options"), data), distances=False, lesions=False)
+        result = choose(paths, folds.parts, options)
     for one in folds.runs:
         with keeping_sums(one) as texts:
             for file in (f"configs/{stage}.yaml" for stage in ("train", "evaluate", "inference")):

@@ -74,23 +74,24 @@ def tune_threshold(
     if aim not in AIMS or not false_lesions >= 0:
         said = f"aim {aim!r} with {false_lesions} false lesions a scan"
         raise RequestError(f"{said}: expected one of {', '.join(AIMS)}, and 0 or more")
-    folds, data = folds_of(run, trust=trust), Dataset.load(dataset)
-    settings = ["post_processing={}", "operating_points={}"]
+    data = Dataset.load(dataset)
+    folds = folds_of(run, data, trust=trust)
+    parts, settings = folds.parts, ["post_processing={}", "operating_points={}"]
     files: list[Path] = []
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as kept:
         for fold in folds.loaded(data, settings, device=device, trust=trust):
             if getattr(fold.segmenter.inferer, "decision", None) is None:
-                said = f"the inferer of {fold.run} knows no operating points"
+                said = f"the inferer of {fold.segmenter.run} knows no operating points"
                 raise RequestError(f"{said}; see inferer in its configurations")
-            more, reasons = _gather(fold, Path(kept))
+            more, reasons = _gather(fold, parts.nested, Path(kept))
             files, failed = files + more, failed | reasons
-            parts, config = fold.parts, fold.segmenter.config
+            del fold  # its network, before the next one is loaded
         for case, reason in failed.items():
             console.say("[red]failed[/red] {}: {}", case, reason)
         if not files:
             raise RequestError(f"no validation case of {data.path} could be used to choose operating points")
-        options = replace(with_ignored(build(config, "metric_options"), data), distances=False)
+        options = replace(with_ignored(build(folds.config, "metric_options"), data), distances=False)
         result = points_of(files, parts, Aim(aim, float(false_lesions)), options)
     for one in folds.runs:
         _store(one, result["chosen"])
@@ -208,13 +209,13 @@ def _worse(
     return [other for other, (first, second) in means.items() if second < first - 1e-9]
 
 
-def _gather(fold: Fold, folder: Path) -> tuple[list[Path], dict[str, str]]:
+def _gather(fold: Fold, nested: bool, folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The candidates of each case on the disk, so that memory holds one at a time; and why others failed."""
     files, failed = [], {}
     items, classes = as_items(fold.cases), len(fold.segmenter.config["label_values"])
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(items))
-        for number, found in enumerate(fold.segmenter(items, lambda _: Candidates(classes, nested=fold.parts.nested))):
+        for number, found in enumerate(fold.segmenter(items, lambda _: Candidates(classes, nested=nested))):
             try:
                 if found.labels is None:
                     raise ValueError(found.reason)

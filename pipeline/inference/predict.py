@@ -19,7 +19,7 @@ from rarevox.pipeline.inference.calls.crew import Crew
 from rarevox.pipeline.inference.calls.kept import origin
 from rarevox.pipeline.inference.calls.planning import Plan, chosen_rules, plan, with_names_that_fit
 from rarevox.pipeline.inference.calls.prediction import Prediction
-from rarevox.pipeline.inference.calls.session import begin
+from rarevox.pipeline.inference.calls.session import all_stand, begin
 from rarevox.pipeline.inference.calls.trained import Trained
 from rarevox.pipeline.inference.calls.working import work
 from rarevox.pipeline.inference.decided import require_known, threshold_settings
@@ -150,8 +150,9 @@ def predict(
     made = origin(runs.folders, runs.settings)
     if engine == "ray":  # whose actors stand in folders of their own
         wanted = wanted.absolute()
-    job, keep = _job(runs, device, asked, folder, made, crew), not overwrite
-    with crew.hands(job, len(wanted.share(share)[0]), at_once=not keep) as hands:
+    job, keep, items = _job(runs, device, asked, folder, made, crew), not overwrite, wanted.share(share)[0]
+    done = keep and all_stand(folder, [item for _, item in items], made, asdict(asked), outputs)
+    with crew.hands(job, len(items), at_once=not done) as hands:
         session = begin(folder, wanted, made, asdict(asked), runs.config, outputs, keep=keep)
         return work(folder, session, wanted, share, hands, outputs, keep=keep)
 

@@ -23,9 +23,8 @@ from starlette.routing import Route
 from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.rules import parse_rule
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.service.jobs import DONE, FAILED, QUEUED, RUNNING, Answer, Full, Job, Jobs
+from rarevox.pipeline.service.jobs import BODY, DONE, FAILED, OUTPUTS, QUEUED, RUNNING, Answer, Full, Job, Jobs
 from rarevox.pipeline.service.metrics import TYPE, Metrics
-from rarevox.pipeline.service.model import BODY, OUTPUTS
 
 LOOK_SECONDS = 0.2
 """So often a waiting request looks whether its client is still there."""

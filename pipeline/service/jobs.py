@@ -16,6 +16,15 @@ from pathlib import Path
 from typing import Any
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+OUTPUTS = {
+    "labels": "application/gzip",
+    "volumes": "application/json",
+    "seg": "application/dicom",
+    "report": "application/dicom",
+}
+"""What can be asked for, and its type."""
+BODY = "body"
+"""The file of a job as it was sent."""
 KEPT_SECONDS = 600.0
 """So long the result of a job that nobody waits for is there to be fetched."""
 
@@ -36,7 +45,7 @@ class Wanted:
 
     Attributes:
         folder: of its files.
-        output: one of :data:`rarevox.pipeline.service.model.OUTPUTS`.
+        output: one of ``OUTPUTS``.
         rules: which series of an archive are meant, one for each channel.
     """
 

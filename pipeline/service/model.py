@@ -16,18 +16,9 @@ from rarevox.pipeline.inference.outputs.dicom import DicomObjects
 from rarevox.pipeline.inference.outputs.labels import LabelMap, volumes_ml
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.service.jobs import Answer, Wanted, refusal
+from rarevox.pipeline.service.jobs import BODY, OUTPUTS, Answer, Wanted, refusal
 from rarevox.pipeline.service.upload import SERIES, UNPACKED, UploadError, scan_in
 
-OUTPUTS = {
-    "labels": "application/gzip",
-    "volumes": "application/json",
-    "seg": "application/dicom",
-    "report": "application/dicom",
-}
-"""What can be asked for, and its type."""
-BODY = "body"
-"""The file of a job as it was sent."""
 ATTEMPT = "attempt"
 """The folder of what is made of it."""
 

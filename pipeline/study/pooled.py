@@ -64,7 +64,7 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
         "fingerprint": data.fingerprint,
         "folds": len(runs),
         "rarevox": version("rarevox"),
-        "post_processing": config["post_processing"] or "none",
+        **_decided(study / next(iter(runs.values()))),
     }
     result["folds"] = [_of_fold(study / runs[fold], runs[fold], fold, rows) for fold, rows in by_fold.items()]
     write_results(study, result, extra={"context": context})
@@ -80,6 +80,12 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
         context=context | means,
     )
     return result
+
+
+def _decided(run: Path) -> dict[str, Any]:
+    """By what the rows of a fold were made; its configuration may have been tuned since."""
+    context = read_json(run / EVALUATED / "metrics.json").get("context", {})
+    return {key: context.get(key, "none") for key in ("operating_points", "post_processing")}
 
 
 def _every_case_once(rows: list[dict[str, Any]], data: Dataset) -> None:

@@ -200,18 +200,32 @@ _EVALUATED = ("fold", "gates", "calibration", "metric_options")
 
 def _require_facts(config: Mapping[str, Any], path: Path) -> None:
     """A run's configuration is complete: what later code reads of it is there, in the form that it reads."""
-    for key, (fits, words) in _FACTS.items():
+    for key in _FACTS:
         if key not in config:
             raise RequestError(f"{path} has no {key!r}; it is not what rarevox train wrote")
-        if not fits(config[key]):
-            raise RequestError(f"{path}: {key} is {shown(config[key])}; expected {words}")
+    require_forms(config, str(path))
     lacks = [key for key in _EVALUATED if key not in config] if path.stem == "evaluate" else []
     if lacks:
         raise RequestError(f"{path} has no {lacks[0]!r}; it is not what rarevox train wrote")
+
+
+def require_forms(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a run's configuration in which what later code reads has another form than it reads.
+
+    Args:
+        config: of a run, complete.
+        where: what is at fault: its file, or ``--set``.
+
+    Raises:
+        RequestError: names the key, its value and what is expected.
+    """
+    for key, (fits, words) in _FACTS.items():
+        if not fits(config[key]):
+            raise RequestError(f"{where}: {key} is {shown(config[key])}; expected {words}")
     regions = config.get("regions") or {}
     if not isinstance(regions, dict) or (regions and len(regions) != len(config["structures"])):
         raise RequestError(
-            f"{path}: regions is {shown(regions)}; expected as many nested regions as structures, or none"
+            f"{where}: regions is {shown(regions)}; expected as many nested regions as structures, or none"
         )
     if len(config["label_values"]) != len(config["structures"]) + 1:
-        raise RequestError(f"{path}: label_values must be one more than structures, for the background")
+        raise RequestError(f"{where}: label_values must be one more than structures, for the background")

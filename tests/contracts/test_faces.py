@@ -34,7 +34,9 @@ def test_a_face_lists_its_names_and_no_module_can_take_their_place(face: str) ->
     package = import_module(face)
     assert set(package.__all__) <= set(dir(package))
     assert len(package.__all__) == len(set(package.__all__))
-    if face.startswith("rarevox.pipeline"):  # an import of the module of that name would put it there
+    if face.startswith(
+        ("rarevox.pipeline", "rarevox.transforms")
+    ):  # an import of the module of that name would put it there
         assert not {f"{face}.{name}" for name in package.__all__} & set(FILES)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         _ = package.Nothing
@@ -89,3 +91,27 @@ def test_a_face_imports_nothing_until_it_is_asked() -> None:
     code = f"import sys, {', '.join(rooms)}; print([m for m in ('torch', 'monai', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "modules", ["rarevox.transforms", "rarevox.pipeline.service.serve, rarevox.pipeline.service.app"]
+)
+def test_who_leaves_the_computing_to_others_imports_none_of_its_libraries(modules: str) -> None:
+    heavy = ("torch", "monai", "matplotlib", "pandas", "SimpleITK", "scipy.ndimage")
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_face_of_transforms_says_the_same_to_type_checkers() -> None:
+    tree = ast.parse((ROOT / "transforms" / "__init__.py").read_text(encoding="utf-8"))
+    checked = next(one for one in tree.body if isinstance(one, ast.If) and ast.unparse(one.test) == "TYPE_CHECKING")
+    stated = {
+        f"{one.module}.{name.name}"
+        for one in ast.walk(checked)
+        if isinstance(one, ast.ImportFrom)
+        for name in one.names
+    }
+    face = import_module("rarevox.transforms")
+    assert stated == {f"{module}.{name}" for name, module in face._MODULES.items()}
+    assert {name.rpartition(".")[2] for name in stated} == set(face.__all__)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.nested import by_depth
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.nested import NestedDecision
 
@@ -38,8 +39,7 @@ class Parts:
         has not."""
         if not self.nested:
             return [0, *(value for value in self.structures.values() if isinstance(value, int))]
-        held = [set() if isinstance(values, int) else set(values) for values in self.structures.values()]
-        return [0, *(value for outer, inner in zip(held, [*held[1:], set()], strict=True) for value in outer - inner)]
+        return by_depth({name: (v,) if isinstance(v, int) else tuple(v) for name, v in self.structures.items()})
 
     def decision(self, points: Mapping[str, Any]) -> Decision:
         """How probabilities become labels with operating points."""

@@ -72,7 +72,7 @@ class Crew:
             job: the work.
             scans: how many there are.
             at_once: one of them at least is set up now, so that a fault of the run comes before anything is written;
-                else when the first scan is handed out, since there may be none to do.
+                False where nothing is left to do: then only should a scan be handed out all the same.
 
         Raises:
             RequestError: nobody can do it.
@@ -81,8 +81,8 @@ class Crew:
             station = job.open() if at_once else None
 
             def here(desk: Desk, others: int, failed: Failed) -> None:
-                for scans in _unless_empty(_one_by_one(desk, others, failed)):
-                    (station or job.open()).work(scans, desk.done)
+                for tasks in _unless_empty(_one_by_one(desk, others, failed)):
+                    (station or job.open()).work(tasks, desk.done)
 
             yield here
             return

@@ -12,12 +12,19 @@ from typing import Any
 from rarevox.pipeline.bundle import version
 from rarevox.pipeline.cohort.claims import clear_sources
 from rarevox.pipeline.cohort.collect import made_alike, newest_header
-from rarevox.pipeline.cohort.journal import Journal, new_id
+from rarevox.pipeline.cohort.journal import FOLDER, Journal, new_id
 from rarevox.pipeline.cohort.ledger import Ledger
 from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import clear_parts_below, json_line
-from rarevox.pipeline.inference.calls.kept import import_earlier, refuse_strangers, require_same_origin, superseded
+from rarevox.pipeline.inference.calls.kept import (
+    covers,
+    import_earlier,
+    may_stand,
+    refuse_strangers,
+    require_same_origin,
+    superseded,
+)
 from rarevox.pipeline.inference.calls.planning import Plan
 from rarevox.pipeline.inference.calls.row import remove_files
 from rarevox.pipeline.inference.outputs.output import Output
@@ -46,10 +53,55 @@ class Session:
     others: int
     asked: Mapping[str, Any]
 
-    def asked_before(self, case: str) -> Mapping[str, Any] | None:
-        """What the call that wrote a scan's row asked for; None where its journal does not say."""
-        found = self.ledger.source_of(case).header.get("asked")
-        return found if isinstance(found, dict) else None
+    def stands(self, folder: Path, item: Mapping[str, Any], row: Mapping[str, Any], outputs: Sequence[Output]) -> bool:
+        """Whether a scan's row of an earlier call is what this call would write."""
+        return _stands(folder, self.ledger, item, row, self.asked, outputs)
+
+
+def _stands(
+    folder: Path,
+    ledger: Ledger,
+    item: Mapping[str, Any],
+    row: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    outputs: Sequence[Output],
+) -> bool:
+    before = ledger.source_of(str(item["case"])).header.get("asked")
+    return covers(before if isinstance(before, dict) else None, asked) and may_stand(folder, row, outputs, item)
+
+
+def all_stand(
+    folder: Path,
+    items: Sequence[Mapping[str, Any]],
+    made: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    outputs: Sequence[Output],
+) -> bool:
+    """Whether nothing would be left to do for a call with ``--keep``, which then need not load a network. Nothing is
+    written, and nothing claimed; the first scan that is to be done ends the look.
+
+    Args:
+        folder: of the predictions.
+        items: the scans of this call.
+        made: see :func:`rarevox.pipeline.inference.calls.kept.origin`.
+        asked: what is written of each scan, in plain values.
+        outputs: the same as objects.
+    """
+    if not (folder / FOLDER).is_dir():
+        return False
+    ledger, asked = Ledger(folder), _as_stored(asked)
+    ledger.refresh()
+    return made_alike(newest_header(ledger), made) and all(
+        (case := str(item["case"])) in ledger
+        and ledger.is_ok(case)
+        and _stands(folder, ledger, item, ledger.row(case), asked, outputs)
+        for item in items
+    )
+
+
+def _as_stored(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """As it stands in journals: lists, and no tuples."""
+    return dict(json.loads(json_line(dict(asked))))
 
 
 def begin(
@@ -82,7 +134,7 @@ def begin(
             :func:`rarevox.pipeline.inference.calls.kept.require_same_origin`.
     """
     structures = dict(zip(config["structures"], config["label_values"][1:], strict=True))
-    asked = json.loads(json_line(dict(asked)))  # as it stands in journals: lists, and no tuples
+    asked = _as_stored(asked)
     header = {**made, "asked": asked, "plan": wanted.digest(), "structures": structures}
     header |= {"composites": config["composites"], "versions": _versions()}
     with held(folder, patience=PATIENCE):

@@ -16,7 +16,7 @@ from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.decided import with_decision
 from rarevox.pipeline.inference.members import with_members
-from rarevox.pipeline.trust.gate import run_config
+from rarevox.pipeline.trust.gate import require_forms, run_config
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Trained:
     @classmethod
     def of(cls, runs: Sequence[str | Path], settings: Sequence[str], *, trust: bool) -> Trained:
         """The runs at the places named.
+
+        What a setting gives to what is built is not looked at here, but when the networks are loaded.
 
         Raises:
             RequestError: there is no run, or its configuration is refused.
@@ -77,4 +79,6 @@ def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, 
     config = with_decision(run_config(folder, "inference", trust=trust))
     for text in settings:
         put(config, *parse_setting(text))
+    if settings:
+        require_forms(config, "--set")
     return config

@@ -17,7 +17,6 @@ from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import clear_parts_below
 from rarevox.pipeline.inference.calls.crew import Hands
-from rarevox.pipeline.inference.calls.kept import covers, may_stand
 from rarevox.pipeline.inference.calls.planning import Plan
 from rarevox.pipeline.inference.calls.row import begun_row, remove_files
 from rarevox.pipeline.inference.calls.session import Session
@@ -56,8 +55,7 @@ def work(
     items, left = wanted.share(share)
 
     def stands(item: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-        asked_before = session.asked_before(str(item["case"]))
-        return keep and covers(asked_before, session.asked) and may_stand(folder, row, outputs, item)
+        return keep and session.stands(folder, item, row, outputs)
 
     with progress_bar() as bar:
         progress = bar.add_task("predicting", total=len(items))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rarevox.pipeline.cohort.rows import FILES
 from rarevox.pipeline.files import atomic
 from rarevox.pipeline.inference.outputs.output import Result
+from rarevox.pipeline.planes import three_planes, with_legend
 
 if TYPE_CHECKING:
     from rarevox.pipeline.inference.watch import Watch
-from rarevox.pipeline.planes import three_planes, with_legend
 
 HEIGHT = 320
 """Pixels of the longest edge of a volume; a head's picture is about 850 × 320 pixels and 60 kB."""

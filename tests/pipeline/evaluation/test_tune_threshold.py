@@ -184,7 +184,7 @@ def test_wrong_requests(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def folds(shy_run: Path, tmp_path: Path) -> Path:
+def folds(shy_run: Path, dataset_dir: Path, tmp_path: Path) -> Path:
     """A folder as crossval leaves it, of two folds by one network."""
     study = tmp_path / "study"
     for fold in (0, 1):
@@ -192,9 +192,11 @@ def folds(shy_run: Path, tmp_path: Path) -> Path:
         shutil.copytree(shy_run, run)
         for stage in STAGES:
             path = run / "configs" / f"{stage}.yaml"
-            config = yaml.safe_load(path.read_text()) | {"fold": fold, "operating_points": {}, "post_processing": {}}
+            rules = {"ball": {"min_ml": 9.0}}  # that of before, which no choice can be
+            config = yaml.safe_load(path.read_text()) | {"fold": fold, "operating_points": {}, "post_processing": rules}
             path.write_text(yaml.safe_dump(config, sort_keys=False))
         write_sums(run)
+        assert evaluate(run, dataset_dir, section="validation", device="cpu") == 0
     (study / "ensemble.json").write_text('{"members": ["cells/fold_0", "cells/fold_1"]}')
     return study
 
@@ -240,4 +242,17 @@ def test_rules_are_chosen_over_the_folds_too(folds: Path, dataset_dir: Path) -> 
 def test_two_runs_of_one_fold_are_refused(folds: Path, dataset_dir: Path) -> None:
     (folds / "ensemble.json").write_text('{"members": ["cells/fold_0", "cells/fold_0"]}')
     with pytest.raises(RequestError, match="several runs of .* have fold 0, whose cases would count twice"):
+        tune_threshold(folds, dataset_dir, device="cpu")
+
+
+def test_a_dataset_that_was_dealt_out_anew_is_refused(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    """Of the same cases and the same sum: a run may have learnt from what is its fold's now."""
+    listed = json.loads((dataset_dir / "dataset.json").read_text())
+    for case in listed["training"]:
+        case["fold"] = (case["fold"] + 1) % 3
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    with pytest.raises(RequestError, match=r"fold 0 of .* holds other cases than .*fold_0 was validated on"):
+        tune_threshold(folds, tmp_path, device="cpu")
+    shutil.rmtree(folds / "cells" / "fold_1" / "evaluation")
+    with pytest.raises(RequestError, match=r"fold_1 has no evaluation/validation/metrics.json"):
         tune_threshold(folds, dataset_dir, device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -246,7 +247,7 @@ LIGHT = """
 import sys
 from rarevox.pipeline.cli import cli
 status = cli.main(sys.argv[1:], standalone_mode=False)
-heavy = ("torch", "monai", "SimpleITK", "numba", "matplotlib", "pandas", "highdicom")
+heavy = ("torch", "monai", "scipy.ndimage", "SimpleITK", "numba", "matplotlib", "pandas", "highdicom")
 print("status", status, "loaded", [name for name in heavy if name in sys.modules])
 """
 
@@ -278,3 +279,26 @@ def test_nobody_begins_where_nothing_is_left_to_do(
     (out / "b_seg.nii.gz").unlink()
     assert cli.main([*arguments, "--keep"], standalone_mode=False) == 0
     assert (out / "b_seg.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fault_of_the_run_is_told_before_anything_is_written_with_keep_too(
+    run_dir: Path, task_dir: Path, tmp_path: Path, workers: int, begun: bool
+) -> None:
+    scans, out = copies(task_dir, tmp_path / "scans", ["a", "b"]), tmp_path / "out"
+    how: dict[str, Any] = {"overwrite": False, "workers": workers, "settings": ["inferer#overlap=much"]}
+    if begun:
+        assert predict(run_dir, [scans / "a.nii.gz"], out, device="cpu") == 0
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(RequestError) as told:
+        predict(run_dir, [scans], out, device="cpu", **how)
+    assert str(told.value).startswith("inferer#overlap is 'much'") and "--keep" not in str(told.value)
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("setting", ["structures=5", "channels=5", "normalisation=zscore", "label_values=[0]"])
+def test_settings_of_another_form_are_told_at_once(run_dir: Path, tmp_path: Path, setting: str) -> None:
+    key, _, value = setting.partition("=")
+    with pytest.raises(RequestError, match=f"^--set: {key} (is .*{re.escape(value)}|must be)"):
+        predict(run_dir, [tmp_path], tmp_path / "out", device="cpu", settings=[setting])
