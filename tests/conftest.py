@@ -45,7 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.modules["numba"] = None  # type: ignore[assignment]  # neither found nor imported
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are cores: tests that wait for other processes leave a third of two cores idle."""
+    return (os.cpu_count() or 1) + 1
+
+
+LONG = ("test_site", "test_pretended_cuda", "test_crossval", "engines", "export", "test_survival", "test_processes")
+"""Files and folders that take half a minute and more, and so begin first: none is to run alone at the end."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(name in LONG for name in (item.path.stem, item.path.parent.name)))
     folder = config.getoption("--data")
     for item in items:
         elsewhere = config.getoption("--on") == "cpu" and "on" in getattr(item, "fixturenames", ())

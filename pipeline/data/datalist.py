@@ -59,7 +59,7 @@ def find_scans(
             or are several, stays without a mask.
         rule: how the files of a run's training cases were told apart, its ``channel_files``.
         optional: names of channels that a scan may lack; see
-            :func:`rarevox.transforms.missing_channels.with_stand_ins` for what is read in their place.
+            :func:`rarevox.transforms.reading.stand_ins.with_stand_ins` for what is read in their place.
 
     What is no scan is told on screen, and left out.
 

@@ -19,9 +19,11 @@ from click.testing import CliRunner
 from rarevox.pipeline.cli import cli
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation import out_of_fold
 from rarevox.pipeline.evaluation.calibrate import RESULT_FILE, calibrate
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.evaluation.tune import tune_post_processing
+from rarevox.pipeline.evaluation.tune_threshold import tune_threshold
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.segment import Segmenter
 
@@ -126,11 +128,11 @@ def test_no_run_no_calibration(dataset_dir: Path, tmp_path: Path) -> None:
         calibrate(tmp_path, dataset_dir)
 
 
-@pytest.mark.parametrize("stage", [calibrate, tune_post_processing])
+@pytest.mark.parametrize("stage", [calibrate, tune_post_processing, tune_threshold])
 def test_raw_scans_are_corrected_for_a_run_that_learnt_from_corrected_ones(
     run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[..., int]
 ) -> None:
-    run, module = tmp_path / "run", sys.modules[stage.__module__]
+    run, module = tmp_path / "run", sys.modules[calibrate.__module__] if stage is calibrate else out_of_fold
     shutil.copytree(run_dir, run)
     path = run / "configs" / "inference.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"n4": True}, sort_keys=False))
