@@ -60,7 +60,8 @@ def command(*words: object, **environment: str) -> None:
 def ours(name: str, dataset: Path, scans: dict[str, list[Path]], fold: int, place: Path, options: Any) -> None:
     """A run of this tool and its label maps, ``maps/CASE.nii.gz``."""
     run = place / "run"
-    budget = ["--fold", fold, "--minutes", options.minutes, "--device", options.device]
+    # The fold's scans are the test: validation would choose among the weights by them.
+    budget = ["--fold", fold, "--minutes", options.minutes, "--device", options.device, "--set", "validation_cases=0"]
     command("rarevox", "train", dataset, "--output", run, *budget, *OURS[name], *options.set)
     command("rarevox", "predict", run, *scans["test"], "--output", place / "labels", "--device", options.device)
     for scan in scans["test"]:
