@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from rarevox.pipeline.evaluation.calibration.measure import BINS, Calibration, CaseCalibration
+from rarevox.pipeline.inference.native_watch import NativeWatch
 from rarevox.pipeline.inference.tiling.stitch import class_indices
-from rarevox.pipeline.inference.watch import NativeWatch
 
 STRUCTURES = {"a": 1, "b": 2, "c": 3, "d": 4, "core": (2, 3), "whole": (1, 2, 3, 4)}
 VALUES = (0, 1, 2, 3, 4)

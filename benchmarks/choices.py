@@ -27,7 +27,6 @@ from typing import Any
 
 from lesion_figures import dice, f1, interval
 
-SAMPLER = "sampler#_target_=rarevox.transforms."
 CHOICES = {
     "planned": [],
     "gdl": ["--loss", "gdl"],
@@ -36,7 +35,7 @@ CHOICES = {
     "focal_tversky": ["--loss", "focal_tversky"],
     "topk": ["--loss", "dice_topk"],
     "dice_ce": ["--loss", "dice_ce"],
-    "lesion_balanced": ["--set", f"{SAMPLER}LesionBalancedSampler"],
+    "lesion_balanced": ["--set", "sampler#_target_=rarevox.transforms.LesionBalancedSampler"],
     "hard": ["--set", "hard_share=0.5"],
     "no_planting": ["--set", "planting_share=0"],
     "all_foreground": ["--set", "background_share=0"],

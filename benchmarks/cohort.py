@@ -231,12 +231,13 @@ def one(run: Path, scan: Path, base: Path, repeats: int) -> None:
     """
     from rarevox.pipeline.cohort.claims import Claims
     from rarevox.pipeline.cohort.journal import Journal
+    from rarevox.pipeline.inference.calls.networks import Networks
     from rarevox.pipeline.inference.calls.prediction import Prediction
     from rarevox.pipeline.inference.outputs.asked import Asked
     from rarevox.pipeline.inference.segment import Segmentation
 
     print(about(), flush=True)
-    station = Prediction(str(run), (), "cpu", (), False, Asked(), str(base)).open()
+    station = Prediction(Networks((str(run),), "cpu"), Asked(), str(base)).open()
     journal, item = Journal(base, {"session": "one"}), {"case": "scan", "image": str(scan)}
     claims = Claims(base, journal.id, lambda owner: False)
     parts: dict[str, dict[str, list[float]]] = {"clock": {}, "CPU": {}}

@@ -26,6 +26,7 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
 from rarevox.pipeline.inference.calls.kept import origin  # noqa: E402
+from rarevox.pipeline.inference.calls.networks import Networks  # noqa: E402
 from rarevox.pipeline.inference.segment import Segmenter  # noqa: E402
 from rarevox.pipeline.service.serve import server_of  # noqa: E402
 from rarevox.pipeline.service.worker import Answers, Supervised  # noqa: E402
@@ -56,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     segmenter = Segmenter(arguments.run, device="cpu")
     made = origin([arguments.run], [])
-    answers = Answers(str(arguments.run.absolute()), (), "cpu", (), False, made, MOST_BYTES)
+    answers = Answers(Networks((str(arguments.run.absolute()),), "cpu"), made, MOST_BYTES)
     model = Supervised(answers, 3600.0)
     model.open()
     data = segmenter.read({"case": "a", "image": str(arguments.scan)})

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.native_watch import chunks
 from rarevox.pipeline.inference.region import model_box, native_grid, region_box, shifted
 from rarevox.pipeline.inference.segment import Segmenter, is_idle
 from rarevox.pipeline.inference.tiling.slabs import slabs
 from rarevox.pipeline.inference.tiling.tiles import Box
-from rarevox.pipeline.inference.watch import Watch, chunks
+from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.labels import values_from_classes
 from rarevox.transforms.native_grid import labels_on_grid
 

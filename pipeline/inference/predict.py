@@ -170,10 +170,7 @@ def _asked_of(asked: Asked, wanted: Plan) -> Asked:
 
 def _job(runs: Trained, device: str, asked: Asked, folder: Path, made: Mapping[str, Any], crew: Crew) -> Prediction:
     """What is done with each scan; its paths hold wherever a worker stands."""
-    first, *others, output = (str(path.absolute()) for path in (*runs.folders, folder))
-    return Prediction(
-        first, tuple(others), device, runs.settings, runs.trust, asked, output, made=made, threads=crew.threads
-    )
+    return Prediction(runs.networks(device), asked, str(folder.absolute()), made=made, threads=crew.threads)
 
 
 def _absolute(file: str | Path | None) -> str | None:

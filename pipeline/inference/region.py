@@ -11,8 +11,9 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import ArrayLike
 
+from rarevox.pipeline.inference.native_watch import CERTAIN
 from rarevox.pipeline.inference.tiling.tiles import Box
-from rarevox.pipeline.inference.watch import CERTAIN, Watch
+from rarevox.pipeline.inference.watch import Watch
 from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.native_grid import TOLERANCE, find_lattice
 from rarevox.transforms.reader import ScanError, read_grid, read_scan, same_affine, size_text, spacing_mm

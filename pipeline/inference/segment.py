@@ -26,6 +26,7 @@ from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.hints import check_hints
 from rarevox.pipeline.inference.decided import with_decision
+from rarevox.pipeline.inference.native_watch import NativeWatch
 from rarevox.pipeline.inference.points import check_points
 from rarevox.pipeline.inference.region import (
     RegionWatch,
@@ -40,7 +41,7 @@ from rarevox.pipeline.inference.region import (
 from rarevox.pipeline.inference.tiling.sending import in_pinned_memory
 from rarevox.pipeline.inference.tiling.slabs import slabs
 from rarevox.pipeline.inference.tiling.tiles import Box
-from rarevox.pipeline.inference.watch import NativeWatch, Together, Watch
+from rarevox.pipeline.inference.watch import Together, Watch
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.transforms.clean import CleanLabelsd

@@ -71,8 +71,7 @@ def serve(
     }
     # The address comes first: that it is taken is told before the network is loaded.
     with _bound(host, port) as bound, tempfile.TemporaryDirectory(prefix="rarevox-serve-") as scratch:
-        first, *further = (str(folder.absolute()) for folder in runs.folders)
-        answers = Answers(first, tuple(further), device, runs.settings, trust, made, max_mb * 1_000_000, given or {})
+        answers = Answers(runs.networks(device), made, max_mb * 1_000_000, given or {})
         model = Supervised(answers, timeout)
         try:
             model.open()

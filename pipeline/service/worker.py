@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.codes import Coded
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.inference.calls.networks import Networks
 from rarevox.pipeline.inference.calls.preloaded import PRELOADED
 from rarevox.pipeline.service.jobs import Answer, Job, Wanted, refusal
 from rarevox.pipeline.workers.job import Done
@@ -26,21 +26,13 @@ class Answers:
     """What a service does with each scan, in plain values: a :class:`rarevox.pipeline.workers.job.Job`.
 
     Attributes:
-        run: the run folder.
-        others: further runs of an ensemble.
-        device: auto, cpu, cuda or cuda:i.
-        settings: over the runs' configurations.
-        trust: take the runs' configurations whatever they build.
+        networks: that segment it.
         made: see :func:`rarevox.pipeline.inference.calls.kept.origin`.
         most_bytes: that may be uploaded.
         codes: that are given for structures.
     """
 
-    run: str
-    others: tuple[str, ...]
-    device: str
-    settings: tuple[str, ...]
-    trust: bool
+    networks: Networks
     made: Mapping[str, Any]
     most_bytes: int
     codes: Mapping[str, Coded] = field(default_factory=dict)
@@ -52,13 +44,12 @@ class Answers:
             RequestError: see :class:`rarevox.pipeline.inference.segment.Segmenter`.
         """
         from rarevox.pipeline.inference.calls.kept import origin
-        from rarevox.pipeline.inference.ensemble import segmenter_of
         from rarevox.pipeline.service.model import Model
 
-        if origin([Path(run) for run in (self.run, *self.others)], self.settings)["models"] != self.made["models"]:
-            raise RequestError(f"{self.run} holds another model than when the service began; start it again")
-        segmenter = segmenter_of(self.run, self.others, device=self.device, settings=self.settings, trust=self.trust)
-        return Desk(Model(segmenter, dict(self.made), self.most_bytes, codes=dict(self.codes)))
+        asked = self.networks
+        if origin(asked.folders, asked.settings)["models"] != self.made["models"]:
+            raise RequestError(f"{asked.runs[0]} holds another model than when the service began; start it again")
+        return Desk(Model(asked.segmenter(), dict(self.made), self.most_bytes, codes=dict(self.codes)))
 
 
 class Desk:

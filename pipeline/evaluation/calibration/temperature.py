@@ -11,7 +11,7 @@ import torch
 
 from rarevox.pipeline.evaluation.calibration.measure import BINS, NEAR_MM, region_figures
 from rarevox.pipeline.evaluation.calibration.nearness import near_boxes
-from rarevox.pipeline.inference.watch import CERTAIN
+from rarevox.pipeline.inference.native_watch import CERTAIN
 from rarevox.transforms.labels import IGNORED, classes_from_values
 
 VOXELS = 20_000

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rarevox.pipeline.inference.calls.networks import Networks
 from rarevox.pipeline.inference.outputs.asked import Asked, outputs_of
 from rarevox.pipeline.starting import importing
 
@@ -19,22 +20,14 @@ class Prediction:
     """What a call does with each scan, in plain values: a :class:`rarevox.pipeline.workers.job.Job`.
 
     Attributes:
-        run: the run folder.
-        others: further runs of an ensemble.
-        device: auto, cpu, cuda or cuda:i.
-        settings: over the runs' configurations.
-        trust: take the runs' configurations whatever they build.
+        networks: that segment it.
         asked: what is written of each scan.
         folder: where to.
         made: see :func:`rarevox.pipeline.inference.calls.kept.origin`.
         threads: for the network on the CPU; 0 leaves it to PyTorch.
     """
 
-    run: str
-    others: tuple[str, ...]
-    device: str
-    settings: tuple[str, ...]
-    trust: bool
+    networks: Networks
     asked: Asked
     folder: str
     made: Mapping[str, Any] = field(default_factory=dict)
@@ -50,8 +43,7 @@ class Prediction:
             import torch
 
             from rarevox.pipeline.inference.calls.station import Station
-            from rarevox.pipeline.inference.ensemble import segmenter_of
         if self.threads:
             torch.set_num_threads(self.threads)
-        segmenter = segmenter_of(self.run, self.others, device=self.device, settings=self.settings, trust=self.trust)
+        segmenter = self.networks.segmenter()
         return Station(segmenter, outputs_of(self.asked, segmenter.config), Path(self.folder), self.made)

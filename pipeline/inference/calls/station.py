@@ -11,8 +11,9 @@ from typing import Any
 
 from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.inference.calls.row import Row, begun_row, remove_files
-from rarevox.pipeline.inference.outputs.output import Output, Result, Watches, watches_of, write_all
+from rarevox.pipeline.inference.outputs.output import Output, Result, watches_of, write_all
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
+from rarevox.pipeline.inference.watch import Together
 from rarevox.pipeline.workers.job import Done
 from rarevox.transforms.reader import Scan, read_grid
 from rarevox.transforms.reading.scan import empty_view
@@ -95,7 +96,7 @@ class Station:
             return row | {"reason": f"maps not written: {reason_of(error)}"}
         return row | {"status": "ok", "reason": ""} | written | dict(found.notes or {})
 
-    def _watches(self, item: Mapping[str, Any]) -> Watches | None:
+    def _watches(self, item: Mapping[str, Any]) -> Together | None:
         return watches_of(self.outputs, item, self.folder)
 
 

@@ -14,6 +14,7 @@ from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.data.missing import optional_channels
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.calls.networks import Networks
 from rarevox.pipeline.inference.decided import with_decision
 from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.trust.gate import require_forms, run_config
@@ -52,6 +53,10 @@ class Trained:
     def config(self) -> dict[str, Any]:
         """That of the first run, whose structures and channels are those of all."""
         return self.configs[0]
+
+    def networks(self, device: str) -> Networks:
+        """What loads them, wherever it stands."""
+        return Networks(tuple(str(folder.absolute()) for folder in self.folders), device, self.settings, self.trust)
 
     @property
     def optional(self) -> list[str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rarevox.pipeline.cohort.rows import FILES, TABLES
+from rarevox.pipeline.inference.watch import Together
 from rarevox.transforms.reader import Scan, read_scan
 
 if TYPE_CHECKING:  # whoever hands scans to workers asks for the files' names alone
     import numpy as np
-    import torch
 
     from rarevox.pipeline.inference.segment import Segmentation
     from rarevox.pipeline.inference.watch import Watch
@@ -85,32 +85,10 @@ class Output(Protocol):
         """
 
 
-class Watches:
-    """What several outputs are shown of one scan, as one :class:`~rarevox.pipeline.inference.watch.Watch`.
-
-    Args:
-        watches: one for each output, None for those that need none.
-    """
-
-    def __init__(self, watches: Sequence[Watch | None]) -> None:
-        self.watches = tuple(watches)
-        self._shown = [watch for watch in watches if watch is not None]
-
-    def begin(self, shape: tuple[int, ...]) -> None:
-        """A pass begins."""
-        for watch in self._shown:
-            watch.begin(shape)
-
-    def take(self, log_probabilities: torch.Tensor, where: tuple[slice, ...]) -> None:
-        """Show a block to all."""
-        for watch in self._shown:
-            watch.take(log_probabilities, where)
-
-
-def watches_of(outputs: Sequence[Output], item: Mapping[str, Any], folder: Path) -> Watches | None:
+def watches_of(outputs: Sequence[Output], item: Mapping[str, Any], folder: Path) -> Together | None:
     """Who is shown a scan's class probabilities; None where no output needs them."""
     several = [output.watch(item, folder) for output in outputs]
-    return Watches(several) if any(watch is not None for watch in several) else None
+    return Together(several) if any(watch is not None for watch in several) else None
 
 
 def write_all(outputs: Sequence[Output], result: Result, folder: Path) -> dict[str, Any]:
@@ -120,7 +98,7 @@ def write_all(outputs: Sequence[Output], result: Result, folder: Path) -> dict[s
         OSError, ValueError: as the first output that failed.
     """
     shown = result.found.watch
-    watches = shown.watches if isinstance(shown, Watches) else (None,) * len(outputs)
+    watches = shown.watches if isinstance(shown, Together) else (None,) * len(outputs)
     row: dict[str, Any] = {}
     for output, watch in zip(outputs, watches, strict=True):
         added = output.write(result, folder, watch)

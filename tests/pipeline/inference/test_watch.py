@@ -13,8 +13,8 @@ import torch
 from rarevox.networks import Geometry
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.dense import DenseInferer
+from rarevox.pipeline.inference.native_watch import NativeWatch, chunks
 from rarevox.pipeline.inference.segment import Segmenter
-from rarevox.pipeline.inference.watch import NativeWatch, chunks
 from rarevox.transforms.native_grid import labels_on_grid, native_block
 
 POINT = Geometry(receptive_field=(1, 1, 1))

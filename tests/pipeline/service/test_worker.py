@@ -15,6 +15,7 @@ import pytest
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.calls.kept import origin
+from rarevox.pipeline.inference.calls.networks import Networks
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.service.jobs import Answer, Job
 from rarevox.pipeline.service.model import Model
@@ -138,7 +139,7 @@ def test_closed_by_another_thread_no_process_begins(ask: Ask, models: list[Super
 def test_another_model_in_the_runs_folder_is_not_loaded(run_dir: Path) -> None:
     made = {**origin([run_dir], []), "models": ["of another content"]}
     with pytest.raises(RequestError, match="another model than when the service began"):
-        Answers(str(run_dir), (), "cpu", (), False, made, 1000).open()
+        Answers(Networks((str(run_dir),), "cpu"), made, 1000).open()
 
 
 def test_an_attempt_that_ended_its_process_is_followed_by_a_whole_one(

@@ -23,7 +23,7 @@ from rarevox.pipeline.evaluation.calibration.measure import (
     add_calibrations,
 )
 from rarevox.pipeline.evaluation.evaluate import evaluate
-from rarevox.pipeline.inference.watch import CERTAIN
+from rarevox.pipeline.inference.native_watch import CERTAIN
 
 STRUCTURES = {"a": 4, "b": 2, "both": (2, 4)}
 VALUES = (0, 2, 4)

@@ -16,7 +16,7 @@ from rarevox.pipeline.evaluation.calibration.temperature import (
     negative_log_likelihood,
     sample_calibration,
 )
-from rarevox.pipeline.inference.watch import CERTAIN
+from rarevox.pipeline.inference.native_watch import CERTAIN
 from rarevox.transforms.nested import depth_log_probabilities
 
 
