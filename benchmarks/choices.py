@@ -5,7 +5,8 @@
 
 Each choice is `rarevox crossval DATASET` with the words of CHOICES besides, so that every case is scored once, by the
 run that has not seen it. ``planned`` is what `prepare` wrote and the default loss; every other choice changes one thing
-of it. WORDS go to all of them (the network, the patch). What is done is kept in OUT, and the same command goes on.
+of it (``component`` two: its regions do not follow planted lesions, so nothing is planted). WORDS go to all of them
+(the network, the patch). What is done is kept in OUT, and the same command goes on.
 
 Dice is the mean over cases; lesions are pooled over all of them, 26-connected: found where the prediction touches them,
 right where it touches one. Differences to ``planned`` have the 95 % interval of a bootstrap over patients, paired; the
@@ -42,16 +43,18 @@ CHOICES = {
 }
 
 
-def rows_of(place: Path, patients: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """The scored cases of a cross-validation, by patient."""
+def rows_of(place: Path, structure: str, patients: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """The scored cases of a cross-validation, by patient; of one in which nothing was marked Dice is 0."""
     by = defaultdict(list)
     with (place / "cases.csv").open() as file:
         for row in csv.DictReader(file):
-            if row["status"] != "ok":
-                raise SystemExit(f"{place}: {row['case']}: {row['reason']}")
+            if row["structure"] != structure:
+                continue
+            if row["status"] not in ("ok", "empty_prediction"):
+                raise SystemExit(f"{place}: {row['case']}: {row['status']}: {row['reason']}")
             counts = {"lesions": "reference", "found": "detected", "predicted": "predicted", "right": "true"}
-            figures: dict[str, Any] = {key: int(row[f"lesions_{of}"]) for key, of in counts.items()}
-            figures |= {"dice": float(row["dice"] or "nan"), "wrong_ml": float(row["false_positive_ml"])}
+            figures: dict[str, Any] = {key: int(row[f"lesions_{of}"] or 0) for key, of in counts.items()}
+            figures |= {key: float(row[of] or 0) for key, of in (("dice", "dice"), ("wrong_ml", "false_positive_ml"))}
             by[patients[row["case"]]].append(figures)
     return dict(by)
 
@@ -82,6 +85,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--choices", nargs="+", choices=list(CHOICES), default=list(CHOICES))
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--structure", default="lesion")
     parser.add_argument("--subject", default="^[a-z]+_[0-9]+")
     parser.add_argument("--tell", action="store_true", help="only print what is done")
     parser.add_argument("words", nargs="*", help="more words for every `rarevox crossval`, after --")
@@ -100,7 +104,7 @@ def main() -> None:
             if subprocess.run(command).returncode:
                 raise SystemExit(f"{' '.join(command)} failed")
         if (place / "cases.csv").exists():
-            done[name] = rows_of(place, patients)
+            done[name] = rows_of(place, options.structure, patients)
     tell(done, f"{options.iterations} steps, {' '.join(options.words)}")
 
 

@@ -29,8 +29,8 @@ class IllFated(Prediction):
                 os.kill(os.getpid(), signal.SIGSEGV)
             if case.startswith("hang"):
                 time.sleep(1000)
-            if case.startswith("gone") and Path(self.run).is_dir():
-                Path(self.run).rename(f"{self.run}.away")
+            if case.startswith("gone") and Path(self.networks.runs[0]).is_dir():
+                Path(self.networks.runs[0]).rename(f"{self.networks.runs[0]}.away")
                 os.kill(os.getpid(), signal.SIGKILL)
             if case.startswith("once") and not mark.exists():
                 mark.touch()

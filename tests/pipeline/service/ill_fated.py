@@ -35,8 +35,8 @@ class IllFated(Answers):
 
     def open(self) -> Desk:
         """The worker."""
-        if not Path(self.run).exists():
-            raise RequestError(f"{self.run} is not there")
-        if Path(self.run).read_text(encoding="ascii") == "slow":
+        if not Path(self.networks.runs[0]).exists():
+            raise RequestError(f"{self.networks.runs[0]} is not there")
+        if Path(self.networks.runs[0]).read_text(encoding="ascii") == "slow":
             time.sleep(600)
         return Desk(_answer)

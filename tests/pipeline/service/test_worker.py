@@ -39,7 +39,7 @@ def models() -> list[Supervised]:
 
 @pytest.fixture
 def ask(run: Path, tmp_path: Path, models: list[Supervised]) -> Iterator[Ask]:
-    model = Supervised(IllFated(str(run), (), "cpu", (), False, {}, 1000), seconds=1.5)
+    model = Supervised(IllFated(Networks((str(run),), "cpu"), {}, 1000), seconds=1.5)
     models.append(model)
     model.open()
     numbers = iter(range(100))
@@ -114,7 +114,7 @@ def test_where_no_process_begins_the_next_job_tries_again(
 
 
 def test_a_loading_that_hangs_is_ended(run: Path, tmp_path: Path) -> None:
-    model = Supervised(IllFated(str(run), (), "cpu", (), False, {}, 1000), seconds=60.0)
+    model = Supervised(IllFated(Networks((str(run),), "cpu"), {}, 1000), seconds=60.0)
     model.open()
     (tmp_path / "body").write_text("crash", encoding="ascii")
     run.write_text("slow", encoding="ascii")
@@ -164,7 +164,7 @@ def test_an_attempt_that_ended_its_process_is_followed_by_a_whole_one(
 
 
 def test_a_run_that_cannot_be_loaded_is_told_at_the_start(tmp_path: Path) -> None:
-    model = Supervised(IllFated(str(tmp_path / "none"), (), "cpu", (), False, {}, 1000), seconds=1.5)
+    model = Supervised(IllFated(Networks((str(tmp_path / "none"),), "cpu"), {}, 1000), seconds=1.5)
     with pytest.raises(RequestError, match="is not there"):
         model.open()
     model.close()
