@@ -87,7 +87,9 @@ def parse_rule(text: str) -> Rule:
     for part in _PARTING.split(text):
         key, sign, value = part.partition("=")
         if not sign or key not in KEYS or not value:
-            raise RequestError(f"--series {shown(text)}: {shown(part)} is not KEY=VALUE with KEY of {', '.join(KEYS)}")
+            which = "this" if part == text else shown(part)
+            keys = f"; {nearest(key, KEYS)}" if sign and key not in KEYS else f" with KEY of {', '.join(KEYS)}"
+            raise RequestError(f"--series {shown(text)}: {which} is not KEY=VALUE{keys}")
         if wrong := _misspelt(key, value):
             raise RequestError(f"--series {shown(text)}: no key is called {shown(wrong)}: {nearest(wrong, KEYS)}")
         if key in values:
