@@ -12,9 +12,10 @@ from typing import Any
 from rarevox.pipeline.compose import CONFIGS, derive, write_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import read_json, write_json, write_text
 from rarevox.pipeline.plain_data import LARGEST_YAML, read_text
-from rarevox.pipeline.words import markdown
+from rarevox.pipeline.words import counted, markdown
 
 LICENCE = CONFIGS.parent / "LICENSE"
 METADATA, CARD = "configs/metadata.json", "docs/README.md"
@@ -184,7 +185,7 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         "```",
         "",
         SCORES,
-        *_score_lines(result),
+        *_score_lines(result, dataset.name),
     ]
     return "\n".join(lines) + "\n"
 
@@ -209,13 +210,14 @@ def forget_scores(folder: Path) -> None:
         write_text(folder / CARD, "\n".join([before + SCORES, *_score_lines(None)]) + "\n")
 
 
-def _score_lines(result: Mapping[str, Any] | None) -> list[str]:
+def _score_lines(result: Mapping[str, Any] | None, dataset: str = "") -> list[str]:
     if result is None:
         return ["Not evaluated yet: `rarevox evaluate RUN DATASET`."]
-    rows = ["| structure | mean Dice | SD | median | cases |", "|---|---|---|---|---|"]
+    rows = [f"Section `test` of {markdown(dataset)}, held out of training ({counted(result['n_cases'], 'case')}):", ""]
+    rows += ["| structure | mean Dice | SD | median | cases |", "|---|---|---|---|---|"]
     for name, figures in result["structures"].items():
         dice = figures["dice"]
-        cells = [f"{dice[key]:.3f}" if dice.get(key) is not None else "–" for key in ("mean", "std", "median")]
+        cells = [figure(dice.get(key)) for key in ("mean", "std", "median")]
         rows.append(f"| {markdown(name)} | {' | '.join(cells)} | {dice['n']} |")
     conventions = (f"- {markdown(key.replace('_', ' '))}: {_in_words(v)}" for key, v in result["conventions"].items())
     return [*rows, "", "Conventions of these figures:", "", *conventions]

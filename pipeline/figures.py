@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 
 
 def figure(value: float | None, digits: int = 3) -> str:
@@ -24,3 +26,28 @@ def interval_text(mean: float | None, interval: tuple[float, float] | list[float
     if low is None or not math.isfinite(low):
         return figure(mean)
     return f"{figure(mean)} ({figure(low)} to {figure(high)})"
+
+
+def rules_text(value: object) -> str:
+    """Rules by structure as a line to read; no rules, or a text, as they are said.
+
+    >>> rules_text({"lesion": {"threshold": 0.3, "aim": "dice"}, "cyst": {"largest": True}}), rules_text({})
+    ('lesion: threshold 0.3, aim dice; cyst: largest True', 'none')
+    """
+    if not isinstance(value, Mapping):
+        return str(value or "none")
+    rules = (f"{name}: {_rule(one)}" for name, one in value.items())
+    return "; ".join(rules) or "none"
+
+
+def _rule(one: object) -> str:
+    return ", ".join(f"{key} {limit}" for key, limit in one.items()) if isinstance(one, Mapping) else str(one)
+
+
+def moment(seconds: float) -> str:
+    """A time of a file, to the minute, as this machine's clock has it.
+
+    >>> len(moment(0.0))
+    16
+    """
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

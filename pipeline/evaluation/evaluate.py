@@ -24,6 +24,7 @@ from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.missing import without_channels
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.beginning import tell_beginning
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
@@ -130,6 +131,7 @@ def _evaluated(
     without: Sequence[str],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
+    tell_beginning(folder, segmenter.config, temperature_of(segmenter))
     clear_parts(folder, folder / "predictions")
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}

@@ -15,7 +15,7 @@ from rarevox.pipeline.evaluation.report.charts import curve_charts, distribution
 from rarevox.pipeline.evaluation.report.curves_chart import operating_charts
 from rarevox.pipeline.evaluation.report.results_table import empty_references, failures_by_reason
 from rarevox.pipeline.evaluation.report.viewer import MAX_BYTES, viewer_data
-from rarevox.pipeline.figures import figure, interval_text
+from rarevox.pipeline.figures import figure, interval_text, rules_text
 from rarevox.pipeline.gates import RULES
 from rarevox.pipeline.page import write_page
 
@@ -170,19 +170,17 @@ def write_report(
         columns=_table_columns(result),
         statuses=_STATUS,
         rules=RULES,
-        context={name: _words(text) for name, text in (context or {}).items()},
+        context={
+            name: rules_text(text) if isinstance(text, Mapping) else text for name, text in (context or {}).items()
+        },
         calibration=result.get("calibration"),
         detection=result.get("curves"),
         **parts,
     )
 
 
-def _words(value: object) -> Any:
-    """Rules by structure as a line to read; anything else as it is."""
-    if not isinstance(value, Mapping):
-        return value
-    rules = (f"{name}: {', '.join(f'{rule} {limit}' for rule, limit in one.items())}" for name, one in value.items())
-    return "; ".join(rules)
+def _in_words(value: object) -> object:
+    return rules_text(value) if isinstance(value, Mapping) else value
 
 
 def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
