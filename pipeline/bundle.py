@@ -143,7 +143,7 @@ def with_left_out(card: str, rows: Sequence[Mapping[str, str]]) -> str:
     head, found, tail = card.partition(f"{_AFTER_LEFT}\n")
     if not rows or not found:
         return card
-    lines = [f"{len(rows)} cases could not be read, and nothing was learnt or scored of them:", ""]
+    lines = [f"{counted(len(rows), 'case')} could not be read, and nothing was learnt or scored of them:", ""]
     lines += ["| case | section | reason |", "|---|---|---|"]
     lines += [
         "| " + " | ".join(markdown(row[key]) for key in ("case", "section", "reason")) + " |" for row in rows[:_LISTED]
@@ -165,7 +165,7 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         "unless it is told `--trust`, and `rarevox verify RUN` checks its sums.",
         "",
         "## Data",
-        f"- {len(dataset.training)} training cases (validation fold {config['fold']} of {dataset.folds}), "
+        f"- {counted(len(dataset.training), 'training case')} (validation fold {config['fold']} of {dataset.folds}), "
         f"{len(dataset.test)} held out; seed {dataset.seed}; fingerprint `{dataset.fingerprint}`",
         f"- channels in order: {channels}",
         f"- labels: {', '.join(f'{value} = {markdown(name)}' for name, value in dataset.labels.items())}",

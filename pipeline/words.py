@@ -89,6 +89,17 @@ def counted(number: float, noun: str, plural: str = "") -> str:
     return f"{said} {noun if number == 1 else plural or noun + 's'}"
 
 
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss.
+
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    whole = max(round(seconds), 0)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
 def cell(value: Any) -> Any:
     """A value as a CSV cell: visible text, with an apostrophe before what a spreadsheet would compute as a formula.
 

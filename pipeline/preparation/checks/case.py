@@ -178,7 +178,7 @@ def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
         array = loaded.label.array
         odd = array[~(array == np.round(array)) | ~np.isfinite(array)]
         shown = ", ".join(f"{value:g}" for value in np.unique(odd)[:3])
-        yield f"{odd.size} label voxels are not whole numbers (such as {shown})", loaded.case.label
+        yield f"not whole numbers in {counted(odd.size, 'label voxel')} (such as {shown})", loaded.case.label
 
 
 def label_ignored(loaded: Loaded) -> Iterator[Finding]:

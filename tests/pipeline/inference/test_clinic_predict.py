@@ -184,7 +184,7 @@ def test_a_bids_dataset_of_predict_is_valid(run_dir: Path, task_dir: Path, tmp_p
         ({"dicom": "binary"}, "none of the scans came as a DICOM series"),
         ({"dicom_codes": "codes.yaml"}, "give --dicom too"),
         ({"atlas": "nowhere.nii.gz"}, "--atlas: .*does not exist"),
-        ({"series": ["modality=MR", "modality=CT"]}, r"2 --series for 1 channel\(s\) \(noise\)"),
+        ({"series": ["modality=MR", "modality=CT"]}, r"2 --series for 1 channel \(noise\)"),
         ({"series": ["modality=CT"]}, "nothing to segment"),
         ({"series": ["x"]}, "is not KEY=VALUE"),
     ],
