@@ -28,6 +28,26 @@ def interval_text(mean: float | None, interval: tuple[float, float] | list[float
     return f"{figure(mean)} ({figure(low)} to {figure(high)})"
 
 
+def round_ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
+    """At most so many round numbers from ``low`` to ``high``, 1, 2 or 5 times a power of ten apart, with their texts.
+
+    >>> round_ticks(10.493, 249.402)
+    [(50.0, '50'), (100.0, '100'), (150.0, '150'), (200.0, '200')]
+    >>> [text for _, text in round_ticks(0.0, 0.031)]
+    ['0.00', '0.01', '0.02', '0.03']
+    """
+    if not (math.isfinite(high - low) and high > low):
+        return []
+    power = math.floor(math.log10((high - low) / most))
+    step, digits = 0.0, 0
+    for factor, more in ((1, 0), (2, 0), (5, 0), (10, 1), (20, 1)):
+        step, digits = factor * 10.0**power, max(0, -power - more)
+        if math.floor(high / step) - math.ceil(low / step) < most:
+            break
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [(number * step, f"{number * step:.{digits}f}") for number in range(first, last + 1)]
+
+
 def rules_text(value: object) -> str:
     """Rules by structure as a line to read; no rules, or a text, as they are said.
 

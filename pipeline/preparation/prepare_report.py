@@ -23,6 +23,8 @@ from rarevox.pipeline.preparation.plan_file import Choice
 from rarevox.pipeline.words import counted, listed
 
 _MANY = 10
+_LONGEST = 40
+"""Letters of a word that no terminal of 80 columns need break."""
 _FIGURE = re.compile(r"\d[\d.]*(?:e[+-]?\d+)?(?: of | (?:label |foreground )?voxels?| mm\b| ?%|°)")
 """A number that each case has its own of, by what it counts or measures; values of labels are not such."""
 
@@ -149,20 +151,33 @@ def _cases_text(subjects: Sequence[str]) -> str:
 def show_plan(plan: Sequence[Choice], output: Path, *, named: bool) -> None:
     """What was chosen for training and why; and how structures get names, where they have none."""
     table = Table(title="Plan", title_justify="left", show_header=False)
-    for _ in range(3):
-        table.add_column(overflow="fold")  # the names of classes are to be copied, not guessed
-    for choice in plan:
-        value = choice.value
-        if isinstance(value, dict):
-            options = (f"{key} {option}" for key, option in value.items() if key not in ("_target_", "keys"))
-            value = " ".join([value["_target_"].rpartition(".")[2], *options])
-        table.add_row(choice.key, str("own grid" if value is None else value), choice.reason)
+    rows: list[tuple[str, ...]] = [(choice.key, _value_text(choice.value), choice.reason) for choice in plan]
+    if sum(width + 3 for width in _longest_words(rows)) >= console.width:
+        rows = [(f"{key}\n{value}", reason) for key, value, reason in rows]
+    for width in _longest_words(rows):  # the names of classes are to be copied, not guessed: none is broken
+        table.add_column(overflow="fold", min_width=width)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     if not named:
         console.print("structures are called after their values; name them with --structure NAME=VALUE")
     console.print(
         f"next: rarevox train {output} --output RUN, with {output / 'plan.yaml'} as it is or edited, or --set KEY=VALUE"
     )
+
+
+def _longest_words(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The letters of the longest word of each column, as far as there is room for it."""
+    columns = ([word for text in column for word in text.split()] for column in zip(*rows, strict=True))
+    return [min(_LONGEST, max(map(len, words), default=1)) for words in columns]
+
+
+def _value_text(value: Any) -> str:
+    """A choice's value in words: a class by its name with its options."""
+    if isinstance(value, dict):
+        options = (f"{key} {option}" for key, option in value.items() if key not in ("_target_", "keys"))
+        return " ".join([value["_target_"].rpartition(".")[2], *options])
+    return "own grid" if value is None else str(value)
 
 
 def _chain(content: dict[str, Any]) -> str:
