@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class Candidates:
         if reference.shape != self.shape:
             raise ValueError("the reference is on another grid")
         places, logs = np.concatenate(self._places), np.concatenate(self._logs)
-        said = {"name": name, "subject": subject or name, "spacing_mm": spacing_mm}
+        said: dict[str, Any] = {"name": name, "subject": subject or name, "spacing_mm": spacing_mm}
         np.savez_compressed(file, reference=reference, places=places, logs=logs, allow_pickle=False, **said)
 
 
