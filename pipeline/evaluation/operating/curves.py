@@ -3,7 +3,7 @@
 A voxel's score is the probability of one structure against the strongest other class; see
 :mod:`rarevox.transforms.decision`. Lesions are the components at the run's own threshold, with their peak as
 confidence; see :mod:`rarevox.pipeline.evaluation.operating.detection`. What becomes of the counts:
-:mod:`rarevox.pipeline.evaluation.operating.figures`.
+:mod:`rarevox.pipeline.evaluation.operating.voxels` and :mod:`rarevox.pipeline.evaluation.operating.froc`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from rarevox.pipeline.evaluation.calibration.measure import read_reference
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.detection import Detections, detections
-from rarevox.pipeline.evaluation.operating.figures import froc, voxel_curve
+from rarevox.pipeline.evaluation.operating.froc import froc
+from rarevox.pipeline.evaluation.operating.voxels import voxel_curve
 from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.label_scores import LabelScores

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rarevox.pipeline.evaluation.operating.figures import FALSE_LESIONS
+from rarevox.pipeline.evaluation.operating.froc import FALSE_LESIONS
 from rarevox.pipeline.evaluation.report.charts import axis, percent
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.pictures import OKABE_ITO
