@@ -7,7 +7,7 @@ Average precision is Σ (R_k − R_{k−1}) · P_k over falling thresholds, the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,17 @@ def voxel_curve(edges: Sequence[float], counts: np.ndarray) -> dict[str, Any]:
         "voxels": total,
         "average_precision": float(area / positives) if positives else math.nan,
     }
+
+
+def counts_of(curve: Mapping[str, Any]) -> np.ndarray:
+    """The counts that a curve was made of: (2, edges + 1).
+
+    >>> counts_of(voxel_curve([0.5], np.array([[6, 1], [1, 2]]))).tolist()
+    [[6, 1], [1, 2]]
+    """
+    predicted = np.array([curve["voxels"], *curve["predicted"], 0], np.int64)
+    true = np.array([curve["positives"], *curve["true"], 0], np.int64)
+    return np.asarray(-np.diff(np.stack([predicted - true, true]), axis=1))
 
 
 def _ratio(part: float, whole: float) -> float:
