@@ -132,6 +132,7 @@ def _evaluated(
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
     clear_parts(folder, folder / "predictions")
+    write_detections(folder, None)  # an earlier evaluation's must not stand beside this one's figures
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)

@@ -110,6 +110,9 @@ def add_curves(
     """
     first = parts[0]["structures"]
     structures = {}
+    for part, found in zip(parts, lesions, strict=True):
+        if any(len(cases) != part["n_cases"] for cases in found.values()):
+            raise ValueError(f"a fold has curves of {part['n_cases']} cases and lesions of others; evaluate it again")
     for name in first:
         ones = [part["structures"].get(name) for part in parts]
         if any(set(part["structures"]) != set(first) for part in parts):

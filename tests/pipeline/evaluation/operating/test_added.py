@@ -71,6 +71,8 @@ def test_what_does_not_add_up_is_refused() -> None:
         added(one, same)
     with pytest.raises(ValueError, match="different operating points of a"):
         added(one, other)
+    with pytest.raises(ValueError, match="of 1 cases and lesions of others"):
+        add_curves([one.result()], [_counted(["a", "b"], options).lesions()], options)
     with pytest.raises(ValueError, match="not counted in every fold"):
         add_curves([one.result(), same.result()], [one.lesions(), {}], options)
     fewer = {"n_cases": 1, "structures": {"a": one.result()["structures"]["a"]}}
