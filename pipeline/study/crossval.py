@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.console import console
+from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import parse_setting
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.report.curves_chart import probability_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.files import claim_folder, write_json
 from rarevox.pipeline.gates import failed_gates
@@ -92,6 +93,8 @@ def crossval(
     if not pooled:
         return status
     print_results(pooled[0])
+    for line in probability_lines(pooled[0]):
+        Console(soft_wrap=True).print(line)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
     console.print(f"all folds together: rarevox predict {folder} SCANS --output OUT")
     return status or int(bool(pooled[0]["failed"] or failed_gates(pooled[0])))

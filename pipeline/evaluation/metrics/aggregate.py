@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -148,17 +148,31 @@ def bootstrap_means(values: np.ndarray, options: MetricOptions) -> np.ndarray:
     means = np.full((options.resamples, columns), np.nan)
     if cases < 2:
         return means
-    rng = np.random.default_rng(options.seed)
     present = np.isfinite(values)
     filled = np.where(present, values, 0.0)
-    step = max(1, 4_000_000 // cases)  # a block of draws of at most 32 MB
-    for start in range(0, options.resamples, step):
-        size = min(step, options.resamples - start)
-        draws = rng.multinomial(cases, np.full(cases, 1.0 / cases), size=size).astype(float)
+    start = 0
+    for block in bootstrap_draws(cases, options):
+        draws = block.astype(float)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means[start : start + size] = (draws @ filled) / (draws @ present.astype(float))
+            means[start : start + len(draws)] = (draws @ filled) / (draws @ present.astype(float))
+        start += len(draws)
     means[:, present.sum(axis=0) < 2] = np.nan
     return means
+
+
+def bootstrap_draws(cases: int, options: MetricOptions) -> Iterator[np.ndarray]:
+    """How often each case was drawn, with replacement and as many as there are: blocks (resamples, cases) of numbers.
+
+    The same for the same number of cases, so that whatever is resampled with it stays correlated.
+
+    >>> sum(len(block) for block in bootstrap_draws(3, MetricOptions(resamples=5)))
+    5
+    """
+    rng = np.random.default_rng(options.seed)
+    step = max(1, 4_000_000 // cases)  # at most 32 MB
+    for start in range(0, options.resamples, step):
+        size = min(step, options.resamples - start)
+        yield rng.multinomial(cases, np.full(cases, 1.0 / cases), size=size)
 
 
 def interval(draws: np.ndarray) -> list[float]:
