@@ -17,6 +17,7 @@ from rarevox.pipeline.study.results.outcomes import Results
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
 from rarevox.pipeline.study.results.ranking import LEVEL, Ranking
 from rarevox.pipeline.study.results.tables import HEADINGS, PaperTable, best_of, share_rows
+from rarevox.pipeline.study.results.trained import MARGIN, UNTRAINED
 from rarevox.pipeline.study.results.verdict import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 
 TEMPLATE = Path(__file__).with_name("templates") / "study.html"
@@ -186,9 +187,13 @@ def conventions(results: Results) -> dict[str, str]:
         "ranks": "of the losses within each setting of all other axes, by training Dice, 1 the best; ties share the "
         "mean rank; Friedman's test, then Wilcoxon's signed-rank test of each pair with Holm's correction. Settings "
         "share their data, so the p-values speak of this grid on this dataset and not of others",
-        "robustness": "the share of cells whose training Dice is above half of the best of the same network",
-        "verdicts": f"a network is untrained below a Dice of {rules.UNTRAINED}; the imbalance is strong up to "
-        f"{rules.STRONG:.0%} of foreground and mild from {rules.MILD:.0%}; differences count from {rules.MARGIN}",
+        "robustness": "the share of cells whose training Dice is above half of the best of the same network, and "
+        f"{MARGIN} or more above what marking every voxel would have had on the same patches",
+        "every voxel marked": "the Dice that this has on the same patches, 2·s / (1 + s) of a share s of foreground: "
+        "what a network that has learnt nothing can have; known where there is one structure",
+        "verdicts": f"a network is untrained below a Dice of {UNTRAINED}, and where it is not {MARGIN} ahead of every "
+        f"voxel marked; the imbalance is strong up to {rules.STRONG:.0%} of foreground and mild from {rules.MILD:.0%}; "
+        f"differences count from {MARGIN}",
         "paper": "Sudre, Li, Vercauteren, Ourselin & Cardoso, Generalised Dice overlap as a deep learning loss "
         "function for highly unbalanced segmentations, DLMIA 2017",
     }
