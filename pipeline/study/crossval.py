@@ -20,7 +20,7 @@ from rarevox.pipeline.locks import held
 from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.study.collect import rows_of
 from rarevox.pipeline.study.job import CELLS, jobs_of
-from rarevox.pipeline.study.overlays import read_overlay
+from rarevox.pipeline.study.overlays import contents_of, read_overlay
 from rarevox.pipeline.study.places import Places, cores
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan
 from rarevox.pipeline.study.planning import holds_study, settle
@@ -139,6 +139,7 @@ def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> 
         iterations=base.get("iterations"),
         threads=threads,
         device=device,
+        files=contents_of([base]),
     )
 
 

@@ -90,8 +90,9 @@ def study(
     if jobs and status < 128:
         try:
             tell_report(folder)
-        except OSError as error:  # the rows are there; a full disk has been told of with the cells
-            console.say("[yellow]no report[/yellow]: {}", error.strerror or error)
+        except OSError as error:  # the rows are there
+            console.say("[yellow]no report[/yellow]: {}; rarevox study --report {} writes it", _why(error), folder)
+            return status or 1
     return status
 
 
@@ -214,9 +215,15 @@ def run_and_collect(
     if "interrupted" in states and not status:
         status = next(int(one.reason) for one in outcomes if one.state == "interrupted")
     with held(folder, patience=PATIENCE):
-        rows = collect(folder, plan)
-        if then is not None:
-            then(folder, plan)
+        try:
+            rows = collect(folder, plan)
+            if then is not None:
+                then(folder, plan)
+        except OSError as error:
+            states.append("unwritten")
+            rows = list(rows_of(folder, plan).values())
+            console.say("[red]not brought together[/red]: {}; every row stands in its cell's folder", _why(error))
+            console.print("free space or correct the permission, and the same command goes on")
     done = sum(row.done for row in rows)
     waiting = len(plan.cells) - len(rows)
     console.print(f"{done} of {len(plan.cells)} cells done, {len(rows) - done} failed, {waiting} waiting; in {folder}")
@@ -245,6 +252,10 @@ def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
         )
     elif outcome.state == "elsewhere":
         console.print(f"{number}/{count} {outcome.cell}: another call is at it")
+
+
+def _why(error: OSError) -> str:
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def _dice(outcome: Outcome) -> tuple[tuple[str, float], ...]:

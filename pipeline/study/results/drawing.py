@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -103,14 +104,16 @@ def power(value: float) -> str:
 
 
 def slugs(labels: Sequence[str]) -> dict[str, str]:
-    """A part of a file's name for each label, no two alike.
+    """A part of a file's name for each label, no two alike, nor where capitals do not count.
 
-    >>> slugs(["highresnet", "a/b", "a b", ""])
-    {'highresnet': 'highresnet', 'a/b': 'a_b', 'a b': 'a_b_2', '': 'all'}
+    >>> slugs(["highresnet", "a/b", "a b", "", "a_b_2", "A_B"])
+    {'highresnet': 'highresnet', 'a/b': 'a_b', 'a b': 'a_b_2', '': 'all', 'a_b_2': 'a_b_2_2', 'A_B': 'A_B_3'}
     """
     found: dict[str, str] = {}
+    taken: set[str] = set()
     for label in labels:
         stem = re.sub(r"[^A-Za-z0-9.-]+", "_", label)[:60].strip("._") or "all"
-        same = sum(other == stem or other.startswith(f"{stem}_") for other in found.values())
-        found[label] = f"{stem}_{same + 1}" if same else stem
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        found[label] = next(name for name in names if name.casefold() not in taken)
+        taken.add(found[label].casefold())
     return found

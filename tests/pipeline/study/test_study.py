@@ -227,6 +227,33 @@ def test_a_changed_file_is_refused_and_extended_by_word(
     assert read_plan(output).layout == {"rows": ["lr"]}
 
 
+def test_a_configuration_file_that_says_something_else_is_refused(
+    dataset_dir: Path, tmp_path: Path, no_engine: list[list[Job]]
+) -> None:
+    """Its name stands in the cells and not what it says. A study of earlier versions, which kept no sum of it, goes on
+    and keeps it from then on."""
+    output, mine = tmp_path / "out", tmp_path / "mine.yaml"
+    file = write_study(tmp_path, base={"config": ["mine.yaml"]})
+
+    def go_on(text: str) -> None:
+        mine.write_text(text)
+        study(file, dataset_dir, output, device="cpu")
+
+    go_on("epoch_length: 2\nseed: 1\n")
+    go_on("# the same\nseed: 1\nepoch_length: 2\n")
+    with pytest.raises(RequestError, match=r"mine\.yaml says something else.*give another --output"):
+        go_on("epoch_length: 2\nseed: 2\n")
+    content = json.loads((output / "plan.json").read_text())
+    (output / "plan.json").write_text(json.dumps({key: value for key, value in content.items() if key != "files"}))
+    go_on("epoch_length: 2\nseed: 2\n")
+    assert len(no_engine) == 3
+    with pytest.raises(RequestError, match="says something else"):
+        go_on("epoch_length: 2\nseed: 1\n")
+    mine.unlink()
+    with pytest.raises(RequestError, match=r"mine\.yaml"):
+        study(file, dataset_dir, output, device="cpu")
+
+
 def test_other_data_are_refused(dataset_dir: Path, tmp_path: Path, no_engine: list[list[Job]]) -> None:
     study(write_study(tmp_path), dataset_dir, tmp_path / "out", device="cpu")
     other = shutil.copytree(dataset_dir, tmp_path / "other")
