@@ -10,6 +10,7 @@ from rarevox.pipeline.study.results.verdict import Claim, Verdict, verdict_on
 
 _ALL = (*NETWORKS_2D, *NETWORKS_3D)
 _MARGIN, _STRONG, _MILD = f"{MARGIN}", f"{rules.STRONG:.0%}", f"{rules.MILD:.0%}"
+_UNTRAINED = f"untrained (under {UNTRAINED}, or not {MARGIN} ahead of every voxel marked)"
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -22,7 +23,7 @@ CLAIMS: tuple[Claim, ...] = (
         text="WCE does not train HighResNet under strong imbalance",
         source="3D results",
         rule=f"In the settings with at most {_STRONG} of foreground in which another loss reaches {TRAINED}: "
-        f"holds if WCE stays under {UNTRAINED} in nine of ten, does not if it comes to half of the best in most.",
+        f"holds if WCE stays {_UNTRAINED} in nine of ten, does not if it comes to half of the best in most.",
         judge=rules.wce_does_not_train,
         networks=("HighResNet",),
         losses=("WCE",),
@@ -31,7 +32,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         text="GDLv is the most robust over learning rate and patch size",
         source="2D and 3D results, discussion",
-        rule="Robustness is the share of cells above half of the best of their network. Holds if GDLv's exceeds every "
+        rule=f"Robustness is the share of cells above half of the best of their network (a cell that is not {MARGIN} "
+        "ahead of every voxel marked is above nothing). Holds if GDLv's exceeds every "
         f"other loss's by more than {_MARGIN}, does not if another's exceeds GDLv's by more than that.",
         judge=rules.gdl_is_most_robust,
         networks=_ALL,
@@ -88,7 +90,7 @@ CLAIMS: tuple[Claim, ...] = (
         text="DL2 does as GDLv at low learning rates and fails at the fastest",
         source="3D results",
         rule=f"On HighResNet: holds if the median of GDLv − DL2 below the fastest rate is within {_MARGIN} and DL2 "
-        f"stays untrained (under {UNTRAINED}) more often at it, does not if either is the other way round.",
+        f"stays {_UNTRAINED} more often at it, does not if either is the other way round.",
         judge=rules.dl2_fails_at_fast_rates,
         networks=("HighResNet",),
         losses=("DL2", "GDLv"),
@@ -96,7 +98,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         text="WCE and DL2 cope less with the fastest learning rate on TwoPathCNN than SS and GDLv",
         source="2D results",
-        rule=f"Holds if both stay untrained (under {UNTRAINED}) in a larger share of cells at it than either of "
+        rule=f"Holds if both stay {_UNTRAINED} in a larger share of cells at it than either of "
         "the others, does not if neither does.",
         judge=rules.wce_and_dl2_fail_at_fast_rates,
         networks=("TwoPathCNN",),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MARKS = "osD^vP*Xh<>pd"
 COLOURS = "viridis"
 """Of surfaces: alike for all readers, and rising in brightness too."""
+GREY = "#7d8792"
 _OF_PAPER = {"WCE": 1, "DL2": 5, "SS": 2, "GDLv": 0}
 """The paper's losses have their colours in every study."""
 
@@ -51,19 +52,18 @@ def drawn(figure: Figure, folder: Path, name: str, caption: str, said: str) -> D
 def colours(losses: Sequence[str]) -> dict[str, str]:
     """A colour for each loss: the paper's four have the same in every study, further ones those that are left.
 
+    Where more are further than colours are left, all of these are grey: a colour that stands for several means nothing.
+
     >>> colours(["gdl", "dice"])
     {'gdl': '#0072B2', 'dice': '#009E73'}
     """
     present = {_OF_PAPER[loss_name(loss)] for loss in losses if loss_name(loss)}
     free = [i for i in (2, 5, 1, 3, 4, 7, 0) if i not in present] or list(range(len(OKABE_ITO)))
-    found, taken = {}, 0
-    for loss in losses:
-        if loss_name(loss):
-            found[loss] = OKABE_ITO[_OF_PAPER[loss_name(loss)]]
-        else:
-            found[loss] = OKABE_ITO[free[taken % len(free)]]
-            taken += 1
-    return found
+    others = [loss for loss in losses if not loss_name(loss)]
+    own = [OKABE_ITO[i] for i in free] if len(others) <= len(free) else [GREY] * len(others)
+    return {
+        loss: OKABE_ITO[_OF_PAPER[loss_name(loss)]] if loss_name(loss) else own[others.index(loss)] for loss in losses
+    }
 
 
 def marks(losses: Sequence[str]) -> dict[str, str]:

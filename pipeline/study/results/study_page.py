@@ -23,6 +23,8 @@ from rarevox.pipeline.study.results.verdict import FAILS, HOLDS, UNDECIDED, UNTE
 TEMPLATE = Path(__file__).with_name("templates") / "study.html"
 WORDS = {HOLDS: "✓ holds", FAILS: "✗ does not hold", UNDECIDED: "? undecided", UNTESTED: "– not tested"}
 PLURAL = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "undecided"}
+WIDEST = 10
+"""Columns up to which a table fits the page; one with more, and fewer rows, is turned: losses are its rows then."""
 CLASSES = {HOLDS: "good", FAILS: "bad", UNDECIDED: "open", UNTESTED: "note"}
 
 
@@ -59,11 +61,13 @@ def write_study_page(
         most_lines=MOST_LINES,
         classes=CLASSES,
         level=LEVEL,
+        margin=MARGIN,
         absent=absences(results, figures, heldout),
         axes=_axes(results),
         cells=results.outcomes,
         cell_roles=[role for role in results.axes if len(results.axes[role]) > 1],
         headings=HEADINGS,
+        reasons=any(one.reason for one in results.outcomes),
         result={"conventions": conventions(results), "versions": results.versions},
         filters={"p": p_text, "loss": shown_loss, "network": shown_network, "percent": percent_text},
     )
@@ -104,7 +108,14 @@ def _view(table: PaperTable) -> dict[str, Any]:
         begins = first != before or len(labels) < 2
         rows.append({"labels": labels if begins else ("", *labels[1:]), "cells": cells, "begins": begins})
         before = first
-    return {"table": table, "rows": rows, "heads": [HEADINGS.get(role, role) for role in table.row_roles]}
+    turned = len(table.columns) > max(WIDEST, len(table.rows))
+    return {
+        "table": table,
+        "rows": rows,
+        "heads": [HEADINGS.get(role, role) for role in table.row_roles],
+        "turned": turned,
+        "over": [", ".join(labels) for labels in table.rows],
+    }
 
 
 def _shares(results: Results) -> list[dict[str, Any]]:
