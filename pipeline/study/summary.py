@@ -61,6 +61,25 @@ def constant_dice(record: Mapping[str, np.ndarray], last: int) -> float:
     return quartiles(2 * share / (1 + share)).median
 
 
+def falling(record: Mapping[str, np.ndarray]) -> float:
+    """How likely a loss that has reached its plateau would fall so steadily over the last quarter of the iterations.
+
+    The one-sided p-value of Spearman's rank correlation between loss and iteration, which no scale of a loss changes;
+    1 for a loss that stays the same, NaN for fewer than eight steps.
+
+    >>> falling({"loss": np.linspace(1, 0, 40)}) < 0.001 < falling({"loss": np.linspace(0, 1, 40)})
+    True
+    """
+    from scipy.stats import spearmanr
+
+    loss = np.asarray(record["loss"], float)
+    loss = loss[len(loss) - len(loss) // 4 :]
+    loss = loss[np.isfinite(loss)]
+    if len(loss) < 8:
+        return math.nan
+    return 1.0 if np.ptp(loss) == 0 else float(spearmanr(np.arange(len(loss)), loss, alternative="less").pvalue)
+
+
 def held_out(rows: Sequence[Mapping[str, Any]], structures: Sequence[str] = ()) -> HeldOut:
     """The Dice of cases from the rows of an evaluation.
 

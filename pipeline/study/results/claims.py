@@ -141,6 +141,17 @@ CLAIMS: tuple[Claim, ...] = (
         losses=LOSSES,
     ),
     Claim(
+        text="The slowest learning rate reaches no plateau of the loss in 3D",
+        source="3D results",
+        rule="The loss still falls where Spearman's rank correlation with the iteration is below 0 over the last "
+        "quarter (p < 0.05): holds if so in more than half of the cells at the slowest rate, and more often than at "
+        "the middle one, does not if in a quarter or fewer. The paper states no number.",
+        judge=setting_rules.slowest_rate_has_no_plateau,
+        networks=NETWORKS_3D,
+        losses=LOSSES,
+        varied=("lr",),
+    ),
+    Claim(
         text="Learning rates matter more with smaller patches in 3D",
         source="3D results",
         rule="The range of the mean Dice over the rates at the smallest patch less that at the largest: holds if it is "

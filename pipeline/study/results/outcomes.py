@@ -37,6 +37,7 @@ class Outcome:
         batch: patches in a batch.
         test: mean Dice of the held-out cases.
         constant: median Dice that marking every voxel would have had on the batches of ``dice``.
+        falling: how likely a loss on its plateau would fall so steadily at the end, a p-value.
         test_constant: mean Dice that marking every voxel would have in the held-out cases.
         test_cases: the rows of the held-out cases.
         seconds: what the cell took.
@@ -54,6 +55,7 @@ class Outcome:
     batch: float = math.nan
     test: float = math.nan
     constant: float = math.nan
+    falling: float = math.nan
     test_constant: float = math.nan
     test_cases: tuple[Mapping[str, Any], ...] = ()
     seconds: float = math.nan
@@ -176,6 +178,7 @@ def _outcome(name: str, labels: Mapping[str, str], cell: Mapping[str, Any] | Non
         batch=number(cell.get("batch_size")),
         test=number(test.get("mean_dice")),
         constant=number(cell.get("constant_dice")),
+        falling=number(cell.get("falling")),
         test_constant=number(test.get("constant_dice")),
         test_cases=tuple(test.get("cases") or ()),
         seconds=_total(cell.get("seconds")),

@@ -31,7 +31,7 @@ from rarevox.pipeline.study.results.tables import (
 )
 from rarevox.pipeline.study.results.verdict import mean
 from rarevox.pipeline.study.rows import CELL_FILE
-from rarevox.pipeline.study.summary import constant_dice
+from rarevox.pipeline.study.summary import constant_dice, falling
 from rarevox.pipeline.training.record.batch_record import read_record
 from rarevox.pipeline.words import csv_text
 
@@ -72,7 +72,7 @@ def read_results(study: Path, plan: Plan) -> Results:
 
     The rows of held-out cases are those of the evaluation where that is there: it may have found lesions too. What
     marking every voxel would have had is counted from what the training recorded where a row lacks it, as those of
-    earlier versions do, and from the label maps of the held-out cases.
+    earlier versions do, and from the label maps of the held-out cases. Whether the loss still fell is in that record.
     """
     cells = []
     for planned in plan.cells:
@@ -82,9 +82,9 @@ def read_results(study: Path, plan: Plan) -> Results:
             rows = _evaluated(folder / SCORED / "metrics.json", plan)
             if rows and cells[-1].get("test"):
                 cells[-1]["test"] |= {"cases": rows, "constant_dice": heldout_constant(folder / SCORED, rows)}
-            if cells[-1]["state"] == "done" and cells[-1].get("constant_dice") is None:
-                record = read_record(folder)
-                cells[-1]["constant_dice"] = constant_dice(record, plan.last) if record else None
+            record = read_record(folder) if cells[-1]["state"] == "done" else None
+            if record is not None:
+                cells[-1] = {"constant_dice": constant_dice(record, plan.last), **cells[-1], "falling": falling(record)}
     return results_of(plan.to_json(), cells)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rarevox.pipeline.study.results.outcomes import Outcome
-from rarevox.pipeline.study.results.ranking import blocks_of, ranks
+from rarevox.pipeline.study.results.ranking import LEVEL, blocks_of, ranks
 from rarevox.pipeline.study.results.trained import MARGIN, TRAINED
 from rarevox.pipeline.study.results.verdict import (
     Judgement,
@@ -107,6 +107,20 @@ def rates_matter_more_for_small_patches(cells: Sequence[Outcome]) -> Judgement:
         parts.append(f"{small:.2f} and {large:.2f} on {network}")
     said = f"Mean Dice ranges over the rates, at the smallest and at the largest patch, by {listed(parts)}."
     return decided(mean(gaps) >= MARGIN and min(gaps) > -MARGIN, max(gaps) <= 0), said
+
+
+def slowest_rate_has_no_plateau(cells: Sequence[Outcome]) -> Judgement:
+    """In how many cells the loss still falls over the last quarter, at the slowest rate against the middle one."""
+    shares, parts = [], []
+    for rate in (rates(cells)[0], _middle(cells)):
+        group = known(cells, rate, lr=rate)
+        own = [one.falling < LEVEL for one in group if math.isfinite(one.falling)]
+        if 2 * len(own) <= len(group):
+            raise Undecided(f"At {rate} {len(own)} of {len(group)} cells have the course of their loss.")
+        shares.append(sum(own) / len(own))
+        parts.append(f"{sum(own)} of {len(own)} cells at {rate}")
+    said = f"Over the last quarter of the iterations the loss still falls in {listed(parts)}."
+    return decided(shares[0] > 1 / 2 and shares[0] > shares[1] + MARGIN, shares[0] <= 1 / 4), said
 
 
 def losses_differ_less_when_less_unbalanced(cells: Sequence[Outcome]) -> Judgement:

@@ -39,6 +39,7 @@ IN_3D = {
 }
 
 
+PLATEAU = "The slowest learning rate reaches no plateau of the loss in 3D"
 MOST_ROBUST_ON_TEST = "GDLv is the most robust on the held-out cases of HighResNet too"
 ALIKE_ON_TEST = "On the held-out cases of HighResNet the losses differ less where the samples are less unbalanced"
 
@@ -69,7 +70,20 @@ def test_the_papers_own_numbers_give_the_papers_claims(networks: tuple[str, ...]
 
 
 def test_every_claim_is_held_by_some_table_or_is_about_held_out_cases() -> None:
-    assert {claim.text for claim in CLAIMS} == IN_2D | IN_3D | ON_TEST
+    assert {claim.text for claim in CLAIMS} == IN_2D | IN_3D | ON_TEST | {PLATEAU}
+
+
+def test_a_loss_that_still_falls_at_the_slowest_rate_alone_has_no_plateau() -> None:
+    """Of 24 cells at each rate: all at 1e-5 and none at 1e-4; as many at both; none; and what was not recorded."""
+
+    def said(slow: float, middle: float) -> str:
+        at = {"1e-5": slow, "1e-4": middle, "1e-3": 0.5}
+        return words(changed(paper_results(NETWORKS_3D), lambda one: replace(one, falling=at[one.label("lr")])))[
+            PLATEAU
+        ]
+
+    assert [said(0.01, 0.5), said(0.01, 0.01), said(0.5, 0.5)] == [HOLDS, UNDECIDED, FAILS]
+    assert said(float("nan"), 0.5) == UNDECIDED
 
 
 def test_the_claim_on_held_out_cases_takes_their_figures() -> None:
