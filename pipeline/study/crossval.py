@@ -21,12 +21,12 @@ from rarevox.pipeline.locks import held
 from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.study.collect import rows_of
 from rarevox.pipeline.study.job import CELLS, jobs_of
-from rarevox.pipeline.study.overlays import read_overlay
+from rarevox.pipeline.study.overlays import contents_of, read_overlay
 from rarevox.pipeline.study.places import Places, cores
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan
 from rarevox.pipeline.study.planning import holds_study, settle
 from rarevox.pipeline.study.pooled import pool
-from rarevox.pipeline.study.study import PATIENCE, run_and_collect, selected, tell_time, unfinished
+from rarevox.pipeline.study.study import PATIENCE, run_and_collect, selected, shapes_of, tell_time, unfinished
 
 ITERATIONS = 2000
 """Of ``configs/train.yaml``, where neither steps nor minutes are said."""
@@ -81,13 +81,14 @@ def crossval(
     with held(folder, patience=PATIENCE):
         wanted = _plan(data, base, device, _threads(folder, places))
         what = json.dumps(wanted.base, indent=1)
-        plan, shapes = settle(folder, wanted, what, {wanted.dataset["folder"]: data}, extend=False, trust=trust)
+        datasets = {wanted.dataset["folder"]: data}
+        plan, shapes = settle(folder, wanted, what, datasets, extend=False, trust=trust)
     chosen = selected(plan.cells, None, shard)
     options: dict[str, Any] = {"section": "validation", "full": True, "keep_weights": True, "device": plan.device}
     options |= {"threads": plan.threads, "trust": trust, "retry": retry}
     jobs = jobs_of(folder, data.path.parent.resolve(), unfinished(folder, plan, chosen, retry=retry), **options)
     if jobs:
-        tell_time(folder, plan, jobs, shapes, places)
+        tell_time(folder, plan, jobs, lambda: shapes or shapes_of(plan, jobs, datasets, trust=trust), places)
     pooled: list[dict[str, Any]] = []
     status = run_and_collect(folder, plan, jobs, places, then=_pooling(data, pooled, trust=trust))
     if not pooled:
@@ -141,6 +142,7 @@ def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> 
         iterations=base.get("iterations"),
         threads=threads,
         device=device,
+        files=contents_of([base]),
     )
 
 

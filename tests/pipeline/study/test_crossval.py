@@ -128,6 +128,20 @@ def test_the_folder_predicts_as_its_folds_together(folds: Path, dataset_dir: Pat
     assert read_json(folds / "evaluation" / "test_ensemble" / "metrics.json")["n_cases"] == 2
 
 
+def test_a_configuration_file_that_says_something_else_is_refused(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: [])
+    monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
+    mine, options = tmp_path / "mine.yaml", OPTIONS | {"config_files": [tmp_path / "mine.yaml"]}
+    for text in ("seed: 1\n", "seed: 1  # the same\n"):
+        mine.write_text(text)
+        assert crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options) == 0
+    mine.write_text("seed: 2\n")
+    with pytest.raises(RequestError, match=r"mine\.yaml says something else"):
+        crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options)
+
+
 MOMENTS = {
     signal.SIGKILL: (("cells/*/logs/train.jsonl", 1), ("cells/*/cell.json", 1), ("cells/*/cell.json", 2)),
     signal.SIGTERM: (("cells/*/logs/train.jsonl", 2),),
