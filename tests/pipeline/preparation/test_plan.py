@@ -98,9 +98,7 @@ def test_a_patch_of_padding_is_refused(tmp_path: Path) -> None:
     """Of volumes of 36×50×35: 128 and twice what the largest takes are the bounds, whichever is more."""
     data = dataset_of(tmp_path, [{"size": [36, 50, 35], "spacing_mm": [1.0] * 3, "orientation": "RAS"}])
     require_useful_patch(data, [128, 104, 64], KEEPS, None)
-    with pytest.raises(
-        RequestError, match=r"5000 voxels along axis 0, where no volume has more than 36"
-    ):
+    with pytest.raises(RequestError, match=r"5000 voxels along axis 0, where no volume has more than 36"):
         require_useful_patch(data, [5000, 32, 32], KEEPS, None)
     deepmedic = DeepMedic(in_channels=1, out_channels=2).geometry
     whole = deepmedic.input_size([36, 50, 35])
