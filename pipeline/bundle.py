@@ -12,9 +12,10 @@ from typing import Any
 from rarevox.pipeline.compose import CONFIGS, derive, write_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import read_json, write_json, write_text
 from rarevox.pipeline.plain_data import LARGEST_YAML, read_text
-from rarevox.pipeline.words import markdown
+from rarevox.pipeline.words import counted, markdown
 
 LICENCE = CONFIGS.parent / "LICENSE"
 METADATA, CARD = "configs/metadata.json", "docs/README.md"
@@ -142,7 +143,7 @@ def with_left_out(card: str, rows: Sequence[Mapping[str, str]]) -> str:
     head, found, tail = card.partition(f"{_AFTER_LEFT}\n")
     if not rows or not found:
         return card
-    lines = [f"{len(rows)} cases could not be read, and nothing was learnt or scored of them:", ""]
+    lines = [f"{counted(len(rows), 'case')} could not be read, and nothing was learnt or scored of them:", ""]
     lines += ["| case | section | reason |", "|---|---|---|"]
     lines += [
         "| " + " | ".join(markdown(row[key]) for key in ("case", "section", "reason")) + " |" for row in rows[:_LISTED]
@@ -164,7 +165,7 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         "unless it is told `--trust`, and `rarevox verify RUN` checks its sums.",
         "",
         "## Data",
-        f"- {len(dataset.training)} training cases (validation fold {config['fold']} of {dataset.folds}), "
+        f"- {counted(len(dataset.training), 'training case')} (validation fold {config['fold']} of {dataset.folds}), "
         f"{len(dataset.test)} held out; seed {dataset.seed}; fingerprint `{dataset.fingerprint}`",
         f"- channels in order: {channels}",
         f"- labels: {', '.join(f'{value} = {markdown(name)}' for name, value in dataset.labels.items())}",
@@ -184,7 +185,7 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         "```",
         "",
         SCORES,
-        *_score_lines(result),
+        *_score_lines(result, dataset.name),
     ]
     return "\n".join(lines) + "\n"
 
@@ -209,13 +210,14 @@ def forget_scores(folder: Path) -> None:
         write_text(folder / CARD, "\n".join([before + SCORES, *_score_lines(None)]) + "\n")
 
 
-def _score_lines(result: Mapping[str, Any] | None) -> list[str]:
+def _score_lines(result: Mapping[str, Any] | None, dataset: str = "") -> list[str]:
     if result is None:
         return ["Not evaluated yet: `rarevox evaluate RUN DATASET`."]
-    rows = ["| structure | mean Dice | SD | median | cases |", "|---|---|---|---|---|"]
+    rows = [f"Section `test` of {markdown(dataset)}, held out of training ({counted(result['n_cases'], 'case')}):", ""]
+    rows += ["| structure | mean Dice | SD | median | cases |", "|---|---|---|---|---|"]
     for name, figures in result["structures"].items():
         dice = figures["dice"]
-        cells = [f"{dice[key]:.3f}" if dice.get(key) is not None else "–" for key in ("mean", "std", "median")]
+        cells = [figure(dice.get(key)) for key in ("mean", "std", "median")]
         rows.append(f"| {markdown(name)} | {' | '.join(cells)} | {dice['n']} |")
     conventions = (f"- {markdown(key.replace('_', ' '))}: {_in_words(v)}" for key, v in result["conventions"].items())
     return [*rows, "", "Conventions of these figures:", "", *conventions]

@@ -14,6 +14,7 @@ import click
 
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, studies, system
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import leaving_no_empty_folders
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.starting import leaving_at_once, name_the_user
 from rarevox.pipeline.words import one_line, visible
@@ -67,7 +68,8 @@ def _run(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     name_the_user()
     try:
-        status = cli.main(args=arguments, prog_name="rarevox", standalone_mode=False)
+        with leaving_no_empty_folders():
+            status = cli.main(args=arguments, prog_name="rarevox", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:

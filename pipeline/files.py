@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import json
 import os
@@ -210,6 +211,26 @@ def is_leftover(path: Path) -> bool:
     return path.name == LOCK_FILE or re.match(r"\.\d+\.part\.", path.name) is not None
 
 
+_made_by_the_call: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar("made_by_the_call", default=None)
+
+
+@contextmanager
+def leaving_no_empty_folders() -> Iterator[None]:
+    """At the end, take away the folders that :func:`claim_folder` made meanwhile in this thread and that are empty.
+
+    So a call that is refused after it claimed its folder leaves nothing, however it ends.
+    """
+    made: list[Path] = []
+    token = _made_by_the_call.set(made)
+    try:
+        yield
+    finally:
+        _made_by_the_call.reset(token)
+        for folder in sorted(made, key=lambda one: len(one.parts), reverse=True):
+            with suppress(OSError):  # holds something, or is gone
+                folder.rmdir()
+
+
 def _made(folder: Path) -> None:
     """Make a folder.
 
@@ -218,6 +239,8 @@ def _made(folder: Path) -> None:
     """
     if folder.is_dir():
         return
+    if (made := _made_by_the_call.get()) is not None:
+        made += [one for one in (folder.absolute(), *folder.absolute().parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

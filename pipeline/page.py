@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import finite, write_text
-from rarevox.pipeline.words import visible
+from rarevox.pipeline.words import counted, visible
 
 SHARED = Path(__file__).with_name("templates")
 """``base.html``, which each page extends, ``page.css`` and ``page.js``."""
@@ -37,14 +37,15 @@ def write_page(
         title: of the window and the heading.
         style: further style sheets beside the template.
         script: the scripts, one after the other.
-        filters: of the template, beside ``figure`` and ``json`` (data for a script, which cannot end its element).
+        filters: of the template, beside ``figure``, ``counted`` and ``json`` (data for a script, which cannot end its
+            element).
         content: what the template shows.
     """
     loader = jinja2.FileSystemLoader([template.parent, SHARED])
     environment = jinja2.Environment(
         loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": figure, "json": _json, **(filters or {})}
+    environment.filters |= {"figure": figure, "counted": counted, "json": _json, **(filters or {})}
 
     def read(names: Sequence[str]) -> str:
         return "".join(loader.get_source(environment, name)[0] for name in names)

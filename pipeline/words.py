@@ -74,6 +74,32 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """A number before what it counts, one of it or several.
+
+    Args:
+        number: a whole one, or one that is written as short as it can be.
+        noun: what one is called.
+        plural: what several are called, where that is not ``noun`` with an s.
+
+    >>> counted(1, "case"), counted(2, "case"), counted(0.5, "minute"), counted(2, "series", "series")
+    ('1 case', '2 cases', '0.5 minutes', '2 series')
+    """
+    said = f"{number:g}" if isinstance(number, float) else f"{number}"
+    return f"{said} {noun if number == 1 else plural or noun + 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss.
+
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    whole = max(round(seconds), 0)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
 def cell(value: Any) -> Any:
     """A value as a CSV cell: visible text, with an apostrophe before what a spreadsheet would compute as a formula.
 

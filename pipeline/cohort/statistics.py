@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 MOST_REASONS, MOST_NAMED = 1000, 8
+MOST_PICTURED = 24
+"""The first scans with a preview, which the page shows; it links those of others that it names."""
 LEAST_SCANS = 10
 """Fewer scans have no outliers: their spread is not known."""
 FAR = 3.5
@@ -100,6 +102,10 @@ class Statistics:
     Args:
         structures: name to label value.
         composites: unions of them.
+
+    Attributes:
+        previews: how many scans have one.
+        pictured: names of the first :data:`MOST_PICTURED` of them.
     """
 
     def __init__(self, structures: Mapping[str, Any], composites: Mapping[str, Any]) -> None:
@@ -107,6 +113,7 @@ class Statistics:
         self.statuses: Counter[str] = Counter()
         self.reasons, self.warnings = Reasons(), Reasons()
         self.previews = 0
+        self.pictured: list[str] = []
         self.seconds = array("d")
         self._cases: list[str] = []
         self._volumes = {name: array("d") for name in self.structures}
@@ -121,6 +128,8 @@ class Statistics:
                 self.reasons.add(str(row.get("reason", "")), str(row["case"]))
             return
         self.previews += bool(row.get("preview"))
+        if row.get("preview") and len(self.pictured) < MOST_PICTURED:
+            self.pictured.append(str(row["case"]))
         self.seconds.append(_number(row.get("seconds")))
         self._cases.append(str(row["case"]))
         volume = row.get("volume_ml")

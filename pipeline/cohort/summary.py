@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -13,10 +15,13 @@ import numpy as np
 
 from rarevox.pipeline.cohort.rows import place
 from rarevox.pipeline.cohort.statistics import FAR, LEAST_SCANS, Outlier, Reasons, Statistics, Volumes
+from rarevox.pipeline.figures import round_ticks
 from rarevox.pipeline.page import write_page
 
 TEMPLATE = Path(__file__).with_name("templates") / "summary.html"
 MOST_OUTLIERS, MOST_THUMBNAILS, MOST_REASONS = 50, 12, 50
+SMALL = 420
+"""Pixels of the longer edge of a preview on the page."""
 
 
 def write_summary(
@@ -40,6 +45,7 @@ def write_summary(
     outliers = statistics.outliers(MOST_OUTLIERS)
     warnings = _reasons(statistics.warnings)
     shown = {case for one in warnings for case in one["cases"]} | {one.case for one in outliers}
+    links = _previews(folder, shown | {*statistics.pictured}, row_of) if statistics.previews else {}
     conventions = {
         "outliers": f"cube roots of volumes more than {FAR:g} robust standard deviations (1.4826 times the median "
         "absolute deviation) from the cohort's median",
@@ -59,7 +65,8 @@ def write_summary(
         warnings=warnings,
         tables=tables,
         previews=statistics.previews,
-        links=_previews(folder, shown, row_of) if statistics.previews else {},
+        links={case: quote(os.fsencode(path.relative_to(folder).as_posix())) for case, path in links.items()},
+        small=[(case, small) for case in statistics.pictured if case in links and (small := _small(links[case]))],
         least=LEAST_SCANS,
         far=FAR,
         enough=statistics.are_enough,
@@ -84,19 +91,34 @@ def _reasons(reasons: Reasons) -> list[dict[str, Any]]:
     return found
 
 
-def _previews(folder: Path, cases: Collection[str], row_of: Callable[[str], Mapping[str, Any]]) -> dict[str, str]:
-    """Where the previews of cases lie, as links from the page; none of those that are not there (any more)."""
+def _previews(folder: Path, cases: Collection[str], row_of: Callable[[str], Mapping[str, Any]]) -> dict[str, Path]:
+    """Where the previews of cases lie; none of those that are not there (any more) or that no link can name."""
     found = {}
     for case in cases:
         with suppress(OSError, ValueError, KeyError, UnicodeEncodeError):
             path = place(folder, str(row_of(case)["preview"]))
             if path.is_file():
-                found[case] = quote(os.fsencode(path.relative_to(folder).as_posix()))
+                quote(os.fsencode(path.relative_to(folder).as_posix()))
+                found[case] = path
     return found
 
 
+def _small(preview: Path) -> str:
+    """A preview as a small JPEG in base64, about 12 kB; nothing where it is no picture (any more)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    try:
+        with Image.open(preview) as picture:
+            picture.thumbnail((SMALL, SMALL))
+            picture.convert("RGB").save(buffer, "JPEG", quality=75)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return ""
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
 def _bars(one: Volumes) -> dict[str, Any]:
-    """A distribution with its histogram's bars in per cent of width and height."""
+    """A distribution with its histogram's bars and round volumes in per cent of width and height."""
     most = max(one.counts)
     width = 100 / len(one.counts)
     bars = [
@@ -104,7 +126,9 @@ def _bars(one: Volumes) -> dict[str, Any]:
         | {"low": one.edges[n], "high": one.edges[n + 1]}
         for n, count in enumerate(one.counts)
     ]
-    told = {"name": one.name, "n": one.n, "absent": one.absent, "quantiles": one.quantiles}
+    low, high = one.edges[0], one.edges[-1]
+    ticks = [{"text": text, "at": round(100 * (at - low) / (high - low), 2)} for at, text in round_ticks(low, high)]
+    told = {"name": one.name, "n": one.n, "absent": one.absent, "quantiles": one.quantiles, "ticks": ticks}
     return told | {"bars": bars, "most": most, "alike": one.quantiles[0] == one.quantiles[-1]}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rarevox.pipeline.cohort.rows import RESULT_FILE, SUMMARY_FILE, TABLE_FILE
 from rarevox.pipeline.console import console
+from rarevox.pipeline.words import counted
 
 SHOWN = 50
 """Rows that the console shows of those that failed; all of them are in the table."""
@@ -75,9 +76,9 @@ class Tally:
         others = self.rows - done - len(self.failed)
         if others > 0:
             console.print(f"and {others} more, listed in {TABLE_FILE}")
-        besides = f" (besides, {ignored} {'entry is no scan' if ignored == 1 else 'entries are no scans'})"
+        besides = f" (besides, {counted(ignored, 'entry is no scan', 'entries are no scans')})"
         *first, last = [*(said for key, said in _KINDS.items() if key in self.kinds), *self.files]
-        scans, files = f"{done} of {self.rows - ignored} scans segmented", f"{', '.join(first)} and {last}"
+        scans, files = f"{done} of {counted(self.rows - ignored, 'scan')} segmented", f"{', '.join(first)} and {last}"
         console.print(f"{scans}{self._by_whom()}{besides if ignored else ''}; {files} are in {folder}")
         return 0 if done == self.rows else 1
 

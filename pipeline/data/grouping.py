@@ -19,6 +19,7 @@ Rule = Sequence[int | str]
 Words = tuple[str, ...]
 
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
+_MAY_LACK = "a run trained with channel_dropout may go without it"
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -237,7 +238,9 @@ def _case(
     if lacks and not twice and set(lacks) <= set(optional):
         return NamedGroup(name, files, missing=lacks)
     if missing:
-        return NamedGroup(name, files, f"no file is the channel {', '.join(missing)}; there is {there}")
+        free = f"this run may go without {', '.join(optional)} alone" if optional else _MAY_LACK
+        fault = f"no file is the channel {', '.join(missing)}; there is {there}; add the file ({free})"
+        return NamedGroup(name, files, fault)
     if twice:
         return NamedGroup(name, files, f"several files are the channel {', '.join(twice)}: {there}")
     return NamedGroup(name, files)

@@ -14,6 +14,7 @@ from rarevox.pipeline.data.formats import stem_of_name
 from rarevox.pipeline.data.scans import FAILED, Survey
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.names import case_flaw, shown
+from rarevox.pipeline.words import counted
 
 MASKS = ("mask", "roi")
 CASE, IMAGE = "case", "image"
@@ -119,7 +120,7 @@ def _table(path: Path, handle: TextIO, channels: Sequence[str]) -> Iterator[tupl
         if not cells:
             continue
         if len(cells) > len(columns):
-            yield reader.line_num, f"it has {len(cells)} cells where there are {len(columns)} columns"
+            yield reader.line_num, f"it has {counted(len(cells), 'cell')} where there are {len(columns)} columns"
             continue
         yield reader.line_num, dict(zip(columns, cells, strict=False))
 

@@ -92,13 +92,16 @@ def require_scans(found: Survey) -> list[dict[str, Any]]:
     """The scans, where there are any.
 
     Raises:
-        RequestError: there are none; of several reasons the first.
+        RequestError: there are none; of several reasons the first, with its case and where that lies.
     """
     if found.scans:
         return found.scans
     if found.left:
+        first = found.left[0]
+        place = str(first["image"])
+        where = "" if place in first["reason"] else f"{first['case']} ({place}): "
         more = f" (and {len(found.left) - 1} more such)" if len(found.left) > 1 else ""
-        raise RequestError(f"nothing to segment: {found.left[0]['reason']}{more}")
+        raise RequestError(f"nothing to segment: {where}{first['reason']}{more}")
     raise RequestError(f"no scans in {', '.join(map(str, found.named))}; {_EXPECTED}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.names import shown
+from rarevox.pipeline.words import counted
 
 ORIENTATIONS = ("sagittal", "coronal", "axial")
 """By the axis of the patient that the slices' normal is nearest to."""
@@ -71,9 +72,9 @@ class Rule:
         if self.number is not None and series.number != self.number:
             return f"its number is {series.number}, not {self.number}"
         if series.slices < self.min_slices:
-            return f"it has {series.slices} slices, fewer than {self.min_slices}"
+            return f"it has {counted(series.slices, 'slice')}, fewer than {self.min_slices}"
         if self.max_slices is not None and series.slices > self.max_slices:
-            return f"it has {series.slices} slices, more than {self.max_slices}"
+            return f"it has {counted(series.slices, 'slice')}, more than {self.max_slices}"
         return ""
 
 
@@ -87,7 +88,10 @@ def parse_rule(text: str) -> Rule:
     for part in _PARTING.split(text):
         key, sign, value = part.partition("=")
         if not sign or key not in KEYS or not value:
-            raise RequestError(f"--series {shown(text)}: {shown(part)} is not KEY=VALUE with KEY of {', '.join(KEYS)}")
+            if sign and key not in KEYS:
+                raise RequestError(f"--series {shown(text)}: no key is called {shown(key)}: {nearest(key, KEYS)}")
+            which = "this" if part == text else shown(part)
+            raise RequestError(f"--series {shown(text)}: {which} is not KEY=VALUE with KEY of {', '.join(KEYS)}")
         if wrong := _misspelt(key, value):
             raise RequestError(f"--series {shown(text)}: no key is called {shown(wrong)}: {nearest(wrong, KEYS)}")
         if key in values:

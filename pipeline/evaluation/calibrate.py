@@ -29,6 +29,7 @@ from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.trust.sums import keeping_sums
+from rarevox.pipeline.words import counted
 from rarevox.transforms.decision import at_temperature
 
 RESULT_FILE = "calibration.json"
@@ -165,7 +166,7 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
     nll = result["nll"]
     out.print(
         f"temperature {result['temperature']:.3f}: negative log-likelihood {nll['before']:.4f} to {nll['after']:.4f} "
-        f"over {result['n_voxels']} voxels of {n_cases} validation cases"
+        f"over {result['n_voxels']} voxels of {counted(n_cases, 'validation case')}"
     )
     for name, s in result["structures"].items():
         before, after = figure(s["before"]["ece"], 4), figure(s["after"]["ece"], 4)

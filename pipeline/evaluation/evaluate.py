@@ -24,6 +24,7 @@ from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.missing import without_channels
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.beginning import tell_beginning
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
@@ -131,6 +132,7 @@ def _evaluated(
     without: Sequence[str],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
+    tell_beginning(folder, segmenter.config, temperature_of(segmenter))
     clear_parts(folder, folder / "predictions")
     write_detections(folder, None)  # an earlier evaluation's must not stand beside this one's figures
     options = with_ignored(build(segmenter.config, "metric_options"), data)

@@ -25,6 +25,7 @@ from rarevox.pipeline.evaluation.run_and_dataset import with_ignored
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.trust.sums import keeping_sums
+from rarevox.pipeline.words import counted
 from rarevox.transforms.clean import clean_labels, clean_regions, read_rules
 from rarevox.transforms.reader import read_scan
 
@@ -207,7 +208,8 @@ def _mean(values: Sequence[float]) -> float:
 
 def _print(result: Mapping[str, Any], n_cases: int) -> None:
     out = Console()
-    out.print(f"mean Dice over {n_cases} validation cases, without and with the post-processing that was chosen:")
+    cases = counted(n_cases, "validation case")
+    out.print(f"mean Dice over {cases}, without and with the post-processing that was chosen:")
     for name, before in result["without"].items():
         rule = ", ".join(f"{key} {value}" for key, value in result["chosen"].get(name, {}).items()) or "none"
         out.print(f"  {name}: {figure(before, 4)} to {figure(result['with'][name], 4)} ({rule})")

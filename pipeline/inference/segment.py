@@ -44,6 +44,7 @@ from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.pipeline.inference.watch import Together, Watch
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
+from rarevox.pipeline.words import counted
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.intensity.outcome import NOT_FINITE
@@ -168,9 +169,8 @@ class Segmenter:
         if found != expected:
             names = ", ".join(self.config["channels"])
             how = "one file with these in this order, or a file each" if expected > 1 else "a file with this one"
-            raise ValueError(
-                f"the scan has {found} channel(s) and the network takes {expected} ({names}); give {how}, no others"
-            )
+            there = counted(found, "channel")
+            raise ValueError(f"the scan has {there} and the network takes {expected} ({names}); give {how}, no others")
         if not bool(torch.isfinite(data["image"].as_tensor().sum())):
             raise ValueError(f"the scan holds NaN or infinite voxels; {NOT_FINITE}")
         if "roi" in item:

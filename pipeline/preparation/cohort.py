@@ -13,6 +13,7 @@ from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.checks.signature import COPY, copies
 from rarevox.pipeline.preparation.fingerprint import CaseFacts
+from rarevox.pipeline.words import counted
 
 
 def duplicate_names(cases: Sequence[Case]) -> list[Fault]:
@@ -67,7 +68,7 @@ def channel_count(facts: Sequence[CaseFacts], expected: int | None) -> list[Faul
     wanted = expected or counts.most_common(1)[0][0]
     whence = "declared" if expected else "most cases have"
     return [
-        fault(fact.case, "channel-count", f"{len(fact.channels)} channels; {whence} {wanted}")
+        fault(fact.case, "channel-count", f"{counted(len(fact.channels), 'channel')}; {whence} {wanted}")
         for fact in facts
         if len(fact.channels) != wanted
     ]

@@ -75,7 +75,7 @@ def examine(
 
     Threads do: decompression, sums and hashing leave the interpreter's lock.
     """
-    values = frozenset(declared.values()) if declared else None
+    values = {value: name for name, value in declared.items()} if declared else None
     count = workers or min(4, os.cpu_count() or 1)
     found = Examination({case.case: case for case in source.cases})
     found.faults = [*source.faults, *duplicate_names(source.cases), *plain_names(source.cases)]
@@ -125,7 +125,7 @@ def _compare(found: Examination, source: Source, declared: dict[str, int] | None
 
 
 def _examine_case(
-    case: Case, labels: tuple[frozenset[int] | None, int | None], treatment: Treatment
+    case: Case, labels: tuple[dict[int, str] | None, int | None], treatment: Treatment
 ) -> tuple[Case, CaseFacts | None, list[Fault], list[Fix], bytes]:
     loaded, faults = load_case(case, *labels)
     fixes: list[Fix] = []

@@ -20,6 +20,7 @@ from rarevox.pipeline.data.spacing import along_ras
 from rarevox.pipeline.files import write_text
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch
+from rarevox.pipeline.words import counted
 
 EDITED_FILE = "plan.edited.yaml"
 SAME_SPACING = 1.1
@@ -150,7 +151,8 @@ def _plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
         small, large = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
         if sizes[large] > sizes[small]:
             reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
-    reason += ": every patch that the sampler draws holds some, and every structure comes equally often."
+    each = ", and every structure comes equally often" if len(held) > 1 else ""
+    reason += f": every patch that the sampler draws holds some{each}."
     many = _many(fingerprint)
     if many:
         reason += (
@@ -174,7 +176,8 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
         return Choice(
             "background_share", 0.0, f"Foreground fills {100 * share:.2g} % of a scan: patches with it suffice."
         )
-    none = f"{empty} cases hold no foreground" if empty else f"Foreground fills {100 * share:.2g} % of a scan"
+    fills = f"Foreground fills {100 * share:.2g} % of a scan"
+    none = counted(empty, "case holds no foreground", "cases hold no foreground") if empty else fills
     reason = (
         f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing. "
         "0 is the GDL paper's rule: every patch holds foreground."

@@ -21,15 +21,9 @@ from rarevox.pipeline.preparation.content import dataset_content, rule_of
 from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, summarise
 from rarevox.pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, Choice, make_plan, write_plan
-from rarevox.pipeline.preparation.prepare_report import show_faults, show_fixes, show_plan, show_summary
+from rarevox.pipeline.preparation.prepare_report import show_faults, show_fixes, show_plan, show_replaced, show_summary
 from rarevox.pipeline.preparation.sources.find import find_cases
-from rarevox.pipeline.preparation.split import (
-    Split,
-    SplitItem,
-    joined_subjects,
-    require_split_options,
-    split_cases,
-)
+from rarevox.pipeline.preparation.split import Split, SplitItem, joined_subjects, require_split_options, split_cases
 from rarevox.pipeline.preparation.stated_split import follow_split, is_stated, with_split
 
 FINGERPRINT_FILE = "fingerprint.json"
@@ -120,6 +114,7 @@ def prepare(
         dealing = {"holdout": holdout, "folds": folds, "seed": seed}
         content, fingerprint = _described(found, seen, kept, declared, dealing)
         content |= {"composites": read_composites(unions, declared or _discovered(kept), "--structure")}
+        show_replaced(output / DATASET_FILE, fingerprint["sha256"])
         _write(output / FINGERPRINT_FILE, fingerprint)
         _write(output / DATASET_FILE, content | {"n4": n4})
         plan = _plan(output, fingerprint)
@@ -163,9 +158,10 @@ def _usable(found: Source, seen: Examination, output: Path, *, skip_faulty: bool
     """
     total = _total(found, seen)
     if seen.rejected and not skip_faulty:
+        instead = ", or leave them out with --skip-faulty" if len(seen.rejected) < total else ""
         raise RequestError(
             f"{len(seen.rejected)} of {total} cases have errors, listed above and in {output / REJECTED_FILE}; "
-            "correct them, or leave them out with --skip-faulty"
+            f"correct them{instead}"
         )
     kept = sorted((fact for fact in seen.facts if fact.case not in seen.rejected), key=lambda fact: fact.case)
     if not kept:

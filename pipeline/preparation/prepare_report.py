@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,19 @@ from rich.text import Text
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.nested import nested_regions
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.figures import moment
+from rarevox.pipeline.files import read_json
 from rarevox.pipeline.preparation.cases import THERE, Fault
 from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.examine import Examination
 from rarevox.pipeline.preparation.plan_file import Choice
-from rarevox.pipeline.words import listed
+from rarevox.pipeline.words import counted, listed
 
 _MANY = 10
+_LONGEST = 40
+"""Letters of a word that no terminal of 80 columns need break."""
+_FIGURE = re.compile(r"\d[\d.]*(?:e[+-]?\d+)?(?: of | (?:label |foreground )?voxels?| mm\b| ?%|°)")
+"""A number that each case has its own of, by what it counts or measures; values of labels are not such."""
 
 
 def show_faults(faults: Sequence[Fault], root: Path) -> None:
@@ -39,19 +46,23 @@ def show_faults(faults: Sequence[Fault], root: Path) -> None:
         alike.setdefault((fault.check, "" if many else _kind(fault)), []).append(fault)
     for (_, kind), some in alike.items():
         fault = some[0]
-        case = listed(list(dict.fromkeys(one.case for one in some)), _MANY if kind else 1)
+        cases = list(dict.fromkeys(one.case for one in some))
+        case = (f"{len(cases)} cases: " if len(cases) > 1 else "") + listed(cases, _MANY if kind else 1)
         style = "red" if fault.severity == "error" else "yellow"
         message = fault.message if not fault.file or fault.file in fault.message else f"{fault.message} ({fault.file})"
+        if len({tuple(_FIGURE.findall(one.message)) for one in some}) > 1:
+            message = f"such as: {message}"
         severity = Text(fault.severity, style)
         table.add_row(case, fault.check, severity, message.replace(f"{root}/", ""))
     console.print(table)
 
 
 def _kind(fault: Fault) -> str:
-    """What several cases' faults may have alike: the message without the case's name, the file that is named with it
-    and the list of what is there."""
+    """What several cases' faults may have alike: the message without the case's name, the file that is named with it,
+    the list of what is there, and how many voxels, millimetres and such it is."""
     file = "" if fault.file in fault.message else fault.file
-    return f"{fault.severity}: {fault.message.split(THERE)[0]} {file}".replace(fault.case, "\0")
+    message = _FIGURE.sub("#", fault.message.split(THERE)[0])
+    return f"{fault.severity}: {message} {file}".replace(fault.case, "\0")
 
 
 def show_fixes(fixes: Sequence[Fix]) -> None:
@@ -67,6 +78,27 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
         who = next(iter(cases)) if len(cases) == 1 else f"{next(iter(cases))} and {len(cases) - 1} more"
         table.add_row(who, check, some[0].what)
     console.print(table)
+
+
+def show_replaced(file: Path, fingerprint: str) -> None:
+    """Say what an earlier ``dataset.json`` held, which a new one is about to replace; nothing where there is none.
+
+    Args:
+        file: the ``dataset.json``.
+        fingerprint: of the scans of the new one.
+    """
+    if not file.is_file():
+        return
+    when = moment(file.stat().st_mtime)
+    try:
+        old = read_json(file)
+        training, test, own = len(old["training"]), len(old["test"]), old["fingerprint"]
+    except (RequestError, LookupError, TypeError):
+        console.print(f"{file} of {when} is replaced")
+        return
+    scans = "the same" if own == fingerprint else "other"
+    held = f"{counted(training, 'case')} for training and {test} held out, seed {old.get('seed')}"
+    console.print(f"{file} of {when} ({held}, of {scans} scans and labels) is replaced")
 
 
 def show_summary(
@@ -93,12 +125,13 @@ def show_summary(
         table.add_row("nested", f"{chain}: train --config regions learns them so")
     if fingerprint["ignored_share"]:
         cases = sum(case["ignored_voxels"] > 0 for case in fingerprint["per_case"])
-        share = 100 * fingerprint["ignored_share"]["median"]
+        where, share = counted(cases, "case"), 100 * fingerprint["ignored_share"]["median"]
         table.add_row(
-            "not annotated", f"{share:.3g} % of the voxels (median) in {cases} cases, label {content['ignored']}"
+            "not annotated",
+            f"{share:.3g} % of the voxels (median) in {where}, label {content['ignored']}",
         )
     learnt, held = (_cases_text([subjects[case["case"]] for case in cases]) for cases in (training, test))
-    folds = f"{content['folds']} fold{'s' * (content['folds'] != 1)}"
+    folds = counted(content["folds"], "fold")
     table.add_row("split", f"{learnt} for training in {folds}, {held} held out")
     written = ("dataset.json", "fingerprint.json", "checks.html")
     table.add_row("written", ", ".join(str(output / name) for name in written))
@@ -112,26 +145,39 @@ def _cases_text(subjects: Sequence[str]) -> str:
     ('3 (of 2 subjects)', '1')
     """
     count = len(set(subjects))
-    return f"{len(subjects)}" + (f" (of {count} subject{'s' * (count != 1)})" if count < len(subjects) else "")
+    return f"{len(subjects)}" + (f" (of {counted(count, 'subject')})" if count < len(subjects) else "")
 
 
 def show_plan(plan: Sequence[Choice], output: Path, *, named: bool) -> None:
     """What was chosen for training and why; and how structures get names, where they have none."""
     table = Table(title="Plan", title_justify="left", show_header=False)
-    for _ in range(3):
-        table.add_column(overflow="fold")  # the names of classes are to be copied, not guessed
-    for choice in plan:
-        value = choice.value
-        if isinstance(value, dict):
-            options = (f"{key} {option}" for key, option in value.items() if key not in ("_target_", "keys"))
-            value = " ".join([value["_target_"].rpartition(".")[2], *options])
-        table.add_row(choice.key, str("own grid" if value is None else value), choice.reason)
+    rows: list[tuple[str, ...]] = [(choice.key, _value_text(choice.value), choice.reason) for choice in plan]
+    if sum(width + 3 for width in _longest_words(rows)) >= console.width:
+        rows = [(f"{key}\n{value}", reason) for key, value, reason in rows]
+    for width in _longest_words(rows):  # the names of classes are to be copied, not guessed: none is broken
+        table.add_column(overflow="fold", min_width=width)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     if not named:
         console.print("structures are called after their values; name them with --structure NAME=VALUE")
     console.print(
         f"next: rarevox train {output} --output RUN, with {output / 'plan.yaml'} as it is or edited, or --set KEY=VALUE"
     )
+
+
+def _longest_words(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The letters of the longest word of each column, as far as there is room for it."""
+    columns = ([word for text in column for word in text.split()] for column in zip(*rows, strict=True))
+    return [min(_LONGEST, max(map(len, words), default=1)) for words in columns]
+
+
+def _value_text(value: Any) -> str:
+    """A choice's value in words: a class by its name with its options."""
+    if isinstance(value, dict):
+        options = (f"{key} {option}" for key, option in value.items() if key not in ("_target_", "keys"))
+        return " ".join([value["_target_"].rpartition(".")[2], *options])
+    return "own grid" if value is None else str(value)
 
 
 def _chain(content: dict[str, Any]) -> str:

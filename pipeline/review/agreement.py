@@ -36,7 +36,7 @@ from rarevox.pipeline.review.agreement_summary import (
 )
 from rarevox.pipeline.review.annotators import find_annotators, find_cases, holds_maps
 from rarevox.pipeline.review.consensus import MARGIN
-from rarevox.pipeline.words import csv_text
+from rarevox.pipeline.words import counted, csv_text
 
 FLAG_BELOW = 0.75
 FILES = ("agreement.json", "agreement.csv", "agreement.html", "consensus")
@@ -239,7 +239,8 @@ def _tell(result: Mapping[str, Any]) -> None:
     if len(result["flagged"]) > LISTED:
         console.say("[yellow]and {} more[/yellow] (--output lists them)", len(result["flagged"]) - LISTED)
     if result["unmatched_predictions"]:
-        console.print(f"{len(result['unmatched_predictions'])} predictions have no annotated case and were not used")
+        unused = counted(len(result["unmatched_predictions"]), "prediction")
+        console.print(f"{unused} without an annotated case: not used")
     if len(result["annotators"]) == 2:
         console.print("with two annotators the consensus rests on their prior alone; look at the pairs instead")
 

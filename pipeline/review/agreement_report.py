@@ -16,7 +16,7 @@ from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.pictures import OKABE_ITO, svg
 from rarevox.pipeline.review.page import write_review
-from rarevox.pipeline.words import visible
+from rarevox.pipeline.words import counted, visible
 
 LISTED = 20
 """Flagged cases that are named on the screen; the files name all of them."""
@@ -90,11 +90,11 @@ def beside_table(result: Mapping[str, Any]) -> Table:
 
 def summary(result: Mapping[str, Any]) -> str:
     """What the figures stand on, in one line."""
-    said = f"{result['n_cases']} cases of {len(result['annotators'])} annotators"
+    said = f"{counted(result['n_cases'], 'case')} of {len(result['annotators'])} annotators"
     if result["missing"]:
         said += f" (maps missing or not usable: {len(result['missing'])})"
-    counted = ", ".join(result["conventions"]["mean_over"])
-    return f"{said}; {result['conventions']['empty_rule']}; means over structures: {counted}"
+    over = ", ".join(result["conventions"]["mean_over"])
+    return f"{said}; {result['conventions']['empty_rule']}; means over structures: {over}"
 
 
 def difference(one: Mapping[str, Any]) -> str:

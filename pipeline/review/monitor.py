@@ -17,7 +17,7 @@ from rarevox.pipeline.review.monitor_chart import LEAST_BASELINE, Alarm, ChartOp
 from rarevox.pipeline.review.monitor_read import iso_date, read_reviewed, results_below
 from rarevox.pipeline.review.monitor_report import alarm_text, print_monitor, write_monitor
 from rarevox.pipeline.review.monitor_store import Figure, add_cases, content_digest, read_history
-from rarevox.pipeline.words import listed
+from rarevox.pipeline.words import counted, listed
 
 ALL = "all"
 GROUPS = ("site", "scanner")
@@ -157,7 +157,7 @@ def _add_all(history: str | Path, folders: Sequence[str | Path], given: Mapping[
 def _add(history: str | Path, folder: str | Path, cases: list[Any], rule: str) -> bool:
     """Add one folder and say what came of it; returns whether something wants a look."""
     added = add_cases(history, cases, rule, str(folder))
-    console.print(f"{folder}: {len(added.new)} cases added, {added.known} were there already")
+    console.print(f"{folder}: {counted(len(added.new), 'case')} added, {added.known} were there already")
     if added.elsewhere:
         console.say(
             "[yellow]left as they were[/yellow], under another date, site or scanner: {}", listed(added.elsewhere)

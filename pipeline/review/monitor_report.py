@@ -15,6 +15,7 @@ from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.pictures import OKABE_ITO, svg
 from rarevox.pipeline.review.page import write_review
+from rarevox.pipeline.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,8 +52,9 @@ def monitor_table(result: Mapping[str, Any]) -> Table:
 def summary(result: Mapping[str, Any]) -> str:
     """What the charts stand on, in one line."""
     failed = f", {result['n_failed']} failed (Dice 0)" if result["n_failed"] else ""
+    cases = counted(result["n_cases"], "case")
     return (
-        f"{result['n_cases']} cases{failed}, {result['first_date']} to {result['last_date']}; latest: up to 20 cases; "
+        f"{cases}{failed}, {result['first_date']} to {result['last_date']}; latest: up to 20 cases; "
         f"baseline: {result['conventions']['baseline']}; false alarms: {result['conventions']['false_alarms']}"
     )
 
@@ -85,7 +87,7 @@ def alarm_text(chart: Mapping[str, Any], alarm: Mapping[str, Any] | None = None)
     state = f"; over at {_moment(alarm['ended'])}" if alarm["ended"] else ""
     return (
         f"{chart['structure']}{group}: Dice lower by {alarm['drop']:.3f} {period}: mean {alarm['mean_during']:.3f} "
-        f"over {alarm['n_cases']} cases against {alarm['mean_before']:.3f} before (medians "
+        f"over {counted(alarm['n_cases'], 'case')} against {alarm['mean_before']:.3f} before (medians "
         f"{alarm['median_during']:.3f} and {alarm['median_before']:.3f}); noticed at {_moment(alarm['raised'])}{state}"
     )
 
@@ -97,8 +99,9 @@ def write_monitor(path: str | Path, result: Mapping[str, Any]) -> Path:
             "chart": chart,
             "heading": chart["structure"] if chart["group"] == "all" else f"{chart['structure']}, {chart['group']}",
             "picture": chart_figure(chart),
-            "alt": f"{chart['structure']}, {chart['group']}: {state_text(chart)}, {chart['n']} cases, baseline median "
-            f"{figure(chart['baseline']['median'])}, latest median {figure(chart['latest']['median'])}.",
+            "alt": f"{chart['structure']}, {chart['group']}: {state_text(chart)}, {counted(chart['n'], 'case')}, "
+            f"baseline median {figure(chart['baseline']['median'])}, "
+            f"latest median {figure(chart['latest']['median'])}.",
             "alarms": [alarm_text(chart, alarm) for alarm in chart["alarms"]],
         }
         for chart in result["charts"]

@@ -15,6 +15,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.storage.disk_cases import DiskCases
 from rarevox.pipeline.storage.prepare_case import case_bytes, compact, index_case
 from rarevox.pipeline.storage.readable import LeftOut, ReadCases, each, require_sound
+from rarevox.pipeline.words import counted
 
 PLACES = ("auto", "memory", "disk", "device")
 IMAGE_TYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -108,7 +109,8 @@ def _choose(probes: list[dict[str, Any]], count: int) -> str:
         free /= torch.distributed.get_world_size()
     if need <= MEMORY_SHARE * free:
         return "memory"
-    console.print(f"cache: {count} cases take about {need:.1f} GB and {free:.1f} GB are free: cached on disk")
+    cases = counted(count, "case takes", "cases take")
+    console.print(f"cache: {cases} about {need:.1f} GB and {free:.1f} GB are free: cached on disk")
     return "disk"
 
 

@@ -19,6 +19,7 @@ from rarevox.pipeline.storage.prepare_case import compact, index_case
 from rarevox.pipeline.storage.prune import CONTENTS, LOCKS, mark_used, prune
 from rarevox.pipeline.storage.readable import LeftOut, each, require_sound
 from rarevox.pipeline.storage.stored_index import can_store, index_arrays, index_from
+from rarevox.pipeline.words import counted
 
 try:
     import fcntl
@@ -135,7 +136,7 @@ class DiskCases(Sequence[dict[str, Any]]):
         missing = [number for number in named if not self._stored(number)]
         if not missing:
             return
-        console.print(f"cache: preparing {len(missing)} of {len(self)} cases in {self.folder}")
+        console.print(f"cache: preparing {len(missing)} of {counted(len(self), 'case')} in {self.folder}")
 
         def prepared(number: int, *, wait: bool = False) -> Any:
             return left.tried(number, lambda: self._prepared(number, wait=wait))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rarevox.pipeline.storage.entry import LIST
+from rarevox.pipeline.words import counted
 
 DAY = 86400.0
 PREFIXES = ("case-", "index-")
@@ -123,5 +124,5 @@ def describe_cache(folder: Path, days: float = 30) -> str:
     cases = sum(entry.is_case for entry in entries)
     size = sum(entry.size for entry in entries) / 1e9
     old = sum(entry.size for entry in entries if time.time() - entry.used > days * DAY) / 1e9
-    unused = f", {old:.1f} GB of it not used for {days:g} days" if old else ""
-    return f"{size:.1f} GB, {cases} cases and {len(entries) - cases} indices{unused}"
+    unused = f", {old:.1f} GB of it not used for {counted(days, 'day')}" if old else ""
+    return f"{size:.1f} GB, {counted(cases, 'case')} and {counted(len(entries) - cases, 'index', 'indices')}{unused}"

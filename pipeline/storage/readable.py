@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from rarevox.pipeline.console import console, progress_bar
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.shortage import is_out_of_memory
+from rarevox.pipeline.words import counted
 from rarevox.transforms.reader import ScanError, same_affine, size_text
 
 Case = Mapping[str, Any]
@@ -47,7 +48,8 @@ def require_sound(case: Mapping[Any, Any], channels: int | None = None) -> None:
     """
     image = case["image"]
     if channels is not None and image.shape[0] != channels:
-        raise ValueError(f"the scan has {image.shape[0]} channel(s) and the dataset declares {channels}")
+        there = counted(image.shape[0], "channel")
+        raise ValueError(f"the scan has {there} and the dataset declares {channels}")
     if not bool(torch.isfinite(image.sum())):
         raise ValueError("the scan holds NaN or infinite voxels")
     for key, name in (("label", "label map"), ("mask", "mask")):
@@ -144,12 +146,12 @@ def _first_of_ours(error: BaseException | None) -> BaseException | None:
 
 
 @contextmanager
-def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
+def progress_of(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar of the first process's; called once a case."""
     first = not (
         torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()
     )
-    if not (first and console.is_terminal):
+    if not first:
         yield lambda: None
         return
     with progress_bar() as bar:
@@ -160,7 +162,7 @@ def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
 def each(pool: ThreadPoolExecutor, work: Callable[[int], T], numbers: Iterable[int], what: str) -> list[T]:
     """``work`` on every number in the pool, in order, with a progress bar."""
     listed = list(numbers)
-    with counted(what, len(listed)) as done:
+    with progress_of(what, len(listed)) as done:
 
         def counting(number: int) -> T:
             found = work(number)

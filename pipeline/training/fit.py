@@ -20,6 +20,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch, require_useful_patch, slice_orders
 from rarevox.pipeline.training.heads import heads_of, weighted_sum
+from rarevox.pipeline.words import counted
 from rarevox.transforms.slices import slice_order
 
 
@@ -110,13 +111,23 @@ def fit_to_time(composed: Composition, config: Mapping[str, Any]) -> dict[str, A
     if "patch_size" in free and not config["loss_margin"]:
         steps = 60 * minutes / (fitted["batch_size"] * seconds)
         fitted["patch_size"] = shrink_patch(patch, geometry, steps / ENOUGH_STEPS)
-    if (fitted["batch_size"], fitted["patch_size"]) != (batch, patch):
-        console.print(
-            f"a patch of {patch} takes {seconds:.2f} s here: batch {fitted['batch_size']} of {fitted['patch_size']} "
-            f"instead of {batch}, so that {minutes:g} minutes hold enough steps "
-            "(--set batch_size and patch_size keep them)"
-        )
+    if said := _changes(fitted, {"batch_size": batch, "patch_size": patch}):
+        took = f"a patch of {patch} takes {seconds:.2f} s here"
+        console.print(f"{took}: {said}, so that enough steps fit into {counted(minutes, 'minute')}")
     return fitted
+
+
+def _changes(fitted: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """What became other than it was, and how to keep it; empty where nothing did.
+
+    >>> _changes({"batch_size": 2, "patch_size": [24, 24]}, {"batch_size": 2, "patch_size": [32, 32]})
+    'patches of [24, 24] instead of [32, 32] (--set patch_size=[32,32] keeps them)'
+    """
+    names = {"batch_size": "batches of {}", "patch_size": "patches of {}"}
+    changed = [key for key in names if fitted[key] != before[key]]
+    said = " and ".join(f"{names[key].format(fitted[key])} instead of {before[key]}" for key in changed)
+    keep = " ".join(f"--set {key}={before[key]}".replace(", ", ",") for key in changed)
+    return f"{said} ({keep} keeps them)" if changed else ""
 
 
 def timed(config: Mapping[str, Any], **how: Any) -> tuple[float, Geometry]:

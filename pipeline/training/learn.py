@@ -12,6 +12,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import locate
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.shortage import is_out_of_memory
+from rarevox.pipeline.words import counted
 
 CASES = 50
 """Landmarks of more cases than this hardly move; they are picked evenly from the training cases."""
@@ -46,7 +47,7 @@ def learn_normalisation(config: Mapping[str, Any], data: Dataset) -> dict[str, A
         built = build(whole | {"_learning": parts}, "_learning")
         cases = data.section("train", fold=whole["fold"])
         cases = [cases[(i * len(cases)) // CASES] for i in range(CASES)] if len(cases) > CASES else cases
-        console.print(f"learning {argument} of {target.rsplit('.', 1)[-1]} from {len(cases)} training cases")
+        console.print(f"learning {argument} of {target.rsplit('.', 1)[-1]} from {counted(len(cases), 'training case')}")
         try:
             step[argument] = built["step"].learn(_images(cases, built["before"], built["step"]))
         except ValueError as error:

@@ -12,17 +12,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.training.budget import Budget
 from rarevox.pipeline.training.steps.late import LateLoss, is_known
 from rarevox.pipeline.training.validation import Validation
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss.
-
-    >>> clock(75), clock(3700)
-    ('1:15', '1:01:40')
-    """
-    whole = max(round(seconds), 0)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+from rarevox.pipeline.words import clock
 
 
 class ProgressLine:

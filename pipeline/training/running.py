@@ -16,7 +16,7 @@ from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import explained, resume_command
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.record.left_out import left_out, note_left_out
-from rarevox.pipeline.words import listed
+from rarevox.pipeline.words import counted, listed
 
 
 def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
@@ -86,7 +86,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
         )
         return 1
     if first and trainer.state.iteration == first:
-        console.print(f"nothing was to be done: the budget was used up by the {first} steps before; give a larger one")
+        steps = counted(first, "step")
+        console.print(f"nothing was to be done: the budget was used up by the {steps} before; give a larger one")
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
         return 1

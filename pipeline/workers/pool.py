@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.words import counted
 
 AHEAD = 2
 """Tasks that a worker has besides the one that it computes: the next is read, the last is written."""
@@ -266,7 +267,7 @@ class Pool:
             self.ended("took too long")
             self._restart(number)
             self._again += others
-            told = f"it was not done within {self.seconds / 60:g} minutes (--scan-minutes) and was ended"
+            told = f"it was not done within {counted(self.seconds / 60, 'minute')} (--scan-minutes) and was ended"
             yield first, Death(told, late=True)
 
     def _restart(self, number: int) -> None:

@@ -9,7 +9,7 @@ Expected = tuple[str, str]
 SCAN_STAGES = ("predict", "prepare", "train", "evaluate")
 MAP_STAGES = ("prepare", "train", "evaluate", "score", "agreement")
 
-_TWO_CHANNELS = (REFUSED, r"has 2 channel\(s\)")
+_TWO_CHANNELS = (REFUSED, r"has 2 channels")
 _NOTHING = (REFUSED, "carries nothing")
 _ONE_SLICE = (WARNED, "the scan has one slice")
 _SCANS: dict[tuple[str, str], Expected] = {

@@ -376,7 +376,7 @@ def test_monitor(home: Home, tmp_path: Path) -> None:
     called = call(["monitor", history, *options, "--output", out], home.folder, None)
     assert called.status == 1
     assert called.said.count("2 cases added") == GOOD
-    assert "1 cases added" in called.said  # of the folder that holds another
+    assert "1 case added" in called.said  # of the folder that holds another
     refused = [line for line in called.said.splitlines() if line.startswith("not added ")]
     for name, expected in says.items():
         assert any(f"{name}" in line and re.search(expected, line) for line in refused), (name, refused)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from rarevox.pipeline.bundle import require_run, write_bundle
+from rarevox.pipeline.bundle import card_text, require_run, write_bundle
 from rarevox.pipeline.compose import CONFIGS, compose
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
@@ -234,3 +235,13 @@ def test_a_run_with_classes_of_one_s_own_is_a_run(run_dir: Path, tmp_path: Path)
     text = (run / "configs" / "inference.yaml").read_text()
     (run / "configs" / "inference.yaml").write_text(text.replace("rarevox.networks.HighResNet", "networks.Mine"))
     assert require_run(run, "inference") == run
+
+
+def test_the_card_has_no_spread_of_one_case(dataset_dir: Path) -> None:
+    dice = {"mean": 0.63, "std": float("nan"), "median": 0.63, "n": 1}
+    result = {"structures": {"ball": {"dice": dice}}, "conventions": {}, "n_cases": 1}
+    config: dict[str, Any] = {key: {"_target_": "a.Class"} for key in ("network_def", "loss")}
+    config |= dict.fromkeys(("fold", "batch_size", "seed", "patch_size"), 1)
+    card = card_text(config, Dataset.load(dataset_dir), result)
+    assert "| ball | 0.630 | – | 0.630 | 1 |" in card
+    assert "held out of training (1 case):" in card

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from collections import deque
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from rarevox.pipeline.console import Console, styled
+from rarevox.pipeline import console as module
+from rarevox.pipeline.console import Console, PlainLines, progress_bar, styled
 from rarevox.pipeline.words import visible
 
 HOSTILE = (
@@ -88,3 +91,32 @@ def test_no_escape_sequence_of_a_name_reaches_the_terminal(terminal: bool) -> No
 
 def test_a_value_feigns_no_line() -> None:
     assert styled("failed {}", "a\nok b").plain == "failed a\\x0aok b"
+
+
+def test_a_line_tells_the_time_left_at_the_pace_of_late() -> None:
+    """Two cases in 20 s are 10 s a case: six are left for 60 s, of which 5 have passed."""
+    lines = PlainLines()
+    task = lines.add_task("predicting", 10)
+    lines._before = deque([(100.0, 2)])
+    lines.done = 2
+    assert lines.line(110.0) == "predicting: 2 of 10"
+    lines.advance(task), lines.advance(task)
+    lines._newest = 120.0
+    assert lines.line(125.0) == "predicting: 4 of 10, about 0:55 left"
+
+
+def test_without_a_terminal_lines_come_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = _console()
+    monkeypatch.setattr(module, "console", console)
+    assert isinstance(progress_bar(), PlainLines)
+    with PlainLines(every_seconds=0.001) as bar:
+        for number, _ in enumerate(bar.track("abc", total=3, description="predicting [b]")):
+            ends = time.monotonic() + 60  # against a hang
+            while f"predicting [b]: {number} of 3" not in text.getvalue() and time.monotonic() < ends:
+                time.sleep(0.001)
+    told = [line for line in text.getvalue().splitlines() if ": 1 of 3" in line]
+    assert len(told) == 1  # once, however long the next case takes
+    assert told[0].endswith("left")
+    with PlainLines() as quick:  # ends before its first line is due, and at once
+        quick.advance(quick.add_task("checking", 1))
+    assert "checking" not in text.getvalue()

@@ -12,6 +12,7 @@ from rarevox.pipeline.files import (
     claim_folder,
     clear_parts,
     clear_parts_below,
+    leaving_no_empty_folders,
     read_json,
     write_json,
 )
@@ -66,3 +67,16 @@ def test_what_killed_writers_left_is_cleared_away(tmp_path: Path) -> None:
     clear_parts_below(tmp_path)
     assert not left[1].exists()
     assert all(path.exists() for path in others)
+
+
+def test_folders_that_a_call_made_and_left_empty_go_again(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with pytest.raises(RequestError, match="refused"), leaving_no_empty_folders():
+        claim_folder(tmp_path / "old", lambda folder: False, "a set")
+        claim_folder(tmp_path / "new" / "inner" / "deep", lambda folder: False, "a set")
+        (claim_folder(tmp_path / "used" / "inner", lambda folder: False, "a set") / "a.json").write_text("{}")
+        raise RequestError("refused")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "used"]
+    assert (tmp_path / "used" / "inner" / "a.json").is_file()
+    claim_folder(tmp_path / "kept", lambda folder: False, "a set")
+    assert (tmp_path / "kept").is_dir()  # outside of a call nobody takes it away

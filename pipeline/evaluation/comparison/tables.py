@@ -13,7 +13,7 @@ from rich.table import Table
 from rarevox.pipeline.console import Console
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import finite
-from rarevox.pipeline.words import csv_text, latex, one_line
+from rarevox.pipeline.words import counted, csv_text, latex, one_line
 
 TEXT_WIDTH = 140
 LEVEL = 0.05
@@ -61,7 +61,7 @@ def print_comparison(result: Mapping[str, Any], out: Console) -> None:
 
 def summary(result: Mapping[str, Any]) -> str:
     """What the figures stand on, in one line."""
-    said = f"{result['metric']} over {result['n_cases']} cases that all evaluations have"
+    said = f"{result['metric']} over {counted(result['n_cases'], 'case')} that all evaluations have"
     if result["left_out"]:
         said += f", {len(result['left_out'])} left out"
     if result["undefined"]:

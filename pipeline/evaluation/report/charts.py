@@ -209,21 +209,25 @@ def curve_charts(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict
 
 
 def _line_chart(label: str, steps: Sequence[float], lines: Mapping[str, Any], **bounds: float) -> dict[str, Any]:
-    """Lines over a common x, each as runs of points without a gap, in a square of 1000 (y downwards)."""
+    """Lines over a common x, each as runs of points without a gap, in a square of 1000 (y downwards).
+
+    A run of one point is no line to see; its place is in ``dots``.
+    """
     x = axis([0, *steps], low=0, high=max(steps))
     y = axis((v for values, _, _ in lines.values() for v in values), **bounds)
     drawn = []
     for name, (values, colour, style) in lines.items():
-        runs: list[list[str]] = [[]]
+        runs: list[list[tuple[float, float]]] = [[]]
         for step, value in zip(steps, values, strict=True):
             if math.isfinite(value):
-                runs[-1].append(f"{10 * percent(step, x):.1f},{1000 - 10 * percent(float(value), y):.1f}")
+                runs[-1].append((percent(step, x), round(100 - percent(float(value), y), 2)))
             elif runs[-1]:
                 runs.append([])
         known = [float(v) for v in values if math.isfinite(v)]
         last = f"{known[-1]:.3g}" if known else "–"
-        points = [" ".join(run) for run in runs if run]
-        drawn.append({"name": name, "colour": colour, "style": style, "runs": points, "last": last})
+        points = [" ".join(f"{10 * a:.1f},{10 * b:.1f}" for a, b in run) for run in runs if run]
+        dots = [{"x": run[0][0], "y": run[0][1]} for run in runs if len(run) == 1]
+        drawn.append({"name": name, "colour": colour, "style": style, "runs": points, "dots": dots, "last": last})
     return {"label": label, "x": x, "y": y, "lines": drawn}
 
 

@@ -15,7 +15,7 @@ from rarevox.pipeline.evaluation.report.charts import curve_charts, distribution
 from rarevox.pipeline.evaluation.report.curves_chart import operating_charts
 from rarevox.pipeline.evaluation.report.results_table import empty_references, failures_by_reason
 from rarevox.pipeline.evaluation.report.viewer import MAX_BYTES, viewer_data
-from rarevox.pipeline.figures import figure, interval_text
+from rarevox.pipeline.figures import figure, interval_text, rules_text
 from rarevox.pipeline.gates import RULES
 from rarevox.pipeline.page import write_page
 
@@ -100,15 +100,19 @@ def shown_cases(result: Mapping[str, Any]) -> dict[str, str]:
     >>> rows = [{"case": c, "dice": d, "status": "ok"} for c, d in (("a", 0.5), ("b", 0.9), ("c", 0.7))]
     >>> shown_cases({"cases": rows, "failed": []})
     {'b': 'best', 'c': 'median', 'a': 'worst'}
+    >>> shown_cases({"cases": rows[:1], "failed": []})  # alone it is none of them
+    {'a': ''}
     """
     failed = {failure["case"] for failure in result["failed"]}
     ranked = [case for case in case_means(result) if case not in failed]
     shown: dict[str, str] = {}
-    if ranked:
+    if len(ranked) == 1:
+        shown[ranked[0]] = ""
+    elif ranked:
         for index, why in ((0, "best"), ((len(ranked) - 1) // 2, "median"), (len(ranked) - 1, "worst")):
             shown.setdefault(ranked[index], why)
     for case, why in list(failing_cases(result).items())[:MAX_FAILING]:
-        shown[case] = f"{shown[case]}, {why}" if case in shown else why
+        shown[case] = f"{shown[case]}, {why}" if shown.get(case) else why
     return shown
 
 
@@ -158,7 +162,7 @@ def write_report(
         tiles=_tiles(result),
         intervalled=figure(result["mean_dice_ci95"][0]) != figure(None),
         sections=_sections(result, parts),
-        intervals={name: interval_text(s["dice"]["mean"], s["dice"]["ci95"]) for name, s in _items(result)},
+        interval=interval_text,
         surface=_columns(result, "surface_dice"),
         empty_references=empty_references(result),
         left_out=max(0, len(failing) - MAX_FAILING),
@@ -166,19 +170,17 @@ def write_report(
         columns=_table_columns(result),
         statuses=_STATUS,
         rules=RULES,
-        context={name: _words(text) for name, text in (context or {}).items()},
+        context={
+            name: rules_text(text) if isinstance(text, Mapping) else text for name, text in (context or {}).items()
+        },
         calibration=result.get("calibration"),
         detection=result.get("curves"),
         **parts,
     )
 
 
-def _words(value: object) -> Any:
-    """Rules by structure as a line to read; anything else as it is."""
-    if not isinstance(value, Mapping):
-        return value
-    rules = (f"{name}: {', '.join(f'{rule} {limit}' for rule, limit in one.items())}" for name, one in value.items())
-    return "; ".join(rules)
+def _in_words(value: object) -> object:
+    return rules_text(value) if isinstance(value, Mapping) else value
 
 
 def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -209,15 +211,15 @@ def _sections(result: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, 
     return {anchor: name for anchor, name in _NAMES.items() if there[anchor]}
 
 
-_NAMES = {
+_NAMES = {  # in the order of the page
     "gates": "Gates",
     "structures": "Structures",
     "distributions": "Distributions",
     "sizes": "By size",
+    "shown": "Cases",
     "calibration": "Calibration",
     "operating": "Thresholds",
     "curves": "Learning curves",
-    "shown": "Cases",
     "failed": "Failed cases",
     "table": "All cases",
     "how": "How it was made",

@@ -12,6 +12,7 @@ from rich.table import Table
 from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.gates import failed_gates
+from rarevox.pipeline.words import counted
 
 _UNBOUNDED = 10_000
 COLUMNS = {"dice": "Dice", "iou": "IoU", "hd95_mm": "HD95 mm", "assd_mm": "ASSD mm", "lesion_f1": "lesion F1"}
@@ -27,9 +28,8 @@ def print_results(result: Mapping[str, Any]) -> None:
     if not out.is_terminal:
         out = Console(width=max(out.width, needed))  # a file or a pipe has room for every column
     out.print(table if needed <= out.width else results_table(result, narrow=True))
-    out.print(
-        f"mean Dice {interval_text(result['mean_dice'], result['mean_dice_ci95'])} over {result['n_cases']} cases"
-    )
+    cases = counted(result["n_cases"], "case")
+    out.print(f"mean Dice {interval_text(result['mean_dice'], result['mean_dice_ci95'])} over {cases}")
     for sentence in empty_references(result):
         out.print(sentence, soft_wrap=True)
     if "without_post_processing" in result:
@@ -48,7 +48,7 @@ def print_results(result: Mapping[str, Any]) -> None:
         console.say("[yellow]passed over[/yellow] {}", sentence)
     if result.get("gates"):
         passed = sum(row["passed"] for row in result["gates"])
-        out.print(f"{passed} of {len(result['gates'])} gates passed")
+        out.print(f"{passed} of {counted(len(result['gates']), 'gate')} passed")
     for sentence in failed_gates(result):
         console.say("[red]gate not passed[/red] {}", sentence)
 
@@ -118,7 +118,7 @@ def empty_references(result: Mapping[str, Any]) -> list[str]:
     for name, summary in result["structures"].items():
         volume = summary.get("empty_reference_false_positive_ml") or {"n": 0, "mean": None}
         if volume["mean"] is not None and volume["mean"] > 0:  # nor NaN, where none is empty
-            cases = f"{volume['n']} case{'s' if volume['n'] > 1 else ''}"
+            cases = counted(volume["n"], "case")
             mean = figure(volume["mean"])
             said.append(f"{name}: the reference is empty in {cases}, with {mean} ml of false positives on average")
     return said

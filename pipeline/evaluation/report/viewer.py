@@ -42,10 +42,11 @@ def viewer_data(
 
     Returns:
         ``shape``, ``spacing`` (mm), ``columns``, ``scale``, ``digits`` (1 or 3), ``structures`` (name → codes),
-        ``centre``, ``voxel`` and ``world`` (3×4: from a place in the viewer to the voxel of the file, and to RAS+ mm),
-        ``planes`` (names and letters), ``image``, ``reference``, ``prediction`` (data addresses; None if absent).
+        ``centre``, ``size`` (voxels of the file along its axes), ``voxel`` and ``world`` (3×4: from a place in the
+        viewer to the voxel of the file, and to RAS+ mm), ``planes`` (names and letters), ``image``, ``reference``,
+        ``prediction`` (data addresses; None if absent).
     """
-    turn = to_native(reference.shape, affine)
+    turn, size = to_native(reference.shape, affine), list(reference.shape)
     affine = np.diag([*map(float, spacing_mm), 1.0]) if affine is None else np.asarray(affine, float)
     image, prediction, reference, spacing = canonical(image, prediction, reference, spacing_mm, affine)
     box, centre = focus(prediction, reference, spacing, structures)
@@ -57,6 +58,7 @@ def viewer_data(
         "shape": shape,
         "spacing": [float(s) * n for s, n in zip(spacing, step, strict=True)],
         "first": [s.start for s in box],
+        "size": size,
         "voxel": places[:3].tolist(),
         "world": (affine @ places)[:3].tolist(),
         "columns": _columns(shape),

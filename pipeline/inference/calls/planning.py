@@ -18,6 +18,7 @@ from rarevox.pipeline.dicom.study import survey_series
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.calls.kept import source
 from rarevox.pipeline.inference.outputs.output import Output, names_of
+from rarevox.pipeline.words import counted
 from rarevox.pipeline.workers.shards import Shard
 
 Item = dict[str, Any]
@@ -112,10 +113,8 @@ def chosen_rules(series: Sequence[str], channels: Sequence[str]) -> list[Rule]:
     """
     rules = [parse_rule(text) for text in series]
     if len(rules) != len(channels):
-        listed = ", ".join(channels)
-        raise RequestError(
-            f"{len(rules)} --series for {len(channels)} channel(s) ({listed}); give one for each, in that order"
-        )
+        needed = f"{counted(len(channels), 'channel')} ({', '.join(channels)})"
+        raise RequestError(f"{len(rules)} --series for {needed}; give one for each, in that order")
     return rules
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 
 from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
+from rarevox.pipeline.words import counted
 from rarevox.transforms.intensity.outcome import outweighing
 from rarevox.transforms.reader import (
     AFFINE_TOLERANCE,
@@ -32,13 +33,13 @@ MAX_LABEL_VALUES = 128
 
 @dataclass
 class Loaded:
-    """A case in memory: image (C, X, Y, Z) float32, label as stored, and the label values that were declared."""
+    """A case in memory: image (C, X, Y, Z) float32, label as stored, and the declared label values with their names."""
 
     case: Case
     image: Scan
     label: Scan
     mask: Scan | None = None
-    declared: frozenset[int] | None = None
+    declared: Mapping[int, str] | None = None
     ignored: int | None = None
 
     @cached_property
@@ -166,7 +167,9 @@ def extreme_voxels(loaded: Loaded) -> Iterator[Finding]:
         values = torch.from_numpy(channel)
         if bool(torch.isfinite(values.sum(dtype=torch.float64))) and (count := outweighing(values)):
             most = channel.flat[np.abs(channel).argmax()]
-            yield f"{count} voxel(s) as extreme as {most:g} outweigh all others, which a z-score makes alike", file
+            verb = "outweighs" if count == 1 else "outweigh"
+            told = f"{counted(count, 'voxel')} as extreme as {most:g} {verb} all others"
+            yield f"{told}, which a z-score makes alike", file
 
 
 def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
@@ -175,7 +178,7 @@ def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
         array = loaded.label.array
         odd = array[~(array == np.round(array)) | ~np.isfinite(array)]
         shown = ", ".join(f"{value:g}" for value in np.unique(odd)[:3])
-        yield f"{odd.size} label voxels are not whole numbers (such as {shown})", loaded.case.label
+        yield f"not whole numbers in {counted(odd.size, 'label voxel')} (such as {shown})", loaded.case.label
 
 
 def label_ignored(loaded: Loaded) -> Iterator[Finding]:
@@ -206,14 +209,22 @@ def label_undeclared(loaded: Loaded) -> Iterator[Finding]:
     counts = loaded.label_counts or {}
     wrong = [value for value in counts if value < 0 or value > 65535 or _undeclared(value, loaded)]
     if loaded.declared is None and len(counts) > MAX_LABEL_VALUES:
-        yield f"the label holds {len(counts)} different values; is it an image? {_REMEDY}", loaded.case.label
+        message = f"the label holds {len(counts)} different values; is it an image? If not, declare structures"
+        yield f"{message} with --structure NAME=VALUE", loaded.case.label
     elif wrong:
-        listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in wrong[:5])
+        listed = ", ".join(f"{value} ({counted(counts[value], 'voxel')})" for value in wrong[:5])
         expected = f"0, {', '.join(map(str, sorted(loaded.declared)))}" if loaded.declared else "0 to 65535"
-        yield f"the label holds {listed}; expected {expected}. {_REMEDY}", loaded.case.label
+        yield f"the label holds {listed}; expected {expected}{_meant(wrong, loaded)}", loaded.case.label
 
 
-_REMEDY = "Declare structures with --structure NAME=VALUE"
+def _meant(wrong: Sequence[int], loaded: Loaded) -> str:
+    """What the declaration should have been, where one value is there in place of one that is not; or how to add it."""
+    if not loaded.declared or wrong[0] < 0:
+        return ""
+    absent = [name for value, name in loaded.declared.items() if value not in (loaded.label_counts or {})]
+    if len(wrong) == len(absent) == 1:
+        return f"; is it --structure {absent[0]}={wrong[0]}?"
+    return f"; correct it, or name it too: --structure NAME={wrong[0]}"
 
 
 def _undeclared(value: int, loaded: Loaded) -> bool:
@@ -331,7 +342,7 @@ def _channels(loaded: Loaded) -> Iterator[tuple[np.ndarray, Path]]:
 
 
 def load_case(
-    case: Case, declared: frozenset[int] | None = None, ignored: int | None = None
+    case: Case, declared: Mapping[int, str] | None = None, ignored: int | None = None
 ) -> tuple[Loaded | None, list[Fault]]:
     """Read a case's files; each that fails is a fault, and then there is no loaded case."""
     faults: list[Fault] = []

@@ -24,7 +24,7 @@ def thumbnail(loaded: Loaded, height: int = HEIGHT) -> bytes:
     """
     fits = loaded.label.array.shape == (1, *loaded.image.shape)
     named = np.where(loaded.foreground, loaded.label.array[0], 0) if fits else None
-    values = sorted((loaded.declared or frozenset()) - {0, loaded.ignored})  # as the page's legend has them
+    values = sorted(set(loaded.declared or ()) - {0, loaded.ignored})  # as the page's legend has them
     picture = three_planes(loaded.image.array[0], named, loaded.image.affine, height, values)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80, subsampling=0)

@@ -23,6 +23,7 @@ import numpy as np
 from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.checks.case import Loaded, form_gap_mm, load_case, surround_corners
 from rarevox.pipeline.preparation.corrected.copies import by_file, corner_gap_mm, write_copy
+from rarevox.pipeline.words import counted
 from rarevox.transforms.reader import Scan, same_affine
 
 NEAR_VOXEL = 0.1
@@ -162,7 +163,7 @@ def _corrected_image(loaded: Loaded, place: Path, note: Any) -> tuple[Path, ...]
         copy = place / f"image_{number:04d}.nii.gz"
         count, filled = _filled_surround(array, loaded)
         if count:
-            note("not-finite", file, copy, f"{count} NaN voxels of the surround set to 0")
+            note("not-finite", file, copy, f"{counted(count, 'NaN voxel')} of the surround set to 0")
         gap = form_gap_mm(scan) if number == 0 else 0.0  # the header kept is the first file's
         if gap > 0.1:
             note("form-conflict", file, copy, _form_text(gap))

@@ -47,7 +47,8 @@ def read_subjects(
     if not any(_matches(files, pattern) for files in groups.values() for pattern in wanted.values()):
         example = next((files for files in groups.values() if files), [])
         seen = ", ".join(within for within, _ in example[:6]) or "no volumes at all"
-        raise RequestError(f"no file under {root} matches the patterns; the first subject holds: {seen}")
+        hint = next((hint for pattern in wanted.values() if (hint := _in_other_case(example, pattern))), "")
+        raise RequestError(f"no file under {root} matches the patterns{hint}; the first subject holds: {seen}")
     cases, faults = [], []
     for name, files in groups.items():
         if not files:
@@ -94,6 +95,13 @@ def _matches(files: Iterable[tuple[str, Path]], pattern: str) -> list[Path]:
     return [path for within, path in files if fnmatchcase(within if "/" in pattern else path.name, pattern)]
 
 
+def _in_other_case(files: Iterable[tuple[str, Path]], pattern: str) -> str:
+    """The file that a pattern would match if capitals did not count, to follow a message; nothing without one."""
+    found = _matches([(within.lower(), path.with_name(path.name.lower())) for within, path in files], pattern.lower())
+    names = {path.name.lower(): path.name for _, path in files}
+    return f" (capitals count: {pattern!r} is not {names[found[0].name]})" if found else ""
+
+
 def _choose(
     name: str, files: _Files, channels: dict[str, str], wanted: dict[str, str], bids: bool
 ) -> tuple[dict[str, Path], list[Fault]]:
@@ -116,5 +124,6 @@ def _choose(
         else:
             check = "missing-channel" if role in channels else f"missing-{role}"
             there = f"{THERE}{listed([path.name for _, path in files], 5)}" if files else "; there is no volume"
-            faults.append(fault(name, check, f"no file matches {pattern!r} for the {what}{there}"))
+            hint = _in_other_case(files, pattern)
+            faults.append(fault(name, check, f"no file matches {pattern!r} for the {what}{hint}{there}"))
     return chosen, faults

@@ -20,6 +20,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.training.draws.patch_dataset import Batch, PatchDataset, collate
 from rarevox.pipeline.training.draws.shared_batches import Buffer, NumberedBatches, SharedBatch, SharedBuffers
 from rarevox.pipeline.training.draws.workers import leave_signals_to_the_trainer
+from rarevox.pipeline.words import counted
 
 
 class DrawSampler(Sampler[int]):
@@ -165,7 +166,7 @@ def _told(draw_seconds: float, step_seconds: float) -> int:
     if workers:
         console.print(
             f"drawing a batch takes {1000 * draw_seconds:.0f} ms and a step {1000 * step_seconds:.0f} ms: "
-            f"{workers} loader processes from here on (--set workers=N)"
+            f"{counted(workers, 'loader process', 'loader processes')} from here on (--set workers=N)"
         )
     return workers
 

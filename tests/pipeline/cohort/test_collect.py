@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,10 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from rarevox.pipeline.cohort.collect import collect, write_results
 from rarevox.pipeline.cohort.journal import Journal
-from rarevox.pipeline.cohort.statistics import LEAST_SCANS, distribution, kind_of_reason, robust_z
+from rarevox.pipeline.cohort.statistics import LEAST_SCANS, MOST_PICTURED, distribution, kind_of_reason, robust_z
 from rarevox.pipeline.errors import RequestError
 
 HEADER = {"run": "run", "models": ["m"], "settings": [], "structures": {"a": 1}, "composites": {}, "session": "s"}
@@ -147,6 +151,28 @@ def test_the_page_says_why_no_scan_is_unlike_the_others(tmp_path: Path, scans: i
     outliers = (tmp_path / "summary.html").read_text().split('id="outliers"')[1].split("</section>")[0]
     assert said in outliers
     assert outliers.count("<p>") == 1
+
+
+def test_the_page_shows_previews_and_round_volumes(tmp_path: Path) -> None:
+    """From 10.5 to 249.4 ml the round ones are the fifties; 100 ml is (100 - 10.5) / 238.9 of the way."""
+    rows = [ok(f"c{n:02}", 10.5 + n * 238.9 / 29, preview=f"c{n:02}_preview.jpg") for n in range(30)]
+    write(tmp_path, rows).close()
+    for row in rows[:-1]:
+        Image.new("RGB", (900, 320), "white").save(tmp_path / row["preview"])
+    (tmp_path / "c03_preview.jpg").write_bytes(b"no picture")
+    write_results(tmp_path)
+    page = (tmp_path / "summary.html").read_text()
+    previews = page.split('id="previews"')[1].split("</section>")[0]
+    shown = re.findall(
+        r'<a href="(c\d\d_preview.jpg)"><img alt="[^"]*" src="data:image/jpeg;base64,([^"]+)">', previews
+    )
+    assert [name for name, _ in shown] == [f"c{n:02}_preview.jpg" for n in range(MOST_PICTURED) if n != 3]
+    assert "Of 23 of 30 scans" in previews
+    with Image.open(io.BytesIO(base64.b64decode(shown[0][1]))) as picture:
+        assert picture.size == (420, 149)  # 320 · 420 / 900
+    ticks = dict(re.findall(r'<span style="left:([\d.]+)%">(\d+)</span>', page))
+    assert list(ticks.values()) == ["50", "100", "150", "200"]
+    assert float(list(ticks)[1]) == pytest.approx(100 * (100 - 10.5) / 238.9, abs=0.01)
 
 
 def test_one_volume_is_no_histogram(tmp_path: Path) -> None:

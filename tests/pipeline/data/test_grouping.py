@@ -25,7 +25,11 @@ def faults(names: str, channels: tuple[str, ...], rule: Rule | None = None) -> d
 def test_the_number_counts_and_not_how_many_there_are() -> None:
     files = "A_0000 A_0001 B_0000 B_0002"
     assert grouped(files, ("T1", "FLAIR")) == {"A": ["A_0000", "A_0001"]}
-    assert faults(files, ("T1", "FLAIR")) == {"B": "no file is the channel _0001 (FLAIR); there is B_0000.nii.gz"}
+    (fault,) = faults(files, ("T1", "FLAIR")).items()
+    assert fault[0] == "B"
+    assert fault[1].startswith(
+        "no file is the channel _0001 (FLAIR); there is B_0000.nii.gz; add the file (a run trained"
+    )
 
 
 def test_a_case_without_a_channel_breaks_up_no_other() -> None:

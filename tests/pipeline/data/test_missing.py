@@ -37,9 +37,9 @@ def test_numbered_files_lack_a_channel_only_where_they_may(tmp_path: Path) -> No
     found = {one.name: one for one in group(files, ["FLAIR", "T1"], optional=["FLAIR"])}
     assert (found["a"].missing, found["b"].missing, found["b"].fault) == ((), ("FLAIR",), "")
     assert found["b"].files == (files[2],)
-    assert "no file is the channel _0000 (FLAIR)" in next(
-        one.fault for one in group(files, ["FLAIR", "T1"], optional=["T1"]) if one.name == "b"
-    )
+    fault = next(one.fault for one in group(files, ["FLAIR", "T1"], optional=["T1"]) if one.name == "b")
+    assert "no file is the channel _0000 (FLAIR)" in fault
+    assert "add the file (this run may go without T1 alone)" in fault
     assert next(one.fault for one in group(files, ["FLAIR", "T1"]) if one.name == "b")
 
 

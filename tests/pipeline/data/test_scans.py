@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rarevox.pipeline.data.scans import FAILED, IGNORED, survey
+from rarevox.pipeline.data.scans import FAILED, IGNORED, require_scans, survey
+from rarevox.pipeline.errors import RequestError
 from tests.hostile.of_entries import ENTRIES, link_to_the_folder_above
 
 
@@ -141,3 +142,17 @@ def _lines(call: Callable[[], object]) -> int:
     finally:
         sys.settrace(before)
     return count
+
+
+def test_of_nothing_to_segment_the_first_case_is_told_with_its_place(tmp_path: Path) -> None:
+    """A reason that names the place itself does so once."""
+    part = touch(tmp_path / "part", "FLAIR.nii.gz")
+    with pytest.raises(RequestError) as refused:
+        require_scans(survey([part], ("FLAIR", "T1")))
+    said = str(refused.value)
+    assert said.startswith(f"nothing to segment: part ({part / 'FLAIR.nii.gz'}): no file is the channel T1; ")
+    assert "add the file" in said
+    assert "channel_dropout" in said
+    with pytest.raises(RequestError) as refused:
+        require_scans(survey([tmp_path / "none.nii.gz"]))
+    assert str(refused.value) == f"nothing to segment: {tmp_path / 'none.nii.gz'} does not exist"

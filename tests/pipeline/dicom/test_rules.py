@@ -14,7 +14,8 @@ from rarevox.pipeline.errors import RequestError
         ("modality=MR,orientatin=axial", "'orientatin': did you mean 'orientation'"),
         ("description=flair,orientatin=axial", "'orientatin': did you mean 'orientation'"),
         ("modality=MR,CT", "no key is called 'CT'"),
-        ("modalty=MR", "is not KEY=VALUE"),
+        ("modalty=MR", "^--series 'modalty=MR': no key is called 'modalty': did you mean 'modality'"),
+        ("MR", "^--series 'MR': this is not KEY=VALUE with KEY of modality, description"),
         ("number=2,number=3", "names number twice"),
     ],
 )

@@ -111,7 +111,7 @@ def test_missing_slices_are_the_readers_to_refuse(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("colour=red", "is not KEY=VALUE with KEY of modality"),
+        ("colour=red", "no key is called 'colour': valid names: description"),
         ("modality=", "is not KEY=VALUE"),
         ("min-slices=many", "is a whole number"),
         ("description=(", "no regular expression"),

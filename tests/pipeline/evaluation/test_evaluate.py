@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def test_the_model_card_and_metadata_tell_the_scores(run_dir: Path, dataset_dir:
     means = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())["structures"]
     metadata = json.loads((run / "configs" / "metadata.json").read_text())
     assert metadata["eval_metrics"]["dice_ball"] == pytest.approx(means["ball"]["dice"]["mean"])
-    assert f"| ball | {means['ball']['dice']['mean']:.3f} |" in (run / "docs" / "README.md").read_text()
+    card = (run / "docs" / "README.md").read_text()
+    assert f"| ball | {means['ball']['dice']['mean']:.3f} |" in card
+    assert f"Section `test` of {Dataset.load(dataset_dir).name}, held out of training (2 cases):" in card
 
 
 @pytest.mark.parametrize(
@@ -165,9 +168,16 @@ def test_a_run_answers_only_for_its_own_structures(run_dir: Path, dataset_dir: P
 
 
 def test_an_evaluation_keeps_no_label_map_of_a_case_that_now_fails(
-    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_dir: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu") == 0
+    said = capsys.readouterr().err
+    assert "scored with operating points none; post-processing none; temperature 1" in said
+    assert "replaced" not in said
     kept = sorted(path.name for path in (tmp_path / "out" / "predictions").iterdir())
     first, read = Dataset.load(dataset_dir).section("test")[0]["case"], Segmenter.read
 
@@ -180,6 +190,8 @@ def test_an_evaluation_keeps_no_label_map_of_a_case_that_now_fails(
     assert evaluate(run_dir, dataset_dir, output=tmp_path / "out", device="cpu") == 1
     left = sorted(path.name for path in (tmp_path / "out" / "predictions").iterdir())
     assert left == [name for name in kept if not name.startswith(first)]
+    told = r"out holds an evaluation of .* \(mean Dice 0\.\d{3} over 2 cases, .*\), which is replaced"
+    assert re.search(told, capsys.readouterr().err)
 
 
 def test_an_inferer_without_probabilities_is_evaluated_without_calibration(

@@ -123,18 +123,29 @@ def test_slices_scroll_by_keys_and_slider(page: Browser, plane: int, report: Pat
     canvas, slider = (f"document.querySelectorAll('.plane > {tag}')[{plane}]" for tag in ("canvas:not(.bars)", "input"))
     page.run(f"{canvas}.focus()")
     before, drawn = _labels(page)[plane], _pixels(page, plane)
-    at, count = (int(part) for part in before.split(" ", 1)[1].split("/"))
+    axis, size = 2 - plane, (40, 44, 14)[2 - plane]
+    name, at = before.removesuffix(f" of 0 to {size - 1}").rsplit(" = ", 1)
+    assert name == ("sagittal, i", "coronal, j", "axial, k")[axis]
+    # Slices are those of the file, whose first axis runs to the left: there the right end of what is shown comes first.
+    data = page.run("JSON.parse(document.querySelector('.viewer article script').textContent)")
+    ends = [data["first"][axis], data["first"][axis] + data["shape"][axis] - 1]
+    first, last = [size - 1 - end for end in ends] if axis == 0 else ends
+    up = int(at) + (-1 if axis == 0 else 1)
+
+    def shows(slice_: int) -> None:
+        page.until(f"document.querySelectorAll('.plane p')[{plane}].textContent.includes(' = {slice_} of')")
+
     page.press("ArrowUp")
-    page.until(f"document.querySelectorAll('.plane p')[{plane}].textContent.includes(' {at + 1} /')")
+    shows(up)
     assert _pixels(page, plane) != drawn
     page.press("ArrowDown")
-    page.until(f"document.querySelectorAll('.plane p')[{plane}].textContent.includes(' {at} /')")
+    shows(int(at))
     assert _pixels(page, plane) == drawn
     page.press("End")
-    page.until(f"document.querySelectorAll('.plane p')[{plane}].textContent.includes(' {count} /')")
+    shows(last)
     page.run(f"{slider}.focus()")
     page.press("Home")
-    page.until(f"document.querySelectorAll('.plane p')[{plane}].textContent.includes(' 1 /')")
+    shows(first)
     _clean(page, report)
 
 

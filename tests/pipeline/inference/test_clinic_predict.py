@@ -18,7 +18,7 @@ import yaml
 pydicom = pytest.importorskip("pydicom", reason="needs the extra 'dicom'")
 pytest.importorskip("highdicom", reason="needs the extra 'dicom'")
 
-from rarevox.pipeline.cli import cli  # noqa: E402
+from rarevox.pipeline.cli import cli, main  # noqa: E402
 from rarevox.pipeline.errors import RequestError  # noqa: E402
 from rarevox.pipeline.inference.predict import predict  # noqa: E402
 from tests.pipeline.dicom.series import NAME, NUMBER, OBLIQUE, write  # noqa: E402
@@ -184,7 +184,7 @@ def test_a_bids_dataset_of_predict_is_valid(run_dir: Path, task_dir: Path, tmp_p
         ({"dicom": "binary"}, "none of the scans came as a DICOM series"),
         ({"dicom_codes": "codes.yaml"}, "give --dicom too"),
         ({"atlas": "nowhere.nii.gz"}, "--atlas: .*does not exist"),
-        ({"series": ["modality=MR", "modality=CT"]}, r"2 --series for 1 channel\(s\) \(noise\)"),
+        ({"series": ["modality=MR", "modality=CT"]}, r"2 --series for 1 channel \(noise\)"),
         ({"series": ["modality=CT"]}, "nothing to segment"),
         ({"series": ["x"]}, "is not KEY=VALUE"),
     ],
@@ -192,6 +192,17 @@ def test_a_bids_dataset_of_predict_is_valid(run_dir: Path, task_dir: Path, tmp_p
 def test_wrong_requests_are_refused(run_dir: Path, task_dir: Path, tmp_path: Path, options: Any, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         predict(run_dir, [task_dir / "imagesTr"], tmp_path / "out", device="cpu", **options)
+
+
+def test_a_refused_call_leaves_no_folder(
+    run_dir: Path, task_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(run_dir), str(task_dir / "imagesTr"), "--series", "modality=CT", "--output", str(out)])
+    assert ended.value.code == 2
+    assert "nothing to segment" in capsys.readouterr().err
+    assert not out.parent.exists()
 
 
 def test_the_command_knows_the_options() -> None:

@@ -256,7 +256,7 @@ def test_wrong_channels_and_bad_voxels_fail_with_their_reason(run_dir: Path, sca
     nib.save(nib.Nifti1Image(array, volume.affine), tmp_path / "nan.nii.gz")
     items = [{"case": name, "image": str(tmp_path / f"{name}.nii.gz")} for name in ("two", "nan")]
     reasons = [found.reason for found in Segmenter(run_dir, device="cpu")(items)]
-    assert reasons[0].endswith("2 channel(s) and the network takes 1 (noise); give a file with this one, no others")
+    assert reasons[0].endswith("2 channels and the network takes 1 (noise); give a file with this one, no others")
     assert "NaN or infinite" in reasons[1]
     assert "export the scan anew" in reasons[1]
 

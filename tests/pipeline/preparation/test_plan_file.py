@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 import yaml
 
 from rarevox.pipeline.compose import compose
+from rarevox.pipeline.console import Console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation import prepare_report
 from rarevox.pipeline.preparation.plan_file import (
     Choice,
+    _plan_sampler,
     is_edited,
     make_plan,
     plan_background,
@@ -213,3 +217,29 @@ def test_an_edited_patch_is_trained_on_as_it_stands(dataset: Dataset, tmp_path: 
     assert train(folder, tmp_path / "b", settings=(*SETTINGS, "spacing=[4,4,4]"), iterations=1, device="cpu") == 0
     config = yaml.safe_load((tmp_path / "b" / "configs" / "train.yaml").read_text(encoding="utf-8"))
     assert max(config["patch_size"]) <= 8  # 22 × 20 × 18 voxels of 1 × 1 × 1.5 mm are 6 × 5 × 7 of 4 mm
+
+
+@pytest.mark.parametrize("structures", [1, 2])
+def test_one_structure_is_not_compared_with_others(structures: int) -> None:
+    """Of two of the sizes 10 and 30 the larger one is three times as large."""
+    held = {
+        name: {"cases": 3, "voxels": {"median": voxels}, "components": {"median": 1.0}}
+        for name, voxels in (("lesion", 10.0), ("ventricle", 30.0))[:structures]
+    }
+    reason = _plan_sampler({"structures": held, "foreground_share": {"median": 0.01}}).reason
+    assert ("every structure comes equally often" in reason) == (structures == 2)
+    assert ("ventricle is 3 times as large as lesion" in reason) == (structures == 2)
+    assert reason.endswith(".")
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_name_of_a_class_is_broken(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(prepare_report, "console", Console(file=text, width=width))
+    reason = "Some words, and rarevox.transforms.LesionBalancedSampler would draw small ones as often as large ones."
+    sampler = Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
+    rest = [Choice("normalisation", {"_target_": "a.ZScored", "keys": "image", "region": "nonzero"}, "Why " * 30)]
+    prepare_report.show_plan([sampler, *rest, Choice("background_share", 0.5, "Half.")], Path("out"), named=True)
+    for name in ("rarevox.transforms.LesionBalancedSampler", "ClassBalancedSampler", "background_share"):
+        assert name in text.getvalue()
+    assert all(len(line) <= width for line in text.getvalue().splitlines() if "│" in line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from rarevox.pipeline import locks
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import LOCK_FILE
+from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.prepare import prepare
+from rarevox.pipeline.preparation.prepare_report import _kind
 from rarevox.transforms.reader import read_scan
 
 SHAPE = (10, 9, 8)
@@ -221,7 +224,38 @@ def test_a_fault_of_every_case_is_one_row(tmp_path: Path, capsys: pytest.Capture
         prepare(source, tmp_path / "out", **SUBJECTS | {"channels": {"T1": "*T1w*"}})
     told = " ".join(capsys.readouterr().err.split())
     assert told.count("missing-channel") == 1
+    assert "5 cases" in told
     assert "labels.nii.gz" in told
+    assert "capitals" not in told
+
+
+def test_with_all_cases_faulty_none_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their labels hold 1 to 4 voxels of the value that was not declared: one row all the same."""
+    with pytest.raises(RequestError, match=r"5 of 5 cases have errors, .*; correct them$"):
+        prepare(subjects(tmp_path / "source"), tmp_path / "out", **SUBJECTS, structures={"lesion": 3, "ventricle": 2})
+    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert told.count("label-undeclared") == 1
+    assert "5 cases" in told
+    assert "such as: the label" in told
+
+
+def test_other_labels_are_other_faults() -> None:
+    rows = [Fault(f"c{n}", "label-undeclared", "error", f"the label holds {n} (5 voxels); expected 0") for n in (1, 2)]
+    rows += [Fault("c3", "label-undeclared", "error", "the label holds 1 (77 voxels); expected 0")]
+    one, other, same = map(_kind, rows)
+    assert one == same
+    assert one != other
+
+
+@pytest.mark.parametrize(("pattern", "file"), [("*flair*", "x_Flair.nii.gz"), ("*T1C*", "x_T1c.nii.gz")])
+def test_a_pattern_that_capitals_keep_from_matching_is_told(pattern: str, file: str, tmp_path: Path) -> None:
+    source, hint = subjects(tmp_path / "source"), f"(capitals count: '{pattern}' is not {file})"
+    with pytest.raises(RequestError, match=re.escape(hint)):
+        prepare(source, tmp_path / "out", channels={"A": pattern}, label="seg*")
+    with pytest.raises(RequestError, match="have errors"):
+        prepare(source, tmp_path / "out", **SUBJECTS | {"channels": {"A": pattern}})
+    (row, *_) = written(tmp_path / "out", "rejected.json")["faults"]
+    assert f"for the channel A {hint}; there are" in row["message"]
 
 
 def test_duplicate_case_names(tmp_path: Path) -> None:
@@ -267,14 +301,19 @@ def test_visits_of_a_subject_stay_together(tmp_path: Path) -> None:
     assert Dataset.load(tmp_path / "out").section("training")[0]["subject"] in sides
 
 
-def test_the_same_again(tmp_path: Path) -> None:
+def test_the_same_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = decathlon(tmp_path / "task")
     for name, workers in (("a", 1), ("b", 3)):
         prepare(task, tmp_path / name, seed=4, workers=workers)
     for name in ("dataset.json", "fingerprint.json", "rejected.json", "plan.yaml", "checks.html"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    prepare(task, tmp_path / "a", seed=5)  # an earlier prepare may be written over
+    assert "is replaced" not in capsys.readouterr().err
+    prepare(task, tmp_path / "a", seed=5)  # an earlier prepare may be written over, which is told
     assert Dataset.load(tmp_path / "a").seed == 5
+    held = r"\(11 cases for training and 1 held out, seed 4, of the same scans and labels\) is replaced"
+    assert re.search(rf"a/dataset.json of [\d: -]{{16}} {held}", capsys.readouterr().err.replace("\n", " "))
+    prepare(decathlon(tmp_path / "fewer", 6), tmp_path / "a")
+    assert "seed 5, of other scans and labels) is replaced" in capsys.readouterr().err
 
 
 def test_two_calls_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_added_stops_no_other(tmp_path: Path, capsys: py
     assert monitor(tmp_path / "history.db", add=[bad, good]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "not added line 2 of" in said
-    assert "1 cases added" in said
+    assert "1 case added" in said
     assert f"passed over {good / 'inner'}: it holds a result of its own" in said
     with pytest.raises(RequestError, match="the Dice is 'much'"):
         monitor(tmp_path / "other.db", add=[bad])

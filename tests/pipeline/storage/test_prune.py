@@ -107,8 +107,8 @@ def test_nothing_is_removed_while_another_has_cases_open(scans, tmp_path: Path) 
 def test_doctor_tells_the_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entry(tmp_path, "case-old", 200_000_000, 40)
     entry(tmp_path, "index-new", 1000, 1)
-    assert describe_cache(tmp_path) == "0.2 GB, 1 cases and 1 indices, 0.2 GB of it not used for 30 days"
-    assert describe_cache(tmp_path, days=50) == "0.2 GB, 1 cases and 1 indices"
+    assert describe_cache(tmp_path) == "0.2 GB, 1 case and 1 index, 0.2 GB of it not used for 30 days"
+    assert describe_cache(tmp_path, days=50) == "0.2 GB, 1 case and 1 index"
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     (dataset / "dataset.json").write_text("{}")
@@ -116,7 +116,7 @@ def test_doctor_tells_the_size(tmp_path: Path, capsys: pytest.CaptureFixture[str
         main(["doctor", str(dataset), str(tmp_path)])
     words = capsys.readouterr().err
     assert f"cache {dataset / 'cache'}: nothing is stored" in words
-    assert f"cache {tmp_path}: 0.2 GB, 1 cases" in words
+    assert f"cache {tmp_path}: 0.2 GB, 1 case" in words
     with pytest.raises(SystemExit) as ended:
         main(["doctor", str(tmp_path / "absent")])
     assert ended.value.code == 2

@@ -92,7 +92,9 @@ def test_a_plan_s_patch_stands_while_nothing_that_it_was_fitted_to_is_set(
     assert ("patch_size=[16,16,16]" not in settings) or config["patch_size"] == [16, 16, 16]
 
 
-def test_time_reduces_what_the_user_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_reduces_what_the_user_left_open(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A patch takes 1 s: 10 minutes hold 600 steps of one patch, the 600 that are enough; 5 minutes half as many."""
     monkeypatch.setattr(fit, "seconds_per_patch", lambda *_: 1.0)
 
@@ -104,6 +106,12 @@ def test_time_reduces_what_the_user_left_open(monkeypatch: pytest.MonkeyPatch) -
 
     assert fitted(None) == (4, [48, 48, 48])
     assert fitted(10) == (1, [48, 48, 48])
+    said = "1.00 s here: batches of 1 instead of 4 (--set batch_size=4 keeps them), so that enough steps fit into"
+    assert f"{said} 10 minutes" in capsys.readouterr().err
+    assert fitted(1)[0] == 1
+    said = capsys.readouterr().err
+    assert "batches of 1 instead of 4 and patches of [32, 32, 32] instead of [48, 48, 48] (" in said
+    assert said.rstrip().endswith("enough steps fit into 1 minute")
     assert fitted(5) == (1, [32, 32, 32])  # half the voxels: 38.1 an axis, down to a multiple of 16
     assert fitted(10, "patch_size=[48,48,48]") == (1, [48, 48, 48])
     assert fitted(5, "batch_size=4") == (4, [32, 32, 32])  # an eighth: 24 an axis, of which 32 is the next multiple

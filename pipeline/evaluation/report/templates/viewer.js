@@ -75,6 +75,12 @@ function choose() {
 
 const differ = (r, p) => choice.value ? inside[r] !== inside[p] : inside[r] * r !== inside[p] * p;
 
+// A slice by the axis of the file on which it lies and its number there: what other viewers of the file show.
+function sliceOf(axis) {
+  const { voxel, size } = scan.data, own = voxel.findIndex(row => row[axis] !== 0);
+  return `${"ijk"[own]} = ${Math.round(voxel[own][axis] * at[axis] + voxel[own][3])} of 0 to ${size[own] - 1}`;
+}
+
 // ---- the planes -----------------------------------------------------------------------------------------------------
 
 function layout() {
@@ -276,9 +282,9 @@ function makePlane(axis) {
       if (shows.cross) cross();
       edgeLetters();
       slider.value = at[axis];
-      text.textContent = `${name} ${at[axis] + 1} / ${scan.data.shape[axis]}`;
-      slider.setAttribute("aria-valuetext", `${at[axis] + 1} of ${scan.data.shape[axis]}`);
-      canvas.setAttribute("aria-label", `${name} slice ${at[axis] + 1} of ${scan.data.shape[axis]}; arrow keys change it`);
+      text.textContent = `${name}, ${sliceOf(axis)}`;
+      slider.setAttribute("aria-valuetext", sliceOf(axis));
+      canvas.setAttribute("aria-label", `${name} slice, ${sliceOf(axis)}; arrow keys change it`);
     },
   };
 }

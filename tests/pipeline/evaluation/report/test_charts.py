@@ -113,6 +113,19 @@ def test_curves_leave_gaps_where_nothing_was_measured() -> None:
     assert curve_charts({}) == []
 
 
+def test_a_point_without_neighbours_is_a_dot() -> None:
+    """A single validation at iteration 90, Dice 0.25: at the right edge, as high as the axis has 0.25."""
+    (alone,) = curve_charts({"validation": [{"iteration": 90, "dice": {"s": 0.25}, "mean_dice": 0.25}]})
+    low, high = alone["y"]["low"], alone["y"]["high"]
+    for line in alone["lines"]:
+        (dot,) = line["dots"]
+        assert dot["x"] == 100.0
+        assert dot["y"] == pytest.approx(100 * (high - 0.25) / (high - low), abs=0.01)
+    several = [(10, 0.5), (20, None), (30, 1.0), (40, 0.9)]
+    (chart,) = curve_charts({"validation": [{"iteration": i, "dice": {"s": d}, "mean_dice": d} for i, d in several]})
+    assert [len(line["dots"]) for line in chart["lines"]] == [1, 1]  # the first one; the others are joined
+
+
 def test_running_mean_of_a_constant_is_the_constant() -> None:
     (chart,) = curve_charts({"train": [{"iteration": i, "loss": 2.0} for i in range(1, 100)]})
     heights = {point.split(",")[1] for point in chart["lines"][1]["runs"][0].split()}

@@ -136,8 +136,41 @@ def test_shown_cases_are_best_median_and_worst() -> None:
     rows += [{"case": "x", "dice": 0.0, "status": "failed"}]
     shown = shown_cases({"cases": rows, "failed": [{"case": "x", "reason": ""}]})
     assert shown == {"b": "best", "d": "median", "a": "worst", "x": "failed"}
-    assert shown_cases({"cases": rows[:1], "failed": []}) == {"a": "best"}
+    assert shown_cases({"cases": rows[:2], "failed": []}) == {"b": "best", "a": "worst"}
+    assert shown_cases({"cases": rows[:1], "failed": []}) == {"a": ""}
     assert shown_cases({"cases": [], "failed": []}) == {}
+
+
+def test_sections_are_named_in_the_order_of_the_page(report: tuple[Path, dict]) -> None:
+    text = report[0].read_text(encoding="utf-8")
+    named = re.findall(r'<a href="#([a-z]+)"', text)
+    headings = re.findall(r'<h2 id="([a-z]+)"', text)
+    assert len(named) > 5
+    assert named == headings
+
+
+def test_one_case_has_no_spread_and_is_not_the_best(tmp_path: Path) -> None:
+    """Nor is there an interval: figures stand alone, and the one validation is a mark."""
+    image, prediction, reference = _case(1)
+    result = aggregate(case_rows("alone", prediction, reference, (1, 1, 3), STRUCTURES), STRUCTURES)
+    voxels = {"threshold": [0.5], "recall": [0.5], "precision": [0.5], "average_precision": 0.5}
+    lesions = {"false_per_scan": [0.0], "sensitivity": [0.5], "confidence": [0.0], "reference": 2}
+    lesions |= {"froc_score": 0.452, "froc_score_ci95": [None, None], "sensitivity_at": {"1": 0.5}}
+    one = {"threshold": 0.5, "confidence": 0.0, "voxels": voxels, "lesions": lesions}
+    result["curves"] = {"structures": {"core": one}}
+    path = write_report(
+        tmp_path / "r.html",
+        result,
+        title="t",
+        cases_images=[CaseImages("alone", image, prediction, reference, AFFINE)],
+        curves={"validation": [{"iteration": 90, "dice": {"core": 0.25}, "mean_dice": 0.25}]},
+    )
+    page = _parse(path)
+    assert "Alone, mean Dice" in page.text
+    assert not re.search(r"\bbest\b", page.text)
+    assert "0.452" in page.text
+    assert not re.search(r"\((\d\.\d+|–) to (\1)\)", page.text)
+    assert path.read_text(encoding="utf-8").count('<circle class="point"') == 2
 
 
 def test_a_result_without_figures_still_makes_a_page(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from rarevox.pipeline.preparation.checks.case import CHECKS, check_case, count_v
 from rarevox.pipeline.preparation.checks.catalogue import CATALOGUE
 from tests.pipeline.preparation.conftest import SHAPE, save
 
+NAMES = {1: "lesion", 2: "ventricle"}
 
-def faults_of(case: Case, declared: frozenset[int] | None = frozenset({1, 2})) -> list[Fault]:
+
+def faults_of(case: Case, declared: dict[int, str] | None = NAMES) -> list[Fault]:
     loaded, faults = load_case(case, declared)
     return faults if loaded is None else check_case(loaded)
 
@@ -116,7 +118,7 @@ def test_a_voxel_that_outweighs_all_others(case: Case) -> None:
     save(case.image[1], put(1e30)(voxels(case.image[1]).astype(np.float32)))
     (fault,) = faults_of(case)
     assert (fault.check, fault.severity, fault.file) == ("extreme-voxels", "warning", str(case.image[1]))
-    assert fault.message.startswith("1 voxel(s) as extreme as 1e+30 outweigh all others")
+    assert fault.message.startswith("1 voxel as extreme as 1e+30 outweighs all others")
 
 
 def test_the_forms_of_a_file_in_metres_are_compared_in_millimetres(case: Case) -> None:
@@ -156,13 +158,20 @@ def test_label_values_that_are_not_whole(case: Case, bad: float) -> None:
 def test_label_values_outside_the_declared_set(case: Case) -> None:
     (fault,) = faults_of(with_label(case, put(9)))
     assert fault.check == "label-undeclared"
-    assert "9 (1 voxels); expected 0, 1, 2" in fault.message
+    assert "9 (1 voxel); expected 0, 1, 2; correct it, or name it too: --structure NAME=9" in fault.message
     assert faults_of(case, None) == []  # nothing was declared: 9 is a structure
+
+
+def test_a_value_in_place_of_a_declared_one_is_asked_about(case: Case) -> None:
+    """The map holds 1 and 2; of a declaration of 2 and 3, the third is absent and the first unknown."""
+    (fault,) = faults_of(case, {2: "ventricle", 3: "lesion"})
+    assert fault.message.endswith("expected 0, 2, 3; is it --structure lesion=1?")
 
 
 def test_negative_label_values_are_never_declared(case: Case) -> None:
     (fault,) = faults_of(with_label(case, put(-1), np.int16), None)
     assert fault.check == "label-undeclared"
+    assert "--structure" not in fault.message  # which would not help
 
 
 def test_an_image_in_the_labels_place(case: Case) -> None:

@@ -24,7 +24,7 @@ from tests.pipeline.preparation.test_prepare import decathlon
 
 def fixed(case: Case, folder: Path) -> tuple[Case, list[str], list[str]]:
     """The case after correction, the checks corrected and the checks that still find something."""
-    loaded, faults = load_case(case, frozenset({1, 2}))
+    loaded, faults = load_case(case, {1: "lesion", 2: "ventricle"})
     assert loaded is not None, faults
     again, faults, fixes = correct(loaded, folder)
     assert again is not None, faults
