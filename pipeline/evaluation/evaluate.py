@@ -137,7 +137,7 @@ def _evaluated(
     write_detections(folder, None)  # an earlier evaluation's must not stand beside this one's figures
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
-    scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
+    scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates, subjects=data.subjects)
     calibration, curves = _counters(segmenter, data, options)
     counters = [one for one in (calibration, curves) if one is not None]
     watch = together([one.watch for one in counters])
@@ -187,7 +187,7 @@ def _counters(segmenter: Segmenter, data: Dataset, options: MetricOptions) -> tu
     values = segmenter.config["label_values"]
     calibration = Calibration(data.scored, values, temperature=temperature, ignored=data.ignored)
     structures = segmenter.config.get("regions") or dict(zip(segmenter.config["structures"], values[1:], strict=True))
-    curves = Curves(structures, segmenter.decision, options)
+    curves = Curves(structures, segmenter.decision, options, subjects=data.subjects)
     return calibration if wanted[0] else None, curves if wanted[1] else None
 
 

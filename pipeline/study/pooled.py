@@ -72,7 +72,7 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
         "rarevox": version("rarevox"),
         **_decided(study / next(iter(runs.values()))),
     }
-    result |= pooled_counts([study / run for run in runs.values()], options)
+    result |= pooled_counts([study / run for run in runs.values()], options, data.subjects)
     result["folds"] = [_of_fold(study / runs[fold], runs[fold], fold, rows) for fold, rows in by_fold.items()]
     write_results(study, result, extra={"context": context})
     write_curves(study, result.get("curves"))
@@ -90,12 +90,13 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
     return result
 
 
-def pooled_counts(runs: Sequence[Path], options: MetricOptions) -> dict[str, Any]:
+def pooled_counts(runs: Sequence[Path], options: MetricOptions, subjects: Mapping[str, str]) -> dict[str, Any]:
     """``calibration`` and ``curves`` over all folds' cases, as far as every fold has them; what is amiss is told.
 
     Args:
         runs: of the folds.
         options: the conventions of the folds.
+        subjects: of cases that are not of their own.
     """
     results = [read_json(run / EVALUATED / "metrics.json") for run in runs]
     found: dict[str, Any] = {}
@@ -109,7 +110,7 @@ def pooled_counts(runs: Sequence[Path], options: MetricOptions) -> dict[str, Any
             if key == "calibration":
                 found[key] = add_calibrations(parts)
             else:
-                found[key] = add_curves(parts, _lesions(runs, parts), options)
+                found[key] = add_curves(parts, _lesions(runs, parts), options, subjects)
         except (RequestError, LookupError, TypeError, ValueError) as error:
             console.say("[yellow]no {} over all folds[/yellow]: {}", key, reason_of(error))
     return found

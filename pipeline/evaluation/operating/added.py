@@ -80,6 +80,7 @@ def curve_of(
     voxels: Mapping[str, Any],
     lesions: Mapping[str, Detections] | None,
     options: MetricOptions,
+    subjects: Mapping[str, str],
 ) -> dict[str, Any]:
     """The curves of one structure; the order of the cases does not matter.
 
@@ -87,16 +88,22 @@ def curve_of(
         point: ``threshold`` and ``confidence`` of the run.
         voxels: of :func:`rarevox.pipeline.evaluation.operating.voxels.voxel_curve`.
         lesions: of each case; None where they are not counted.
-        options: the bootstrap over cases.
+        options: the bootstrap.
+        subjects: of cases that are not of their own.
     """
     found = {**point, "voxels": voxels}
     if lesions is not None:
-        found["lesions"] = froc([lesions[case] for case in sorted(lesions)], point["confidence"], options)
+        names = sorted(lesions)
+        whose = [subjects.get(case) or case for case in names]
+        found["lesions"] = froc([lesions[case] for case in names], point["confidence"], options, whose)
     return found
 
 
 def add_curves(
-    parts: Sequence[Mapping[str, Any]], lesions: Sequence[Lesions], options: MetricOptions
+    parts: Sequence[Mapping[str, Any]],
+    lesions: Sequence[Lesions],
+    options: MetricOptions,
+    subjects: Mapping[str, str],
 ) -> dict[str, Any]:
     """The ``curves`` of all cases, from the ``curves`` of the parts that they were evaluated in.
 
@@ -104,6 +111,7 @@ def add_curves(
         parts: ``curves`` of each part's ``metrics.json``.
         lesions: of each part; empty where they are not counted.
         options: as the parts were evaluated with.
+        subjects: of cases that are not of their own.
 
     Raises:
         ValueError: the parts are of other structures, operating points or conventions, or a case is in two of them.
@@ -124,7 +132,7 @@ def add_curves(
             raise ValueError(f"the folds count {name} at different thresholds")
         counts = np.sum([counts_of(one["voxels"]) for one in ones], 0)
         voxels = voxel_curve(ones[0]["voxels"]["threshold"], counts)
-        structures[name] = curve_of(point, voxels, _together(name, lesions), options)
+        structures[name] = curve_of(point, voxels, _together(name, lesions), options, subjects)
     return {"n_cases": sum(part["n_cases"] for part in parts), "structures": structures}
 
 

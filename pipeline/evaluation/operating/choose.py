@@ -111,7 +111,7 @@ def choice(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dic
 
     Returns:
         ``threshold``, ``confidence``, ``taken`` and, where it is not, ``reason``; ``without`` and ``with``, the
-        figures of the aim (mean and 95 % interval over cases; for ``recall`` with ``false_per_scan``), each with the
+        figures of the aim (mean and 95 % interval over subjects; for ``recall`` with ``false_per_scan``), each with the
         ``dice`` and the ``volume_ml`` that come with it (means over cases);
         ``cross_validated``: the figures with the choice of the others, ``gain`` over ``without``, and the
         ``chosen`` of each fold; None with a single case.
@@ -139,7 +139,7 @@ def choice(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dic
 
 def _cross_validated(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dict[str, Any] | None:
     """Each case with the choice of all cases of other subjects."""
-    subjects = [table.subject or table.name for table in tables]
+    subjects = _subjects(tables)
     if len(set(subjects)) < 2:
         return None
     of_others = {
@@ -152,7 +152,7 @@ def _cross_validated(tables: Sequence[CaseTable], aim: Aim, options: MetricOptio
     if aim.name != "recall":
         values = np.array([figures(table, aim.name, options)[at] for table, at in zip(tables, picked, strict=True)])
         plain = np.array([figures(table, aim.name, options)[DEFAULT] for table in tables])
-        told["gain"] = _summary(values - plain, options)
+        told["gain"] = _summary(values - plain, tables, options)
     return told
 
 
@@ -161,14 +161,13 @@ def _figures(
 ) -> dict[str, Any]:
     """The figures of the aim where each case has its own candidate."""
     if aim.name != "recall":
-        return _summary(
-            np.array([figures(table, aim.name, options)[at] for table, at in zip(tables, picked, strict=True)]), options
-        )
+        values = np.array([figures(table, aim.name, options)[at] for table, at in zip(tables, picked, strict=True)])
+        return _summary(values, tables, options)
     pairs = list(zip(tables, picked, strict=True))
     detected = np.array([table.counts["detected"][at] for table, at in pairs], float)
     false = np.array([table.counts["false"][at] for table, at in pairs], float)
     wanted = np.array([table.lesions for table in tables], float)
-    draws = bootstrap_means(np.stack([detected, wanted], 1), options)
+    draws = bootstrap_means(np.stack([detected, wanted], 1), options, _subjects(tables))
     with np.errstate(invalid="ignore", divide="ignore"):
         ends = interval(draws[:, 0] / draws[:, 1])
     recall = float(detected.sum() / wanted.sum()) if wanted.sum() else math.nan
@@ -182,10 +181,14 @@ def _voxels(tables: Sequence[CaseTable], at: tuple[int, int], options: MetricOpt
     return {"dice": float(dice), "volume_ml": float(np.mean(volumes))}
 
 
-def _summary(values: np.ndarray, options: MetricOptions) -> dict[str, Any]:
+def _subjects(tables: Sequence[CaseTable]) -> list[str]:
+    return [table.subject or table.name for table in tables]
+
+
+def _summary(values: np.ndarray, tables: Sequence[CaseTable], options: MetricOptions) -> dict[str, Any]:
     """The mean over cases that have a figure, and its 95 % interval."""
     known = values[np.isfinite(values)]
-    ends = interval(bootstrap_means(values[:, None], options)[:, 0])
+    ends = interval(bootstrap_means(values[:, None], options, _subjects(tables))[:, 0])
     return {"mean": float(known.mean()) if len(known) else math.nan, "ci95": ends}
 
 

@@ -144,6 +144,7 @@ class Curves:
         decision: of the run.
         options: how lesions are counted, and the bootstrap.
         reference_key: entry of a case that holds the reference's file name.
+        subjects: of cases that are not of their own, for the bootstrap.
     """
 
     def __init__(
@@ -153,7 +154,9 @@ class Curves:
         options: MetricOptions,
         *,
         reference_key: str = "reference",
+        subjects: Mapping[str, str] | None = None,
     ) -> None:
+        self.subjects = dict(subjects or {})
         self.structures, self.decision, self.options = dict(structures), decision, options
         self.reference_key = reference_key
         self.edges = edges_of(decision)
@@ -199,5 +202,5 @@ class Curves:
                 "confidence": self.decision.confidences.get(number + 1, 0.0),
             }
             voxels = voxel_curve(self.edges[number], self.counts[number])
-            structures[name] = curve_of(point, voxels, lesions.get(name), self.options)
+            structures[name] = curve_of(point, voxels, lesions.get(name), self.options, self.subjects)
         return {"n_cases": len(self.cases), "structures": structures}

@@ -26,7 +26,9 @@ FINENESS = 200
 """Parts of each axis (the share; from 1/8 to 8 false lesions a scan, logarithmic) that a drawing tells apart."""
 
 
-def froc(cases: Sequence[Detections], confidence: float, options: MetricOptions) -> dict[str, Any]:
+def froc(
+    cases: Sequence[Detections], confidence: float, options: MetricOptions, subjects: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Detected, true and false lesions over all cases; the figures of the curve.
 
     Every peak is a point, and every figure is of all points, whatever their number: they are sorted once and their
@@ -36,7 +38,8 @@ def froc(cases: Sequence[Detections], confidence: float, options: MetricOptions)
     Args:
         cases: the lesions of each.
         confidence: the run's own, which is among the points.
-        options: the bootstrap over cases.
+        options: the bootstrap.
+        subjects: of each case; None: each is of its own.
 
     Example, two reference lesions, found at 0.9 and 0.6, and a false one at 0.7:
         >>> ones, false = np.ones(3, int), np.array([False, True, False])
@@ -65,7 +68,7 @@ def froc(cases: Sequence[Detections], confidence: float, options: MetricOptions)
         "reference": reference,
         "sensitivity_at": reached,
         "froc_score": float(np.mean(list(reached.values()))) if reference else math.nan,
-        "froc_score_ci95": score_interval(cases, FALSE_LESIONS, options),
+        "froc_score_ci95": score_interval(cases, FALSE_LESIONS, options, subjects),
     }
 
 

@@ -46,7 +46,7 @@ def test_parts_give_what_all_cases_at_once_give(lesions: bool, tmp_path: Path) -
         results.append(parse_json(json_text(curves.result())))  # as metrics.json holds it
         found.append(read_detections(tmp_path / str(number)) if lesions else {})
     everything = _counted(["a", "b", "c", "d", "e", "f"], options).result()
-    assert json_text(add_curves(results, found, options)) == json_text(everything)
+    assert json_text(add_curves(results, found, options, {})) == json_text(everything)
     assert everything["n_cases"] == 6
     assert ("lesions" in everything["structures"]["a"]) == lesions
     if lesions:
@@ -65,19 +65,19 @@ def test_what_does_not_add_up_is_refused() -> None:
     other = _counted(["b"], options, {"a": {"threshold": 0.3}})
 
     def added(*parts: Curves) -> None:
-        add_curves([part.result() for part in parts], [part.lesions() for part in parts], options)
+        add_curves([part.result() for part in parts], [part.lesions() for part in parts], options, {})
 
     with pytest.raises(ValueError, match="a case is in two folds"):
         added(one, same)
     with pytest.raises(ValueError, match="different operating points of a"):
         added(one, other)
     with pytest.raises(ValueError, match="of 1 cases and lesions of others"):
-        add_curves([one.result()], [_counted(["a", "b"], options).lesions()], options)
+        add_curves([one.result()], [_counted(["a", "b"], options).lesions()], options, {})
     with pytest.raises(ValueError, match="not counted in every fold"):
-        add_curves([one.result(), same.result()], [one.lesions(), {}], options)
+        add_curves([one.result(), same.result()], [one.lesions(), {}], options, {})
     fewer = {"n_cases": 1, "structures": {"a": one.result()["structures"]["a"]}}
     with pytest.raises(ValueError, match="different structures"):
-        add_curves([one.result(), fewer], [one.lesions(), one.lesions()], options)
+        add_curves([one.result(), fewer], [one.lesions(), one.lesions()], options, {})
 
 
 @pytest.mark.parametrize(

@@ -47,19 +47,26 @@ def brute(cases: list[Detections], confidence: float, drawn: np.ndarray) -> tupl
             detected += int(times) * int(((case.reference_peaks >= level) & (case.reference_peaks > 0)).sum())
             false += int(times) * int(((case.peaks >= level) & case.counted & ~case.true).sum())
         counts[level] = detected, false
-    best = [max((d for d, f in counts.values() if f / len(cases) <= most), default=0) for most in FALSE_LESIONS]
+    best = [max((d for d, f in counts.values() if f / drawn.sum() <= most), default=0) for most in FALSE_LESIONS]
     return counts, sum(best) / reference / len(best) if reference else math.nan
 
 
-@given(st.integers(0, 100_000), st.sampled_from([3, 12]), st.sampled_from([0.0, 0.37, 0.995]))
-def test_every_figure_is_that_of_counting_lesion_by_lesion(seed: int, peaks: int, confidence: float) -> None:
+@given(
+    st.integers(0, 100_000),
+    st.sampled_from([3, 12]),
+    st.sampled_from([0.0, 0.37, 0.995]),
+    st.sampled_from([None, "aaba"]),
+)
+def test_every_figure_is_that_of_counting_lesion_by_lesion(
+    seed: int, peaks: int, confidence: float, subjects: str | None
+) -> None:
     cases = scene(seed, 30, peaks)
-    found = froc(cases, confidence, OPTIONS)
+    found = froc(cases, confidence, OPTIONS, subjects)
     counts, score = brute(cases, confidence, np.ones(len(cases)))
     assert found["confidence"] == sorted(counts)
     assert list(zip(found["detected"], found["false"], strict=True)) == [counts[level] for level in sorted(counts)]
     assert found["froc_score"] == pytest.approx(score, abs=ROUNDED, nan_ok=True)
-    draws = np.concatenate(list(bootstrap_draws(len(cases), OPTIONS)))
+    draws = np.concatenate(list(bootstrap_draws(len(cases), OPTIONS, subjects)))
     scores = [brute(cases, confidence, drawn)[1] for drawn in draws]
     known = [one for one in scores if math.isfinite(one)]
     wanted = np.percentile(known, [2.5, 97.5]) if found["reference"] else [math.nan, math.nan]
