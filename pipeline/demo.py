@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.files import claim_folder
 from rarevox.pipeline.inference.predict import predict
@@ -34,7 +35,7 @@ def demo(
         output: gets ``phantom/``, ``dataset/``, ``run/`` and ``predictions/``.
         minutes: training time.
         subjects: phantom subjects; a quarter is held out.
-        lesion_share: lesion voxels ÷ voxels of the volume.
+        lesion_share: lesion voxels ÷ voxels of the volume, above 0.
         spacing_mm: of the phantoms.
         settings: ``KEY=VALUE`` texts for the training configuration.
         device: auto, cpu, cuda or cuda:i.
@@ -42,7 +43,12 @@ def demo(
 
     Returns:
         Exit status; the report's path is printed last, on standard output.
+
+    Raises:
+        RequestError: a value out of its range.
     """
+    if lesion_share == 0:
+        raise RequestError("--lesion-share is 0, and the demo learns lesions; give a share above 0, at most 0.02")
     folder = claim_folder(output, holds=lambda path: False, what="a demo")
     _say("1/5 phantom cohort", f"{subjects} synthetic subjects with white-matter lesions")
     write_cohort(folder / "phantom", subjects=subjects, lesion_share=lesion_share, spacing_mm=spacing_mm, seed=seed)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rarevox.transforms.clean import CleanLabelsd
     from rarevox.transforms.components import ComponentRegionsd, component_regions
     from rarevox.transforms.decision import Decision
+    from rarevox.transforms.intensity.artefacts import RandGhostingd, RandMotiond
     from rarevox.transforms.intensity.ct_window import CTWindowd
     from rarevox.transforms.intensity.n4 import N4Correctedd
     from rarevox.transforms.intensity.normalise import ZScored
@@ -65,6 +66,7 @@ _PLACES = {
     "clean": ("CleanLabelsd",),
     "components": ("ComponentRegionsd", "component_regions"),
     "decision": ("Decision",),
+    "intensity.artefacts": ("RandGhostingd", "RandMotiond"),
     "intensity.ct_window": ("CTWindowd",),
     "intensity.n4": ("N4Correctedd",),
     "intensity.normalise": ("ZScored",),
@@ -147,6 +149,8 @@ __all__ = [
     "PatchFrame",
     "PatchSampler",
     "RandForegroundPatchd",
+    "RandGhostingd",
+    "RandMotiond",
     "RandPlantLesionsd",
     "RobustZScored",
     "Scan",

@@ -79,6 +79,14 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
     show_default=True,
     help="Of --aim recall: the most a scan, on average.",
 )
+@click.option(
+    "--dice-cost",
+    metavar="D",
+    type=click.FloatRange(min=0),
+    default=0.05,
+    show_default=True,
+    help="Of lesion_f1 and recall: what the choice may cost of the mean Dice.",
+)
 @device_option
 @trust_option
 def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:

@@ -107,6 +107,11 @@ class Dataset:
         return tuple(name for name, value in self.labels.items() if value != 0)
 
     @property
+    def subjects(self) -> dict[str, str]:
+        """Case to subject, of the cases for which the list names one."""
+        return {case["case"]: case["subject"] for case in (*self.training, *self.test) if case.get("subject")}
+
+    @property
     def scored(self) -> dict[str, int | tuple[int, ...]]:
         """What evaluation gives figures for: the structures with their value, then the composites with theirs."""
         return {name: value for name, value in self.labels.items() if value != 0} | self.composites

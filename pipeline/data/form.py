@@ -56,6 +56,7 @@ CASE_KEYS = {
     "image": Kind(are_files, "the name of a file, or a list of such names"),
     "label": Kind(is_text, "the name of a file"),
     "mask": Kind(is_text, "the name of a file", True),
+    "subject": Kind(is_text, "a name", True),
 }
 FOLD = Kind(is_whole, "a whole number from 0")
 

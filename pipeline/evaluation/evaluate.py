@@ -28,10 +28,10 @@ from rarevox.pipeline.evaluation.beginning import tell_beginning
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.added import DETECTIONS_FILE, write_detections
 from rarevox.pipeline.evaluation.operating.curves import Curves
 from rarevox.pipeline.evaluation.operating.table import CURVES_FILE, write_curves
-from rarevox.pipeline.evaluation.report.calibration_chart import calibration_lines
-from rarevox.pipeline.evaluation.report.curves_chart import curve_lines
+from rarevox.pipeline.evaluation.report.curves_chart import probability_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.evaluation.report.run import write_run_report
 from rarevox.pipeline.evaluation.run_and_dataset import (
@@ -76,8 +76,9 @@ def evaluate(
         run: the run folder.
         dataset: folder that ``rarevox prepare`` wrote.
         section: test, validation, train or training.
-        output: gets ``metrics.json``, ``cases.csv``, ``curves.csv``, ``report.html`` and ``predictions/``; the default
-            is ``RUN/evaluation/SECTION``, of an ensemble ``RUN/evaluation/SECTION_ensemble``.
+        output: gets ``metrics.json``, ``cases.csv``, ``curves.csv``, ``detections.json``, ``report.html`` and
+            ``predictions/``; the default is ``RUN/evaluation/SECTION``, of an ensemble
+            ``RUN/evaluation/SECTION_ensemble``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
         others: further runs, which form an ensemble with ``run``; see :mod:`rarevox.pipeline.inference.ensemble`. The
@@ -133,9 +134,10 @@ def _evaluated(
     """:func:`evaluate` into a folder that is held."""
     tell_beginning(folder, segmenter.config, temperature_of(segmenter))
     clear_parts(folder, folder / "predictions")
+    write_detections(folder, None)  # an earlier evaluation's must not stand beside this one's figures
     options = with_ignored(build(segmenter.config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
-    scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates)
+    scorer = CaseScorer({**background, **data.scored}, folder, options=options, gates=gates, subjects=data.subjects)
     calibration, curves = _counters(segmenter, data, options)
     counters = [one for one in (calibration, curves) if one is not None]
     watch = together([one.watch for one in counters])
@@ -162,15 +164,14 @@ def _evaluated(
         context["ensemble"] = [str(Path(other).resolve()) for other in (run, *others)]
     write_results(folder, result, extra={"context": context})
     write_curves(folder, result.get("curves"))
+    write_detections(folder, curves.lesions() if curves is not None else None)
     write_run_report(folder, result, cases, run, context)
     if section == "test" and output is None and not others and not without:
         _update_bundle(run, data, result)
     if output is None and not others and not without:
         track_evaluation(run, section, result)
     print_results(result)
-    for line in calibration_lines(result["calibration"]) if calibration is not None else ():
-        Console(soft_wrap=True).print(line)
-    for line in curve_lines(result["curves"]) if curves is not None else ():
+    for line in probability_lines(result):
         Console(soft_wrap=True).print(line)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
     return 1 if result["failed"] or failed_gates(result) else 0
@@ -186,13 +187,13 @@ def _counters(segmenter: Segmenter, data: Dataset, options: MetricOptions) -> tu
     values = segmenter.config["label_values"]
     calibration = Calibration(data.scored, values, temperature=temperature, ignored=data.ignored)
     structures = segmenter.config.get("regions") or dict(zip(segmenter.config["structures"], values[1:], strict=True))
-    curves = Curves(structures, segmenter.decision, options)
+    curves = Curves(structures, segmenter.decision, options, subjects=data.subjects)
     return calibration if wanted[0] else None, curves if wanted[1] else None
 
 
 def _holds_evaluation(folder: Path) -> bool:
     """Whether the folder holds an earlier evaluation, which may be written over."""
-    known = {"metrics.json", "cases.csv", CURVES_FILE, "report.html", "predictions"}
+    known = {"metrics.json", "cases.csv", CURVES_FILE, DETECTIONS_FILE, "report.html", "predictions"}
     return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
 
 

@@ -31,6 +31,7 @@ class CaseScorer:
         gates: the least Dice of structures, see :func:`rarevox.pipeline.gates.read_gates`; the results say what was
             reached.
         reference_key: entry of the data that holds the reference's file name.
+        subjects: of cases that are not of their own: their rows say so, and intervals are over subjects.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class CaseScorer:
         options: MetricOptions | None = None,
         gates: Mapping[str, Any] | None = None,
         reference_key: str = "reference",
+        subjects: Mapping[str, str] | None = None,
     ) -> None:
         self.structures = dict(structures)
         self.output = Path(output)
         self.options = options or MetricOptions()
         self.gates = read_gates(gates, self.structures)
         self.reference_key = reference_key
+        self.subjects = dict(subjects or {})
         self.rows: list[dict[str, Any]] = []
         self.raw_rows: list[dict[str, Any]] = []
         self.has_raw = False
@@ -101,7 +104,7 @@ class CaseScorer:
                 known = {"reference": labels.array, "spacing_mm": labels.spacing_mm}
         except ScanError:
             known = {}
-        rows = failed_rows(case, self.structures, reason, options=self.options, **known)
+        rows = self._owned(case, failed_rows(case, self.structures, reason, options=self.options, **known))
         self.rows.extend(rows)
         self.raw_rows.extend(rows)
 
@@ -114,7 +117,13 @@ class CaseScorer:
     def _rows(self, case: str, prediction: np.ndarray, labels: LabelMap, told: Sequence[str]) -> list[dict[str, Any]]:
         """The rows, and in each what is odd about the case's files."""
         rows = case_rows(case, prediction, labels.array, labels.spacing_mm, self.structures, options=self.options)
+        rows = self._owned(case, rows)
         return [{**row, "warning": "; ".join(told)} for row in rows] if told else rows
+
+    def _owned(self, case: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows with the case's subject, where one is known."""
+        subject = self.subjects.get(case)
+        return [{**row, "subject": subject} for row in rows] if subject else rows
 
     def result(self) -> dict[str, Any]:
         """The aggregate of all rows so far, the gates, and where there is post-processing the figures without it."""

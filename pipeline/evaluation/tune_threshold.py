@@ -42,6 +42,7 @@ def tune_threshold(
     *,
     aim: str = "dice",
     false_lesions: float = 1.0,
+    dice_cost: float = 0.05,
     device: str = "auto",
     trust: bool = False,
 ) -> int:
@@ -62,6 +63,7 @@ def tune_threshold(
         dataset: folder that ``rarevox prepare`` wrote; its validation section of the run's fold is used.
         aim: ``dice``, ``lesion_f1`` or ``recall``.
         false_lesions: of ``recall``: the most a scan, on average.
+        dice_cost: of ``lesion_f1`` and ``recall``: what the choice may cost of the mean Dice.
         device: auto, cpu, cuda or cuda:i.
         trust: take the run's configuration whatever it builds; see :mod:`rarevox.pipeline.trust.gate`.
 
@@ -71,9 +73,9 @@ def tune_threshold(
     Raises:
         RequestError: no run, no dataset, other structures, an unknown aim, no usable validation case.
     """
-    if aim not in AIMS or not false_lesions >= 0:
-        said = f"aim {aim!r} with {false_lesions} false lesions a scan"
-        raise RequestError(f"{said}: expected one of {', '.join(AIMS)}, and 0 or more")
+    if aim not in AIMS or not false_lesions >= 0 or not dice_cost >= 0:
+        said = f"aim {aim!r} with {false_lesions} false lesions a scan and {dice_cost} of Dice"
+        raise RequestError(f"{said}: expected one of {', '.join(AIMS)}, and numbers of 0 or more")
     data = Dataset.load(dataset)
     folds = folds_of(run, data, trust=trust)
     parts, settings = folds.parts, ["post_processing={}", "operating_points={}"]
@@ -92,12 +94,12 @@ def tune_threshold(
         if not files:
             raise RequestError(f"no validation case of {data.path} could be used to choose operating points")
         options = replace(with_ignored(build(folds.config, "metric_options"), data), distances=False)
-        result = points_of(files, parts, Aim(aim, float(false_lesions)), options)
+        result = points_of(files, parts, Aim(aim, float(false_lesions), float(dice_cost)), options)
     for one in folds.runs:
         _store(one, result["chosen"])
     file, made = folds.results / RESULT_FILE, folds.context(data)
     write_json(file, result | {"n_cases": len(files), "failed": failed, "context": made, "versions": versions()})
-    _print(result, len(files), aim)
+    _print(result, len(files))
     if any(read_yaml(one / "configs" / "inference.yaml")["post_processing"] for one in folds.runs):
         console.print("the run's post-processing was chosen for other labels; rarevox tune-postprocessing chooses anew")
     console.print(f"written into {folds.configurations}; the figures are in {file}")
@@ -119,7 +121,7 @@ def points_of(files: Sequence[Path], parts: Parts, aim: Aim, options: MetricOpti
     """
     names = list(parts.structures)
     tried = {"thresholds": list(THRESHOLDS), "confidences": _confidences(parts)}
-    stated = {"aim": aim.name, "false_lesions": aim.false_lesions, "tried": tried}
+    stated = {"aim": aim.name, "false_lesions": aim.false_lesions, "dice_cost": aim.dice_cost, "tried": tried}
     if len(names) > 1:
         chosen, told = _together(files, parts, aim, options)
         if not _worse(files, parts, {}, chosen, "", options):
@@ -221,7 +223,7 @@ def _gather(fold: Fold, nested: bool, folder: Path) -> tuple[list[Path], dict[st
                     raise ValueError(found.reason)
                 reference, spacing_mm = read_reference(found.item["reference"])
                 file = folder / f"{fold.number}_{number}.npz"
-                found.watch.save(file, found.case, reference, spacing_mm)
+                found.watch.save(file, found.case, reference, spacing_mm, str(found.item.get("subject") or ""))
                 files.append(file)
             except ValueError as error:
                 failed[found.case] = reason_of(error)
@@ -238,8 +240,8 @@ def _store(run: Path, points: Mapping[str, Any]) -> None:
             texts[file] = write_yaml(config | {"operating_points": {n: dict(point) for n, point in points.items()}})
 
 
-def _print(result: Mapping[str, Any], n_cases: int, aim: str) -> None:
-    out = Console(soft_wrap=True)
+def _print(result: Mapping[str, Any], n_cases: int) -> None:
+    out, aim = Console(soft_wrap=True), result["aim"]
     out.print(f"{_WORDS[aim]} over {n_cases} validation cases at a threshold of 0.5 and as chosen:")
     for name, one in result["structures"].items():
         if "with" not in one:
@@ -248,10 +250,17 @@ def _print(result: Mapping[str, Any], n_cases: int, aim: str) -> None:
         sure = f", confidence {one['confidence']:g}" if one["confidence"] else ""
         verdict = "taken" if one["taken"] else f"not taken, {one['reason']}"
         out.print(f"  {name}: {_said(one['without'])} to {_said(one['with'])} at {one['threshold']:g}{sure}: {verdict}")
+        before, after = one["without"], one["with"]
+        volumes = f"volume {figure(before['volume_ml'], 2)} to {figure(after['volume_ml'], 2)} ml a case"
+        if aim != "dice":
+            volumes = f"Dice {figure(before['dice'])} to {figure(after['dice'])}, {volumes}"
+        out.print(f"    with it {volumes}")
         crossed = one["cross_validated"]
         if crossed is not None:
             gain = f", gain {_said(crossed['gain'])}" if "gain" in crossed else ""
-            out.print(f"    chosen on the other cases each time: {_said(crossed)}{gain}")
+            over = aim == "recall" and crossed["false_per_scan"] > result["false_lesions"]
+            limit = f", more than the {result['false_lesions']:g} asked for" if over else ""
+            out.print(f"    chosen on the other subjects' cases each time: {_said(crossed)}{gain}{limit}")
     out.print(
         f"{n_cases} cases choose for themselves: expect of new ones what holds where the choice was made on others"
     )

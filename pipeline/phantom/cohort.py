@@ -24,7 +24,7 @@ LESION, VENTRICLES = 1, 2
 _LABELS = {"0": "background", "1": "lesion", "2": "ventricles"}
 _DESCRIPTION = (
     "SYNTHETIC: no person was scanned. ICBM152 template anatomy under random smooth deformations, with simulated T1 "
-    "and FLAIR contrast, bias field, noise and white-matter lesions; for demonstrations and tests only"
+    "and FLAIR contrast, bias field, noise and {lesions}; for demonstrations and tests only"
 )
 _REFERENCE = (
     "Anatomy: ICBM 2009a nonlinear symmetric template (Fonov et al., NeuroImage 54, 2011), as shipped with nilearn; "
@@ -39,7 +39,8 @@ class PhantomSettings:
 
     Args:
         spacing_mm: edge of the cubic voxels, 0.8 to 6 mm.
-        lesion_share: lesion voxels as a share of all voxels of a volume, averaged over the cohort; above 0, up to 0.02.
+        lesion_share: lesion voxels as a share of all voxels of a volume, averaged over the cohort; 0 (none anywhere) to
+            0.02.
         contrast: how far lesions outshine grey matter on FLAIR, as a share of it: lowest and highest, -0.15 to 3.
         noise: standard deviation of the noise as a share of the white matter's brightness, 0 to 0.5.
         seed: whole number, 0 or more; the same seed gives the same arrays.
@@ -60,7 +61,7 @@ class PhantomSettings:
         low, high = self.contrast
         checks = (
             (0.8 <= self.spacing_mm <= 6, f"spacing_mm is {self.spacing_mm}; give 0.8 to 6"),
-            (0 < self.lesion_share <= 0.02, f"lesion_share is {self.lesion_share}; give above 0, at most 0.02"),
+            (0 <= self.lesion_share <= 0.02, f"lesion_share is {self.lesion_share}; give 0 to 0.02"),
             (
                 -0.15 <= low <= high <= 3,
                 f"contrast is ({low}, {high}); give the lowest and the highest, in this order, within -0.15 to 3",
@@ -88,6 +89,9 @@ class Phantom:
 
 def make_subject(index: int, settings: PhantomSettings, atlas: Atlas) -> Phantom:
     """Subject ``index`` of a cohort: a pure function of the three arguments, however many subjects there are.
+
+    Heads, look-alikes and scanners do not depend on the lesions: with ``lesion_share=0`` the same subject comes out
+    without any, every other voxel as it was.
 
     Args:
         index: number of the subject, 0 or more; with the seed it fixes every random draw.
@@ -183,7 +187,7 @@ def describe(subjects: int, settings: PhantomSettings) -> dict[str, Any]:
     names = [_name(index) for index in range(subjects)]
     return {
         "name": "SyntheticLesions",
-        "description": _DESCRIPTION,
+        "description": _DESCRIPTION.format(lesions="white-matter lesions" if settings.lesion_share else "no lesion"),
         "reference": _REFERENCE,
         "licence": "Apache-2.0 for the synthesis; the ICBM template's terms for the anatomy (free use with its notice)",
         "release": "1.0",

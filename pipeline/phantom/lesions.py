@@ -95,12 +95,14 @@ def lesion_target(index: int, *, seed: int, lesion_share: float, voxels: int) ->
     """Lesion voxels that subject ``index`` should have: log-normal over the cohort, ``lesion_share`` on average.
 
     The subjects walk through the quantiles of the log-normal in golden-ratio steps from a seeded start, so that every
-    first few of them already average to the share, however many follow; at least 1.
+    first few of them already average to the share, however many follow; at least 1, and 0 where the share is 0.
 
     >>> targets = [lesion_target(k, seed=0, lesion_share=1e-3, voxels=1_000_000) for k in range(16)]
     >>> 900 < sum(targets) / 16 < 1100 and max(targets) > 2 * min(targets)
     True
     """
+    if lesion_share == 0:
+        return 0
     start = np.random.default_rng(seed).uniform()
     quantile = (start + index * _GOLDEN) % 1.0
     # exp(σ·z − σ²/2) has the mean 1 over the normal z.

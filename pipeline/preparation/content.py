@@ -20,13 +20,18 @@ def dataset_content(
     split: Split,
     header: dict[str, Any],
 ) -> dict[str, Any]:
-    """The content of ``dataset.json``: a MONAI data list whose file names are relative to ``root``."""
+    """The content of ``dataset.json``: a MONAI data list whose file names are relative to ``root``.
+
+    Where a subject has another name than its case, each case has its ``subject``.
+    """
+    named = any(case.subject not in ("", case.case) for case in cases.values())
     root = _common_root(source, [cases[name] for name in (*split.fold, *split.test)])
 
     def entry(case: Case) -> dict[str, Any]:
         names = [_relative(file, root) for file in case.image]
         row = {"case": case.case, "image": names if len(names) > 1 else names[0], "label": _relative(case.label, root)}
-        return {**row, "mask": _relative(case.mask, root)} if case.mask else row
+        row |= {"mask": _relative(case.mask, root)} if case.mask else {}
+        return row | ({"subject": case.subject or case.case} if named else {})
 
     ordered = dict(sorted({"background": 0, **labels}.items(), key=lambda item: item[1]))
     return {

@@ -12,6 +12,7 @@ from rarevox.networks import Geometry
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.form import fingerprint_rows
 from rarevox.pipeline.data.spacing import along_ras
+from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.slices import slice_order
 
 
@@ -20,16 +21,46 @@ def median_size(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: s
 
     With ``slice_axis`` (see :func:`rarevox.transforms.slices.slice_order`) the axis across the slices is last.
     """
-    cases = fingerprint_rows(dataset.path)
-    if not cases:
-        return None
+    sizes = _sizes(dataset, spacing, slice_axis)
+    return [max(round(size), 1) for size in np.median(sizes, axis=0)] if sizes else None
+
+
+def require_useful_patch(
+    dataset: Dataset,
+    patch_size: Sequence[int],
+    geometry: Geometry,
+    spacing: Sequence[float] | None,
+    slice_axis: str | None = None,
+) -> None:
+    """Refuse a patch most of which would be padding in every case: more than twice the largest volume, and than 128.
+
+    Such a patch is a slip of the hand, and takes memory until there is none.
+
+    Raises:
+        RequestError: says along which axis, and what the largest volume takes.
+    """
+    sizes = _sizes(dataset, spacing, slice_axis)
+    if not sizes or len(sizes[0]) != len(patch_size):
+        return
+    wholes = [max(math.ceil(size), 1) for size in np.max(sizes, axis=0)]
+    needed = geometry.input_size(wholes)
+    for axis, (asked, whole, most) in enumerate(zip(patch_size, wholes, needed, strict=True)):
+        if asked > max(2 * most, 128):
+            raise RequestError(
+                f"patch_size {list(patch_size)}: {asked} voxels along axis {axis}, where no volume has more than "
+                f"{whole}; the rest would be padding; take at most {most}"
+            )
+
+
+def _sizes(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: str | None) -> list[list[float]]:
+    """Of each volume, in voxels of the training grid; empty where they are not known."""
     sizes = []
-    for along in map(_along_ras, cases):
+    for along in map(_along_ras, fingerprint_rows(dataset.path) or []):
         grid = [own for _, own in along] if spacing is None else [float(t) for t in spacing]
         size = [n * own / t for (n, own), t in zip(along, grid, strict=True)]
         order = (0, 1, 2) if slice_axis is None else slice_order(grid, slice_axis)
         sizes.append([size[axis] for axis in order])
-    return [max(round(size), 1) for size in np.median(sizes, axis=0)]
+    return sizes
 
 
 def slice_orders(dataset: Dataset, spacing: Sequence[float] | None, slice_axis: str) -> set[tuple[int, int, int]]:

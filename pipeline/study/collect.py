@@ -63,6 +63,7 @@ def _figures(row: Row) -> dict[str, Any]:
         "train_dice": row.train_dice.median,
         "train_dice_q1": row.train_dice.q1,
         "train_dice_q3": row.train_dice.q3,
+        "constant_dice": row.constant_dice,
         "test_mean_dice": None if row.test is None else row.test.mean_dice,
         "test_median_dice": None if row.test is None else row.test.median_dice,
         "foreground_share": row.foreground_share.median,

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.console import console
+from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import parse_setting
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.report.curves_chart import probability_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.files import claim_folder, write_json
 from rarevox.pipeline.gates import failed_gates
@@ -20,12 +21,12 @@ from rarevox.pipeline.locks import held
 from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.study.collect import rows_of
 from rarevox.pipeline.study.job import CELLS, jobs_of
-from rarevox.pipeline.study.overlays import read_overlay
+from rarevox.pipeline.study.overlays import contents_of, read_overlay
 from rarevox.pipeline.study.places import Places, cores
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan
 from rarevox.pipeline.study.planning import holds_study, settle
 from rarevox.pipeline.study.pooled import pool
-from rarevox.pipeline.study.study import PATIENCE, run_and_collect, selected, tell_time, unfinished
+from rarevox.pipeline.study.study import PATIENCE, run_and_collect, selected, shapes_of, tell_time, unfinished
 
 ITERATIONS = 2000
 """Of ``configs/train.yaml``, where neither steps nor minutes are said."""
@@ -80,18 +81,21 @@ def crossval(
     with held(folder, patience=PATIENCE):
         wanted = _plan(data, base, device, _threads(folder, places))
         what = json.dumps(wanted.base, indent=1)
-        plan, shapes = settle(folder, wanted, what, {wanted.dataset["folder"]: data}, extend=False, trust=trust)
+        datasets = {wanted.dataset["folder"]: data}
+        plan, shapes = settle(folder, wanted, what, datasets, extend=False, trust=trust)
     chosen = selected(plan.cells, None, shard)
     options: dict[str, Any] = {"section": "validation", "full": True, "keep_weights": True, "device": plan.device}
     options |= {"threads": plan.threads, "trust": trust, "retry": retry}
     jobs = jobs_of(folder, data.path.parent.resolve(), unfinished(folder, plan, chosen, retry=retry), **options)
     if jobs:
-        tell_time(folder, plan, jobs, shapes, places)
+        tell_time(folder, plan, jobs, lambda: shapes or shapes_of(plan, jobs, datasets, trust=trust), places)
     pooled: list[dict[str, Any]] = []
     status = run_and_collect(folder, plan, jobs, places, then=_pooling(data, pooled, trust=trust))
     if not pooled:
         return status
     print_results(pooled[0])
+    for line in probability_lines(pooled[0]):
+        Console(soft_wrap=True).print(line)
     console.print(f"metrics.json, cases.csv and report.html are in {folder}")
     console.print(f"all folds together: rarevox predict {folder} SCANS --output OUT")
     return status or int(bool(pooled[0]["failed"] or failed_gates(pooled[0])))
@@ -138,6 +142,7 @@ def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> 
         iterations=base.get("iterations"),
         threads=threads,
         device=device,
+        files=contents_of([base]),
     )
 
 

@@ -58,21 +58,29 @@ def planned_seconds(cells: Iterable[PlannedCell], steps: Mapping[str, float]) ->
     return total
 
 
-def seconds_left(cells: Iterable[PlannedCell], done: Mapping[str, Row]) -> float | None:
-    """Seconds of the cells that are not done, by those that are: of the same network and patch, else of all.
+def seconds_left(
+    wanted: Iterable[PlannedCell], planned: Iterable[PlannedCell], done: Mapping[str, Row]
+) -> float | None:
+    """Seconds of cells one after the other, by the cells of the study that are done: of the same network and patch,
+    else of all. What a cell took holds its start and its evaluation.
 
-    None where none is done.
+    Args:
+        wanted: the cells that are to be run.
+        planned: all cells of the study.
+        done: the rows that there are, by cell.
+
+    Returns:
+        None where no cell is done.
     """
     taken: dict[str, list[float]] = {}
-    cells = list(cells)
-    for cell in cells:
+    for cell in planned:
         row = done.get(cell.name)
         if row is not None and row.done:
             taken.setdefault(shape_of(cell), []).append(sum(row.seconds.values()))
     if not taken:
         return None
     overall = statistics.fmean(one for each in taken.values() for one in each)
-    left = [taken.get(shape_of(cell)) for cell in cells if cell.name not in done]
+    left = [taken.get(shape_of(cell)) for cell in wanted]
     return sum(statistics.fmean(each) if each else overall for each in left)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.study.plan import PlannedCell
 from rarevox.pipeline.study.rows import CELL_FILE, Row
 
 CELLS, LOGS = "cells", "logs"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Errors of a disk that takes no more: no fault of the cell, and no other could be written either."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Outcome:
     Attributes:
         cell: its name.
         state: ``done``, ``failed``, ``kept`` (its row was there), ``elsewhere`` (another process is at it),
-            ``interrupted`` or ``unwritten`` (the disk takes no more).
+            ``interrupted`` or ``unwritten`` (the disk takes no more). A failed one has its row, unless its files cannot
+            be reached: then nothing is written, and the next call tries it again.
         reason: of ``failed`` and ``unwritten``; of ``interrupted`` the exit status.
         seconds: that it took.
         train_dice: median Dice of the last training batches; NaN where there is none.
@@ -74,6 +78,15 @@ class Outcome:
     seconds: float = 0.0
     train_dice: float = float("nan")
     test_dice: float = float("nan")
+
+
+def unreachable(cell: str, error: OSError) -> Outcome:
+    """How an attempt ended whose files could not be read or written: the disk is full, or they are somebody else's.
+
+    >>> unreachable("a", PermissionError(errno.EACCES, "Permission denied", "cells/a")).reason
+    "[Errno 13] Permission denied: 'cells/a'"
+    """
+    return Outcome(cell, "unwritten" if error.errno in FULL else "failed", reason_of(error))
 
 
 def read_row(study: str | Path, cell: str) -> Row | None:

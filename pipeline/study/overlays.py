@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.compose import CONFIGS, packaged
 from rarevox.pipeline.errors import RequestError, nearest
+from rarevox.pipeline.plain_data import read_yaml
 
 NAMES = ("network", "loss", "dataset")
 NUMBERS = ("iterations", "fold")
@@ -143,3 +146,21 @@ def laid_over(below: Overlay, above: Overlay, labels: Mapping[str, str], where: 
 def file_of(name: str, folder: Path) -> str:
     """A configuration named by a study file: an overlay's name, or a file, relative to the study file's folder."""
     return name if not Path(name).suffix else str((folder / name).resolve())
+
+
+def contents_of(settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What the users' configuration files of cells say: the file to the SHA-256 of its entries, comments not counted.
+
+    Files alone, in which a change that nobody means to tell of is easily made. The overlays that are named belong to
+    rarevox: they change with its code, whose version stands in every row.
+
+    Args:
+        settings: of the cells.
+
+    Raises:
+        RequestError: a file is missing, or not YAML.
+    """
+    named = dict.fromkeys(name for one in settings for name in one.get("config", ()))
+    own = [name for name in named if Path(name).suffix or Path(name).is_file()]
+    said = {name: json.dumps(read_yaml(name), sort_keys=True, default=str) for name in own}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in said.items()}

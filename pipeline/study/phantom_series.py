@@ -47,6 +47,10 @@ def write_phantom_series(
         RequestError: a value out of its range, nilearn missing, or a cohort that cannot be prepared.
     """
     folder = Path(folder)
+    if not all(shares):
+        raise RequestError(
+            "a share of the phantom series is 0, and there would be nothing to learn; give shares above 0"
+        )
     for share in shares:
         name = share_name(share)
         dataset = folder / name

@@ -47,6 +47,8 @@ class Plan:
         test: whether cells are evaluated on the held-out cases.
         structures: whose Dice count; none are all.
         layout: hints for the report, as the study file gives them.
+        files: users' configuration files that cells take, to the SHA-256 of what they say; studies of earlier versions
+            have none.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Plan:
     test: bool = True
     structures: tuple[str, ...] = ()
     layout: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; :meth:`from_json` gives the plan back."""

@@ -13,6 +13,7 @@ from rarevox.pipeline.files import is_leftover, write_text
 from rarevox.pipeline.study.cells import cells_of
 from rarevox.pipeline.study.checks import check_cells, tell_single_values
 from rarevox.pipeline.study.datasets import fingerprint_of, load_all
+from rarevox.pipeline.study.overlays import contents_of
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan, write_plan
 from rarevox.pipeline.study.study_file import StudyFile
 
@@ -44,6 +45,7 @@ def plan_of(study: StudyFile, root: Path, *, device: str) -> tuple[Plan, dict[st
             test=study.test,
             structures=study.structures,
             layout=dict(study.layout or {}),
+            files=contents_of(cell.settings for cell in cells),
         ),
         datasets,
     )
@@ -73,7 +75,8 @@ def settle(
         _same_study(before, wanted, folder, extend=extend)
         known = {cell.name for cell in before.cells}
         new = [cell for cell in wanted.cells if cell.name not in known]
-        if not new and before.layout == wanted.layout and before.dataset == wanted.dataset:
+        same = all(getattr(before, key) == getattr(wanted, key) for key in ("layout", "dataset", "files"))
+        if not new and same:
             return before, {}
     else:
         new = list(wanted.cells)
@@ -99,12 +102,14 @@ def _same_study(before: Plan, now: Plan, folder: Path, *, extend: bool) -> None:
     changed = [name for name in old if name in new and old[name] != new[name]]
     added = [name for name in new if name not in old]
     what = [f"{key} was {a!r} and is {b!r}" for key, a, b in _common(before, now) if a != b]
+    edited = [name for name, digest in before.files.items() if now.files.get(name, digest) != digest]
+    what += [f"{name} says something else" for name in edited]
     what += [
         f"{_cells(names)} {word} ({names[0]} …)" for names, word in ((gone, "gone"), (changed, "changed")) if names
     ]
     if what or (added and not extend):
+        more = "give another --output" if what else "add the new cells with --extend"
         what += [f"{_cells(added)} new ({added[0]} …)"] if added else []
-        more = "add the new cells with --extend" if not gone and not changed and added else "give another --output"
         raise RequestError(
             f"{folder} was begun with another study file or other options: {'; '.join(what)}; go on with the same "
             f"(a study's file is {folder / STUDY_FILE}), or {more}"

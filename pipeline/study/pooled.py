@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import target_name, version
+from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.calibration.measure import add_calibrations
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.added import Lesions, add_curves, read_detections
+from rarevox.pipeline.evaluation.operating.table import write_curves
 from rarevox.pipeline.evaluation.outcome import outcome
 from rarevox.pipeline.evaluation.report.page import CaseImages, shown_cases, write_report
 from rarevox.pipeline.evaluation.report.run import case_images
@@ -37,7 +42,8 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
     """Write ``metrics.json``, ``cases.csv`` and ``report.html`` of all folds' cases; returns the content of the first.
 
     The figures are those of ``rarevox evaluate`` over the union of the rows: means and intervals over all cases, and
-    sums that are the folds' sums. ``folds`` has the figures of each fold.
+    sums that are the folds' sums; ``calibration`` and ``curves`` (also ``curves.csv``) are of all cases at once.
+    ``folds`` has the figures of each fold.
 
     Args:
         study: the folder of the cross-validation.
@@ -66,8 +72,10 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
         "rarevox": version("rarevox"),
         **_decided(study / next(iter(runs.values()))),
     }
+    result |= pooled_counts([study / run for run in runs.values()], options, data.subjects)
     result["folds"] = [_of_fold(study / runs[fold], runs[fold], fold, rows) for fold, rows in by_fold.items()]
     write_results(study, result, extra={"context": context})
+    write_curves(study, result.get("curves"))
     means = {
         f"fold {fold['fold']}": f"mean Dice {fold['mean_dice']:.3f}, {fold['cases']} cases" for fold in result["folds"]
     }
@@ -80,6 +88,38 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
         context=context | means,
     )
     return result
+
+
+def pooled_counts(runs: Sequence[Path], options: MetricOptions, subjects: Mapping[str, str]) -> dict[str, Any]:
+    """``calibration`` and ``curves`` over all folds' cases, as far as every fold has them; what is amiss is told.
+
+    Args:
+        runs: of the folds.
+        options: the conventions of the folds.
+        subjects: of cases that are not of their own.
+    """
+    results = [read_json(run / EVALUATED / "metrics.json") for run in runs]
+    found: dict[str, Any] = {}
+    for key in ("calibration", "curves"):
+        parts = [result[key] for result in results if result.get(key)]
+        if not parts:
+            continue
+        try:
+            if len(parts) < len(results):
+                raise ValueError("not every fold has them")
+            if key == "calibration":
+                found[key] = add_calibrations(parts)
+            else:
+                found[key] = add_curves(parts, _lesions(runs, parts), options, subjects)
+        except (RequestError, LookupError, TypeError, ValueError) as error:
+            console.say("[yellow]no {} over all folds[/yellow]: {}", key, reason_of(error))
+    return found
+
+
+def _lesions(runs: Sequence[Path], parts: Sequence[Mapping[str, Any]]) -> list[Lesions]:
+    """The lesions of each fold's cases, where they were counted."""
+    counted = any("lesions" in one for part in parts for one in part["structures"].values())
+    return [read_detections(run / EVALUATED) if counted else {} for run in runs]
 
 
 def _decided(run: Path) -> dict[str, Any]:

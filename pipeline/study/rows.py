@@ -77,6 +77,8 @@ class Row:
         train_dice: of the Dice of the training batch (hard, foreground, effective patch) over the last ``last``
             iterations.
         last: how many iterations these are.
+        constant_dice: median over the same iterations of the Dice that marking every voxel as the one structure would
+            have had; NaN where there are several structures, which no such map marks all.
         foreground_share: of foreground voxels in the effective patches that were drawn.
         effective_patch: voxels that the loss sees, by axis.
         patch_size: voxels of a patch, by axis.
@@ -93,6 +95,7 @@ class Row:
     iterations: int = 0
     train_dice: Quartiles = field(default_factory=Quartiles)
     last: int = 200
+    constant_dice: float = NAN
     foreground_share: Quartiles = field(default_factory=Quartiles)
     effective_patch: tuple[int, ...] = ()
     patch_size: tuple[int, ...] = ()
@@ -134,6 +137,7 @@ class Row:
                 "labels": {str(axis): str(label) for axis, label in given["labels"].items()},
                 "train_dice": _quartiles(given.get("train_dice") or {}),
                 "last": int((given.get("train_dice") or {}).get("last", 200)),
+                "constant_dice": _number(given.get("constant_dice")),
                 "foreground_share": _quartiles(given.get("foreground_share") or {}),
                 "test": None if test is None else _test(test),
                 **{key: tuple(map(int, given.get(key) or ())) for key in ("effective_patch", "patch_size")},

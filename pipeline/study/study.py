@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 from rich.table import Table
 
 from rarevox.pipeline.console import console
+from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import claim_folder
 from rarevox.pipeline.locks import held
+from rarevox.pipeline.study.checks import check_cells
 from rarevox.pipeline.study.collect import collect, rows_of, state_of
 from rarevox.pipeline.study.estimate import clock_text, planned_seconds, seconds_left, step_seconds
 from rarevox.pipeline.study.job import Job, Outcome, jobs_of
@@ -83,13 +85,14 @@ def study(
     options |= {"keep_weights": keep_weights, "trust": trust, "retry": retry}
     jobs = jobs_of(folder, root, unfinished(folder, plan, chosen, retry=retry), **options)
     if jobs:
-        tell_time(folder, plan, jobs, shapes, places)
+        tell_time(folder, plan, jobs, lambda: shapes or shapes_of(plan, jobs, datasets, trust=trust), places)
     status = run_and_collect(folder, plan, jobs, places)
     if jobs and status < 128:
         try:
             tell_report(folder)
-        except OSError as error:  # the rows are there; a full disk has been told of with the cells
-            console.say("[yellow]no report[/yellow]: {}", error.strerror or error)
+        except OSError as error:  # the rows are there
+            console.say("[yellow]no report[/yellow]: {}; rarevox study --report {} writes it", _why(error), folder)
+            return status or 1
     return status
 
 
@@ -152,17 +155,32 @@ def tell_cells(folder: Path, plan: Plan, chosen: Sequence[PlannedCell]) -> int:
     return 0
 
 
-def tell_time(folder: Path, plan: Plan, jobs: Sequence[Job], shapes: Shapes, places: Places) -> None:
-    """Say how many cells are to be run and how long that takes."""
+def shapes_of(plan: Plan, jobs: Sequence[Job], datasets: Mapping[str, Dataset], *, trust: bool) -> Shapes:
+    """What the steps of cells depend on, by shape a cell with its configuration, of a study that had been planned."""
+    root = Path(plan.dataset["folder"])
+    return check_cells([job.cell for job in jobs], root, datasets, device=plan.device, trust=trust)
+
+
+def tell_time(folder: Path, plan: Plan, jobs: Sequence[Job], shapes: Callable[[], Shapes], places: Places) -> None:
+    """Say how many cells are to be run and how long that takes.
+
+    Args:
+        folder: of the study.
+        plan: its plan.
+        jobs: what is to be run.
+        shapes: gives what the steps depend on; asked where no cell is done that could tell of the others.
+        places: where the cells run.
+    """
     cells = [job.cell for job in jobs]
-    seconds = seconds_left(cells, rows_of(folder, plan))
+    seconds = seconds_left(cells, plan.cells, rows_of(folder, plan))
     how = "by the cells that are done"
-    if seconds is None and shapes:
-        seconds, how = planned_seconds(cells, step_seconds(shapes, plan.threads)), "by steps timed here"
+    if seconds is None:
+        seconds = planned_seconds(cells, step_seconds(shapes(), plan.threads))
+        how = "by steps timed here, start and evaluation not counted"
     at_once = places.at_once(plan.threads)
     where = f"{at_once} at once, {plan.threads} thread{'s' * (plan.threads > 1)} each"
-    time_left = "" if seconds is None else f": about {clock_text(seconds / min(at_once, len(jobs)))} {how}"
-    console.print(f"{len(jobs)} of {len(plan.cells)} cells to run, {where}{time_left}")
+    time_left = f"about {clock_text(seconds / min(at_once, len(jobs)))} {how}"
+    console.print(f"{len(jobs)} of {len(plan.cells)} cells to run, {where}: {time_left}")
 
 
 def run_and_collect(
@@ -197,9 +215,15 @@ def run_and_collect(
     if "interrupted" in states and not status:
         status = next(int(one.reason) for one in outcomes if one.state == "interrupted")
     with held(folder, patience=PATIENCE):
-        rows = collect(folder, plan)
-        if then is not None:
-            then(folder, plan)
+        try:
+            rows = collect(folder, plan)
+            if then is not None:
+                then(folder, plan)
+        except OSError as error:
+            states.append("unwritten")
+            rows = list(rows_of(folder, plan).values())
+            console.say("[red]not brought together[/red]: {}; every row stands in its cell's folder", _why(error))
+            console.print("free space or correct the permission, and the same command goes on")
     done = sum(row.done for row in rows)
     waiting = len(plan.cells) - len(rows)
     console.print(f"{done} of {len(plan.cells)} cells done, {len(rows) - done} failed, {waiting} waiting; in {folder}")
@@ -228,6 +252,10 @@ def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
         )
     elif outcome.state == "elsewhere":
         console.print(f"{number}/{count} {outcome.cell}: another call is at it")
+
+
+def _why(error: OSError) -> str:
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def _dice(outcome: Outcome) -> tuple[tuple[str, float], ...]:

@@ -44,6 +44,42 @@ def train_dice(record: Mapping[str, np.ndarray], last: int) -> Quartiles:
     return quartiles(batch_dice(record)[-last:])
 
 
+def constant_dice(record: Mapping[str, np.ndarray], last: int) -> float:
+    """What :func:`train_dice` would be of a network that marks every voxel: the median of 2·s / (1 + s), s the share of
+    foreground in a batch.
+
+    NaN where the record is of several structures: no such map marks all of them.
+
+    Two batches with 1/2 and 1/3 of foreground, Dice 2/3 and 1/2:
+        >>> share = np.array([[0.25, 0.75], [1 / 3, 1 / 3]])
+        >>> round(constant_dice({"dice": np.zeros((2, 1)), "foreground_share": share}, 200), 12)
+        0.583333333333
+    """
+    if np.asarray(record["dice"]).shape[-1] != 1 or not len(record["foreground_share"]):
+        return math.nan
+    share = np.asarray(record["foreground_share"], float)[-last:].mean(axis=1)
+    return quartiles(2 * share / (1 + share)).median
+
+
+def falling(record: Mapping[str, np.ndarray]) -> float:
+    """How likely a loss that has reached its plateau would fall so steadily over the last quarter of the iterations.
+
+    The one-sided p-value of Spearman's rank correlation between loss and iteration, which no scale of a loss changes;
+    1 for a loss that stays the same, NaN for fewer than eight steps.
+
+    >>> falling({"loss": np.linspace(1, 0, 40)}) < 0.001 < falling({"loss": np.linspace(0, 1, 40)})
+    True
+    """
+    from scipy.stats import spearmanr
+
+    loss = np.asarray(record["loss"], float)
+    loss = loss[len(loss) - len(loss) // 4 :]
+    loss = loss[np.isfinite(loss)]
+    if len(loss) < 8:
+        return math.nan
+    return 1.0 if np.ptp(loss) == 0 else float(spearmanr(np.arange(len(loss)), loss, alternative="less").pvalue)
+
+
 def held_out(rows: Sequence[Mapping[str, Any]], structures: Sequence[str] = ()) -> HeldOut:
     """The Dice of cases from the rows of an evaluation.
 

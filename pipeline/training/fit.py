@@ -18,7 +18,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.device import Precision, channels_last, place_network
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.mirror import sided_cohort
-from rarevox.pipeline.preparation.plan import plan_patch, slice_orders
+from rarevox.pipeline.preparation.plan import plan_patch, require_useful_patch, slice_orders
 from rarevox.pipeline.training.heads import heads_of, weighted_sum
 from rarevox.pipeline.words import counted
 from rarevox.transforms.slices import slice_order
@@ -29,11 +29,15 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
     and without the plan's planting where the loss does not take it.
 
     Raises:
-        RequestError: an unknown ``slice_axis``, or a network that cannot be built.
+        RequestError: an unknown ``slice_axis``, a network that cannot be built, or a patch that is mostly padding in
+            every case.
     """
     config = dict(composed.config)
     if config["slice_axis"] is not None:
         config |= _slices(config)
+    if composed.set_by_user("patch_size"):
+        geometry = build(config, "geometry")
+        require_useful_patch(data, config["patch_size"], geometry, config["spacing"], config["slice_axis"])
     if not (composed.set_by_user("patch_size") or _keeps_patch(composed)):
         geometry = build(config, "geometry")
         config["patch_size"] = plan_patch(

@@ -77,6 +77,8 @@ def train(
     began = time.monotonic()
     processes.start(device)
     folder, budget = Path(output), {"minutes": minutes, "iterations": iterations}
+    if minutes is not None and iterations is not None:
+        console.print(f"--minutes {minutes:g} counts, and --iterations {iterations} does not")
 
     def configure() -> dict[str, Any]:
         data = Dataset.load(dataset)

@@ -167,6 +167,8 @@ class Validation:
     def _last(self, engine: Engine) -> None:
         """Validate the final weights; an interrupted run only makes sure that it has a model."""
         if not processes.agree(self.interrupted) and engine.state.iteration > self.iteration:
+            if cases := len(self.validator.data_loader):
+                console.print(f"validating the last weights, on {cases} scan{'s' * (cases != 1)}, after the budget")
             self.validate(engine)
         if not self.model_path.exists():
             self._keep(engine)

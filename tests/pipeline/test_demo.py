@@ -22,3 +22,9 @@ def test_the_whole_pipeline_runs_and_prints_the_report(tmp_path: Path, capsys: p
     assert len(list((tmp_path / "demo" / "predictions").glob("*_seg.nii.gz"))) >= 1
     with pytest.raises(RequestError, match="already holds other files"):
         demo(tmp_path / "demo", minutes=0.1)
+
+
+def test_a_demo_without_lesions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="share above 0"):
+        demo(tmp_path / "demo", lesion_share=0)
+    assert not (tmp_path / "demo").exists()

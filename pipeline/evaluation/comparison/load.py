@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rarevox.pipeline.files import read_json
 
 SAME_VOLUME = 1e-3
 """References of one case and structure may differ by this share in volume, the rounding of files, and no more."""
-_NO_FIGURE = ("case", "structure", "status", "reason")
+_NO_FIGURE = ("case", "structure", "status", "reason", "subject")
 _SURFACE = {"surface": "surfaces", "distance_penalty_mm": "distances of empty masks"}
 _LESIONS = {"connectivity": "lesions", "lesion_dilation": "lesions", "lesion_min_ml": "lesions"}
 
@@ -32,6 +32,7 @@ class Evaluation:
         figures: (case, structure) → the metric; NaN where it is not defined.
         references_ml: (case, structure) → volume of the reference; NaN where it is not known.
         conventions: those of the file.
+        subjects: of each case.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Evaluation:
     figures: Mapping[tuple[str, str], float]
     references_ml: Mapping[tuple[str, str], float]
     conventions: Mapping[str, Any]
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Paired:
         left_out: ``{"case", "missing_from"}`` for each case that some evaluation lacks.
         undefined: ``{"case", "structure", "undefined_in"}`` where the figure of some evaluation is not defined.
         mean_over: the structures that the mean over structures is over; None is all of them.
+        subjects: of each case; None: each is of its own.
     """
 
     names: tuple[str, ...]
@@ -63,6 +66,7 @@ class Paired:
     left_out: tuple[dict[str, Any], ...]
     undefined: tuple[dict[str, Any], ...]
     mean_over: tuple[str, ...] | None = None
+    subjects: tuple[str, ...] | None = None
 
 
 def load(folders: Sequence[str | Path], metric: str = "dice", names: Sequence[str] = ()) -> list[Evaluation]:
@@ -143,7 +147,9 @@ def pair(evaluations: Sequence[Evaluation], metric: str = "dice") -> Paired:
     ]
     values[:, ~known.all(axis=0)] = np.nan
     over = tuple(first.conventions["mean_over"])
-    return Paired(names, tuple(cases), first.structures, values, tuple(left_out), tuple(undefined), over)
+    known_subjects = {case: subject for one in evaluations for case, subject in one.subjects.items()}
+    whose = tuple(known_subjects.get(case, case) for case in cases)
+    return Paired(names, tuple(cases), first.structures, values, tuple(left_out), tuple(undefined), over, whose)
 
 
 def _read(place: Path, name: str, metric: str) -> Evaluation:
@@ -171,7 +177,8 @@ def _read(place: Path, name: str, metric: str) -> Evaluation:
         {key: _number(row.get(column)) for key, row in zip(keys, rows, strict=True)}
         for column in (metric, "reference_ml")
     )
-    return Evaluation(name, folder, structures, figures, volumes, conventions)
+    subjects = {str(row["case"]): str(row["subject"]) for row in rows if row.get("subject")}
+    return Evaluation(name, folder, structures, figures, volumes, conventions, subjects)
 
 
 def _names(content: object) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare_values(paired: Paired, metric: str = "dice", options: MetricOptions | None = None) -> dict[str, Any]:
     """Means, ranks and all pairwise differences.
 
-    Every figure is over the cases for which all evaluations have one. The bootstrap draws whole cases, the same ones
+    Every figure is over the cases for which all evaluations have one. The bootstrap draws whole subjects, the same ones
     for all evaluations and structures, so an interval of a difference is that of paired figures, and the intervals of
     the means are those of ``metrics.json`` where no case was left out. ``difference`` is second − first. The family of
     Holm's correction is all pairs × structures.
@@ -92,7 +92,7 @@ def compare_values(paired: Paired, metric: str = "dice", options: MetricOptions 
     options, values = options or MetricOptions(), paired.values
     models, cases, structures = values.shape
     table = values.transpose(1, 0, 2).reshape(cases, models * structures)
-    draws = bootstrap_means(table, options).reshape(-1, models, structures)
+    draws = bootstrap_means(table, options, paired.subjects).reshape(-1, models, structures)
     measured = np.isfinite(values).any(axis=(0, 1))
     means = np.full((models, structures), math.nan)
     means[:, measured] = np.nanmean(values[:, :, measured], axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
     """The content of ``metrics.json`` from the rows of :func:`rarevox.pipeline.evaluation.metrics.rows.case_rows`.
 
     For each structure and column: ``mean``, ``std`` (n − 1), ``median``, ``iqr`` [q25, q75], ``ci95`` (percentile
-    bootstrap over cases, seeded) and ``n``, the rows that have a figure. With them per structure ``n_cases``,
+    bootstrap over subjects, seeded) and ``n``, the rows that have a figure. With them per structure ``n_cases``,
     ``n_valid`` (both masks hold voxels), ``n_empty`` (one or both are empty, by status in ``statuses``), ``n_failed``,
     ``pooled`` (voxel sums over all cases and the Dice of those sums: they add up over shards), for references that are
     empty the false-positive volume, and Dice by tertile of the reference volume in ``by_size`` (from six cases on),
     and the lesions of all cases by their own volume in ``by_lesion_size``.
     ``mean_dice`` is the mean over structures (see :func:`rarevox.pipeline.evaluation.metrics.options.mean_structures`)
-    of the mean over cases; its interval resamples whole cases. The order of the rows does not matter.
+    of the mean over cases; its interval resamples whole
+    subjects: rows with the same ``subject`` (without one, each case). The order of the rows does not matter.
 
     Args:
         rows: one per case and structure, those of :func:`rarevox.pipeline.evaluation.metrics.rows.failed_rows` among
@@ -94,7 +95,7 @@ def summarise(rows: Sequence[Row], options: MetricOptions) -> dict[str, Any]:
     columns += list(LESION_COUNTS) if options.lesions else []
     values = np.array([[_number(row.get(column)) for column in columns] for row in rows], float)
     values = values.reshape(len(rows), len(columns))
-    draws = bootstrap_means(values, options)
+    draws = bootstrap_means(values, options, subjects_of(rows))
     summary: dict[str, Any] = {column: _describe(values[:, i], draws[:, i]) for i, column in enumerate(columns)}
     statuses = [row["status"] for row in rows]
     empty = [row["false_positive_ml"] for row in rows if row["status"] in ("empty_reference", "empty_both")]
@@ -126,15 +127,16 @@ def pooled(rows: Sequence[Row]) -> dict[str, Any]:
     return total | {name: part / whole if whole else math.nan for name, (part, whole) in ratios.items()}
 
 
-def bootstrap_means(values: np.ndarray, options: MetricOptions) -> np.ndarray:
+def bootstrap_means(values: np.ndarray, options: MetricOptions, subjects: Sequence[str] | None = None) -> np.ndarray:
     """The means of the columns of a table under resampling of its rows (cases) with replacement.
 
     All columns see the same draw, so that they stay correlated. NaN entries have no share in a mean; a mean of nothing
-    is NaN, and so is every mean of a column with fewer than two figures, which has no spread to resample.
+    is NaN, and so is every mean of a column with figures of fewer than two subjects, which has no spread to resample.
 
     Args:
         values: (cases, columns).
         options: ``resamples`` and ``seed``.
+        subjects: of each case; those of one subject are drawn together. None: each case is of its own.
 
     Returns:
         (resamples, columns) means.
@@ -148,17 +150,55 @@ def bootstrap_means(values: np.ndarray, options: MetricOptions) -> np.ndarray:
     means = np.full((options.resamples, columns), np.nan)
     if cases < 2:
         return means
-    rng = np.random.default_rng(options.seed)
     present = np.isfinite(values)
     filled = np.where(present, values, 0.0)
-    step = max(1, 4_000_000 // cases)  # a block of draws of at most 32 MB
+    start = 0
+    for block in bootstrap_draws(cases, options, subjects):
+        draws = block.astype(float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means[start : start + len(draws)] = (draws @ filled) / (draws @ present.astype(float))
+        start += len(draws)
+    own = _numbered(cases, subjects)
+    means[:, [len(set(own[has])) < 2 for has in present.T]] = np.nan
+    return means
+
+
+def bootstrap_draws(cases: int, options: MetricOptions, subjects: Sequence[str] | None = None) -> Iterator[np.ndarray]:
+    """How often each case was drawn: blocks (resamples, cases) of numbers.
+
+    Subjects are drawn with replacement, as many as there are, and each with all its cases, which are alike: cases drawn
+    one by one would make an interval too narrow. The same for the same cases, so that whatever is resampled with it
+    stays correlated.
+
+    >>> block, = bootstrap_draws(3, MetricOptions(resamples=50), ["a", "b", "a"])
+    >>> block.shape, bool((block[:, 0] == block[:, 2]).all()), set((block[:, 0] + block[:, 1]).tolist())
+    ((50, 3), True, {2})
+    """
+    own = _numbered(cases, subjects)
+    count = int(own.max()) + 1
+    rng = np.random.default_rng(options.seed)
+    step = max(1, 4_000_000 // cases)  # at most 32 MB
     for start in range(0, options.resamples, step):
         size = min(step, options.resamples - start)
-        draws = rng.multinomial(cases, np.full(cases, 1.0 / cases), size=size).astype(float)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means[start : start + size] = (draws @ filled) / (draws @ present.astype(float))
-    means[:, present.sum(axis=0) < 2] = np.nan
-    return means
+        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size)
+        yield drawn if count == cases else drawn[:, own]
+
+
+def _numbered(cases: int, subjects: Sequence[str] | None) -> np.ndarray:
+    """The number of each case's subject, by first appearance."""
+    if subjects is None:
+        return np.arange(cases)
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(subject, len(numbers)) for subject in subjects])
+
+
+def subjects_of(rows: Sequence[Row]) -> list[str]:
+    """Whose each row's case is: its ``subject``, or where there is none the case itself.
+
+    >>> subjects_of([{"case": "a_1", "subject": "a"}, {"case": "b"}])
+    ['a', 'b']
+    """
+    return [str(row.get("subject") or row["case"]) for row in rows]
 
 
 def interval(draws: np.ndarray) -> list[float]:
@@ -235,12 +275,13 @@ def _describe(values: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
 
 def _macro_interval(rows: Sequence[Row], names: Sequence[str], options: MetricOptions) -> list[float]:
     """The interval of the mean over structures: cases are drawn whole, so that structures stay correlated."""
-    position = {case: index for index, case in enumerate(sorted({str(row["case"]) for row in rows}))}
+    whose = dict(sorted(zip((str(row["case"]) for row in rows), subjects_of(rows), strict=True)))
+    position = {case: index for index, case in enumerate(whose)}
     table = np.full((len(position), len(names)), np.nan)
     for row in rows:
         if row["structure"] in names:
             table[position[str(row["case"])], names.index(row["structure"])] = _number(row["dice"])
-    draws = bootstrap_means(table, options)
+    draws = bootstrap_means(table, options, list(whose.values()))
     measured = draws[:, np.isfinite(draws).any(axis=0)]
     return interval(measured.mean(axis=1)) if measured.size else [math.nan, math.nan]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +54,10 @@ class Candidates:
         self._places.append(np.ravel_multi_index(whole, self.shape))
         self._logs.append(log_probabilities[:, found].T.float().cpu().numpy())
 
-    def save(self, file: Path, name: str, reference: np.ndarray, spacing_mm: Sequence[float]) -> None:
-        """Write the case.
+    def save(
+        self, file: Path, name: str, reference: np.ndarray, spacing_mm: Sequence[float], subject: str = ""
+    ) -> None:
+        """Write the case, of a subject (by default of one of its own).
 
         Raises:
             ValueError: the reference is on another grid.
@@ -62,9 +65,8 @@ class Candidates:
         if reference.shape != self.shape:
             raise ValueError("the reference is on another grid")
         places, logs = np.concatenate(self._places), np.concatenate(self._logs)
-        np.savez_compressed(
-            file, name=name, reference=reference, spacing_mm=spacing_mm, places=places, logs=logs, allow_pickle=False
-        )
+        said: dict[str, Any] = {"name": name, "subject": subject or name, "spacing_mm": spacing_mm}
+        np.savez_compressed(file, reference=reference, places=places, logs=logs, allow_pickle=False, **said)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class StoredCase:
     spacing_mm: tuple[float, ...]
     places: np.ndarray
     logs: torch.Tensor
+    subject: str = ""
 
     @classmethod
     def load(cls, file: Path) -> StoredCase:
@@ -83,7 +86,8 @@ class StoredCase:
         with np.load(file) as stored:
             spacing = tuple(float(s) for s in stored["spacing_mm"])
             logs = torch.from_numpy(stored["logs"])
-            return cls(str(stored["name"]), stored["reference"], spacing, stored["places"], logs)
+            names = str(stored["name"]), str(stored["subject"])
+            return cls(names[0], stored["reference"], spacing, stored["places"], logs, names[1])
 
     @property
     def voxel_ml(self) -> float:
@@ -116,12 +120,16 @@ class CaseTable:
             of them those in the reference.
         voxels: in the reference.
         lesions: in the reference, those that count.
+        subject: whose case it is; empty where it is the only one of its subject.
+        voxel_ml: volume of a voxel.
     """
 
     name: str
     counts: Mapping[str, np.ndarray]
     voxels: int
     lesions: int
+    subject: str = ""
+    voxel_ml: float = 0.001
 
 
 def case_table(
@@ -149,7 +157,7 @@ def case_table(
     shape = len(thresholds), len(confidences)
     counts = {key: np.zeros(shape, np.int64) for key in COUNTS}
     if box is None:
-        return CaseTable(case.name, counts, 0, 0)
+        return CaseTable(case.name, counts, 0, 0, case.subject, case.voxel_ml)
     scores, reference = scores[box], reference[box]
     lesions = reference_lesions(reference, neighbourhood(options.connectivity), options.lesion_dilation)
     wanted = 0
@@ -158,4 +166,5 @@ def case_table(
         wanted = len(found.reference_peaks)
         for key, numbers in found.at(confidences).items():
             counts[key][row] = numbers
-    return CaseTable(case.name, counts, int(np.count_nonzero(reference)), wanted)
+    voxels = int(np.count_nonzero(reference))
+    return CaseTable(case.name, counts, voxels, wanted, case.subject, case.voxel_ml)

@@ -7,11 +7,15 @@ Aims, over cases:
 - ``recall``: the share of all reference lesions that is detected, among the candidates with at most so many false
   lesions a scan on average; of equal ones the larger mean Dice.
 
+Lesion figures alone can be served by painting everything: lesions that run into one another are one component, which
+touches whatever is there and is never false. So for the last two only candidates count whose mean Dice is at most
+``dice_cost`` below that of no choice.
+
 Of candidates that serve alike the one without a confidence is taken, then the threshold nearest to 1/2.
 
-A choice made on few cases fits these cases. So it is also made once for each case on all others, and measured on the
-one left out: the mean over cases of that is the cross-validated figure, and what it gains over a threshold of 1/2 is
-what may be expected of new cases. For Dice and F1, a choice whose cross-validated gain is not above 0 is not taken.
+A choice made on few cases fits these cases. So it is also made once for each subject on all others, and measured on
+the cases left out: the mean over cases of that is the cross-validated figure, and what it gains over a threshold of 1/2
+is what may be expected of new cases. For Dice and F1, a choice whose cross-validated gain is not above 0 is not taken.
 """
 
 from __future__ import annotations
@@ -43,10 +47,12 @@ class Aim:
     Attributes:
         name: one of ``AIMS``.
         false_lesions: of ``recall``: the most a scan, on average.
+        dice_cost: of ``lesion_f1`` and ``recall``: what the choice may cost of the mean Dice.
     """
 
     name: str
     false_lesions: float = 1.0
+    dice_cost: float = 0.05
 
 
 def figures(table: CaseTable, aim: str, options: MetricOptions) -> np.ndarray:
@@ -80,6 +86,7 @@ def figures(table: CaseTable, aim: str, options: MetricOptions) -> np.ndarray:
 
 def choose(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> tuple[int, int] | None:
     """The best candidate, as indices into ``THRESHOLDS`` and ``CONFIDENCES``; None where nothing meets the aim."""
+    # Of cases without a figure of Dice (no reference, and an empty rule without one) nothing is held against it.
     dice = _mean([figures(table, "dice", options) for table in tables])
     if aim.name == "recall":
         rate = np.mean([table.counts["false"] for table in tables], 0)
@@ -87,6 +94,8 @@ def choose(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> tup
     else:
         value = dice if aim.name == "dice" else _mean([figures(table, aim.name, options) for table in tables])
         value = np.where(np.isfinite(value), value, -np.inf)
+    if aim.name != "dice":
+        value = np.where(dice < dice[DEFAULT] - aim.dice_cost - _ALIKE, -np.inf, value)
     if not np.isfinite(value).any():
         return None
     best = value >= value.max() - _ALIKE
@@ -102,44 +111,48 @@ def choice(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dic
 
     Returns:
         ``threshold``, ``confidence``, ``taken`` and, where it is not, ``reason``; ``without`` and ``with``, the
-        figures of the aim (mean and 95 % interval over cases; for ``recall`` with ``false_per_scan``);
+        figures of the aim (mean and 95 % interval over subjects; for ``recall`` with ``false_per_scan``), each with the
+        ``dice`` and the ``volume_ml`` that come with it (means over cases);
         ``cross_validated``: the figures with the choice of the others, ``gain`` over ``without``, and the
         ``chosen`` of each fold; None with a single case.
     """
     best = choose(tables, aim, options)
     if best is None:
         some = any(table.lesions for table in tables)
-        reason = "no candidate has so few false lesions" if aim.name == "recall" and some else "no case has a figure"
+        few = f"no candidate that costs at most {aim.dice_cost:g} of Dice has so few false lesions"
+        reason = few if aim.name == "recall" and some else "no case has a figure"
         return {"taken": False, "reason": reason}
     told: dict[str, Any] = {"threshold": THRESHOLDS[best[0]], "confidence": CONFIDENCES[best[1]]}
-    told |= {"without": _figures(tables, [DEFAULT] * len(tables), aim, options)}
-    told |= {"with": _figures(tables, [best] * len(tables), aim, options)}
+    for key, at in (("without", DEFAULT), ("with", best)):
+        told[key] = _figures(tables, [at] * len(tables), aim, options) | _voxels(tables, at, options)
     told["cross_validated"] = crossed = _cross_validated(tables, aim, options)
     if best == DEFAULT:
         return told | {"taken": False, "reason": "a threshold of 0.5 serves best"}
     if aim.name == "recall":
         return told | {"taken": True}
     if crossed is None:
-        return told | {"taken": False, "reason": "a single case says nothing of others"}
+        return told | {"taken": False, "reason": "a single case, or subject, says nothing of others"}
     if not crossed["gain"]["mean"] > _ALIKE:
         return told | {"taken": False, "reason": "it gains nothing on cases that it was not chosen on"}
     return told | {"taken": True}
 
 
 def _cross_validated(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dict[str, Any] | None:
-    """Each case with the choice of all others."""
-    if len(tables) < 2:
+    """Each case with the choice of all cases of other subjects."""
+    subjects = _subjects(tables)
+    if len(set(subjects)) < 2:
         return None
-    picked = []
-    for number in range(len(tables)):
-        others = [table for index, table in enumerate(tables) if index != number]
-        picked.append(choose(others, aim, options) or DEFAULT)
+    of_others = {
+        subject: choose([t for t, own in zip(tables, subjects, strict=True) if own != subject], aim, options) or DEFAULT
+        for subject in set(subjects)
+    }
+    picked = [of_others[subject] for subject in subjects]
     told = _figures(tables, picked, aim, options)
     told["chosen"] = {table.name: [THRESHOLDS[t], CONFIDENCES[q]] for table, (t, q) in zip(tables, picked, strict=True)}
     if aim.name != "recall":
         values = np.array([figures(table, aim.name, options)[at] for table, at in zip(tables, picked, strict=True)])
         plain = np.array([figures(table, aim.name, options)[DEFAULT] for table in tables])
-        told["gain"] = _summary(values - plain, options)
+        told["gain"] = _summary(values - plain, tables, options)
     return told
 
 
@@ -148,24 +161,34 @@ def _figures(
 ) -> dict[str, Any]:
     """The figures of the aim where each case has its own candidate."""
     if aim.name != "recall":
-        return _summary(
-            np.array([figures(table, aim.name, options)[at] for table, at in zip(tables, picked, strict=True)]), options
-        )
+        values = np.array([figures(table, aim.name, options)[at] for table, at in zip(tables, picked, strict=True)])
+        return _summary(values, tables, options)
     pairs = list(zip(tables, picked, strict=True))
     detected = np.array([table.counts["detected"][at] for table, at in pairs], float)
     false = np.array([table.counts["false"][at] for table, at in pairs], float)
     wanted = np.array([table.lesions for table in tables], float)
-    draws = bootstrap_means(np.stack([detected, wanted], 1), options)
+    draws = bootstrap_means(np.stack([detected, wanted], 1), options, _subjects(tables))
     with np.errstate(invalid="ignore", divide="ignore"):
         ends = interval(draws[:, 0] / draws[:, 1])
     recall = float(detected.sum() / wanted.sum()) if wanted.sum() else math.nan
     return {"mean": recall, "ci95": ends, "false_per_scan": float(false.mean())}
 
 
-def _summary(values: np.ndarray, options: MetricOptions) -> dict[str, Any]:
+def _voxels(tables: Sequence[CaseTable], at: tuple[int, int], options: MetricOptions) -> dict[str, float]:
+    """The mean Dice and the mean volume at a candidate."""
+    dice = _mean([figures(table, "dice", options)[at] for table in tables])
+    volumes = [table.counts["predicted"][at] * table.voxel_ml for table in tables]
+    return {"dice": float(dice), "volume_ml": float(np.mean(volumes))}
+
+
+def _subjects(tables: Sequence[CaseTable]) -> list[str]:
+    return [table.subject or table.name for table in tables]
+
+
+def _summary(values: np.ndarray, tables: Sequence[CaseTable], options: MetricOptions) -> dict[str, Any]:
     """The mean over cases that have a figure, and its 95 % interval."""
     known = values[np.isfinite(values)]
-    ends = interval(bootstrap_means(values[:, None], options)[:, 0])
+    ends = interval(bootstrap_means(values[:, None], options, _subjects(tables))[:, 0])
     return {"mean": float(known.mean()) if len(known) else math.nan, "ci95": ends}
 
 

@@ -3,7 +3,7 @@
 A voxel's score is the probability of one structure against the strongest other class; see
 :mod:`rarevox.transforms.decision`. Lesions are the components at the run's own threshold, with their peak as
 confidence; see :mod:`rarevox.pipeline.evaluation.operating.detection`. What becomes of the counts:
-:mod:`rarevox.pipeline.evaluation.operating.figures`.
+:mod:`rarevox.pipeline.evaluation.operating.voxels` and :mod:`rarevox.pipeline.evaluation.operating.froc`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 
 from rarevox.pipeline.evaluation.calibration.measure import read_reference
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.added import curve_of
 from rarevox.pipeline.evaluation.operating.detection import Detections, detections
-from rarevox.pipeline.evaluation.operating.figures import froc, voxel_curve
+from rarevox.pipeline.evaluation.operating.voxels import voxel_curve
 from rarevox.transforms.bounding_box import bounding_box
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.label_scores import LabelScores
@@ -42,6 +43,7 @@ class CaseCurves:
         reference: (X, Y, Z) labels on the scan's grid.
         spacing_mm: voxel edge lengths.
         ignored: the label of voxels that nobody annotated, which are not counted; None for none.
+        case: its name; without one it is counted under its number.
 
     Attributes:
         edges: of each structure, the thresholds, the run's own among them.
@@ -55,7 +57,9 @@ class CaseCurves:
         reference: np.ndarray,
         spacing_mm: Sequence[float],
         ignored: int | None = None,
+        case: str = "",
     ) -> None:
+        self.case = case
         self.values, self.decision = list(structures.values()), decision
         self.reference, self.ignored = reference, ignored
         self.voxel_ml = float(np.prod(spacing_mm)) / 1000.0
@@ -140,6 +144,7 @@ class Curves:
         decision: of the run.
         options: how lesions are counted, and the bootstrap.
         reference_key: entry of a case that holds the reference's file name.
+        subjects: of cases that are not of their own, for the bootstrap.
     """
 
     def __init__(
@@ -149,12 +154,14 @@ class Curves:
         options: MetricOptions,
         *,
         reference_key: str = "reference",
+        subjects: Mapping[str, str] | None = None,
     ) -> None:
+        self.subjects = dict(subjects or {})
         self.structures, self.decision, self.options = dict(structures), decision, options
         self.reference_key = reference_key
         self.edges = edges_of(decision)
         self.counts = [np.zeros((2, len(edges) + 1), np.int64) for edges in self.edges]
-        self.cases: list[list[Detections]] = []
+        self.cases: dict[str, list[Detections]] = {}
 
     def watch(self, item: Mapping[str, Any]) -> CaseCurves:
         """Who is to be shown the probabilities of a case.
@@ -163,28 +170,37 @@ class Curves:
             ScanError: the reference cannot be read.
         """
         labels, spacing_mm = read_reference(item[self.reference_key])
-        return CaseCurves(self.structures, self.decision, labels, spacing_mm, self.options.ignored_value)
+        name = str(item["case"])
+        return CaseCurves(self.structures, self.decision, labels, spacing_mm, self.options.ignored_value, name)
 
     def add(self, case: CaseCurves) -> None:
         """Count a case that was segmented."""
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, case.counts, strict=True)]
-        self.cases.append(case.lesions(self.options) if self.options.lesions else [NOTHING] * len(self.structures))
+        found = case.lesions(self.options) if self.options.lesions else [NOTHING] * len(self.structures)
+        self.cases[case.case or f"case {len(self.cases)}"] = found
 
     def miss(self, item: Mapping[str, Any]) -> None:
         """Count a case that failed as one in which everything was missed; nothing where its reference is not known."""
         with suppress(ScanError, OSError, ValueError):
             self.add(self.watch(item))
 
+    def lesions(self) -> dict[str, dict[str, Detections]]:
+        """Structure → case → its lesions; empty where they are not counted."""
+        if not self.options.lesions:
+            return {}
+        return {
+            name: {case: found[number] for case, found in self.cases.items()}
+            for number, name in enumerate(self.structures)
+        }
+
     def result(self) -> dict[str, Any]:
         """The content of ``curves`` in ``metrics.json``."""
-        structures = {}
+        structures, lesions = {}, self.lesions()
         for number, name in enumerate(self.structures):
-            point: dict[str, Any] = {
+            point = {
                 "threshold": self.decision.thresholds[number],
                 "confidence": self.decision.confidences.get(number + 1, 0.0),
             }
             voxels = voxel_curve(self.edges[number], self.counts[number])
-            found = [case[number] for case in self.cases]
-            lesions = {"lesions": froc(found, point["confidence"], self.options)} if self.options.lesions else {}
-            structures[name] = point | {"voxels": voxels} | lesions
+            structures[name] = curve_of(point, voxels, lesions.get(name), self.options, self.subjects)
         return {"n_cases": len(self.cases), "structures": structures}

@@ -9,7 +9,7 @@ the counts are those of :func:`rarevox.pipeline.evaluation.metrics.lesions.lesio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -52,14 +52,36 @@ class Detections:
         ([2, 1], [1, 1])
         """
         least = np.maximum(np.asarray(confidences, np.float64), np.finfo(np.float64).tiny)
-        kept = self.peaks[None] >= least[:, None]
-        return {
-            "detected": (self.reference_peaks[None] >= least[:, None]).sum(1),
-            "true": (kept & self.true).sum(1),
-            "false": (kept & self.counted & ~self.true).sum(1),
-            "predicted": kept @ self.sizes,
-            "tp": kept @ self.overlaps,
+        order = np.argsort(self.peaks)
+        first = np.searchsorted(self.peaks, least, "left", order)
+        weights = {
+            "true": self.true,
+            "false": self.counted & ~self.true,
+            "predicted": self.sizes,
+            "tp": self.overlaps,
         }
+        reached = np.searchsorted(np.sort(self.reference_peaks), least, "left")
+        return {"detected": len(self.reference_peaks) - reached} | {
+            key: _sums_from(values[order])[first] for key, values in weights.items()
+        }
+
+    @property
+    def false_peaks(self) -> np.ndarray:
+        """The confidences of the false lesions, those of 0, which none keeps, left out."""
+        return self.peaks[self.counted & ~self.true & (self.peaks > 0)]
+
+
+def joined(cases: Sequence[Detections]) -> Detections:
+    """The lesions of all cases as if they were of one."""
+    nothing = Detections(*(np.zeros(0, kind) for kind in (float, int, int, bool, bool, float)))
+    return Detections(
+        *(np.concatenate([getattr(case, one.name) for case in (nothing, *cases)]) for one in fields(Detections))
+    )
+
+
+def _sums_from(values: np.ndarray) -> np.ndarray:
+    """The sums of the values from each place on: (n + 1,), the last of none."""
+    return np.concatenate([values[::-1].cumsum(dtype=np.int64)[::-1], [0]])
 
 
 def detections(

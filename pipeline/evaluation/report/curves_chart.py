@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rarevox.pipeline.evaluation.operating.figures import FALSE_LESIONS
+from rarevox.pipeline.evaluation.operating.froc import FALSE_LESIONS
+from rarevox.pipeline.evaluation.report.calibration_chart import calibration_lines
 from rarevox.pipeline.evaluation.report.charts import axis, percent
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.pictures import OKABE_ITO
@@ -77,6 +78,12 @@ def _chart(points: Sequence[tuple[float, float]], dot: tuple[float, float] | Non
 
 def _known(*values: float | None) -> bool:
     return all(value is not None and math.isfinite(value) for value in values)
+
+
+def probability_lines(result: Mapping[str, Any]) -> list[str]:
+    """The figures of an evaluation's ``calibration`` and ``curves``, where it has them, in words."""
+    calibration, curves = result.get("calibration"), result.get("curves")
+    return [*(calibration_lines(calibration) if calibration else ()), *(curve_lines(curves) if curves else ())]
 
 
 def curve_lines(curves: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import shutil
 import time
@@ -14,12 +13,9 @@ from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.files import clear_parts_below, write_json
 from rarevox.pipeline.study.cell.trained import Interrupted, Unwritten, trained_row
 from rarevox.pipeline.study.claims import claimed
-from rarevox.pipeline.study.job import LOGS, Job, Outcome, read_row
+from rarevox.pipeline.study.job import FULL, LOGS, Job, Outcome, read_row, unreachable
 from rarevox.pipeline.study.rows import CELL_FILE, Row
 from rarevox.pipeline.trust.sums import forget_sums
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-"""Errors of a disk that takes no more; they are no fault of the cell."""
 
 
 def run_cell(job: Job) -> Outcome:
@@ -43,9 +39,7 @@ def run_cell(job: Job) -> Outcome:
             with _told_to(Path(job.study) / LOGS / f"{name}.log"):
                 return _attempted(job, began)
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        return Outcome(name, "unwritten", reason_of(error))
+        return unreachable(name, error)
     except KeyboardInterrupt:
         return Outcome(name, "interrupted", "130")
     finally:
@@ -63,7 +57,7 @@ def _attempted(job: Job, began: float) -> Outcome:
         return Outcome(name, "unwritten", str(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
-            return Outcome(name, "unwritten", reason_of(error))
+            return unreachable(name, error)
         row = Row(name, job.cell.labels, "failed", _reason(error), last=job.last)
     write_json(job.folder / CELL_FILE, row.to_json())
     _prune(job)

@@ -31,7 +31,7 @@ def score_light(run: Path, data: Dataset, *, section: str, device: str, trust: b
     folder = run / "evaluation" / section
     conventions = with_ignored(build(segmenter.config, "metric_options"), data)
     options = replace(conventions, distances=False, lesions=False)
-    scorer = CaseScorer(data.scored, folder, options=options)
+    scorer = CaseScorer(data.scored, folder, options=options, subjects=data.subjects)
     for case, found in zip(cases, segmenter(as_items(cases)), strict=True):
         score_case(scorer, found, case, folder)
     result = scorer.result()

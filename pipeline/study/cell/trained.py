@@ -20,7 +20,7 @@ from rarevox.pipeline.study.checks import OWN_SETTINGS
 from rarevox.pipeline.study.datasets import place_of
 from rarevox.pipeline.study.job import LOGS, Job, last_words
 from rarevox.pipeline.study.rows import HeldOut, Row
-from rarevox.pipeline.study.summary import held_out, quartiles, step_seconds, train_dice
+from rarevox.pipeline.study.summary import constant_dice, held_out, quartiles, step_seconds, train_dice
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.record.batch_record import read_record
 from rarevox.pipeline.training.train import train
@@ -67,6 +67,7 @@ def trained_row(job: Job, began: float) -> Row:
         iterations=len(record["iteration"]),
         train_dice=train_dice(record, job.last),
         last=job.last,
+        constant_dice=constant_dice(record, job.last),
         foreground_share=quartiles(record["foreground_share"]),
         effective_patch=tuple(read_json(job.folder / "logs" / "patches.json")["effective_size"]),
         patch_size=tuple(config["patch_size"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.study.claims import claimed
-from rarevox.pipeline.study.job import Job, Outcome, read_row
+from rarevox.pipeline.study.job import LOGS, Job, Outcome, read_row, unreachable
 from rarevox.pipeline.study.rows import CELL_FILE, Row
 
 AGAIN_SECONDS = 1.0
@@ -75,15 +75,22 @@ class Queue:
         if self._ended[job.cell.name] < LIVES:
             self._waiting.appendleft(job)
             return None
-        return failed(job, f"its process was ended from outside {LIVES} times ({how}); mostly the memory ran out")
+        killed = how.startswith("signal")
+        why = "mostly the memory ran out" if killed else f"what it said stands in {job.study}/{LOGS}/workers.log"
+        return failed(
+            job, f"its process {'was ended from outside' if killed else 'ended'} {LIVES} times ({how}); {why}"
+        )
 
 
 def failed(job: Job, reason: str) -> Outcome:
     """Write down that a cell has failed, in the place of the process that could not."""
-    with claimed(Path(job.study), job.cell.name) as mine:
-        row = read_row(job.study, job.cell.name)
-        if not mine or (row is not None and row.done):
-            return Outcome(job.cell.name, "elsewhere" if not mine else "kept")
-        row = Row(job.cell.name, job.cell.labels, "failed", reason, last=job.last)
-        write_json(job.folder / CELL_FILE, row.to_json())
+    try:
+        with claimed(Path(job.study), job.cell.name) as mine:
+            row = read_row(job.study, job.cell.name)
+            if not mine or (row is not None and row.done):
+                return Outcome(job.cell.name, "elsewhere" if not mine else "kept")
+            row = Row(job.cell.name, job.cell.labels, "failed", reason, last=job.last)
+            write_json(job.folder / CELL_FILE, row.to_json())
+    except OSError as error:
+        return unreachable(job.cell.name, error)
     return Outcome(job.cell.name, "failed", reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MARKS = "osD^vP*Xh<>pd"
 COLOURS = "viridis"
 """Of surfaces: alike for all readers, and rising in brightness too."""
+GREY = "#7d8792"
 _OF_PAPER = {"WCE": 1, "DL2": 5, "SS": 2, "GDLv": 0}
 """The paper's losses have their colours in every study."""
 
@@ -50,19 +52,18 @@ def drawn(figure: Figure, folder: Path, name: str, caption: str, said: str) -> D
 def colours(losses: Sequence[str]) -> dict[str, str]:
     """A colour for each loss: the paper's four have the same in every study, further ones those that are left.
 
+    Where more are further than colours are left, all of these are grey: a colour that stands for several means nothing.
+
     >>> colours(["gdl", "dice"])
     {'gdl': '#0072B2', 'dice': '#009E73'}
     """
     present = {_OF_PAPER[loss_name(loss)] for loss in losses if loss_name(loss)}
     free = [i for i in (2, 5, 1, 3, 4, 7, 0) if i not in present] or list(range(len(OKABE_ITO)))
-    found, taken = {}, 0
-    for loss in losses:
-        if loss_name(loss):
-            found[loss] = OKABE_ITO[_OF_PAPER[loss_name(loss)]]
-        else:
-            found[loss] = OKABE_ITO[free[taken % len(free)]]
-            taken += 1
-    return found
+    others = [loss for loss in losses if not loss_name(loss)]
+    own = [OKABE_ITO[i] for i in free] if len(others) <= len(free) else [GREY] * len(others)
+    return {
+        loss: OKABE_ITO[_OF_PAPER[loss_name(loss)]] if loss_name(loss) else own[others.index(loss)] for loss in losses
+    }
 
 
 def marks(losses: Sequence[str]) -> dict[str, str]:
@@ -103,14 +104,16 @@ def power(value: float) -> str:
 
 
 def slugs(labels: Sequence[str]) -> dict[str, str]:
-    """A part of a file's name for each label, no two alike.
+    """A part of a file's name for each label, no two alike, nor where capitals do not count.
 
-    >>> slugs(["highresnet", "a/b", "a b", ""])
-    {'highresnet': 'highresnet', 'a/b': 'a_b', 'a b': 'a_b_2', '': 'all'}
+    >>> slugs(["highresnet", "a/b", "a b", "", "a_b_2", "A_B"])
+    {'highresnet': 'highresnet', 'a/b': 'a_b', 'a b': 'a_b_2', '': 'all', 'a_b_2': 'a_b_2_2', 'A_B': 'A_B_3'}
     """
     found: dict[str, str] = {}
+    taken: set[str] = set()
     for label in labels:
         stem = re.sub(r"[^A-Za-z0-9.-]+", "_", label)[:60].strip("._") or "all"
-        same = sum(other == stem or other.startswith(f"{stem}_") for other in found.values())
-        found[label] = f"{stem}_{same + 1}" if same else stem
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        found[label] = next(name for name in names if name.casefold() not in taken)
+        taken.add(found[label].casefold())
     return found

@@ -20,6 +20,7 @@ from rarevox.pipeline.study.results.detection import SCORED
 from rarevox.pipeline.study.results.drawing import Drawn, drawn, shown
 from rarevox.pipeline.study.results.outcomes import Outcome, Results, value_of
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
+from rarevox.pipeline.study.results.verdict import mean
 from rarevox.transforms.bounding_box import bounding_box
 
 if TYPE_CHECKING:
@@ -40,31 +41,49 @@ class Example:
     said: str
 
 
-def example_figure(study: Path, plan: Plan, results: Results, network: str, folder: Path, name: str) -> Drawn | None:
+def example_figure(
+    study: Path, plan: Plan, results: Results, network: str, folder: Path, name: str, *, imbalance: str = ""
+) -> Drawn | None:
     """Draw a case after each loss of one network, at the largest patch and the middle learning rate as the paper does.
 
     Where that setting has no segmentations, the one that has them for the most losses is drawn. The case is the first
     held-out one whose reference holds anything. None where there is no segmentation, or no dataset any more.
+
+    Args:
+        study: its folder.
+        plan: of the study.
+        results: of the study.
+        network: label of the network.
+        folder: for the SVG and the PDF.
+        name: of these files.
+        imbalance: label of the imbalance, where that is an axis.
     """
-    chosen = chosen_setting(study, results, network)
+    chosen = chosen_setting(study, results, network, imbalance)
     if not chosen:
         return None
     example = load_example(study, plan, chosen)
     return None if example is None else draw_example(example, shown_network(network), folder, name)
 
 
-def chosen_setting(study: Path, results: Results, network: str) -> dict[str, Outcome]:
-    """Loss → cell with segmentations, all of one setting, in the order of the losses; empty without any."""
+def chosen_setting(study: Path, results: Results, network: str, imbalance: str = "") -> dict[str, Outcome]:
+    """Loss → cell with segmentations, all of one setting, in the order of the losses; empty without any.
+
+    The setting is the paper's, where any of its cells has segmentations, else the one that most losses have them in.
+    """
     kept: dict[tuple[tuple[str, str], ...], dict[str, Outcome]] = {}
     for one in results.where(network=network):
-        if any((study / "cells" / one.cell / SCORED / "predictions").glob("*_seg.nii.gz")):
+        if one.label("imbalance") == imbalance and any(
+            (study / "cells" / one.cell / SCORED / "predictions").glob("*_seg.nii.gz")
+        ):
             key = tuple((role, label) for role, label in one.labels.items() if role != "loss")
             kept.setdefault(key, {})[one.label("loss")] = one
-    rates = sorted(results.labels("lr"), key=value_of)
-    wanted = (results.labels("patch")[-1], rates[len(rates) // 2])
+    rates, patches = sorted(results.labels("lr"), key=value_of), results.labels("patch")
+    sizes = {label: mean([one.patch for one in results.where(network=network, patch=label)]) for label in patches}
+    largest = max(patches, key=lambda label: (np.nan_to_num(sizes[label]), patches.index(label)))
+    wanted = (largest, rates[len(rates) // 2])
 
-    def score(labels: Mapping[str, str], count: int) -> tuple[int, bool]:
-        return count, (labels.get("patch", ""), labels.get("lr", "")) == wanted
+    def score(labels: Mapping[str, str], count: int) -> tuple[bool, int]:
+        return (labels.get("patch", ""), labels.get("lr", "")) == wanted, count
 
     if not kept:
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from rarevox.pipeline.study.plan import Plan
@@ -52,19 +53,19 @@ def draw_all(
     found: dict[str, list[Drawn | None]] = {
         key: [] for key in ("isolines", "paper", "heldout", "examples", "imbalance")
     }
-    names, imbalances = slugs(results.labels("network")), slugs(results.labels("imbalance"))
-    for network, name in names.items():
-        for imbalance, tail in imbalances.items():
-            own = f"isolines_{name}" + (f"_{tail}" if imbalance else "")
-            found["isolines"].append(isoline_figure(results, network, folder, own, imbalance=imbalance))
+    for (network, imbalance), name in _names(results).items():
+        found["isolines"].append(isoline_figure(results, network, folder, f"isolines_{name}", imbalance=imbalance))
+        example = example_figure(study, plan, results, network, folder, f"example_{name}", imbalance=imbalance)
+        found["examples"].append(example)
+    drawable = {network for (network, _), one in zip(_names(results), found["isolines"], strict=True) if one}
+    for network, name in slugs(results.labels("network")).items():
         theirs = network_name(network)
-        if theirs and found["isolines"][-1] is not None:
+        if theirs and network in drawable:
             whose = "the paper's values"
             found["paper"].append(
                 isoline_figure(paper_results((theirs,)), theirs, folder, f"paper_{name}", whose=whose)
             )
         found["heldout"].append(heldout_figure(results, network, folder, f"heldout_{name}"))
-        found["examples"].append(example_figure(study, plan, results, network, folder, f"example_{name}"))
         found["imbalance"].append(imbalance_figure(results, network, folder, f"imbalance_{name}"))
     whole = {key: tuple(one for one in drawn if one is not None) for key, drawn in found.items()}
     return Figures(
@@ -76,3 +77,12 @@ def draw_all(
         ranks=rank_figure(ranks, folder, "ranks") if ranks else None,
         robustness=robustness_figure(counts, results.labels("loss"), folder, "robustness") if counts else None,
     )
+
+
+def _names(results: Results) -> dict[tuple[str, str], str]:
+    """Network and imbalance → part of a file's name, no two alike."""
+    pairs = list(product(results.labels("network"), results.labels("imbalance")))
+    spoken = [f"{network} {imbalance}".strip() for network, imbalance in pairs]
+    if len(set(spoken)) < len(spoken):
+        spoken = [repr(pair) for pair in pairs]
+    return dict(zip(pairs, map(slugs(spoken).__getitem__, spoken), strict=True))

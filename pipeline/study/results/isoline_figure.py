@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rarevox.pipeline.study.results.drawing import COLOURS, Drawn, drawn, power, shown
-from rarevox.pipeline.study.results.isolines import LEVELS, Surface, isolines, surface_of
+from rarevox.pipeline.study.results.isolines import Surface, lines_of, surface_of
 from rarevox.pipeline.study.results.outcomes import Results
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
 
@@ -71,10 +71,9 @@ def _panel(ax: Axes, surface: Surface) -> Any:
         x, y, dice = surface.log_rates, surface.patches, np.ma.masked_invalid(surface.dice)
         filled = ax.contourf(x, y, dice, levels=np.linspace(0, 1, 21), cmap=COLOURS, corner_mask=True)
         named: list[np.ndarray] = []
-        for level in LEVELS:
-            for line in isolines(surface, level):
-                ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.1, alpha=0.9)
-                _name(ax, line, level, surface, named)
+        for level, line in lines_of(surface):
+            ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.1, alpha=0.9)
+            _name(ax, line, level, surface, named)
     columns, rows = np.meshgrid(surface.log_rates, surface.patches)
     known, lost = np.isfinite(surface.dice), surface.failed
     waiting = ~known & ~lost
@@ -95,7 +94,7 @@ def _name(ax: Axes, line: np.ndarray, level: float, surface: Surface, named: lis
         return
     named.append(at)
     box = {"boxstyle": "round,pad=0.12", "facecolor": "#1c1f23", "alpha": 0.6, "linewidth": 0}
-    ax.text(at[0], at[1], f"{level:.1f}", color="white", fontsize=7, ha="center", va="center", bbox=box, zorder=3)
+    ax.text(at[0], at[1], f"{level:g}", color="white", fontsize=7, ha="center", va="center", bbox=box, zorder=3)
 
 
 def _axes(panels: np.ndarray, surfaces: Sequence[Surface]) -> None:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from rarevox.pipeline.study.results.outcomes import Outcome, value_of
 
 LEVELS = tuple(round(0.1 * k, 1) for k in range(1, 10))
+BETWEEN = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
+"""For a surface so flat that none of the levels lies in it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,21 @@ def isolines(surface: Surface, level: float) -> list[npt.NDArray[np.float64]]:
     dice = np.ma.masked_invalid(surface.dice)
     lines = contour_generator(surface.log_rates, surface.patches, dice, corner_mask=True).lines(level)
     return [np.asarray(line, float) for line in lines]
+
+
+def lines_of(surface: Surface) -> list[tuple[float, npt.NDArray[np.float64]]]:
+    """The lines of a panel, each with its level: every tenth, or where the surface crosses none, what lies between.
+
+    >>> flat = np.zeros((2, 2), bool)
+    >>> high = Surface(np.array([-4.0, -3.0]), np.array([15.0, 27.0]), np.array([[0.71, 0.79], [0.71, 0.79]]), flat)
+    >>> [level for level, _ in lines_of(high)]
+    [0.75]
+    """
+    for levels in (LEVELS, BETWEEN):
+        found = [(level, line) for level in levels for line in isolines(surface, level)]
+        if found:
+            return found
+    return []
 
 
 def _mean(values: Sequence[float]) -> float:

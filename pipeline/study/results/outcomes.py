@@ -36,6 +36,9 @@ class Outcome:
         patch: edge of the effective patch in voxels, the mean over its axes that are longer than 1.
         batch: patches in a batch.
         test: mean Dice of the held-out cases.
+        constant: median Dice that marking every voxel would have had on the batches of ``dice``.
+        falling: how likely a loss on its plateau would fall so steadily at the end, a p-value.
+        test_constant: mean Dice that marking every voxel would have in the held-out cases.
         test_cases: the rows of the held-out cases.
         seconds: what the cell took.
     """
@@ -51,6 +54,9 @@ class Outcome:
     patch: float = math.nan
     batch: float = math.nan
     test: float = math.nan
+    constant: float = math.nan
+    falling: float = math.nan
+    test_constant: float = math.nan
     test_cases: tuple[Mapping[str, Any], ...] = ()
     seconds: float = math.nan
 
@@ -171,6 +177,9 @@ def _outcome(name: str, labels: Mapping[str, str], cell: Mapping[str, Any] | Non
         patch=edge(cell.get("effective_patch") or ()),
         batch=number(cell.get("batch_size")),
         test=number(test.get("mean_dice")),
+        constant=number(cell.get("constant_dice")),
+        falling=number(cell.get("falling")),
+        test_constant=number(test.get("constant_dice")),
         test_cases=tuple(test.get("cases") or ()),
         seconds=_total(cell.get("seconds")),
     )

@@ -43,6 +43,7 @@ def rank_figure(ranking: Ranking, folder: Path, name: str) -> Drawn:
             linewidth=3.2,
             solid_capstyle="round",
         )
+    away = 0.014 * last  # between a line's end and its name
     colour, top = colours(losses), 0.4 + 0.16 * len(ranking.groups)
     for k, (loss, rank) in enumerate(zip(losses, ranking.average_ranks, strict=True)):
         left = k < half
@@ -51,7 +52,7 @@ def rank_figure(ranking: Ranking, folder: Path, name: str) -> Drawn:
         ax.plot([rank, rank, end], [0, height, height], color=colour[loss], linewidth=1.2)
         ax.plot([rank], [0], "o", color=colour[loss], markersize=5, zorder=3)
         text, side = f"{shown(shown_loss(loss))}  {rank:.2f}", "right" if left else "left"
-        ax.text(end + (-0.05 if left else 0.05), height, text, ha=side, va="center", fontsize=9.5)
+        ax.text(end + (-away if left else away), height, text, ha=side, va="center", fontsize=9.5)
     said = ", ".join(f"{shown_loss(a)} {r:.2f}" for a, r in zip(losses, ranking.average_ranks, strict=True))
     caption = f"Average ranks over {ranking.blocks} settings"
     return drawn(picture, folder, name, caption, f"{caption}: {said}.")
@@ -85,6 +86,6 @@ def robustness_figure(
         ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
         plain(ax)
     panels[0].set_yticks(range(len(losses)), [shown(shown_loss(loss)) for loss in losses])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(losses) - 0.4, -0.6)
     said = f"Share of cells above half of the best: {'; '.join(parts)}."
     return drawn(picture, folder, name, "Cells above half of the best of their network", said)

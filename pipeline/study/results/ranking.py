@@ -17,6 +17,7 @@ import numpy.typing as npt
 from rarevox.pipeline.evaluation.comparison.stats import DIGITS, holm
 from rarevox.pipeline.study.results.outcomes import Outcome
 from rarevox.pipeline.study.results.signed_rank import exact_signed_rank
+from rarevox.pipeline.study.results.trained import earned
 
 LEVEL = 0.05
 """Of the tests."""
@@ -218,22 +219,21 @@ def groups(ordered: Sequence[str], apart: set[frozenset[str]]) -> list[tuple[str
     return runs
 
 
-def robustness(
-    outcomes: Sequence[Outcome], losses: Sequence[str], figure: Callable[[Outcome], float]
-) -> dict[str, tuple[int, int]]:
-    """Of each loss: in how many cells it comes above half of the best, and of how many that have a figure.
+def robustness(outcomes: Sequence[Outcome], losses: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Of each loss: in how many cells it comes above half of the best, and of how many that have a Dice.
 
     The best is that of any loss on the same network (and under the same imbalance), since networks differ in what they
-    can reach.
+    can reach. A cell that is not ahead of marking every voxel is above nothing
+    (:func:`rarevox.pipeline.study.results.trained.earned`).
     """
     best: dict[tuple[str, str], float] = {}
     for one in outcomes:
-        if math.isfinite(figure(one)):
+        if math.isfinite(one.dice):
             place = (one.label("network"), one.label("imbalance"))
-            best[place] = max(best.get(place, 0.0), figure(one))
+            best[place] = max(best.get(place, 0.0), earned(one))
     counted: dict[str, tuple[int, int]] = {}
     for loss in losses:
-        own = [one for one in outcomes if one.label("loss") == loss and math.isfinite(figure(one))]
-        above = sum(figure(one) > best[one.label("network"), one.label("imbalance")] / 2 for one in own)
+        own = [one for one in outcomes if one.label("loss") == loss and math.isfinite(one.dice)]
+        above = sum(earned(one) > best[one.label("network"), one.label("imbalance")] / 2 for one in own)
         counted[loss] = (above, len(own))
     return counted

@@ -8,6 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+from nibabel.filebasedimages import ImageFileError
+
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import finite, read_json, write_json, write_text
 from rarevox.pipeline.study.job import CELLS
@@ -15,7 +18,7 @@ from rarevox.pipeline.study.plan import Plan, read_plan
 from rarevox.pipeline.study.results.claims import verdicts
 from rarevox.pipeline.study.results.detection import SCORED, with_detection
 from rarevox.pipeline.study.results.figures import draw_all
-from rarevox.pipeline.study.results.outcomes import Outcome, Results, results_of
+from rarevox.pipeline.study.results.outcomes import Outcome, Results, number, results_of
 from rarevox.pipeline.study.results.ranking import Ranking, blocks_of, ranking, robustness
 from rarevox.pipeline.study.results.study_page import write_study_page
 from rarevox.pipeline.study.results.tables import (
@@ -26,7 +29,10 @@ from rarevox.pipeline.study.results.tables import (
     share_rows,
     table_rows,
 )
+from rarevox.pipeline.study.results.verdict import mean
 from rarevox.pipeline.study.rows import CELL_FILE
+from rarevox.pipeline.study.summary import constant_dice, falling
+from rarevox.pipeline.training.record.batch_record import read_record
 from rarevox.pipeline.words import csv_text
 
 REPORT, PAGE = "report", "study.html"
@@ -64,7 +70,9 @@ def write_report(study: str | Path) -> Path:
 def read_results(study: Path, plan: Plan) -> Results:
     """What the cells came to so far; one whose file cannot be read is a failed one.
 
-    The rows of held-out cases are those of the evaluation where that is there: it may have found lesions too.
+    The rows of held-out cases are those of the evaluation where that is there: it may have found lesions too. What
+    marking every voxel would have had is counted from what the training recorded where a row lacks it, as those of
+    earlier versions do, and from the label maps of the held-out cases. Whether the loss still fell is in that record.
     """
     cells = []
     for planned in plan.cells:
@@ -73,8 +81,32 @@ def read_results(study: Path, plan: Plan) -> Results:
             cells.append(_cell(folder / CELL_FILE, planned.name))
             rows = _evaluated(folder / SCORED / "metrics.json", plan)
             if rows and cells[-1].get("test"):
-                cells[-1]["test"]["cases"] = rows
+                cells[-1]["test"] |= {"cases": rows, "constant_dice": heldout_constant(folder / SCORED, rows)}
+            record = read_record(folder) if cells[-1]["state"] == "done" else None
+            if record is not None:
+                cells[-1] = {"constant_dice": constant_dice(record, plan.last), **cells[-1], "falling": falling(record)}
     return results_of(plan.to_json(), cells)
+
+
+def heldout_constant(scored: Path, rows: Sequence[Mapping[str, Any]]) -> float:
+    """The mean Dice of marking every voxel of held-out cases: 2·r / (r + n), r of the n voxels being the structure's.
+
+    Args:
+        scored: the folder of the evaluation, whose label maps say how many voxels a case has.
+        rows: of the evaluation.
+
+    Returns:
+        NaN for several structures, which no such map marks all, and where no case has its counts and its map.
+    """
+    found = []
+    for row in rows if len({row.get("structure") for row in rows}) == 1 else ():
+        wanted = number(row.get("tp")) + number(row.get("fn"))
+        try:
+            voxels = math.prod(nib.load(scored / "predictions" / f"{row.get('case')}_seg.nii.gz").shape)
+        except (OSError, ImageFileError):
+            continue
+        found.append(2 * wanted / (wanted + voxels))
+    return mean(found)
 
 
 def _evaluated(file: Path, plan: Plan) -> list[dict[str, Any]]:
@@ -111,7 +143,7 @@ def counts_of(results: Results) -> dict[str, dict[str, tuple[int, int]]]:
     for network in results.labels("network"):
         cells = results.where(network=network)
         if any(math.isfinite(one.dice) for one in cells):
-            found[network] = robustness(cells, results.labels("loss"), _dice)
+            found[network] = robustness(cells, results.labels("loss"))
     return found
 
 
@@ -143,6 +175,7 @@ def cell_row(results: Results, one: Outcome) -> dict[str, object]:
         "dice_median": one.dice,
         "dice_q1": one.q1,
         "dice_q3": one.q3,
+        "constant_dice": one.constant,
         "foreground_share": one.share,
         "effective_patch": one.patch,
         "batch_size": one.batch,

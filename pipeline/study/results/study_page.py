@@ -17,11 +17,14 @@ from rarevox.pipeline.study.results.outcomes import Results
 from rarevox.pipeline.study.results.paper import shown_loss, shown_network
 from rarevox.pipeline.study.results.ranking import LEVEL, Ranking
 from rarevox.pipeline.study.results.tables import HEADINGS, PaperTable, best_of, share_rows
+from rarevox.pipeline.study.results.trained import MARGIN, UNTRAINED
 from rarevox.pipeline.study.results.verdict import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 
 TEMPLATE = Path(__file__).with_name("templates") / "study.html"
 WORDS = {HOLDS: "✓ holds", FAILS: "✗ does not hold", UNDECIDED: "? undecided", UNTESTED: "– not tested"}
 PLURAL = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "undecided"}
+WIDEST = 10
+"""Columns up to which a table fits the page; one with more, and fewer rows, is turned: losses are its rows then."""
 CLASSES = {HOLDS: "good", FAILS: "bad", UNDECIDED: "open", UNTESTED: "note"}
 
 
@@ -58,11 +61,13 @@ def write_study_page(
         most_lines=MOST_LINES,
         classes=CLASSES,
         level=LEVEL,
+        margin=MARGIN,
         absent=absences(results, figures, heldout),
         axes=_axes(results),
         cells=results.outcomes,
         cell_roles=[role for role in results.axes if len(results.axes[role]) > 1],
         headings=HEADINGS,
+        reasons=any(one.reason for one in results.outcomes),
         result={"conventions": conventions(results), "versions": results.versions},
         filters={"p": p_text, "loss": shown_loss, "network": shown_network, "percent": percent_text},
     )
@@ -103,7 +108,14 @@ def _view(table: PaperTable) -> dict[str, Any]:
         begins = first != before or len(labels) < 2
         rows.append({"labels": labels if begins else ("", *labels[1:]), "cells": cells, "begins": begins})
         before = first
-    return {"table": table, "rows": rows, "heads": [HEADINGS.get(role, role) for role in table.row_roles]}
+    turned = len(table.columns) > max(WIDEST, len(table.rows))
+    return {
+        "table": table,
+        "rows": rows,
+        "heads": [HEADINGS.get(role, role) for role in table.row_roles],
+        "turned": turned,
+        "over": [", ".join(labels) for labels in table.rows],
+    }
 
 
 def _shares(results: Results) -> list[dict[str, Any]]:
@@ -186,9 +198,13 @@ def conventions(results: Results) -> dict[str, str]:
         "ranks": "of the losses within each setting of all other axes, by training Dice, 1 the best; ties share the "
         "mean rank; Friedman's test, then Wilcoxon's signed-rank test of each pair with Holm's correction. Settings "
         "share their data, so the p-values speak of this grid on this dataset and not of others",
-        "robustness": "the share of cells whose training Dice is above half of the best of the same network",
-        "verdicts": f"a network is untrained below a Dice of {rules.UNTRAINED}; the imbalance is strong up to "
-        f"{rules.STRONG:.0%} of foreground and mild from {rules.MILD:.0%}; differences count from {rules.MARGIN}",
+        "robustness": "the share of cells whose training Dice is above half of the best of the same network, and "
+        f"{MARGIN} or more above what marking every voxel would have had on the same patches",
+        "every voxel marked": "the Dice that this has on the same patches, 2·s / (1 + s) of a share s of foreground: "
+        "what a network that has learnt nothing can have; known where there is one structure",
+        "verdicts": f"a network is untrained below a Dice of {UNTRAINED}, and where it is not {MARGIN} ahead of every "
+        f"voxel marked; the imbalance is strong up to {rules.STRONG:.0%} of foreground and mild from {rules.MILD:.0%}; "
+        f"differences count from {MARGIN}",
         "paper": "Sudre, Li, Vercauteren, Ourselin & Cardoso, Generalised Dice overlap as a deep learning loss "
         "function for highly unbalanced segmentations, DLMIA 2017",
     }

@@ -190,6 +190,7 @@ def share_rows(results: Results) -> list[dict[str, object]]:
             "effective": mean([one.patch for one in cells]),
             "batch": mean([one.batch for one in cells]),
             "share": mean([one.share for one in cells]),
+            "constant": mean([one.constant for one in cells]),
             "paper_effective": theirs.effective if theirs else None,
             "paper_batch": theirs.batch if theirs else None,
             "paper_share": theirs.share if theirs else None,

@@ -63,7 +63,7 @@ def test_the_points_reach_the_run_its_labels_and_its_sums(shy_run: Path, dataset
     assert point["aim"] == "dice"
     assert tuned["context"]["section"] == "validation"
     assert tuned["n_cases"] == len(Dataset.load(dataset_dir).section("validation"))
-    assert "chosen on the other cases" in done.output
+    assert "chosen on the other subjects' cases" in done.output
     for stage in STAGES:
         config = yaml.safe_load((shy_run / "configs" / f"{stage}.yaml").read_text())
         assert config["operating_points"] == tuned["chosen"]
@@ -73,6 +73,8 @@ def test_the_points_reach_the_run_its_labels_and_its_sums(shy_run: Path, dataset
     told = tuned["structures"]["ball"]
     # The figures that the choice was told by are those of the evaluation, on the same cases.
     assert before["structures"]["ball"]["dice"]["mean"] == pytest.approx(told["without"]["mean"], abs=1e-12)
+    volumes = [row["volume_ml"] for row in before["cases"] if row["structure"] == "ball"]
+    assert told["without"]["volume_ml"] == pytest.approx(sum(volumes) / len(volumes))
     if "box" not in tuned["chosen"]:
         assert after["structures"]["ball"]["dice"]["mean"] == pytest.approx(told["with"]["mean"], abs=1e-12)
     assert told["with"]["mean"] > told["without"]["mean"]

@@ -6,12 +6,14 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
+from scipy import ndimage
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.phantom import cohort as phantom
@@ -60,6 +62,36 @@ def test_same_seed_same_arrays_whatever_the_count_and_the_workers(cohort: Path, 
         assert (image != other_image).any() and (labels != other_labels).any()
     first, second = (image for image, _ in cases(again))
     assert (first != second).mean() > 0.1
+
+
+@pytest.mark.parametrize("index", [0, 3])
+def test_without_lesions_the_same_subject_comes_out_healthy(atlas: Atlas, index: int) -> None:
+    """Every voxel that no lesion reaches is the same, to the bit; the labels lack the lesions and nothing else."""
+    ill = phantom.PhantomSettings(spacing_mm=SPACING_MM, lesion_share=2e-4, seed=5)
+    with_lesions = phantom.make_subject(index, ill, atlas)
+    without = phantom.make_subject(index, replace(ill, lesion_share=0), atlas)
+    lesion = with_lesions.labels == LESION
+    assert lesion.any() and not (without.labels == LESION).any()
+    np.testing.assert_array_equal(without.labels, np.where(lesion, 0, with_lesions.labels))
+    np.testing.assert_array_equal(without.affine, with_lesions.affine)
+    changed = (without.image != with_lesions.image).any(0)
+    pieces, count = ndimage.label(lesion, np.ones((3, 3, 3)))
+    reached = np.zeros_like(lesion)
+    for box in ndimage.find_objects(pieces, count):
+        # A blob's box has twice the radius of a ball of its volume, and two voxels more, to each side of its seed.
+        reach = [2 * (span.stop - span.start) + 4 for span in box]
+        reached[tuple(slice(max(s.start - r, 0), s.stop + r) for s, r in zip(box, reach, strict=True))] = True
+    assert not changed[~reached].any()
+    assert reached.mean() < 0.5 and changed.mean() < 0.1
+    brighter = with_lesions.image[1][lesion].astype(int) - without.image[1][lesion]
+    assert np.mean(brighter > 0) > 0.9  # on FLAIR lesions outshine the grey matter, and these voxels are white
+
+
+def test_a_cohort_without_lesions_says_so(tmp_path: Path) -> None:
+    folder = write_cohort(tmp_path / "task", subjects=1, spacing_mm=SPACING_MM, lesion_share=0)
+    (_, labels), *_ = cases(folder)
+    assert set(np.unique(labels)) == {0, VENTRICLES}
+    assert "no lesion" in json.loads((folder / "dataset.json").read_text())["description"]
 
 
 def test_the_folder_is_a_decathlon_task(cohort: Path) -> None:
@@ -143,7 +175,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monke
         ("workers", 0),
         ("spacing_mm", 0.5),
         ("spacing_mm", float("nan")),
-        ("lesion_share", 0),
+        ("lesion_share", -1e-9),
+        ("lesion_share", float("nan")),
         ("lesion_share", 0.1),
         ("contrast", (0.5, 0.1)),
         ("contrast", (0.5,)),

@@ -62,6 +62,7 @@ def test_the_asked_loads_average_to_the_share(share: float, seed: int) -> None:
         asked = [lesion_target(k, seed=seed, lesion_share=share, voxels=800_000) for k in range(subjects)]
         assert np.mean(asked) == pytest.approx(share * 800_000, rel=0.15)
     assert lesion_target(0, seed=seed, lesion_share=1e-9, voxels=1000) == 1
+    assert lesion_target(0, seed=seed, lesion_share=0, voxels=1000) == 0
 
 
 @pytest.mark.parametrize("share", [1e-2, 1e-3, 1e-4, 3e-5])

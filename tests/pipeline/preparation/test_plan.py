@@ -4,9 +4,12 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
 from rarevox.networks import DeepMedic, Geometry, HighResNet
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.preparation.plan import median_size, plan_patch, slice_orders
+from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.preparation.plan import median_size, plan_patch, require_useful_patch, slice_orders
 
 KEEPS = Geometry(receptive_field=(87, 87, 87), preferred_multiple=4)
 
@@ -89,6 +92,23 @@ def test_the_orders_of_a_cohort_on_slices(tmp_path: Path) -> None:
     assert slice_orders(dataset_of(tmp_path, cases), None, "auto") == {(1, 2, 0), (0, 1, 2)}
     assert slice_orders(dataset_of(tmp_path, cases), [1.0, 1.0, 1.0], "auto") == {(0, 1, 2)}
     assert slice_orders(dataset_of(tmp_path, []), None, "coronal") == {(0, 2, 1)}
+
+
+def test_a_patch_of_padding_is_refused(tmp_path: Path) -> None:
+    """Of volumes of 36×50×35: 128 and twice what the largest takes are the bounds, whichever is more."""
+    data = dataset_of(tmp_path, [{"size": [36, 50, 35], "spacing_mm": [1.0] * 3, "orientation": "RAS"}])
+    require_useful_patch(data, [128, 104, 64], KEEPS, None)
+    with pytest.raises(RequestError, match=r"5000 voxels along axis 0, where no volume has more than 36"):
+        require_useful_patch(data, [5000, 32, 32], KEEPS, None)
+    deepmedic = DeepMedic(in_channels=1, out_channels=2).geometry
+    whole = deepmedic.input_size([36, 50, 35])
+    require_useful_patch(data, [2 * n for n in whole], deepmedic, None)
+    with pytest.raises(RequestError, match="axis 2"):
+        require_useful_patch(data, [*whole[:2], 2 * whole[2] + 1], deepmedic, None)
+    finer = [0.25, 0.25, 0.25]  # 144×200×140 voxels
+    require_useful_patch(data, [288, 400, 280], KEEPS, finer)
+    with pytest.raises(RequestError, match="300 voxels along axis 0"):
+        require_useful_patch(data, [300, 400, 280], KEEPS, finer)
 
 
 def test_no_fingerprint_no_change(tmp_path: Path) -> None:

@@ -297,6 +297,8 @@ def test_visits_of_a_subject_stay_together(tmp_path: Path) -> None:
         sides.setdefault(case["case"][:2], set()).add(str(case.get("fold", "test")))
     assert all(len(found) == 1 for found in sides.values())
     assert len(content["test"]) == 2  # both visits of one subject of five
+    assert all(case["subject"] == case["case"][:2] for case in content["test"] + content["training"])
+    assert Dataset.load(tmp_path / "out").section("training")[0]["subject"] in sides
 
 
 def test_the_same_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.study.crossval import crossval
 from rarevox.pipeline.study.places import Places
-from rarevox.pipeline.study.pooled import pool
+from rarevox.pipeline.study.pooled import EVALUATED, pool
 from rarevox.pipeline.study.rows import read_rows
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.transforms.reader import read_scan
@@ -78,6 +78,43 @@ def test_pooled_sums_are_the_sums_of_the_folds(folds: Path) -> None:
     assert "3 folds" in page and "fold 2" in page
 
 
+def test_curves_and_calibration_are_of_all_cases(folds: Path) -> None:
+    """That they are what all cases at once give is in ``tests/pipeline/evaluation/operating/test_added.py``."""
+    result = read_json(folds / "metrics.json")
+    own = [read_json(folds / "cells" / f"fold_{fold}" / EVALUATED / "metrics.json") for fold in range(3)]
+    assert result["curves"]["n_cases"] == result["calibration"]["n_cases"] == result["n_cases"]
+    for name, summary in result["structures"].items():
+        curve = result["curves"]["structures"][name]
+        voxels, lesions = curve["voxels"], curve["lesions"]
+        at = voxels["threshold"].index(curve["threshold"])
+        assert voxels["true"][at] == summary["pooled"]["tp"]
+        assert voxels["predicted"][at] == summary["pooled"]["tp"] + summary["pooled"]["fp"]
+        rows = [row for row in result["cases"] if row["structure"] == name]
+        assert lesions["reference"] == sum(row["lesions_reference"] for row in rows)
+        assert lesions["detected"][0] == sum(row["lesions_detected"] for row in rows)  # nothing cut
+        bins = [fold["calibration"]["structures"][name]["near"]["count"] for fold in own]
+        assert result["calibration"]["structures"][name]["near"]["count"] == np.sum(bins, 0).tolist()
+    page = (folds / "report.html").read_text()
+    assert 'id="operating"' in page and 'id="calibration"' in page
+    assert (folds / "curves.csv").is_file()
+
+
+def test_folds_that_cannot_be_added_up_have_no_common_curves(
+    folds: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(folds, tmp_path / "copy")
+    evaluated = copy / "cells" / "fold_1" / EVALUATED
+    (evaluated / "detections.json").unlink()
+    content = read_json(evaluated / "metrics.json")
+    write_json(evaluated / "metrics.json", content | {"calibration": content["calibration"] | {"temperature": 2.0}})
+    runs = {fold: f"cells/fold_{fold}" for fold in range(3)}
+    result = pool(copy, runs, Dataset.load(dataset_dir), trust=False)
+    assert not {"curves", "calibration"} & set(result) and not (copy / "curves.csv").exists()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no curves over all folds" in told and "detections.json does not exist" in told
+    assert "no calibration over all folds" in told and "temperatures" in told
+
+
 def test_the_folder_predicts_as_its_folds_together(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
     scan = Dataset.load(dataset_dir).section("test")[0]
     image, name = Path(scan["image"]), scan["case"]
@@ -89,6 +126,20 @@ def test_the_folder_predicts_as_its_folds_together(folds: Path, dataset_dir: Pat
     np.testing.assert_array_equal(*maps)
     assert evaluate(folds, dataset_dir, device="cpu") == 0
     assert read_json(folds / "evaluation" / "test_ensemble" / "metrics.json")["n_cases"] == 2
+
+
+def test_a_configuration_file_that_says_something_else_is_refused(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: [])
+    monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
+    mine, options = tmp_path / "mine.yaml", OPTIONS | {"config_files": [tmp_path / "mine.yaml"]}
+    for text in ("seed: 1\n", "seed: 1  # the same\n"):
+        mine.write_text(text)
+        assert crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options) == 0
+    mine.write_text("seed: 2\n")
+    with pytest.raises(RequestError, match=r"mine\.yaml says something else"):
+        crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options)
 
 
 MOMENTS = {

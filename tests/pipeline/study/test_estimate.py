@@ -37,8 +37,9 @@ def test_cells_that_are_done_tell_of_those_alike_and_of_all() -> None:
         "a": Row("a", {}, "done", seconds={"start": 1.0, "steps": 3.0}),
         "c": Row("c", {}, "done", seconds={"steps": 8.0}),
     }
-    assert seconds_left(cells, done) == 4.0 + 6.0
-    assert seconds_left(cells, {"a": Row("a", {}, "failed")}) is None
+    assert seconds_left([cells[1], cells[3]], cells, done) == 4.0 + 6.0
+    assert seconds_left([cells[2]], cells, done) == 8.0  # to be run again, by its own time
+    assert seconds_left(cells, cells, {"a": Row("a", {}, "failed")}) is None
 
 
 def test_where_time_is_short_one_patch_of_each_network_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.study.phantom_series import write_phantom_series
 
 pytest.importorskip("nilearn")
@@ -44,3 +45,9 @@ def test_what_is_there_stays(series: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in series.rglob("*") if path.is_file()}
     write_phantom_series(series, shares=(1e-2, 1e-3), subjects=4, spacing_mm=5.0)
     assert {path: path.stat().st_mtime_ns for path in series.rglob("*") if path.is_file()} == before
+
+
+def test_a_series_without_lesions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="nothing to learn"):
+        write_phantom_series(tmp_path / "series", shares=(1e-3, 0))
+    assert not (tmp_path / "series").exists()

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rarevox.pipeline.study.summary import batch_dice, held_out, quartiles, step_seconds, train_dice
+from rarevox.pipeline.study.summary import (
+    batch_dice,
+    constant_dice,
+    falling,
+    held_out,
+    quartiles,
+    step_seconds,
+    train_dice,
+)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 200, 201])
@@ -27,6 +35,31 @@ def test_by_hand() -> None:
     assert (found.q1, found.median, found.q3) == (2, 4, 6)
     assert train_dice({"dice": np.array([[0.25], [0.75]])}, 200).median == 0.5
     assert math.isnan(quartiles(np.array([])).median)
+
+
+def test_the_dice_of_marking_every_voxel_is_that_of_a_map_of_ones() -> None:
+    """Counted on drawn reference maps; of several structures, or no step, there is none."""
+    rng = np.random.default_rng(0)
+    maps = rng.random((7, 3, 40)) < rng.uniform(0.1, 0.6, (7, 1, 1))  # steps, patches, voxels
+    counted = [2 * step.sum() / (step.size + step.sum()) for step in maps]
+    record = {"dice": np.zeros((7, 1)), "foreground_share": maps.mean(axis=2)}
+    # A mean of three shares, a quotient and at most one mean of two: a handful of roundings of numbers up to 1.
+    assert constant_dice(record, 4) == pytest.approx(float(np.median(counted[-4:])), abs=8 * np.finfo(float).eps)
+    assert math.isnan(constant_dice(record | {"dice": np.zeros((7, 2))}, 4))
+    assert math.isnan(constant_dice({"dice": np.zeros((0, 1)), "foreground_share": np.zeros((0, 0))}, 4))
+
+
+def test_a_loss_on_its_plateau_falls_by_chance_alone() -> None:
+    """Of 400 losses that are noise about 1, the last quarter of each falls with p < 0.05 in some 20, by 3 standard
+    deviations (4.4 each) at most 33; what happened before that does not count, and a fall of three deviations is seen.
+    """
+    rng = np.random.default_rng(0)
+    noise = rng.normal(1, 0.1, (400, 400))
+    noise[:, :300] += np.linspace(5, 0, 300)
+    assert sum(falling({"loss": loss}) < 0.05 for loss in noise) <= 33
+    assert falling({"loss": noise[0] + np.linspace(1.2, 0, 400)}) < 0.05
+    assert falling({"loss": np.full(100, 0.5)}) == 1.0
+    assert math.isnan(falling({"loss": np.zeros(16)}))
 
 
 def test_structures_that_are_absent_have_no_share() -> None:

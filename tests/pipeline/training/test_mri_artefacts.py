@@ -19,6 +19,7 @@ def test_every_artefact_comes_and_labels_stay() -> None:
     augmentation = build(compose("train", config_files=["mri_artefacts"], settings=settings).config, "augmentation")
     names = [type(part).__name__ for part in augmentation.transforms]
     assert {"RandBiasFieldd", "RandGibbsNoised", "RandKSpaceSpikeNoised", "RandSimulateLowResolutiond"} <= set(names)
+    assert {"RandMotiond", "RandGhostingd"} <= set(names)
     for part in augmentation.transforms:
         assert 0 < part.prob < 1
         part.prob = 1.0

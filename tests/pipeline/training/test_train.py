@@ -125,6 +125,7 @@ train({str(dataset_dir)!r}, {str(parts)!r}, settings={SMALL!r}, iterations=12, d
         ({"settings": ["optimizer#lrr=1"]}, "did you mean 'lr'"),
         ({"settings": ["patch_size"]}, "is not KEY=VALUE"),
         ({"settings": ["loss_margin=8", "patch_size=[16,16,16]"]}, "leaves"),
+        ({"settings": ["patch_size=[5000,16,16]"]}, "take at most"),
         ({"settings": ["network_def#width=0"]}, "width"),
         ({"config_files": ["nothere.yaml"]}, "nothere.yaml does not exist"),
         ({"device": "cuda:99"}, "cuda:99"),

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +76,53 @@ def test_scikit_image() -> None:
     # Thinning shortens a line at its ends by about its radius: 1 voxel at each of the six ends.
     assert row["cldice"] == pytest.approx(2 * 0.8 / 1.8, abs=0.12)
     assert case_rows("a", _tube(0, 20), _tube(0, 20), (1, 1, 1), {"s": 1}, options=options)[0]["cldice"] == 1.0
+
+
+def _tubes(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Crooked tubes, and the same with gaps and a false branch."""
+    random = np.random.default_rng(seed)
+    reference = np.zeros((26, 18, 16), bool)
+    for _ in range(3):
+        path = np.cumsum(random.integers(-1, 2, (26, 2)), 0) + random.integers(6, 10, 2)
+        for step, (y, z) in enumerate(path.clip(2, [15, 13])):
+            reference[step, y - 1 : y + 2, z - 1 : z + 2] = True
+    prediction = np.roll(reference, random.integers(-1, 2), 1)
+    begin = int(random.integers(4, 18))
+    prediction[begin : begin + 4] = False
+    prediction[begin + 1, 2:16, 7:9] = True
+    return prediction, reference
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_monai(seed: int, rounds: int) -> None:
+    """Of hard masks its soft skeleton is hard too: with it as the way of thinning, our figure is one less its loss."""
+    from monai.losses.cldice import SoftclDiceLoss, soft_skel
+
+    def thin(mask: np.ndarray) -> np.ndarray:
+        soft = soft_skel(torch.from_numpy(mask[None, None].astype(np.float64)), rounds)[0, 0].numpy()
+        assert set(np.unique(soft)) <= {0.0, 1.0}
+        return soft > 0
+
+    prediction, reference = _tubes(seed)
+    masks = (torch.from_numpy(mask[None, None].astype(np.float64)) for mask in (prediction, reference))
+    smooth = 1e-12  # it may not be 0, and is added to a sum of two ratios
+    loss = float(SoftclDiceLoss(iter_=rounds, smooth_nr=0.0, smooth_dr=0.0, smooth=smooth)(*masks))
+    found = centreline_dice(prediction, reference, thin=thin)
+    assert 0.2 < found < 0.98
+    assert found == pytest.approx(1 - loss, rel=2 * smooth / 0.2 + 16 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_formula_of_the_authors_code(seed: int) -> None:
+    """clDice = 2 tprec tsens / (tprec + tsens), each of a mask summed over the other one's skeleton."""
+    morphology = pytest.importorskip("skimage.morphology", reason="needs scikit-image")
+
+    def score(volume: np.ndarray, line: np.ndarray) -> float:
+        return float((volume.astype(float) * line).sum() / line.astype(float).sum())
+
+    prediction, reference = _tubes(seed)
+    tprec = score(reference, morphology.skeletonize(prediction) > 0)
+    tsens = score(prediction, morphology.skeletonize(reference) > 0)
+    assert 0.2 < tprec < 1 and 0.2 < tsens < 1
+    assert centreline_dice(prediction, reference) == pytest.approx(2 * tprec * tsens / (tprec + tsens), rel=1e-14)

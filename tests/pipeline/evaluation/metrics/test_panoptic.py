@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -59,6 +60,44 @@ def test_both_sides_are_alike_and_each_has_one_partner(seed: int, iou: float) ->
     assert found["rq"] == pytest.approx(turned["rq"])
     assert 0 <= found["pq"] <= found["rq"] <= 1
     assert panoptic_scores(reference, reference, iou=iou) == pytest.approx({"pq": 1.0, "rq": 1.0, "sq": 1.0})
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("connectivity", [6, 26])
+def test_torchmetrics(seed: int, connectivity: int) -> None:
+    """Its class of things is the mask, each instance a component; the background is stuff, a class of its own."""
+    peer = pytest.importorskip("torchmetrics.functional.detection", reason="pip install torchmetrics")
+    prediction, reference = _pair(seed)
+    near = ndimage.generate_binary_structure(3, {6: 1, 26: 3}[connectivity])
+    maps = []
+    for mask in (prediction, reference):
+        instances, _ = ndimage.label(mask, near)
+        maps.append(torch.from_numpy(np.stack([mask, instances], -1).astype(np.int64))[None])
+    options = {"things": {1}, "stuffs": {0}, "return_sq_and_rq": True, "return_per_class": True}
+    pq, sq, rq = peer.panoptic_quality(*maps, **options).reshape(2, 3)[0].tolist()
+    found = panoptic_scores(prediction, reference, connectivity=connectivity)
+    # It adds up in float32 or better: fewer than a hundred pairs, each ratio and sum rounded.
+    assert found == pytest.approx({"pq": pq, "sq": sq, "rq": rq}, rel=100 * torch.finfo(torch.float32).eps)
+    assert 0 < pq < 1 and 0 < sq < 1 and 0 < rq < 1
+
+
+def test_each_line_of_the_paper_by_hand() -> None:
+    """Squares in a plane of 12 × 12: what split, merged, missed and false components count for.
+
+    Reference A of 9 voxels, found with 6 of them: IoU 6/9. B of 4, touched by two components of 2 (IoU 1/5 each, no
+    pair): one missed, two false. C and D of 4 each under one component of 10 (4/10 each, no pair): two
+    missed, one false. So TP = 1, FP = 3, FN = 3, and Σ IoU = 2/3.
+    """
+    reference, prediction = np.zeros((12, 12, 1), bool), np.zeros((12, 12, 1), bool)
+    reference[0:3, 0:3] = True  # A
+    prediction[0:2, 0:3] = True
+    reference[0:4, 6] = True  # B, a line
+    prediction[0, 5:7] = prediction[3, 6:8] = True  # one voxel of B and one beside it, twice
+    reference[6:8, 0:2] = reference[6:8, 3:5] = True  # C and D
+    prediction[6:8, 0:5] = True
+    found = panoptic_scores(prediction, reference)
+    rq = 1 / (1 + 3 / 2 + 3 / 2)
+    assert found == pytest.approx({"sq": 2 / 3, "rq": rq, "pq": rq * 2 / 3})
 
 
 @pytest.mark.parametrize("seed", range(3))

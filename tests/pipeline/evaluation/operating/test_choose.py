@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,41 @@ def test_each_aim_takes_its_own() -> None:
     assert choose([table], Aim("recall", 1.0), OPTIONS) == c
     assert choose([table], Aim("recall", 0.0), OPTIONS) == b
     assert choose([table], Aim("recall", 6.0), OPTIONS) == a
+
+
+def test_painting_everything_serves_no_aim_of_lesions() -> None:
+    """At 0.01 one component touches all four lesions and is true: recall 1, F1 1, no false one; its Dice is 20/1010."""
+    all_of_it, modest = (_near(0.01), 0), (_near(0.4), 0)
+    table = _table(
+        tp={DEFAULT: 8, modest: 8, all_of_it: 10},
+        predicted={DEFAULT: 10, modest: 11, all_of_it: 1000},
+        detected={DEFAULT: 2, modest: 3, all_of_it: 4},
+        true={DEFAULT: 2, modest: 3, all_of_it: 1},
+        false={DEFAULT: 1, modest: 1, all_of_it: 0},
+    )
+    for name in ("lesion_f1", "recall"):
+        assert choose([table], Aim(name, 1.0), OPTIONS) == modest
+        assert choose([table], Aim(name, 1.0, dice_cost=1.0), OPTIONS) == all_of_it
+    told = choice([table], Aim("recall", 0.5), OPTIONS)
+    assert told["reason"] == "no candidate that costs at most 0.05 of Dice has so few false lesions"
+    told = choice([table], Aim("recall", 1.0), OPTIONS)
+    assert (told["without"]["dice"], told["with"]["dice"]) == (pytest.approx(16 / 20), pytest.approx(16 / 21))
+    assert (told["without"]["volume_ml"], told["with"]["volume_ml"]) == (pytest.approx(0.01), pytest.approx(0.011))
+
+
+def test_a_subject_says_nothing_of_itself() -> None:
+    """Two scans of one patient agree on a threshold, at which the scan of another has nothing."""
+    low, high = (_near(0.2), 0), (_near(0.8), 0)
+    tables = [
+        replace(_table(name, tp={best: 10, DEFAULT: 5}, predicted={best: 10, DEFAULT: 10}), subject=subject)
+        for name, subject, best in (("a1", "a", low), ("a2", "a", low), ("b", "", high))
+    ]
+    crossed = choice(tables, Aim("dice"), OPTIONS)["cross_validated"]
+    assert crossed["chosen"] == {"a1": [0.8, 0.0], "a2": [0.8, 0.0], "b": [0.2, 0.0]}
+    assert crossed["mean"] == 0.0
+    told = choice(tables[:2], Aim("dice"), OPTIONS)
+    assert told["cross_validated"] is None
+    assert not told["taken"]
 
 
 def test_of_equal_candidates_the_plainest() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rarevox.pipeline.evaluation.metrics.lesions import lesion_scores
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.curves import THRESHOLDS, CaseCurves, Curves
-from rarevox.pipeline.evaluation.operating.figures import FALSE_LESIONS, froc, voxel_curve
+from rarevox.pipeline.evaluation.operating.froc import FALSE_LESIONS, froc
+from rarevox.pipeline.evaluation.operating.voxels import voxel_curve
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.nested import NestedDecision
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.detection import Detections
-from rarevox.pipeline.evaluation.operating.figures import froc, voxel_curve
+from rarevox.pipeline.evaluation.operating.froc import froc
+from rarevox.pipeline.evaluation.operating.voxels import voxel_curve
 from rarevox.pipeline.evaluation.report.curves_chart import curve_lines, operating_charts
 
 

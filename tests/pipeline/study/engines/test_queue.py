@@ -57,6 +57,13 @@ def test_a_lost_cell_is_tried_once_more_and_then_is_a_row(tmp_path: Path) -> Non
     assert row.labels == {"seed": "a"}
 
 
+def test_a_process_that_ended_by_itself_is_not_put_down_to_memory(tmp_path: Path) -> None:
+    queue = Queue([job(tmp_path)])
+    outcome = [queue.lost(job(tmp_path), "status 1") for _ in range(2)][1]
+    assert outcome is not None and "ended 2 times (status 1)" in outcome.reason
+    assert "workers.log" in outcome.reason and "memory" not in outcome.reason
+
+
 def test_one_holder_at_a_time_also_within_a_process(tmp_path: Path) -> None:
     with claimed(tmp_path, "a") as first, claimed(tmp_path, "a") as second, claimed(tmp_path, "b") as other:
         assert (first, second, other) == (True, False, True)

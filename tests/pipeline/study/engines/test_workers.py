@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -84,35 +85,45 @@ def test_killed_at_random_moments_the_rows_are_the_same(
     assert kept[0] == kept[1] == ["model.pt"] * 4
 
 
+@pytest.mark.parametrize(("limit", "there"), [(9000, False), (2000, True)])
 def test_where_the_disk_is_full_what_is_done_is_kept_and_the_command_goes_on(
-    tiny_study: tuple[Path, Path], dataset_dir: Path, tmp_path: Path
+    tiny_study: tuple[Path, Path], dataset_dir: Path, tmp_path: Path, limit: int, there: bool
 ) -> None:
-    """A limit on the size of files in the processes of the study stands for the disk."""
+    """A limit on the size of files, from the first cell to the end of the call, stands for the disk.
+
+    Under 9000 bytes neither cell nor report can be kept, under 2000 the rows of three cells cannot either.
+    """
     file, whole = tiny_study
     output = tmp_path / "out"
+    if there:
+        shutil.copytree(whole, output, ignore=shutil.ignore_patterns("report", "models"))
+        shutil.rmtree(output / "cells" / "ss_1e-2")
+    before = {name: (output / name).read_bytes() for name in ("rows.jsonl", "cells.csv") if there}
     words = ["study", str(file), str(dataset_dir), "--output", str(output), "--workers", "1", "--device", "cpu"]
-    done = forked.run(["-c", LIMITED.format(code=MAIN), *words])
+    done = forked.run(["-c", LIMITED.format(code=MAIN, limit=limit), *words])
     assert done.returncode == 1, done.stderr
-    assert "not written" in done.stderr and "the same command goes on" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert rows_of(output, read_plan(output)) == {}
+    said = " ".join(done.stderr.split())
+    assert "not written" in said and "the same command goes on" in said and "Traceback" not in said
+    assert ("not brought together: File too large" in said) == there
+    assert f"{3 if there else 0} of 4 cells done, 0 failed, {1 if there else 4} waiting" in said
+    assert "no report: File too large" in said and not (output / "report" / "study.html").exists()
+    assert len(rows_of(output, read_plan(output))) == (3 if there else 0)
+    assert {name: (output / name).read_bytes() for name in before} == before
+    assert not list(output.glob("**/.*.part.*"))
     assert study(file, dataset_dir, output, places=Places(workers=1), device="cpu") == 0
     assert figures(output) == figures(whole)
 
 
 LIMITED = """
-import errno
-from pathlib import Path
-from rarevox.pipeline.study import study as stage, places
+import resource
+from rarevox.pipeline.study import study as stage
 from rarevox.pipeline.study.cell.run import run_cell
 from rarevox.pipeline.study.engines.queue import Queue
 def run(jobs, *_):
-    import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
     queue = Queue(jobs)
     while (job := queue.take()) is not None:
         yield queue.settle(job, run_cell(job))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 stage.run_jobs = run
 {code}
 """

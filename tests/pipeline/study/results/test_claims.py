@@ -20,6 +20,8 @@ IN_2D = {
     "WCE and DL2 cope less with the fastest learning rate on TwoPathCNN than SS and GDLv",
     "How well SS does depends on the network more than with the other losses",
     "The middle learning rate trains best in 2D",
+    "The middle learning rate trains best in most cases",
+    "Over the patches the losses follow the same pattern",
     "At the middle learning rate smaller patches in larger batches do better",
     "A mild imbalance is well handled by most losses",
 }
@@ -29,10 +31,17 @@ IN_3D = {
     "SS falls behind GDLv in 3D",
     "DeepMedic depends on the patch more than on the loss",
     "DL2 does as GDLv at low learning rates and fails at the fastest",
+    "The middle learning rate trains best in most cases",
+    "Learning rates matter more with smaller patches in 3D",
     "At the middle learning rate smaller patches in larger batches do better",
     "A mild imbalance is well handled by most losses",
     "Under strong imbalance the losses based on overlap are the more robust",
 }
+
+
+PLATEAU = "The slowest learning rate reaches no plateau of the loss in 3D"
+MOST_ROBUST_ON_TEST = "GDLv is the most robust on the held-out cases of HighResNet too"
+ALIKE_ON_TEST = "On the held-out cases of HighResNet the losses differ less where the samples are less unbalanced"
 
 
 def words(results: Results) -> dict[str, str]:
@@ -61,14 +70,53 @@ def test_the_papers_own_numbers_give_the_papers_claims(networks: tuple[str, ...]
 
 
 def test_every_claim_is_held_by_some_table_or_is_about_held_out_cases() -> None:
-    assert {claim.text for claim in CLAIMS} == IN_2D | IN_3D | ON_TEST
+    assert {claim.text for claim in CLAIMS} == IN_2D | IN_3D | ON_TEST | {PLATEAU}
+
+
+def test_a_loss_that_still_falls_at_the_slowest_rate_alone_has_no_plateau() -> None:
+    """Of 24 cells at each rate: all at 1e-5 and none at 1e-4; as many at both; none; and what was not recorded."""
+
+    def said(slow: float, middle: float) -> str:
+        at = {"1e-5": slow, "1e-4": middle, "1e-3": 0.5}
+        return words(changed(paper_results(NETWORKS_3D), lambda one: replace(one, falling=at[one.label("lr")])))[
+            PLATEAU
+        ]
+
+    assert [said(0.01, 0.5), said(0.01, 0.01), said(0.5, 0.5)] == [HOLDS, UNDECIDED, FAILS]
+    assert said(float("nan"), 0.5) == UNDECIDED
 
 
 def test_the_claim_on_held_out_cases_takes_their_figures() -> None:
+    """HighResNet's training Dice as if they were of held-out cases: half of the best is 0.37. Of DL2, SS and GDLv the
+    mean is 0.237, 0.133 and 0.403 at patch S, 0.577, 0.110 and 0.530 at L: ranges of 0.27 and 0.47, more than half.
+    DeepMedic's cases, on which the losses are alike, are not what the paper speaks of.
+    """
     results = changed(paper_results(NETWORKS_3D), lambda one: replace(one, test=one.dice, dice=0.5))
-    (claim,) = ON_TEST
-    assert words(results)[claim] == HOLDS
-    assert words(results)["GDLv is the most robust over learning rate and patch size"] == UNDECIDED
+    found = {one.claim: one for one in verdicts(results)}
+    assert (found[MOST_ROBUST_ON_TEST].verdict, found[ALIKE_ON_TEST].verdict) == (HOLDS, UNDECIDED)
+    assert "GDLv 8 of 9, DL2 6 of 9, WCE 0 of 9 and SS 0 of 9" in found[MOST_ROBUST_ON_TEST].said
+    assert "ranges over 0.27 at patch S (2.0% of foreground) and over 0.47 at patch L" in found[ALIKE_ON_TEST].said
+    assert {MOST_ROBUST_ON_TEST, ALIKE_ON_TEST} == ON_TEST
+    assert found["GDLv is the most robust over learning rate and patch size"].verdict == UNDECIDED
+    deepmedic = replace(results, outcomes=tuple(results.where(network="DeepMedic")))
+    assert {words(deepmedic)[claim] for claim in ON_TEST} == {UNTESTED}
+
+
+def test_held_out_cases_on_which_the_losses_are_alike_with_the_small_patch() -> None:
+    """The range at S shrunk to a third, 0.09, is less than half of that at L; WCE, which stays at 0, does not count."""
+    shrunk = changed(
+        paper_results(("HighResNet",)),
+        lambda one: replace(one, test=one.dice / 3 if one.label("patch") == "S" else one.dice),
+    )
+    assert words(shrunk)[ALIKE_ON_TEST] == HOLDS
+
+
+def test_on_held_out_cases_losses_that_differ_less_on_the_large_patch_are_seen() -> None:
+    turned = changed(
+        paper_results(("HighResNet",)),
+        lambda one: replace(one, test=one.dice, share={"S": 0.003, "M": 0.01, "L": 0.02}[one.label("patch")]),
+    )
+    assert words(turned)[ALIKE_ON_TEST] == FAILS
 
 
 @pytest.mark.parametrize(
@@ -95,6 +143,7 @@ def test_claims_on_rates_fall_when_the_rates_are_turned() -> None:
     turned = {"1e-5": "1e-4", "1e-4": "1e-3", "1e-3": "1e-5"}
     found = words(relabelled(paper_results(), "lr", turned))
     assert found["The middle learning rate trains best in 2D"] == FAILS
+    assert found["The middle learning rate trains best in most cases"] == FAILS
     assert found["DL2 does as GDLv at low learning rates and fails at the fastest"] != HOLDS
     assert found["WCE and DL2 cope less with the fastest learning rate on TwoPathCNN than SS and GDLv"] == FAILS
 
@@ -118,13 +167,110 @@ def test_smaller_patches_are_not_better_where_the_sizes_are_turned_round() -> No
     sizes = {"S": 15.0, "M": 27.0, "L": 49.0}
     results = changed(results, lambda one: replace(one, patch=sizes[one.label("patch")]))
     assert words(results)["At the middle learning rate smaller patches in larger batches do better"] == FAILS
+    assert words(results)["Learning rates matter more with smaller patches in 3D"] == FAILS
+
+
+def test_losses_that_order_the_patches_each_in_its_own_way_have_no_pattern() -> None:
+    """S, M, L in the orders 123, 231, 312 and all alike: the rank sums are 8 each, so Kendall's W is 0."""
+    orders = {"WCE": (0.7, 0.5, 0.3), "DL2": (0.3, 0.7, 0.5), "SS": (0.5, 0.3, 0.7), "GDLv": (0.5, 0.5, 0.5)}
+    results = changed(
+        paper_results(NETWORKS_2D),
+        lambda one: replace(one, dice=orders[one.label("loss")]["SML".index(one.label("patch"))]),
+    )
+    (found,) = [one for one in verdicts(results) if one.claim == "Over the patches the losses follow the same pattern"]
+    assert found.verdict == FAILS and "0.00 on UNet and 0.00 on TwoPathCNN" in found.said
+
+
+def test_who_marks_every_voxel_is_neither_trained_nor_robust() -> None:
+    """2D patches of 52 to 15 % of foreground: all of it marked has the Dice 0.68, 0.50 and 0.26 on UNet, 0.45, 0.40 and
+    0.28 on TwoPathCNN, which is above half of the best, 0.81 on both, at three of the six patches: 9 of 18 cells.
+    """
+
+    def marked(one: Outcome) -> Outcome:
+        constant = 2 * one.share / (1 + one.share)
+        return replace(one, constant=constant, dice=constant if one.label("loss") == "WCE" else one.dice)
+
+    blind = changed(paper_results(NETWORKS_2D), lambda one: replace(marked(one), constant=float("nan")))
+    seen = changed(paper_results(NETWORKS_2D), marked)
+    plain, wary = ({one.claim: one.said for one in verdicts(results)} for results in (blind, seen))
+    claim = "A mild imbalance is well handled by most losses"
+    assert "WCE 9 of 18" in plain[claim] and "WCE 0 of 18" in wary[claim]
+    rate = "WCE and DL2 cope less with the fastest learning rate on TwoPathCNN than SS and GDLv"
+    assert "WCE 0 of 3" in plain[rate] and "WCE 3 of 3" in wary[rate]
+
+
+def test_wce_that_marks_every_voxel_has_not_trained() -> None:
+    """All at 0.5, of which marking every voxel has 0.48 with WCE and 0.2 else."""
+    results = changed(
+        paper_results(("HighResNet",)),
+        lambda one: replace(one, dice=0.5, constant=0.48 if one.label("loss") == "WCE" else 0.2),
+    )
+    assert words(results)["WCE does not train HighResNet under strong imbalance"] == HOLDS
+
+
+@pytest.mark.parametrize(
+    ("networks", "lost", "claims"),
+    [
+        (
+            NETWORKS_3D,
+            {"network": "HighResNet", "loss": "DL2", "lr": "1e-3"},
+            ["DL2 does as GDLv at low learning rates and fails at the fastest"],
+        ),
+        (
+            NETWORKS_2D,
+            {"network": "TwoPathCNN", "loss": "SS", "lr": "1e-3"},
+            ["WCE and DL2 cope less with the fastest learning rate on TwoPathCNN than SS and GDLv"],
+        ),
+        (
+            (*NETWORKS_2D, *NETWORKS_3D),
+            {"network": "TwoPathCNN", "lr": "1e-4"},
+            [
+                "At the middle learning rate smaller patches in larger batches do better",
+            ],
+        ),
+        (
+            (*NETWORKS_2D, *NETWORKS_3D),
+            {"network": "TwoPathCNN", "patch": "S", "lr": "1e-4"},
+            ["At the middle learning rate smaller patches in larger batches do better"],
+        ),
+    ],
+)
+def test_a_group_without_figures_decides_nothing(
+    networks: tuple[str, ...], lost: dict[str, str], claims: list[str]
+) -> None:
+    """Nine tenths of a claim's cells are there, and none of the few that it hangs on."""
+    gone = {one.cell for one in paper_results(networks).where(**lost)}
+    results = changed(paper_results(networks), lambda one: failed(one) if one.cell in gone else one)
+    found = {one.claim: one for one in verdicts(results)}
+    for claim in claims:
+        assert (found[claim].verdict, "0 of" in found[claim].said) == (UNDECIDED, True)
+
+
+def failed(one: Outcome) -> Outcome:
+    nan = float("nan")
+    return replace(one, state="failed", dice=nan, q1=nan, q3=nan, share=nan, patch=nan, batch=nan)
+
+
+def test_whatever_is_missing_every_claim_has_a_verdict() -> None:
+    """Any group of labels lost, and cells at random besides: no rule stumbles, and none counts “of 0”."""
+    rng, original = np.random.default_rng(0), paper_results()
+    roles = ("network", "patch", "loss", "lr")
+    for _ in range(150):
+        some = {role: str(rng.choice(original.labels(role))) for role in roles if rng.random() < 0.6}
+        gone = {one.cell for one in original.where(**some)} if len(some) > 1 else set()
+        gone |= {one.cell for one in original.outcomes if rng.random() < 0.03}
+        scored = [replace(one, test=one.dice) for one in original.outcomes]
+        left = [replace(failed(one), test=float("nan")) if one.cell in gone else one for one in scored]
+        for one in verdicts(replace(original, outcomes=tuple(left))):
+            assert " of 0" not in one.said and "nan" not in one.said, (some, one)
 
 
 def test_hardly_any_claim_holds_when_all_figures_are_shuffled() -> None:
     """Shuffled over all settings and losses no claim is true; a rule that held often would hold by its form alone.
 
-    Each verdict holds with a chance well below a half; that more than half of 60 shuffles say so has, at a chance of
-    0.3, a probability below 0.001 (binomial).
+    A rule on four losses that had one of them ahead by chance would do so in a quarter of the shuffles, were there no
+    margin: 15 of 60. More than 18 have at that chance a probability of 0.16 (binomial), so that a rule that holds by
+    chance more often than one loss in four is the first would be caught.
     """
     counts: Counter[str] = Counter()
     rng, original = np.random.default_rng(0), paper_results()
@@ -133,12 +279,11 @@ def test_hardly_any_claim_holds_when_all_figures_are_shuffled() -> None:
         dice = rng.permutation([one.dice for one in original.outcomes])
         share = rng.permutation([one.share for one in original.outcomes])
         outcomes = tuple(
-            replace(one, dice=float(d), share=float(s))
+            replace(one, dice=float(d), test=float(d), share=float(s))
             for one, d, s in zip(original.outcomes, dice, share, strict=True)
         )
         counts.update(claim for claim, word in words(replace(original, outcomes=outcomes)).items() if word == HOLDS)
-    by_form = {claim: n for claim, n in counts.items() if n > trials / 2}
-    assert by_form == {}
+    assert {claim: n for claim, n in counts.items() if n > 18} == {}
 
 
 def test_an_unfinished_study_decides_nothing() -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rarevox.pipeline.study.results.drawing import colours, marks
+from rarevox.pipeline.study.plan import Plan
+from rarevox.pipeline.study.results.drawing import colours, marks, slugs
+from rarevox.pipeline.study.results.example_figure import chosen_setting
+from rarevox.pipeline.study.results.figures import draw_all
 from rarevox.pipeline.study.results.heldout_figure import heldout_figure
 from rarevox.pipeline.study.results.imbalance_figure import (
     MOST_LINES,
@@ -61,6 +64,58 @@ def test_more_losses_than_a_row_take_another_one(tmp_path: Path) -> None:
     axes = {**whole.axes, "loss": (*whole.labels("loss"), "dice_ce")}
     found = isoline_figure(replace(whole, axes=axes, outcomes=whole.outcomes + fifth), "UNet", tmp_path, "a")
     assert found is not None and "dice_ce at best 0.74" in found.said
+
+
+def test_no_two_figures_share_a_file(tmp_path: Path) -> None:
+    """Labels whose parts of names look alike: ``unet_2`` beside ``unet``, ``a b`` at ``c`` beside ``a`` at ``b c``."""
+    for labels in (["unet_2", "unet"], ["a", "A", "a/", "a_2", "a-2"], ["", "all", "all_2"]):
+        assert len({name.casefold() for name in slugs(labels).values()}) == len(labels)
+    whole = paper_results(("UNet",))
+    names, imbalances = ("a", "a b"), ("c", "b c")
+    outcomes = tuple(
+        replace(one, cell=f"{one.cell} {name} {share}", labels={**one.labels, "network": name, "imbalance": share})
+        for one in whole.outcomes
+        for name in names
+        for share in imbalances
+    )
+    results = Results({**whole.axes, "network": names, "imbalance": imbalances}, outcomes)
+    plan = Plan("p", "0", {"folder": str(tmp_path), "fingerprint": ""}, {}, ())
+    figures = draw_all(tmp_path, plan, results, None, {}, tmp_path / "figures")
+    assert len(figures.isolines) == 4 == len(list((tmp_path / "figures").glob("isolines_*.svg")))
+    assert [one.caption for one in figures.isolines] == [f"{n}, imbalance {i}" for n in names for i in imbalances]
+
+
+def test_the_case_is_of_the_papers_setting_where_that_has_label_maps(tmp_path: Path) -> None:
+    """The largest patch, though it is not the last label, at the middle rate: also where other settings have more."""
+    whole = paper_results(("UNet",))
+    results = replace(whole, axes={**whole.axes, "patch": ("L", "M", "S")})
+
+    def keep(**labels: str) -> None:
+        for one in results.where(**labels):
+            predictions = tmp_path / "cells" / one.cell / "evaluation" / "test" / "predictions"
+            predictions.mkdir(parents=True, exist_ok=True)
+            (predictions / "case_seg.nii.gz").touch()
+
+    assert chosen_setting(tmp_path, results, "UNet") == {}
+    keep(patch="S", lr="1e-5")
+    keep(patch="M", lr="1e-4", loss="SS")
+    assert {one.cell for one in chosen_setting(tmp_path, results, "UNet").values()} == {
+        one.cell for one in results.where(patch="S", lr="1e-5")
+    }
+    keep(patch="L", lr="1e-4", loss="GDLv")
+    (found,) = chosen_setting(tmp_path, results, "UNet").values()
+    assert (found.label("patch"), found.label("lr"), found.label("loss")) == ("L", "1e-4", "GDLv")
+
+
+def test_each_imbalance_has_a_case_of_its_own(tmp_path: Path) -> None:
+    results = rare(2)
+    for one in results.outcomes:
+        predictions = tmp_path / "cells" / one.cell / "evaluation" / "test" / "predictions"
+        predictions.mkdir(parents=True)
+        (predictions / "case_seg.nii.gz").touch()
+    for share in results.labels("imbalance"):
+        found = chosen_setting(tmp_path, results, "highresnet", share)
+        assert {one.label("imbalance") for one in found.values()} == {share} and len(found) == 2
 
 
 def test_held_out_cases_need_figures_and_something_to_compare(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,10 +102,17 @@ def test_groups_need_not_be_transitive() -> None:
     assert groups("abc", {frozenset("ab"), frozenset("bc"), frozenset("ac")}) == []
 
 
+def test_who_is_not_ahead_of_marking_every_voxel_is_above_nothing() -> None:
+    """Marking every voxel has 0.55: of 0.58, 0.6 and 0.8 only the last two are ahead by 0.05, above half of 0.8."""
+    cells = [replace(outcome("a", str(k), dice), constant=0.55) for k, dice in enumerate((0.58, 0.601, 0.8))]
+    assert robustness(cells, "a") == {"a": (2, 3)}
+    assert robustness(cells[:1], "a") == {"a": (0, 1)}
+
+
 def test_robustness_counts_against_the_best_of_the_same_network() -> None:
     cells = [
         outcome("a", "1", 0.8), outcome("a", "2", 0.4), outcome("b", "1", 0.41), outcome("b", "2", math.nan),
         outcome("a", "1", 0.1, "m"), outcome("b", "1", 0.06, "m"), outcome("b", "2", 0.02, "m"),
     ]  # fmt: skip
     # On n the best is 0.8: 0.4 is not above its half, 0.41 is. On m the best is 0.1: 0.06 is above, 0.02 is not.
-    assert robustness(cells, "ab", dice_of) == {"a": (2, 3), "b": (2, 3)}
+    assert robustness(cells, "ab") == {"a": (2, 3), "b": (2, 3)}

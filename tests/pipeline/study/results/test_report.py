@@ -92,6 +92,40 @@ def test_held_out_cases_are_those_of_the_evaluation_and_of_the_studys_structures
     assert [(row["structure"], row["dice"]) for row in cell.test_cases] == [("ball", 0.5)]
 
 
+def test_what_marking_every_voxel_would_have_had_is_counted_where_rows_lack_it(
+    study: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    """From ``iterations.npz`` (one patch of 1/3: Dice 1/2), unless the row says it; of held-out cases from their maps.
+
+    The reference has 12 + 88 of the map's voxels.
+    """
+    copy = shutil.copytree(study, tmp_path / "study")
+    cells = {loss: copy / "cells" / f"highresnet_paper-L-{loss}-1e-4" for loss in ("ss", "gdl", "wce", "dl2")}
+    for loss in ("ss", "gdl", "wce"):
+        np.savez(
+            cells[loss] / "iterations.npz",
+            iteration=np.arange(1, 3),
+            dice=np.zeros((2, 1)),
+            loss=np.zeros(2),
+            foreground_share=np.full((2, 1), 1 / 3),
+        )
+    row = json.loads((cells["gdl"] / "cell.json").read_text(encoding="utf-8")) | {"constant_dice": 0.25}
+    (cells["gdl"] / "cell.json").write_text(json.dumps(row), encoding="utf-8")
+    (cells["wce"] / "iterations.npz").write_bytes(b"PK")
+    scored = cells["ss"] / "evaluation" / "test"
+    (map_file,) = (scored / "predictions").iterdir()
+    voxels = int(np.prod(nib.load(map_file).shape))
+    own = {"case": map_file.name.removesuffix("_seg.nii.gz"), "structure": "ball", "dice": 0.5, "tp": 12, "fn": 88}
+    (scored / "metrics.json").write_text(json.dumps({"cases": [own]}), encoding="utf-8")
+    found = read_results(copy, read_plan(copy)).where(patch="L", lr="1e-4")
+    constants = {one.label("loss"): one.constant for one in found}
+    assert (constants["ss"], constants["gdl"]) == (pytest.approx(0.5, abs=1e-15), 0.25)
+    assert np.isnan([constants["wce"], constants["dl2"]]).all()
+    held = {one.label("loss"): one.test_constant for one in found}
+    assert held["ss"] == 200 / (100 + voxels)
+    assert np.isnan([held["gdl"], held["dl2"]]).all()
+
+
 def test_without_its_dataset_the_study_has_no_example(study: Path, page: str, tmp_path: Path) -> None:
     moved = shutil.copytree(study, tmp_path / "study")
     plan = json.loads((moved / "plan.json").read_text(encoding="utf-8"))

@@ -1,0 +1,89 @@
+"""What a run paints where there is nothing to find: the volume of each structure in phantoms without any lesion.
+
+    python benchmarks/silence.py RUN [--scans 8] [--seed 1000] [--spacing-mm 2] [--out FOLDER]
+
+RUN learnt from phantoms (`rarevox demo`, or a cohort of `write_cohort` or `write_phantom_series`), of which it takes
+the two channels. The scans are the first subjects of the seeds SEED, SEED + 1, …, heads and scanners that no cohort of
+another seed holds, with `lesion_share=0`: whatever is painted as a lesion is false. They are kept in FOLDER, where it
+is given, with the label maps. With a second run the same scans are labelled by both, and the difference has a 95 %
+interval of a bootstrap over scans:
+
+    python benchmarks/silence.py RUN OTHER_RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rarevox.pipeline.phantom.cohort import write_cohort
+
+
+def silent_scans(folder: Path, count: int, seed: int, spacing_mm: float) -> list[Path]:
+    """A scan without lesions of each seed."""
+    scans = []
+    for number in range(seed, seed + count):
+        cohort = write_cohort(folder / f"seed_{number}", subjects=1, spacing_mm=spacing_mm, lesion_share=0, seed=number)
+        scan = folder / f"silent_{number}.nii.gz"
+        scan.unlink(missing_ok=True)
+        scan.symlink_to((cohort / "imagesTr" / "phantom_000.nii.gz").resolve())
+        scans.append(scan)
+    return scans
+
+
+def painted_ml(run: Path, scans: list[Path], out: Path) -> dict[str, np.ndarray]:
+    """Of each structure that the run knows its volume in each scan, in ml.
+
+    Raises:
+        SystemExit: a scan could not be labelled.
+    """
+    command = ["rarevox", "predict", str(run), *map(str, scans), "--output", str(out)]
+    if subprocess.run(command).returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    rows = {row["case"]: row for row in json.loads((out / "predictions.json").read_text())["scans"]}
+    found = [rows[scan.name.removesuffix(".nii.gz")]["volume_ml"] for scan in scans]
+    return {name: np.array([row[name] for row in found]) for name in found[0]}
+
+
+def main() -> None:
+    """Make the scans, label them and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--scans", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--spacing-mm", type=float, default=2.0)
+    parser.add_argument("--structure", default="lesion")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        out = options.out or Path(temporary)
+        scans = silent_scans(out / "scans", options.scans, options.seed, options.spacing_mm)
+        told = []
+        for number, run in enumerate(options.runs):
+            found = painted_ml(run, scans, out / f"run_{number}")
+            if options.structure not in found:
+                raise SystemExit(f"{run} learnt {', '.join(found)}, not {options.structure}; give --structure")
+            told.append(found[options.structure])
+    seeds = f"seeds {options.seed} to {options.seed + options.scans - 1}"
+    print(f"\n{options.scans} phantoms of {options.spacing_mm:g} mm without a lesion, {seeds};", end=" ")
+    print(f"{platform.machine()}, {time.strftime('%d %B %Y')}\n")
+    print(f"| run | {options.structure} painted, ml a scan: mean | worst | scans without any |")
+    print("|---|---|---|---|")
+    for run, ml in zip(options.runs, told, strict=True):
+        print(f"| {run} | {ml.mean():.4f} | {ml.max():.4f} | {int((ml == 0).sum())} of {len(ml)} |")
+    for run, ml in zip(options.runs[1:], told[1:], strict=True):
+        gaps = ml - told[0]
+        drawn = np.random.default_rng(0).integers(len(gaps), size=(2000, len(gaps)))
+        low, high = np.percentile(gaps[drawn].mean(1), [2.5, 97.5])
+        print(f"\n{run} - {options.runs[0]}: {gaps.mean():+.4f} ml a scan ({low:+.4f} to {high:+.4f})")
+
+
+if __name__ == "__main__":
+    main()
