@@ -18,6 +18,11 @@ METRICS = "metrics.json"
 def tell_beginning(folder: Path, config: Mapping[str, Any], temperature: float | Sequence[float]) -> None:
     """Say what the figures in ``folder`` will be made with, and of those that are there that they are replaced."""
     console.print(scored_with(config, temperature), soft_wrap=True)
+    tell_replaced(folder)
+
+
+def tell_replaced(folder: Path) -> None:
+    """Say of an earlier evaluation in a folder, where there is one, that it is replaced."""
     if (folder / METRICS).is_file():
         console.print(replaced(folder), soft_wrap=True)
 
@@ -44,8 +49,8 @@ def replaced(folder: Path) -> str:
     try:
         content = read_json(folder / METRICS)
         mean, cases = float(content["mean_dice"]), counted(int(content["n_cases"]), "case")
-        points = rules_text(content.get("context", {}).get("operating_points"))
+        points = content.get("context", {}).get("operating_points")  # of a run, not of label maps
     except (RequestError, LookupError, TypeError, ValueError, AttributeError):
         return f"{folder} holds an evaluation of {when}, which is replaced"
-    found = f"mean Dice {figure(mean)} over {cases}, operating points {points}"
+    found = f"mean Dice {figure(mean)} over {cases}" + (f", operating points {rules_text(points)}" if points else "")
     return f"{folder} holds an evaluation of {when} ({found}), which is replaced"

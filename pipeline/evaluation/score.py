@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.beginning import tell_replaced
 from rarevox.pipeline.evaluation.in_parallel import in_parallel
 from rarevox.pipeline.evaluation.label_maps import LabelMap, found_structures, known_values, on_grid, read_label_map
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
@@ -98,6 +99,7 @@ def score(
     result["left"] = list(pairs.left)
     print_results(result)
     if output is not None:
+        tell_replaced(Path(output))
         write_results(output, result)
     if output is not None and report:
         _write_report(Path(output), result, pairs, rules)

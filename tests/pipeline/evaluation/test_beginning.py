@@ -40,3 +40,8 @@ def test_what_is_replaced_is_told_with_its_figure_and_date(tmp_path: Path, capsy
 def test_figures_of_another_form_are_replaced_all_the_same(tmp_path: Path, text: str) -> None:
     write_text(tmp_path / METRICS, text)
     assert replaced(tmp_path).endswith("which is replaced")
+
+
+def test_figures_of_label_maps_have_no_operating_points(tmp_path: Path) -> None:
+    write_json(tmp_path / METRICS, {"mean_dice": 0.5, "n_cases": 2})
+    assert replaced(tmp_path).endswith("(mean Dice 0.500 over 2 cases), which is replaced")

@@ -224,6 +224,16 @@ def test_output_is_not_written_over_something_else(folders: tuple[Path, Path], t
         score(*folders, tmp_path / "out", structures=STRUCTURES)
 
 
+def test_an_earlier_score_is_replaced_and_it_is_told(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(folders, tmp_path / "out", report=False)[0] == 0
+    assert "replaced" not in capsys.readouterr().err
+    assert _run(folders, tmp_path / "out", report=False)[0] == 0
+    assert "(mean Dice 0.917 over" in (said := capsys.readouterr().err)
+    assert "which is replaced" in said
+
+
 def test_without_output_nothing_is_written(folders: tuple[Path, Path], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert score(*folders, structures=STRUCTURES) == 0
