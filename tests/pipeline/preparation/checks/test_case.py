@@ -152,7 +152,7 @@ def test_whole_numbers_stored_as_floats_are_labels(case: Case) -> None:
 def test_label_values_that_are_not_whole(case: Case, bad: float) -> None:
     (fault,) = faults_of(with_label(case, put(bad), np.float64))
     assert (fault.check, fault.severity) == ("label-not-whole", "error")
-    assert fault.message.startswith("1 label voxels")
+    assert fault.message.startswith("not whole numbers in 1 label voxel (")
 
 
 def test_label_values_outside_the_declared_set(case: Case) -> None:
