@@ -6,7 +6,8 @@ SCANS holds a folder for each scan: FLAIR.nii.gz, T1.nii.gz, lesion.nii.gz, skul
 named by --library are planted into patches of 48³ of those scans, half of them without lesions, one lesion a patch. The
 contrast of a lesion is its mean less the median of the healthy tissue 2 to 4 voxels around, computed here apart from the
 transform where it was planted, over the donor's own. The table has this ratio by size and channel: the median over donors
-of each donor's median, its standard error, and in brackets the quartiles over donors.
+of each donor's median, its standard error, in brackets the quartiles, and of how many donors: those that stand out in
+the channel, by a standard deviation of their tissue or more.
 """
 
 from __future__ import annotations
@@ -65,6 +66,16 @@ class Noted(LesionLibrary):
         return self.last
 
 
+def told(ratios: np.ndarray) -> str:
+    """Median, its standard error, quartiles, and of how many."""
+    ratios = ratios[np.isfinite(ratios)]
+    if len(ratios) < 3:
+        return f"of {len(ratios)}"
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
+    error = 1.2533 * (high - low) / 1.349 / np.sqrt(len(ratios))
+    return f"{middle:.2f} ± {error:.2f} ({low:.2f}-{high:.2f}) {len(ratios)}"
+
+
 def main() -> None:
     """Plant and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,17 +101,15 @@ def main() -> None:
             continue
         labels, donor = after["label"][0].numpy(), library.last
         own = contrast(after["image"].numpy(), labels, mask, (labels > 0) & ~known)
-        ratio = own / donor.change[:, donor.classes > 0].mean(1)
+        theirs = donor.change[:, donor.classes > 0].mean(1)
+        ratio = np.where(np.abs(theirs) >= donor.spread, own / theirs, np.nan)
         logs[int(np.searchsorted(BINS, donor.voxels, "right")) - 1][id(donor.classes)].append(ratio)
     print(f"{len(library.donors)} donors")
-    print("voxels   donors  planted  " + "".join(f"{name:24}" for name in CHANNELS))
+    print("voxels   donors  planted  " + "".join(f"{name:28}" for name in CHANNELS))
     for number in sorted(logs):
         rows = np.stack([np.median(np.stack(one), 0) for one in logs[number].values()])
-        low, middle, high = np.percentile(rows, (25, 50, 75), axis=0)
-        error = 1.2533 * (high - low) / 1.349 / np.sqrt(len(rows))
-        text = [f"{m:5.2f} ± {e:4.2f} ({a:.2f}-{b:.2f})" for m, e, a, b in zip(middle, error, low, high, strict=True)]
         count = sum(map(len, logs[number].values()))
-        print(f"{BINS[number]:4} …  {len(rows):6}  {count:7}  " + "".join(f"{one:24}" for one in text))
+        print(f"{BINS[number]:4} …  {len(rows):6}  {count:7}  " + "".join(f"{told(one):28}" for one in rows.T))
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ def measured(tissue: torch.Tensor, lesions: Lesions, starts: torch.Tensor, shell
     """Places compared with the surroundings of the donors.
 
     With t₀ and s₀ the level and spread of the tissue around the donor, t and s those of the place, m the median of the
-    voxels that the lesion would cover and q the share of them more than 3 s₀ from t, the distance is
+    voxels that the lesion would cover and q the share of them more than 3 s from t, the distance is
 
-        d² = mean over channels of ((t − t₀) / s₀)² + ((m − t) / s₀)² + log₂²(s / s₀) + 9 q,
+        d² = mean over channels of ((t − t₀) / s₀)² + ((m − t) / s)² + log₂²(s / s₀) + 9 q,
 
     infinite where a voxel that the lesion would cover is not healthy tissue, fewer than 12 voxels of the shell are, or
     s / s₀ is not 0.5 to 2. Half and double the spread count alike, so that s / s₀ is 1 on average over the places that
@@ -56,11 +56,12 @@ def measured(tissue: torch.Tensor, lesions: Lesions, starts: torch.Tensor, shell
     around = _values(tissue, voxels_at(shell, starts))
     level, spread = level_and_spread(around)
     t0, s0 = lesions.tissue[:, :, None], lesions.spread[:, :, None].clamp(min=FLAT)
-    scale = (spread.clamp(min=FLAT) / s0).log2()
+    s = spread.clamp(min=FLAT)
+    scale = (s / s0).log2()
     count = inside.sum(1)[:, None]
-    other = ((covered - level[..., None]).abs() > OTHER * s0[..., None]).sum(-1) / count.clamp(min=1)[:, None]
+    other = ((covered - level[..., None]).abs() > OTHER * s[..., None]).sum(-1) / count.clamp(min=1)[:, None]
     middle = covered.nanmedian(-1).values
-    parts = ((level - t0) / s0) ** 2 + ((middle - level) / s0) ** 2 + scale**2 + OTHER**2 * other
+    parts = ((level - t0) / s0) ** 2 + ((middle - level) / s) ** 2 + scale**2 + OTHER**2 * other
     free = (~covered[:, 0].isnan()).sum(-1) == count
     enough = (~around[:, 0].isnan()).sum(-1) >= LEAST_TISSUE
     low, high = map(math.log2, SCALES)
