@@ -92,7 +92,7 @@ def main() -> None:
     cut = RandForegroundPatchd(["image", "label", "mask"], size, sampler=sampler).set_random_state(seed=0)
     indexed = [index(case) for case in cases]
     plant = RandPlantLesionsd("image", library, prob=1.0, count=(1, 1)).set_random_state(seed=0)
-    logs: dict[int, dict[int, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+    every, within = (defaultdict(lambda: defaultdict(list)) for _ in range(2))
     for draw in range(options.patches):
         before = cut(indexed[draw % len(cases)])
         mask, known = before["mask"][0].numpy(), before["label"][0].numpy() > 0
@@ -103,9 +103,17 @@ def main() -> None:
         own = contrast(after["image"].numpy(), labels, mask, (labels > 0) & ~known)
         theirs = donor.change[:, donor.classes > 0].mean(1)
         ratio = np.where(np.abs(theirs) >= donor.spread, own / theirs, np.nan)
-        logs[int(np.searchsorted(BINS, donor.voxels, "right")) - 1][id(donor.classes)].append(ratio)
+        place = int(np.searchsorted(BINS, donor.voxels, "right")) - 1
+        for logs in (every, within) if donor.case == draw % len(cases) else (every,):
+            logs[place][id(donor.classes)].append(ratio)
     print(f"{len(library.donors)} donors")
-    print("voxels   donors  planted  " + "".join(f"{name:28}" for name in CHANNELS))
+    table("into all scans", every)
+    table("into the scan that they come from", within)
+
+
+def table(title: str, logs: dict[int, dict[int, list[np.ndarray]]]) -> None:
+    """Print ratios by size and channel."""
+    print(f"\n{title}\nvoxels   donors  planted  " + "".join(f"{name:28}" for name in CHANNELS))
     for number in sorted(logs):
         rows = np.stack([np.median(np.stack(one), 0) for one in logs[number].values()])
         count = sum(map(len, logs[number].values()))

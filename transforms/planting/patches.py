@@ -14,14 +14,14 @@ from rarevox.transforms.batches.intensity import sent
 from rarevox.transforms.planting.donors import Donor
 from rarevox.transforms.planting.surroundings import SHELL, evenly
 
-CANDIDATES = 24
-"""Places that are tried for each lesion."""
+CANDIDATES = 64
+"""Places that are tried for each lesion; among 24 those with as little spread as deep white matter are often missing."""
 SAMPLED = 256
 """Voxels of a shell by which places are compared; of the one that is taken, the whole shell counts."""
 
 
 class Planned(NamedTuple):
-    """A donor, and where its box may begin in a patch: (24, axes)."""
+    """A donor, and where its box may begin in a patch: (64, axes)."""
 
     donor: Donor
     starts: np.ndarray

@@ -39,11 +39,12 @@ def measured(tissue: torch.Tensor, lesions: Lesions, starts: torch.Tensor, shell
     With t₀ and s₀ the level and spread of the tissue around the donor, t and s those of the place, m the median of the
     voxels that the lesion would cover and q the share of them more than 3 s from t, the distance is
 
-        d² = mean over channels of ((t − t₀) / s₀)² + ((m − t) / s)² + log₂²(s / s₀) + 9 q,
+        d² = mean over channels of ((t − t₀) / s₀)² + ((m − t) / s)² + 4 log₂²(s / s₀) + 9 q,
 
     infinite where a voxel that the lesion would cover is not healthy tissue, fewer than 12 voxels of the shell are, or
-    s / s₀ is not 0.5 to 2. Half and double the spread count alike, so that s / s₀ is 1 on average over the places that
-    are chosen among like ones; to choose the most even place would make every lesion fainter than its donor.
+    s / s₀ is not 0.5 to 2, which alone is two standard deviations away. Half and double the spread count alike, so that
+    s / s₀ is 1 on average over the places that are chosen among like ones; to choose the most even place would make
+    every lesion fainter than its donor.
 
     Args:
         tissue: (R, C, P), healthy tissue, NaN elsewhere.
@@ -61,7 +62,7 @@ def measured(tissue: torch.Tensor, lesions: Lesions, starts: torch.Tensor, shell
     count = inside.sum(1)[:, None]
     other = ((covered - level[..., None]).abs() > OTHER * s[..., None]).sum(-1) / count.clamp(min=1)[:, None]
     middle = covered.nanmedian(-1).values
-    parts = ((level - t0) / s0) ** 2 + ((middle - level) / s) ** 2 + scale**2 + OTHER**2 * other
+    parts = ((level - t0) / s0) ** 2 + ((middle - level) / s) ** 2 + (FARTHEST * scale) ** 2 + OTHER**2 * other
     free = (~covered[:, 0].isnan()).sum(-1) == count
     enough = (~around[:, 0].isnan()).sum(-1) >= LEAST_TISSUE
     low, high = map(math.log2, SCALES)

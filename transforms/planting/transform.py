@@ -20,7 +20,7 @@ INTO = ("any", "background", "foreground")
 class RandPlantLesionsd(RandomizableTransform, MapTransform):
     """Transplant lesions of a library into the healthy tissue of a patch; labels follow voxel by voxel.
 
-    Each lesion is mirrored at random and set where the tissue is like that around the donor: of 24 random places at
+    Each lesion is mirrored at random and set where the tissue is like that around the donor: of 64 random places at
     which the whole lesion lies in healthy tissue (anatomy, no foreground, and none beside it) the one whose tissue is
     nearest in level and spread, if it is within two standard deviations
     (:func:`rarevox.transforms.planting.places.measured`). Its contrast to the tissue around comes along in every

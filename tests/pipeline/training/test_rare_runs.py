@@ -32,14 +32,20 @@ def run(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_says_what_it_drew(run: Path) -> None:
-    """30 steps of 2 patches, one without foreground in each; half of all are planted, some in such patches."""
+    """30 steps of 2 patches: one without foreground in each, which stays so; half of the others are planted, but for
+    what finds no place: of 30 draws with p = ½ at most 15 + 5·√7.5 = 28."""
     found = json.loads((run / "logs" / "patches.json").read_text())
-    assert found["patches"] == 60
-    assert 5 <= found["without_foreground"] <= 30
-    assert found["without_foreground_share"] == found["without_foreground"] / 60
-    assert 5 <= found["planted"]["patches"] <= found["planted"]["lesions"] < found["planted"]["voxels"]
+    assert (found["patches"], found["without_foreground"]) == (60, 30)
+    planted = found["planted"]
+    assert 3 <= planted["patches"] <= 28 and planted["patches"] <= planted["lesions"] < planted["voxels"]
+    assert sum(planted["sizes"].values()) == sum(planted["donors"].values()) == planted["lesions"]
+    assert sum(row["voxels"] for row in planted["structures"].values()) == planted["voxels"]
+    assert all(name.startswith("case") for name in planted["donors"]) and planted["maps"] == 0
     assert 0 < found["redrawn"] <= 30
-    assert "training patches before and after planting" in (run / "logs" / "planting.html").read_text()
+    page = (run / "logs" / "planting.html").read_text()
+    assert "training patches before and after planting" in page
+    assert f"{planted['lesions']} lesions of {planted['voxels']} voxels in {planted['patches']} patches" in page
+    assert all(name in page for name in planted["donors"])
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,9 @@ def test_a_run_says_what_it_drew(run: Path) -> None:
     [
         (["planting_share=0.5"], "component_dice_ce", "ComponentDiceCELoss needs the regions"),
         (["hard_share=0.5"], None, "set both, or neither"),
+        (["planting_share=0.5", "background_share=1"], None, "no patch is drawn for foreground"),
+        (["planting_share=0.5", "lesion_maps=maps"], None, r"map_class to be one of .*: 1, 2 \(1: ball, 2: box\)"),
+        (["planting_share=0.5", "spacing_seen_mm=[[1,1],[1,1],[1,3]]"], None, "voxels of 1 to 3 mm .*; set spacing"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_read(

@@ -62,7 +62,7 @@ def test_of_places_with_more_and_with_less_spread_none_is_preferred() -> None:
 
     for factor in (1.2, 1.5, 1.9):
         assert squared(factor) == pytest.approx(squared(1 / factor), rel=1e-4)
-        assert squared(factor) - squared(1.0) == pytest.approx(np.log2(factor) ** 2, rel=1e-3)
+        assert squared(factor) - squared(1.0) == pytest.approx(4 * np.log2(factor) ** 2, rel=1e-3)
 
 
 def test_the_lesion_lies_in_healthy_tissue() -> None:
