@@ -3,11 +3,11 @@
     python benchmarks/planted_contrast.py SCANS [--library NAME NAME] [--patches 600]
 
 SCANS holds a folder for each scan: FLAIR.nii.gz, T1.nii.gz, lesion.nii.gz, skull-stripped. The lesions of the scans
-named by --library are planted into patches of 48³ of those scans, half of them without lesions, one lesion a patch. The
-contrast of a lesion is its mean less the median of the healthy tissue 2 to 4 voxels around, computed here apart from the
-transform where it was planted, over the donor's own. The table has this ratio by size and channel: the median over donors
-of each donor's median, its standard error, in brackets the quartiles, and of how many donors: those that stand out in
-the channel, by a standard deviation of their tissue or more.
+named by --library are planted into patches of 48³ of those scans, half of them without lesions, one lesion a patch.
+The contrast of a lesion is its mean less the median of the healthy tissue 2 to 4 voxels around, computed here apart
+from the transform where it was planted, over the donor's own. The table has this ratio by size and channel: the median
+over donors of each donor's median, its standard error, in brackets the quartiles, and of how many donors: those that
+stand out in the channel, by a standard deviation of their tissue or more.
 """
 
 from __future__ import annotations

@@ -195,10 +195,11 @@ def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
     many = _many(fingerprint)
     if share >= RARE or not many:
         return Choice("planting_share", 0.0, "Planting is for rare structures that come as many lesions.")
+    of_all = PLANTING_SHARE * (1 - RARE_BACKGROUND_SHARE)
     reason = (
-        f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: into the healthy tissue of half of the patches "
-        f"drawn for foreground, {100 * PLANTING_SHARE * (1 - RARE_BACKGROUND_SHARE):.0f} % of all, some lesions of the "
-        "training cases are planted, so that more of them are seen, at more places."
+        f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: into the healthy tissue of half of the "
+        f"patches drawn for foreground, {100 * of_all:.0f} % of all, some lesions "
+        "of the training cases are planted, so that more of them are seen, at more places."
     )
     return Choice("planting_share", PLANTING_SHARE, reason)
 

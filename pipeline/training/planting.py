@@ -23,17 +23,17 @@ def needs_regions(config: Mapping[str, Any]) -> bool:
 def hindrance(config: Mapping[str, Any]) -> str:
     """Why lesions cannot be planted with this loss, or between these scans; nothing where they can.
 
-    >>> config = {"spacing": None, "spacing_seen_mm": [[1, 1], [1, 1], [1, 5]], "loss": {"_target_": "torch.nn.Identity"}}
-    >>> hindrance(config)
-    'the training scans have voxels of 1 to 5 mm along one axis, so that a lesion of one would be of another size in another'
+    >>> seen = [[1, 1], [1, 1], [1, 5]]
+    >>> hindrance({"spacing": None, "spacing_seen_mm": seen, "loss": {"_target_": "torch.nn.Identity"}})
+    'the training scans have voxels of 1 to 5 mm along one axis: a lesion of one would be of another size in another'
     """
     if needs_regions(config):
         return f"{target_name(config['loss'])} needs the regions of components, which do not follow planted lesions"
     for low, high in (config.get("spacing_seen_mm") or []) if config.get("spacing") is None else []:
         if high > SAME_VOXELS * low:
             return (
-                f"the training scans have voxels of {low:g} to {high:g} mm along one axis, so that a lesion of one would "
-                "be of another size in another"
+                f"the training scans have voxels of {low:g} to {high:g} mm along one axis: a lesion of one would be of "
+                "another size in another"
             )
     return ""
 
@@ -63,7 +63,8 @@ def require_planting(config: Mapping[str, Any]) -> None:
         if isinstance(library.get("map_class"), str) or isinstance(classes, str):  # computed
             return
         try:
-            class_of_maps(Path(str(config["lesion_maps"])), every if classes is None else set(classes), library.get("map_class"))
+            folder = Path(str(config["lesion_maps"]))
+            class_of_maps(folder, every if classes is None else set(classes), library.get("map_class"))
         except ValueError as error:
             names = ", ".join(f"{number}: {name}" for number, name in enumerate(config["structures"], 1))
             raise RequestError(f"{error} ({names})") from error

@@ -31,8 +31,9 @@ RANGE = (0.1, 99.9)
 class LesionLibrary:
     """Lesions of training cases, with their intensities, and shapes of lesion maps, without; drawn one by one.
 
-    A lesion is a connected component of all classes together that may be planted, each voxel with its own class. A shape
-    takes the mean contrast of a lesion of its class and about its size, and noise as strong as that lesion's texture.
+    A lesion is a connected component of all classes together that may be planted, each voxel with its own class. A
+    shape takes the mean contrast of a lesion of its class and about its size, and noise as strong as that lesion's
+    texture.
 
     Args:
         cases: prepared training cases: ``image`` (C, *spatial) and ``label`` (1, *spatial) of class indices; where they
@@ -84,7 +85,7 @@ class LesionLibrary:
 
     @functools.cached_property
     def limits(self) -> np.ndarray:
-        """(C, 2), the lowest and highest intensity of the cases' content and lesions, less a thousandth at both ends."""
+        """(C, 2), lowest and highest intensity of the cases' content and lesions, less a thousandth at both ends."""
         return self._taken[1]
 
     @functools.cached_property
@@ -94,7 +95,7 @@ class LesionLibrary:
 
     @functools.cached_property
     def shapes(self) -> list[Donor]:
-        """The lesions of the maps, by size; none where no case has a lesion of their class, whose contrast they need."""
+        """Those of the maps, by size; none where no case has a lesion of their class, whose contrast they take."""
         if self.maps is None or not self.donors:
             return []
         held: set[int] = set().union(*(donor.held for donor in self.donors))

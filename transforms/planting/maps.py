@@ -7,6 +7,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from rarevox.transforms.planting.donors import Donor, shape_donor
 from rarevox.transforms.planting.surroundings import evenly
@@ -41,8 +42,8 @@ def shapes_of(
 
     Args:
         file: everything in it that is not 0 is lesion.
-        affine: (4, 4), of a training case: which way its axes run and how large its voxels are, mm; None takes the map's
-            voxels as they are, axes to the right, anterior and superior.
+        affine: (4, 4), of a training case: which way its axes run and how large its voxels are, mm; None takes the
+            map's voxels as they are, axes to the right, anterior and superior.
         label: the class of the lesions.
         sizes: least and largest number of voxels.
         extent: largest size along each axis, voxels.
@@ -78,7 +79,7 @@ def _on_grid(file: Path, affine: np.ndarray | None) -> np.ndarray:
         turned: Any = image.as_reoriented(ornt)
         mask = np.asarray(turned.dataobj) != 0
         edges = np.linalg.norm(turned.affine[:3, :3], axis=0)
-    except (OSError, ValueError, TypeError, EOFError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, ValueError, TypeError, EOFError, ImageFileError) as error:
         raise ValueError(f"{file} is no lesion map: {error}") from error
     if affine is None:
         return mask

@@ -15,7 +15,7 @@ from rarevox.transforms.planting.donors import Donor
 from rarevox.transforms.planting.surroundings import SHELL, evenly
 
 CANDIDATES = 64
-"""Places that are tried for each lesion; among 24 those with as little spread as deep white matter are often missing."""
+"""Places that are tried for each lesion; among 24, tissue as even as deep white matter is often missing."""
 SAMPLED = 256
 """Voxels of a shell by which places are compared; of the one that is taken, the whole shell counts."""
 
@@ -33,6 +33,7 @@ class Lesions(NamedTuple):
     Voxels are numbered in the patch with its border, from where the lesion's box begins.
 
     Attributes:
+        body: how many voxels the largest lesion has.
         at: (R, n), the lesion's voxels and then its rim's.
         classes: (R, n), 0 on the rim.
         weight: (R, n).
@@ -40,9 +41,9 @@ class Lesions(NamedTuple):
         shell, sample: (R, m), the voxels around, and some of them.
         tissue, spread: (R, C), of the tissue around the donor.
         starts: (R, K), the voxels at which the box may begin.
-        body: how many voxels the largest lesion has.
     """
 
+    body: int
     at: torch.Tensor
     classes: torch.Tensor
     weight: torch.Tensor
@@ -52,7 +53,6 @@ class Lesions(NamedTuple):
     tissue: torch.Tensor
     spread: torch.Tensor
     starts: torch.Tensor
-    body: int
 
 
 @dataclass
@@ -119,12 +119,10 @@ class Patches:
         )
         device = self.image.device
         body = max((donor.voxels for donor in donors if donor is not None), default=0)
-        return Lesions(*(sent(torch.from_numpy(part), device) for part in lists), body=max(body, 1))
+        return Lesions(max(body, 1), *(sent(torch.from_numpy(part), device) for part in lists))
 
 
-def _filled(
-    lists: Sequence[np.ndarray | None], empty: int, kind: type, ahead: tuple[int, ...] = ()
-) -> np.ndarray:
+def _filled(lists: Sequence[np.ndarray | None], empty: int, kind: type, ahead: tuple[int, ...] = ()) -> np.ndarray:
     """Lists (*ahead, n) of several lengths as one array, filled up at their ends; at least one long."""
     longest = max((one.shape[-1] for one in lists if one is not None), default=0)
     out = np.full((len(lists), *ahead, max(longest, 1)), empty, kind)
@@ -150,5 +148,5 @@ def grown(masks: torch.Tensor) -> torch.Tensor:
 
 
 def voxels_at(places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """The voxels (R, K, n) of lists (R, n) from each of the starts (R, K); 0, in the border, for those that are none."""
+    """The voxels (R, K, n) of lists (R, n) from each of the starts (R, K); 0, in the border, for what is none."""
     return torch.where(places[:, None] < 0, 0, places[:, None] + starts[:, :, None])

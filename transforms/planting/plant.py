@@ -14,10 +14,10 @@ def plant(patches: Patches, lesions: Lesions, limits: torch.Tensor, wanted: torc
     In each channel x ← x + w (t + k c − x), with w the donor's weight (1 in the lesion, falling over its rim), t the
     median of the healthy tissue in the lesion's shell at the place, c the donor's intensity less that of the tissue in
     its shell there, and k = s / s₀ the ratio of the two tissues' standard deviations, both by the same estimator on
-    the same shell (:mod:`rarevox.transforms.planting.surroundings`). So the planted lesion's contrast to its tissue, in
-    standard deviations of that tissue, is the donor's to its own: (x − t) / s = c / s₀; in tissue like the donor's it is
-    as strong as it was, whatever its size. Shells of n voxels give k to √2 · 1.17 / √n of itself. t + k c is held within
-    ``limits``. The lesion's voxels take the donor's classes; its rim does not.
+    the same shell (:mod:`rarevox.transforms.planting.surroundings`). So the planted lesion's contrast to its tissue,
+    in standard deviations of that tissue, is the donor's to its own: (x − t) / s = c / s₀; in tissue like the donor's
+    it is as strong as it was, whatever its size. Shells of n voxels give k to √2 · 1.17 / √n of itself. t + k c is held
+    within ``limits``. The lesion's voxels take the donor's classes; its rim does not.
 
     Args:
         patches: what is planted into.

@@ -20,8 +20,8 @@ class Planted(NamedTuple):
 
     Attributes:
         totals: (B, 2) int64, lesions and their voxels.
-        lesions: (B, most, 1 + classes) int64, a row for each lesion that was tried: the case that it comes from (−2 less
-            the number of the map for a shape), −1 where none was planted, and its voxels of each class from 1.
+        lesions: (B, most, 1 + classes) int64, a row for each lesion that was tried: the case that it comes from (−2
+            less the number of the map for a shape), −1 where none was planted, and its voxels of each class from 1.
     """
 
     totals: torch.Tensor
@@ -37,10 +37,9 @@ def plant_into(
     *,
     most: int,
     foreground: bool | None = None,
+    together: bool = False,
 ) -> Planted:
-    """Plant what is planned, the first lesion of every patch, then the second, and so on; patches are changed in place.
-
-    The host waits for nothing that a device computes.
+    """Plant what is planned; patches are changed in place. The host waits for nothing that a device computes.
 
     Args:
         image: (B, C, *spatial).
@@ -50,6 +49,8 @@ def plant_into(
         library: where they come from.
         most: lesions that may be planned for a patch.
         foreground: only into patches that hold foreground (True) or none (False); None is any.
+        together: the first lesion of every patch at once, then the second, and so on, in place of patch by patch: the
+            same numbers, in as few operations as one patch takes, on lists as long as the longest.
 
     Raises:
         ValueError: label maps of several channels, of patches for which something is planned.
@@ -63,25 +64,39 @@ def plant_into(
             f"the label map has {labels.shape[1]} channels; planting goes with losses of class indices alone: "
             "take another loss, or set planting_share to 0"
         )
-    if rows:
-        marks = torch.stack([labels[row, 0] for row in rows])
-        volumes = torch.stack([image[row] for row in rows])
-        content = ~empty_space(volumes) if mask is None else torch.stack([mask[row, 0] for row in rows]) > 0
-        patches = Patches.of(volumes, marks, content)
-        wanted = None if foreground is None else (patches.labels != 0).any(1) == foreground
-        limits = sent(torch.from_numpy(library.limits), image.device)
-        for turn in range(max(len(planned[row]) for row in rows)):
-            now = [planned[row][turn] if turn < len(planned[row]) else None for row in rows]
-            done = plant(patches, patches.lesions(now), limits, wanted)
-            facts = sent(torch.from_numpy(_facts(now, lesions.shape[2])), image.device)
-            found = torch.where(done[:, None], facts, sent(nothing[rows, turn], image.device))
-            for place, row in enumerate(rows):
-                lesions[row, turn] = found[place]
-        for place, row in enumerate(rows):
-            image[row].copy_(patches.inner(patches.image[place]))
-            labels[row, 0].copy_(patches.inner(patches.labels[place]))
+    for group in [rows] if together else [[row] for row in rows]:
+        if group:
+            _plant(image, labels, mask, planned, group, library, lesions, foreground)
     voxels = lesions[..., 1:].sum(-1)
     return Planted(torch.stack([(voxels > 0).sum(1), voxels.sum(1)], 1), lesions)
+
+
+def _plant(
+    image: torch.Tensor,
+    labels: torch.Tensor,
+    mask: torch.Tensor | None,
+    planned: Sequence[Sequence[Planned]],
+    rows: list[int],
+    library: LesionLibrary,
+    lesions: torch.Tensor,
+    foreground: bool | None,
+) -> None:
+    """Plant into these rows of a batch at once, and note what was planted in ``lesions``."""
+    marks = torch.stack([labels[row, 0] for row in rows])
+    volumes = torch.stack([image[row] for row in rows])
+    content = ~empty_space(volumes) if mask is None else torch.stack([mask[row, 0] for row in rows]) > 0
+    patches = Patches.of(volumes, marks, content)
+    wanted = None if foreground is None else (patches.labels != 0).any(1) == foreground
+    limits = sent(torch.from_numpy(library.limits), image.device)
+    for turn in range(max(len(planned[row]) for row in rows)):
+        now = [planned[row][turn] if turn < len(planned[row]) else None for row in rows]
+        done = plant(patches, patches.lesions(now), limits, wanted)
+        facts = sent(torch.from_numpy(_facts(now, lesions.shape[2])), image.device)
+        for place, row in enumerate(rows):
+            lesions[row, turn] = torch.where(done[place], facts[place], lesions[row, turn])
+    for place, row in enumerate(rows):
+        image[row].copy_(patches.inner(patches.image[place]))
+        labels[row, 0].copy_(patches.inner(patches.labels[place]))
 
 
 def _facts(planned: Sequence[Planned | None], length: int) -> np.ndarray:

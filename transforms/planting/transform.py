@@ -120,10 +120,13 @@ class RandPlantLesionsd(RandomizableTransform, MapTransform):
         planned: Sequence[Sequence[Planned]],
         *,
         looks: bool,
+        together: bool = False,
     ) -> Planted:
-        """Plant into a batch, in place; with ``looks``, only into patches that hold what ``into`` says."""
+        """Plant into a batch, in place; with ``looks``, only into patches that hold what ``into`` says. The rest as
+        :func:`rarevox.transforms.planting.planted.plant_into` takes it."""
         foreground = self.into == "foreground" if looks and self.into != "any" else None
-        return plant_into(image, labels, mask, planned, self.library, most=self.count[1], foreground=foreground)
+        options: dict[str, Any] = {"most": self.count[1], "foreground": foreground, "together": together}
+        return plant_into(image, labels, mask, planned, self.library, **options)
 
     def takes(self, drawn_for: str | None) -> bool:
         """Whether patches drawn for that may be planted into."""

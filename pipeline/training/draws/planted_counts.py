@@ -36,14 +36,15 @@ class PlantedCounts:
         self.planted_from = torch.zeros(cases + 1, dtype=torch.int64)
 
     def take(self, lesions: torch.Tensor) -> None:
-        """Take in ``planted_lesions`` of a batch (:class:`rarevox.transforms.RandPlantLesionsd`), in the host's memory."""
+        """Take in ``planted_lesions`` of a batch (:class:`rarevox.transforms.BatchPlantLesions`), in host memory."""
         voxels = lesions[..., 1:].sum(-1)
         done = voxels > 0
         self.planted += torch.stack([done.any(1).sum(), done.sum(), voxels.sum()])
         rows = lesions[done]
         held = rows[:, 1:]
         self.planted_structures[: held.shape[1]] += torch.stack([(held > 0).sum(0), held.sum(0)], 1)
-        self.planted_sizes += torch.bincount(torch.bucketize(voxels[done], torch.tensor(SIZES), right=True), minlength=4)
+        sizes = torch.bucketize(voxels[done], torch.tensor(SIZES), right=True)
+        self.planted_sizes += torch.bincount(sizes, minlength=len(SIZES) + 1)
         last = len(self.planted_from) - 1
         self.planted_from += torch.bincount(torch.where(rows[:, 0] < 0, last, rows[:, 0]), minlength=last + 1)
 

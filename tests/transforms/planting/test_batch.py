@@ -17,14 +17,18 @@ def batch(rows: list[int]) -> dict[str, torch.Tensor]:
     return {**patches, "mask": (patches["image"][:, :1] != -5).to(torch.uint8)}
 
 
-def planted(rows: list[int], kinds: list[str] | None = None, **options: object) -> dict[str, torch.Tensor]:
+def planted(
+    rows: list[int], kinds: list[str] | None = None, *, together: bool | None = True, **options: object
+) -> dict[str, torch.Tensor]:
     one = RandPlantLesionsd("image", LIBRARY, **({"prob": 1.0} | options))  # type: ignore[arg-type]
-    return BatchPlantLesions(one)(batch(rows), [np.random.default_rng(row) for row in rows], kinds)
+    return BatchPlantLesions(one, together=together)(batch(rows), [np.random.default_rng(row) for row in rows], kinds)
 
 
 def test_a_patch_comes_out_the_same_in_every_batch() -> None:
-    """To the bit, whatever is planted beside it."""
+    """To the bit, whatever is planted beside it, at once or one after the other."""
     whole = planted([0, 1, 2, 3], prob=0.7)
+    one_by_one = planted([0, 1, 2, 3], prob=0.7, together=None)
+    assert all(torch.equal(one_by_one[key], whole[key]) for key in whole)
     assert 0 < int((whole["planted"][:, 0] > 0).sum()) <= 4
     for row in range(4):
         single = planted([row], prob=0.7)

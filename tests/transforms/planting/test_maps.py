@@ -31,7 +31,12 @@ def test_shapes_come_in_the_size_that_they_have(tmp_path: Path) -> None:
     mask = np.zeros((9, 9, 9), bool)
     mask[2:5, 4, 4] = True
     file = written(tmp_path, mask, (2, 2, 2))
-    for edges, size in (((1, 1, 1), (6, 2, 2)), ((2, 1, 2), (3, 2, 1)), ((2, 2, 2), (3, 1, 1)), ((1.9, 2, 2), (3, 1, 1))):
+    for edges, size in (
+        ((1, 1, 1), (6, 2, 2)),
+        ((2, 1, 2), (3, 2, 1)),
+        ((2, 2, 2), (3, 1, 1)),
+        ((1.9, 2, 2), (3, 1, 1)),
+    ):
         (donor,) = shapes(file, edges)
         assert donor.size == size and shape(donor).all(), edges
 

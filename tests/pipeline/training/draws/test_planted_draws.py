@@ -68,7 +68,7 @@ def test_hard_patches_are_never_planted_into() -> None:
     """Every patch that says it was drawn again for a false positive is still without foreground, and is scored."""
     data = draws(0.5, 1.0, into="any")
     hard = HardPatches(data, share=1.0)
-    hard.scores = {number: 9 for number in (1, 3, 5)}
+    hard.scores = dict.fromkeys((1, 3, 5), 9)
     redrawn = 0
     for first in range(100, 140, 4):
         batch = data.batch(range(first, first + 4))
