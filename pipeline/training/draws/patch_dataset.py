@@ -31,6 +31,8 @@ Planting = Callable[[Batch, list[np.random.Generator], list[str]], Batch]
 
 APART = ("patch_start", "volume_size", "planted", "planted_lesions")
 """Entries of a batch that are told of patches, and that no random transform sees."""
+MASK = "mask"
+"""The anatomy of a case, which planting keeps to."""
 
 
 class PatchDataset(Dataset[Batch]):
@@ -43,7 +45,7 @@ class PatchDataset(Dataset[Batch]):
         transform: random transforms of one patch, seeded afresh for every draw; None leaves patches as they are.
         patch: cuts the patch; its keys are what a batch holds. None leaves the cutting to ``transform``.
         planting: plants lesions into patches as they are cut (:class:`rarevox.transforms.BatchPlantLesions`), batch by
-            batch, where the volumes are.
+            batch, where the volumes are; masks of the cases are cut for it too, and go no further.
         batch_transform: what is done to whole batches, where the volumes are (on the device where they are held there).
         seed: the run's seed.
 
@@ -67,6 +69,9 @@ class PatchDataset(Dataset[Batch]):
         self.transform = _needed(transform)
         self.patch = patch
         self.planting = planting
+        self.keys = () if patch is None else tuple(map(str, patch.keys))
+        if planting is not None and MASK in data[0] and MASK not in self.keys:
+            self.keys += (MASK,)
         self.batch_transform = batch_transform
         self.seed = seed
         self._random = np.random.RandomState(0)
@@ -98,7 +103,7 @@ class PatchDataset(Dataset[Batch]):
         """What the volumes' patches of a batch of ``size`` take, and a little more; 0 where a transform cuts them."""
         if self.patch is None:
             return 0
-        kinds = [(self.data[0][key].shape[0], _batch_type(self.data[0][key])) for key in self.patch.keys]
+        kinds = [(self.data[0][key].shape[0], _batch_type(self.data[0][key])) for key in self.keys]
         voxels = math.prod(self.patch.frame.size)
         return sum(size * channels * voxels * kind.itemsize for channels, kind in kinds) + 256 * (size + 16)
 
@@ -138,7 +143,7 @@ class PatchDataset(Dataset[Batch]):
         for draw, case in zip(draws, cases, strict=True):
             self._random.seed(self._seeds(draw)[0])  # 6 µs; a new generator takes 115
             starts.append(self.patch.place(case[self.patch.index_key], self._random, draw))
-        batch = {str(key): self._blocks(str(key), cases, starts, allocate) for key in self.patch.keys}
+        batch = {key: self._blocks(key, cases, starts, allocate) for key in self.keys}
         sizes = [case[self.patch.index_key].shape for case in cases]
         return {**batch, "patch_start": torch.tensor(starts), "volume_size": torch.tensor(sizes)}
 

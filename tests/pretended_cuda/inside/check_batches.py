@@ -82,7 +82,7 @@ def test_lesions_are_planted_into_a_batch_on_the_device_and_nothing_is_waited_fo
         "mask": torch.ones(1, *labels.shape, dtype=torch.uint8, device=CUDA),
         "foreground": ForegroundIndex.of(labels),
     }
-    patch = RandForegroundPatchd(["image", "label", "mask"], (48, 48, 48))
+    patch = RandForegroundPatchd(["image", "label"], (48, 48, 48))
     planting = RandPlantLesionsd("image", LIBRARY, prob=1.0, count=(3, 3), into="foreground")
     launched = []
     for size in (2, 8):
