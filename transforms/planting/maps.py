@@ -80,7 +80,7 @@ def _on_grid(file: Path, affine: np.ndarray | None) -> np.ndarray:
         mask = np.asarray(turned.dataobj) != 0
         edges = np.linalg.norm(turned.affine[:3, :3], axis=0)
     except (OSError, ValueError, TypeError, EOFError, ImageFileError) as error:
-        raise ValueError(f"{file} is no lesion map: {error}") from error
+        raise ValueError(f"{file} is no lesion map: {error}") from None  # what is told is the last error of a chain
     if affine is None:
         return mask
     wanted = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from rarevox.pipeline.errors import RequestError
@@ -64,6 +66,29 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(
     with pytest.raises(RequestError, match=said):
         train(dataset_dir, tmp_path / "run", settings=(*SMALL, *settings), loss=loss, iterations=1, device="cpu")
     assert not (tmp_path / "run" / "models").exists()
+
+
+@pytest.mark.parametrize("place", ["cache=disk", "cache=device", "workers=1"])
+def test_planted_patches_are_the_same_wherever_they_are_made(
+    run: Path, dataset_dir: Path, tmp_path: Path, place: str
+) -> None:
+    """The first loss is that of the same patches, planted among them; the rates of later ones are another run's."""
+    assert train(dataset_dir, tmp_path / "run", settings=(*SMALL, *RARE, place), iterations=1, device="cpu") == 0
+    assert rows(tmp_path / "run")[0] == rows(run)[0]
+    assert json.loads((tmp_path / "run" / "logs" / "patches.json").read_text())["planted"]["patches"] == 1
+
+
+def test_shapes_of_lesion_maps_are_planted_in_the_size_that_they_have(dataset_dir: Path, tmp_path: Path) -> None:
+    """A cube of 2×2×2 voxels of 2×2×3 mm is one of 4×4×4 voxels of 1×1×1.5 mm."""
+    (tmp_path / "maps").mkdir()
+    mask = np.zeros((9, 9, 9), np.uint8)
+    mask[2:4, 2:4, 2:4] = 1
+    nib.save(nib.Nifti1Image(mask, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "maps" / "a.nii.gz")
+    maps = [f"lesion_maps={tmp_path / 'maps'}", "lesion_library#map_class=2", "lesion_library#maps_share=1.0"]
+    assert train(dataset_dir, tmp_path / "run", settings=(*SMALL, *RARE, *maps), iterations=8, device="cpu") == 0
+    planted = json.loads((tmp_path / "run" / "logs" / "patches.json").read_text())["planted"]
+    assert planted["lesions"] == planted["maps"] == planted["structures"]["box"]["lesions"] > 0
+    assert planted["voxels"] == 64 * planted["lesions"]
 
 
 def test_it_goes_on_where_it_stopped(run: Path, dataset_dir: Path, tmp_path: Path) -> None:
