@@ -32,8 +32,8 @@ class LesionLibrary:
     """Lesions of training cases, with their intensities, and shapes of lesion maps, without; drawn one by one.
 
     A lesion is a connected component of all classes together that may be planted, each voxel with its own class. A
-    shape takes the mean contrast of a lesion of its class and about its size, and noise as strong as that lesion's
-    texture.
+    shape takes the mean contrast of a lesion of its class and about its size, inside and on each ring of the rim, and
+    noise as strong as that lesion's texture.
 
     Args:
         cases: prepared training cases: ``image`` (C, *spatial) and ``label`` (1, *spatial) of class indices; where they
@@ -168,8 +168,23 @@ class LesionLibrary:
         first, last = shape.at.min(0), shape.at.max(0) + 1
         noise = _smoothed(random.standard_normal((len(inside), *(last - first))))
         noise = noise[(slice(None), *(shape.at - first).T)]
-        change = inside.mean(1)[:, None] + inside.std(1)[:, None] * noise
+        change = _profile(model, label, shape.weight) + inside.std(1)[:, None] * noise
         return replace(shape, change=change.astype(np.float32), tissue=model.tissue, spread=model.spread)
+
+
+def _profile(model: Donor, label: int, weight: np.ndarray) -> np.ndarray:
+    """(C, n), the mean contrast of a model where weights are 1, in its voxels of a class, and on each ring of its rim.
+
+    A ring that it lacks, beside other anatomy, has none, nor has the rim of a lesion of several classes.
+    """
+    assert model.change is not None
+    out = np.zeros((len(model.change), len(weight)), np.float32)
+    for one in np.unique(weight):
+        there = model.classes == (label if one == 1 else 0)
+        there &= (model.weight == one) & (one == 1 or model.held == {label})
+        if there.any():
+            out[:, weight == one] = model.change[:, there].mean(1)[:, None]
+    return out
 
 
 def class_of_maps(folder: Path, classes: set[int], stated: int | None = None) -> int:

@@ -88,6 +88,21 @@ def test_shapes_of_maps_take_the_contrast_of_lesions(tmp_path: Path) -> None:
     np.testing.assert_allclose(donor.tissue, [1, -1], atol=0.1)
 
 
+def test_shapes_pass_into_the_tissue_as_lesions_do(tmp_path: Path) -> None:
+    """Sharp lesions: what lies beside them, 0 and not 1.5, is tissue.
+
+    The shape's noise of 0.1 is that of (4/4)²/(3/8) voxels along each axis, so of 19: its mean over a ring of 46 voxels
+    or more is 0.1 · √(19/46) off, and the lesion's own, over 40 or more, 0.1/√40.
+    """
+    error = 0.1 * math.sqrt(19 / 46 + 1 / 40)
+    library = LesionLibrary(CASES, maps=saved(tmp_path), maps_share=1.0)
+    for seed in range(6):
+        donor = library.draw(np.random.RandomState(seed))
+        assert donor.change is not None
+        for weight in (2 / 3, 1 / 3):
+            assert np.abs(donor.change[:, donor.weight == np.float32(weight)].mean(1)).max() < 5 * error
+
+
 @pytest.mark.parametrize("options", [{"classes": [2]}, {"map_class": 2}, {"classes": [1, 2], "map_class": 2}], ids=str)
 def test_shapes_are_of_the_class_that_is_planted_in_label_and_contrast(
     tmp_path: Path, options: dict[str, object]
