@@ -73,3 +73,16 @@ def test_label_maps_of_several_channels_are_refused() -> None:
     patches["label"] = patches["label"].repeat(1, 2, 1, 1, 1)
     with pytest.raises(ValueError, match="2 channels"):
         one(patches, [np.random.default_rng(0)])
+
+
+@pytest.mark.gpu
+def test_a_device_plants_what_the_cpu_plants() -> None:
+    """The same lesions at the same places: medians are numbers of the patch. Intensities differ by rounding: five
+    operations on numbers of at most 5, of 2⁻²⁴ each."""
+    generators = [np.random.default_rng(row) for row in range(4)]
+    one = BatchPlantLesions(RandPlantLesionsd("image", LIBRARY, prob=1.0))
+    there = one({key: value.cuda() for key, value in batch([0, 1, 2, 3]).items()}, generators)
+    here = planted([0, 1, 2, 3])
+    for key in ("label", "planted", "planted_lesions"):
+        assert torch.equal(there[key].cpu(), here[key]), key
+    torch.testing.assert_close(there["image"].cpu(), here["image"], rtol=0, atol=5 * 5 * 2**-24)
