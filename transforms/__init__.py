@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from rarevox.transforms.missing_channels import ZeroMissingChannelsd
     from rarevox.transforms.native_grid import LabelsOnNativeGridd
     from rarevox.transforms.nested import NestedDecision
+    from rarevox.transforms.planting.batch import BatchPlantLesions
     from rarevox.transforms.planting.library import LesionLibrary
     from rarevox.transforms.planting.transform import RandPlantLesionsd
     from rarevox.transforms.reader import Scan, ScanError, read_scan
     from rarevox.transforms.region import CropToContentd
+    from rarevox.transforms.sampling.anatomy import AnatomyMaskd
     from rarevox.transforms.sampling.background import BackgroundMixSampler
     from rarevox.transforms.sampling.foreground_index import ForegroundIndex
     from rarevox.transforms.sampling.patch_frame import PatchFrame
@@ -80,10 +82,12 @@ _PLACES = {
     "missing_channels": ("ZeroMissingChannelsd",),
     "native_grid": ("LabelsOnNativeGridd",),
     "nested": ("NestedDecision",),
+    "planting.batch": ("BatchPlantLesions",),
     "planting.library": ("LesionLibrary",),
     "planting.transform": ("RandPlantLesionsd",),
     "reader": ("Scan", "ScanError", "read_scan"),
     "region": ("CropToContentd",),
+    "sampling.anatomy": ("AnatomyMaskd",),
     "sampling.background": ("BackgroundMixSampler",),
     "sampling.foreground_index": ("ForegroundIndex",),
     "sampling.patch_frame": ("PatchFrame",),
@@ -117,12 +121,14 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AnatomyMaskd",
     "BackgroundMixSampler",
     "BatchAffine",
     "BatchCompose",
     "BatchDropChannels",
     "BatchFlip",
     "BatchGaussianNoise",
+    "BatchPlantLesions",
     "BatchScaleIntensity",
     "BatchShiftIntensity",
     "BatchTransform",

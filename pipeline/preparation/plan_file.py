@@ -32,6 +32,7 @@ RARE_BACKGROUND_SHARE = 0.5
 MANY = 5
 """Components in the median case from which on a structure counts as lesions rather than as one organ."""
 PLANTING_SHARE = 0.5
+"""Of the patches that are drawn for foreground."""
 
 _SIGNED = "# as prepare wrote it: "
 
@@ -180,13 +181,14 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
     none = counted(empty, "case holds no foreground", "cases hold no foreground") if empty else fills
     reason = (
         f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing. "
-        "0 is the GDL paper's rule: every patch holds foreground."
+        "They stay so: nothing is planted into them. 0 is the GDL paper's rule: every patch holds foreground."
     )
     return Choice("background_share", RARE_BACKGROUND_SHARE, reason)
 
 
 def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
-    """Lesions planted into half of the patches where they are rare and many, five components a case or more.
+    """Lesions planted into half of the patches drawn for foreground, a quarter of all, where they are rare and many,
+    five components a case or more.
 
     >>> rows = {"lesion": {"cases": 6, "components": {"median": 23.0}}}
     >>> [plan_planting({"foreground_share": {"median": m}, "structures": rows}).value for m in (0.004, 0.05)]
@@ -196,9 +198,11 @@ def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
     many = _many(fingerprint)
     if share >= RARE or not many:
         return Choice("planting_share", 0.0, "Planting is for rare structures that come as many lesions.")
+    of_all = PLANTING_SHARE * (1 - RARE_BACKGROUND_SHARE)
     reason = (
-        f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: in half of the patches some lesions of the "
-        "training cases are planted into healthy tissue, so that more of them are seen, at more places."
+        f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: into the healthy tissue of half of the "
+        f"patches drawn for foreground, {100 * of_all:.0f} % of all, some lesions "
+        "of the training cases are planted, so that more of them are seen, at more places."
     )
     return Choice("planting_share", PLANTING_SHARE, reason)
 

@@ -13,11 +13,12 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.gates import read_gates
 from rarevox.pipeline.storage.cases import check_cache
-from rarevox.pipeline.training.fit import fit_to_data, fit_to_time, needs_regions
+from rarevox.pipeline.training.fit import fit_to_data, fit_to_time
 from rarevox.pipeline.training.kept.initial_weights import match
 from rarevox.pipeline.training.learn import learn_normalisation
 from rarevox.pipeline.training.nested import with_regions
 from rarevox.pipeline.training.plain_values import check_values
+from rarevox.pipeline.training.planting import require_planting
 
 
 def configured(
@@ -108,12 +109,8 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
 
 
 def _require_draws_that_go_together(config: Mapping[str, Any]) -> None:
-    """Refuse planting where labels could not follow, and hard patches among none. (Older runs have neither key.)"""
-    if config.get("planting_share") and needs_regions(config):
-        raise RequestError(
-            f"{target_name(config['loss'])} needs the regions of components, which do not follow planted lesions; take "
-            "another loss, or planting_share=0"
-        )
+    """Refuse planting that cannot be, and hard patches among none. (Older runs have neither key.)"""
+    require_planting(config)
     if config.get("hard_share") and not config["background_share"]:
         raise RequestError(
             f"hard_share is {config['hard_share']}, a share of the patches without foreground; background_share "

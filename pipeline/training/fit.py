@@ -20,13 +20,14 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch, require_useful_patch, slice_orders
 from rarevox.pipeline.training.heads import heads_of, weighted_sum
+from rarevox.pipeline.training.planting import hindrance
 from rarevox.pipeline.words import counted
 from rarevox.transforms.slices import slice_order
 
 
 def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
     """The configuration with patch and mirrored axes fitted to the dataset's volumes, unless its plan or the user did,
-    and without the plan's planting where the loss does not take it.
+    and without the plan's planting where the loss or the scans do not take it.
 
     Raises:
         RequestError: an unknown ``slice_axis``, a network that cannot be built, or a patch that is mostly padding in
@@ -47,15 +48,11 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
         config["mirror_axes"] = _unsided_axes(config["mirror_axes"], data)
     if config["slice_axis"] is not None:
         config["mirror_axes"] = _axes_of_slices(config, data)
-    if config["planting_share"] and not composed.set_by_user("planting_share") and needs_regions(config):
-        console.print("the loss needs regions of components, which do not follow planted lesions: nothing is planted")
+    why = hindrance(config) if config["planting_share"] and not composed.set_by_user("planting_share") else ""
+    if why:
+        console.print(f"{why}: nothing is planted")
         config["planting_share"] = 0.0
     return config
-
-
-def needs_regions(config: Mapping[str, Any]) -> bool:
-    """Whether the loss needs the regions of connected components."""
-    return bool(getattr(build(config, "loss"), "needs_regions", False))
 
 
 def _keeps_patch(composed: Composition) -> bool:

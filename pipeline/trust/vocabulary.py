@@ -30,7 +30,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
 }
 """Targets beside those of the packaged files: what ``docs/configuration.md`` offers, what runs are written with."""
 
-EARLIER: Mapping[str, tuple[str, ...]] = {"train": ("@sampler", "@batch_augmentation")}
+EARLIER: Mapping[str, tuple[str, ...]] = {"train": ("@sampler", "@batch_augmentation", "@planting")}
 """References that the packaged files of earlier versions had, by top-level key: their runs say no more than ours."""
 
 

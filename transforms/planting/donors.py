@@ -2,59 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy import ndimage
 
+from rarevox.transforms.planting.surroundings import LEAST_TISSUE, SHELL, level_and_spread, shell_of
 from rarevox.transforms.sampling.foreground_index import ForegroundIndex
 
 RIM_WEIGHTS = (2 / 3, 1 / 3)
 """What is taken of a donor one and two voxels outside its lesion, where intensities pass into the tissue."""
 RIM = len(RIM_WEIGHTS)
-SHELL = 4
-"""Voxels around a lesion whose tissue is measured."""
-LEAST_TISSUE = 12
-"""Healthy voxels around a lesion without which nothing can be said of its contrast."""
 LEAST_CONTRAST = 1.0
 """Lesions that differ from the tissue around by fewer of its standard deviations, in every channel, are no donors."""
-MAD_TO_STD = 1.4826
-"""The standard deviation of a normal distribution by its median absolute deviation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Donor:
-    """One lesion, in a box two voxels larger than itself on every side.
+    """One lesion: its voxels and those of its rim, one after the other.
 
     Attributes:
-        label: its class.
-        voxels: how many it has.
-        mask: (*spatial) bool, the lesion.
-        weight: (*spatial), 1 in the lesion, falling to 0 over its rim; 0 where the rim is other anatomy.
-        change: (C, *spatial), the intensity less that of the tissue around; None for a shape without a scan.
-        tissue: (C,), the median intensity of the healthy tissue around; None likewise.
-        spread: (C,), the standard deviation there; None likewise.
-        case: the number of the case it comes from.
+        size: of the lesion's box, voxels along each axis.
+        at: (n, axes), the voxels, counted from the box's first one; those of the rim may lie outside the box.
+        classes: (n,), the class of each; 0 on the rim.
+        weight: (n,), 1 in the lesion, falling to 0 over its rim; what has none is left out, such as other anatomy.
+        shell: (m, axes), the voxels whose tissue is measured, counted likewise
+            (:func:`rarevox.transforms.planting.surroundings.shell_of`).
+        change: (C, n), the intensity less the level of the tissue around; None for a shape without a scan.
+        tissue: (C,), the level of the healthy tissue around; None likewise.
+        spread: (C,), its standard deviation; None likewise.
+        case: the number of the case it comes from; of a shape −2 less the number of its map.
     """
 
-    label: int
-    voxels: int
-    mask: torch.Tensor
-    weight: torch.Tensor
-    change: torch.Tensor | None = None
-    tissue: torch.Tensor | None = None
-    spread: torch.Tensor | None = None
+    size: tuple[int, ...]
+    at: np.ndarray
+    classes: np.ndarray
+    weight: np.ndarray
+    shell: np.ndarray
+    change: np.ndarray | None = None
+    tissue: np.ndarray | None = None
+    spread: np.ndarray | None = None
     case: int = -1
 
-    def flipped(self, axes: tuple[int, ...]) -> Donor:
+    @property
+    def voxels(self) -> int:
+        """How many the lesion has."""
+        return int(np.count_nonzero(self.classes))
+
+    @property
+    def held(self) -> set[int]:
+        """The classes of its voxels."""
+        return set(np.unique(self.classes[self.classes > 0]).tolist())
+
+    def flipped(self, axes: Collection[int]) -> Donor:
         """The same lesion mirrored along spatial axes."""
         if not axes:
             return self
-        from_first = [axis + 1 for axis in axes]
-        change = None if self.change is None else self.change.flip(from_first)
-        return replace(self, mask=self.mask.flip(axes), weight=self.weight.flip(axes), change=change)
+        at, shell = self.at.copy(), self.shell.copy()
+        for axis in axes:
+            for places in (at, shell):
+                places[:, axis] = self.size[axis] - 1 - places[:, axis]
+        return replace(self, at=at, shell=shell)
 
 
 def donors_of(
@@ -64,9 +74,11 @@ def donors_of(
     *,
     sizes: tuple[int, int],
     extent: tuple[int, ...],
+    classes: Collection[int] | None = None,
     case: int = -1,
 ) -> Iterator[Donor]:
-    """The lesions of a case that can be transplanted: connected components of each class, joined by faces and corners.
+    """The lesions of a case that can be transplanted: connected components, joined by faces and corners, of all classes
+    together that are planted, so that a core comes with the oedema around it.
 
     Args:
         image: (C, *spatial).
@@ -74,83 +86,93 @@ def donors_of(
         content: (*spatial), where the scan shows something.
         sizes: least and largest number of voxels.
         extent: largest size along each axis, voxels.
+        classes: that are planted; None is all.
         case: noted in the donors.
     """
     marks = labels.cpu().numpy()
-    index = ForegroundIndex.of_components(marks)
-    for label, voxels in zip(index.classes, index.voxels, strict=True):
+    planted = marks != 0 if classes is None else np.isin(marks, list(classes))
+    for voxels in ForegroundIndex.of_components(planted.astype(np.uint8)).voxels:
         if not sizes[0] <= len(voxels) <= sizes[1]:
             continue
-        places = np.unravel_index(voxels, marks.shape)
-        low, high = [int(p.min()) for p in places], [int(p.max()) + 1 for p in places]
-        if any(b - a > most for a, b, most in zip(low, high, extent, strict=True)):
+        places = np.stack(np.unravel_index(voxels, marks.shape), 1)
+        low, high = places.min(0), places.max(0) + 1
+        if (high - low > extent).any():
             continue
-        donor = _donor(image, marks, content, label, voxels, low, high, case)
+        donor = _donor(image, marks, content, places, low, high, case)
         if donor is not None:
             yield donor
 
 
 def shape_donor(mask: np.ndarray, label: int, case: int = -1) -> Donor:
-    """A donor of a lesion's shape alone, (*spatial) bool.
+    """A donor of a lesion's shape alone, (*spatial) bool, in a box as small as it can be.
 
-    >>> shape_donor(np.ones((1, 1, 1), bool), 1).weight.amax(dim=(1, 2)).tolist()
-    [0.3333333432674408, 0.6666666865348816, 1.0, 0.6666666865348816, 0.3333333432674408]
+    >>> donor = shape_donor(np.ones((1, 1, 1), bool), 1)
+    >>> donor.voxels, [int((donor.weight == np.float32(w)).sum()) for w in (1, 2 / 3, 1 / 3)]
+    (1, [1, 26, 98])
     """
     padded = np.pad(mask, RIM)
-    return Donor(
-        label,
-        int(mask.sum()),
-        torch.from_numpy(padded),
-        torch.from_numpy(_rim(padded, np.ones_like(padded))),
-        case=case,
-    )
+    weight = _rim(padded, np.ones_like(padded))
+    at = _voxels(weight)
+    heavy = weight[tuple(at.T)]
+    return Donor(tuple(mask.shape), at - RIM, np.where(heavy == 1, label, 0), heavy, shell_of(mask), case=case)
 
 
 def _donor(
     image: torch.Tensor,
     marks: np.ndarray,
     content: np.ndarray,
-    label: int,
-    voxels: np.ndarray,
-    low: list[int],
-    high: list[int],
+    places: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
     case: int,
 ) -> Donor | None:
     """The donor of one component; None where there is too little healthy tissue around it, or too little contrast."""
-    begin = [max(a - SHELL, 0) for a in low]
+    begin = np.maximum(low - SHELL, 0)
     around = tuple(slice(a, b + SHELL) for a, b in zip(begin, high, strict=True))
     foreground, inside = marks[around] != 0, content[around]
     mask = np.zeros(foreground.shape, bool)
-    mask[tuple(p - a for p, a in zip(np.unravel_index(voxels, marks.shape), begin, strict=True))] = True
+    mask[tuple((places - begin).T)] = True
     values = image[(slice(None), *around)].float().cpu().numpy()
-    full = np.ones((3,) * mask.ndim, bool)
-    healthy = inside & ~ndimage.binary_dilation(foreground, full)
-    healthy &= ndimage.binary_dilation(mask, full, iterations=SHELL)
-    if healthy.sum() < LEAST_TISSUE:
+    healthy = inside & ~ndimage.binary_dilation(foreground, np.ones((3,) * mask.ndim, bool))
+    shell = shell_of(mask[tuple(slice(a, b) for a, b in zip(low - begin, high - begin, strict=True))])
+    there = shell + (low - begin)
+    there = there[((there >= 0) & (there < mask.shape)).all(1)]
+    there = there[healthy[tuple(there.T)]]
+    if len(there) < LEAST_TISSUE:
         return None
-    tissue = np.median(values[:, healthy], axis=1)
+    measured = level_and_spread(torch.from_numpy(values[(slice(None), *there.T)]))
+    tissue, spread = (figure.numpy() for figure in measured)
     column = (slice(None), *(None,) * mask.ndim)
     change = values - tissue[column]
-    spread = MAD_TO_STD * np.median(np.abs(change[:, healthy]), axis=1)
-    contrast = np.abs(change[:, mask].mean(1))
-    if not (contrast >= LEAST_CONTRAST * spread).any() or not contrast.any():
+    if not _stands_out(change, np.where(mask, marks[around], 0), spread):
         return None
     # The rim belongs to the lesion where it lies between tissue and lesion; beyond that it is other anatomy.
     low_change = np.minimum(np.percentile(change[:, mask], 5, axis=1), 0) - spread
     high_change = np.maximum(np.percentile(change[:, mask], 95, axis=1), 0) + spread
     between = ((change >= low_change[column]) & (change <= high_change[column])).all(0)
     weight = _rim(mask, inside & between & ~foreground)
-    box = tuple(slice(a - b - RIM, c - b + RIM) for a, b, c in zip(low, begin, high, strict=True))
+    at = _voxels(weight)
+    taken = tuple(at.T)
     return Donor(
-        label,
-        len(voxels),
-        torch.from_numpy(_boxed(mask, box)),
-        torch.from_numpy(_boxed(weight, box)),
-        torch.from_numpy(_boxed(change, box)),
-        torch.from_numpy(tissue.astype(np.float32)),
-        torch.from_numpy(spread.astype(np.float32)),
+        tuple(int(n) for n in high - low),
+        at - (low - begin),
+        np.where(mask[taken], marks[around][taken], 0),
+        weight[taken],
+        shell,
+        change[(slice(None), *taken)],
+        tissue,
+        spread,
         case,
     )
+
+
+def _stands_out(change: np.ndarray, classes: np.ndarray, spread: np.ndarray) -> bool:
+    """Whether one of the classes in a lesion differs from the tissue around in some channel."""
+    for label in np.unique(classes[classes > 0]):
+        contrast = np.abs(change[:, classes == label].mean(1))
+        if ((contrast >= LEAST_CONTRAST * spread) & (contrast > 0)).any():
+            return True
+    return False
 
 
 def _rim(mask: np.ndarray, allowed: np.ndarray) -> np.ndarray:
@@ -163,10 +185,6 @@ def _rim(mask: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _boxed(array: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
-    """The box of (…, *spatial), zeros where it leaves the array."""
-    sizes = array.shape[array.ndim - len(box) :]
-    kept = tuple(slice(max(part.start, 0), part.stop) for part in box)
-    padding = [(max(-part.start, 0), max(part.stop - n, 0)) for part, n in zip(box, sizes, strict=True)]
-    ahead = array.ndim - len(box)
-    return np.ascontiguousarray(np.pad(array[(slice(None),) * ahead + kept], [(0, 0)] * ahead + padding))
+def _voxels(weight: np.ndarray) -> np.ndarray:
+    """The voxels (n, axes) with a weight, the heaviest first."""
+    return np.argwhere(weight > 0)[np.argsort(-weight[weight > 0], kind="stable")]

@@ -1,130 +1,88 @@
-"""Where in a patch a lesion can be planted: healthy tissue like that around the donor."""
+"""Where in patches lesions can be planted: healthy tissue like that around the donor."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from rarevox.transforms.planting.donors import Donor
+from rarevox.transforms.planting.patches import Lesions, voxels_at
+from rarevox.transforms.planting.surroundings import LEAST_TISSUE, level_and_spread
 
-CANDIDATES = 24
-"""Places that are tried for each lesion."""
 FARTHEST = 2.0
 """Standard deviations, root mean square over channels, within which a place's tissue is like that around the donor."""
-SAMPLED = 256
-"""Voxels of a donor at which a place is compared with it."""
+SCALES = (0.5, 2.0)
+"""How much less or more than around the donor the tissue of a place may vary."""
+OTHER = 3.0
+"""Standard deviations beyond which a voxel is of other tissue."""
+FLAT = 1e-6
+"""The least spread: of tissue without any noise."""
 
 
 class Place(NamedTuple):
-    """A place for a donor's box.
+    """What is known of places for R lesions, K for each.
 
     Attributes:
-        start: its first voxel in the patch; the rim may reach beyond the patch.
-        tissue: (C,), mean intensity of the healthy tissue there.
-        spread: (C,), its standard deviation.
+        distance: (R, K), how unlike the donor's the tissue is; infinite where the lesion cannot lie.
+        tissue, spread: (R, C, K), of the healthy tissue around.
     """
 
-    start: tuple[int, ...]
+    distance: torch.Tensor
     tissue: torch.Tensor
     spread: torch.Tensor
 
 
-def empty_space(image: torch.Tensor) -> torch.Tensor:
-    """Where a patch (C, *spatial) shows nothing: it has the value that lies in flat blocks, in every channel.
+def measured(tissue: torch.Tensor, lesions: Lesions, starts: torch.Tensor, shell: torch.Tensor) -> Place:
+    """Places compared with the surroundings of the donors.
 
-    A block is flat where a voxel equals all its face neighbours, in every channel; tissue never is. Where no voxel is
-    flat, nothing is empty.
+    With t₀ and s₀ the level and spread of the tissue around the donor, t and s those of the place, m the median of the
+    voxels that the lesion would cover and q the share of them more than 3 s from t, the distance is
 
-    >>> empty_space(torch.tensor([[0.0, 0.0, 0.0, 3.0, 0.0, 2.0]])).tolist()
-    [True, True, True, False, True, False]
-    """
-    flat = torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
-    for axis in range(image.ndim - 1):
-        n = image.shape[axis + 1]
-        same = (image.narrow(axis + 1, 1, n - 1) == image.narrow(axis + 1, 0, n - 1)).all(0)
-        flat.narrow(axis, 1, n - 1).logical_and_(same)
-        flat.narrow(axis, 0, n - 1).logical_and_(same)
-    values = image[:, flat]
-    if values.shape[1] == 0:
-        return flat
-    common = values.median(1).values
-    return (image == common.view(-1, *(1,) * flat.ndim)).all(0)
+        d² = mean over channels of ((t − t₀) / s₀)² + ((m − t) / s)² + 4 log₂²(s / s₀) + 9 q,
 
-
-def find_place(
-    image: torch.Tensor,
-    healthy: torch.Tensor,
-    donor: Donor,
-    tissue: torch.Tensor,
-    spread: torch.Tensor,
-    margin: tuple[int, ...],
-    random: np.random.RandomState,
-) -> Place | None:
-    """Of some random places at which the whole lesion lies in healthy tissue, the one most like the donor's.
-
-    A place's distance is the root mean square over channels of ((mean − tissue) / spread)² + (deviation / spread)²:
-    tissue of the donor's intensity, and of one kind. The lesion lies in the region that the loss sees.
+    infinite where a voxel that the lesion would cover is not healthy tissue, fewer than 12 voxels of the shell are, or
+    s / s₀ is not 0.5 to 2, which alone is two standard deviations away. Half and double the spread count alike, so that
+    s / s₀ is 1 on average over the places that are chosen among like ones; to choose the most even place would make
+    every lesion fainter than its donor.
 
     Args:
-        image: (C, *spatial).
-        healthy: (*spatial) bool, where a lesion may lie.
-        donor: what is to be planted.
-        tissue: (C,), the intensity wanted around it.
-        spread: (C,), the standard deviation there, above 0.
-        margin: voxels from each face that the loss does not see.
-        random: draws the places.
-
-    Returns:
-        The place; None where none of them will do.
+        tissue: (R, C, P), healthy tissue, NaN elsewhere.
+        lesions: whose voxels and donors' surroundings count.
+        starts: (R, K), where the lesions' boxes would begin.
+        shell: (R, m), the voxels around that are looked at.
     """
-    limits = []
-    for n, m, size in zip(healthy.shape, margin, donor.mask.shape, strict=True):
-        low, high = m - 2, n - m - size + 2  # a donor's box has two voxels of rim on every side
-        if high < low:
-            return None
-        limits.append((low, high))
-    starts = np.stack([random.randint(low, high + 1, CANDIDATES) for low, high in limits], 1)
-    inside = _voxels(donor.mask, random)
-    places = torch.from_numpy(starts)[:, None, :] + inside[None]  # (candidates, voxels, axes)
-    strides = torch.tensor([int(np.prod(healthy.shape[axis + 1 :])) for axis in range(healthy.ndim)])
-    flat = (places * strides).sum(2).to(image.device)
-    fits = healthy.reshape(-1)[flat].all(1)
-    values = image.reshape(image.shape[0], -1)[:, flat]  # (C, candidates, voxels)
-    mean, deviation = values.mean(2), values.std(2, correction=0)
-    scale = spread[:, None]
-    distance = (((mean - tissue[:, None]) / scale) ** 2 + (deviation / scale).clamp(min=1) ** 2 - 1).mean(0).sqrt()
-    distance = torch.where(fits, distance, torch.inf)
-    for number in distance.argsort().tolist()[:4]:
-        if not float(distance[number]) <= FARTHEST:
-            return None
-        start = tuple(int(s) for s in starts[number])
-        if _all_healthy(healthy, donor, start):
-            return Place(start, mean[:, number], deviation[:, number])
-    return None
+    inside = lesions.classes[:, : lesions.body] > 0
+    covered = _values(tissue, voxels_at(torch.where(inside, lesions.at[:, : lesions.body], -1), starts))
+    around = _values(tissue, voxels_at(shell, starts))
+    level, spread = level_and_spread(around)
+    t0, s0 = lesions.tissue[:, :, None], lesions.spread[:, :, None].clamp(min=FLAT)
+    s = spread.clamp(min=FLAT)
+    scale = (s / s0).log2()
+    count = inside.sum(1)[:, None]
+    other = ((covered - level[..., None]).abs() > OTHER * s[..., None]).sum(-1) / count.clamp(min=1)[:, None]
+    middle = covered.nanmedian(-1).values
+    parts = ((level - t0) / s0) ** 2 + ((middle - level) / s) ** 2 + (FARTHEST * scale) ** 2 + OTHER**2 * other
+    free = (~covered[:, 0].isnan()).sum(-1) == count
+    enough = (~around[:, 0].isnan()).sum(-1) >= LEAST_TISSUE
+    low, high = map(math.log2, SCALES)
+    fits = (count > 0) & free & enough & ((scale >= low) & (scale <= high)).all(1)
+    return Place(torch.where(fits, parts.mean(1).sqrt(), torch.inf), level, spread)
 
 
-def _voxels(mask: torch.Tensor, random: np.random.RandomState) -> torch.Tensor:
-    """Some of a mask's voxels, (n, axes)."""
-    voxels = mask.nonzero().cpu()
-    if len(voxels) <= SAMPLED:
-        return voxels
-    return voxels[torch.from_numpy(random.choice(len(voxels), SAMPLED, replace=False))]
+def _values(volumes: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+    """(R, C, K, n), the values of (R, C, P) at the voxels (R, K, n)."""
+    rows, channels = volumes.shape[:2]
+    wanted = voxels.reshape(rows, 1, -1).expand(rows, channels, -1)
+    return volumes.gather(2, wanted).view(rows, channels, *voxels.shape[1:])
 
 
-def overlap(start: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
-    """The part of a box that lies in a volume: as slices of the volume, and of the box.
+def best_place(tissue: torch.Tensor, lesions: Lesions) -> tuple[torch.Tensor, Place]:
+    """Of the places of each lesion the one most like the donor's: where its box begins, (R, 1), and what is there.
 
-    >>> overlap((-1,), (4,), (10,))
-    ((slice(0, 3, None),), (slice(1, 4, None),))
+    Places are compared by some voxels of their shells; level and spread of the one taken are those of all. The host
+    waits for nothing.
     """
-    there = tuple(slice(max(s, 0), min(s + n, m)) for s, n, m in zip(start, size, shape, strict=True))
-    here = tuple(slice(part.start - s, part.stop - s) for part, s in zip(there, start, strict=True))
-    return there, here
-
-
-def _all_healthy(healthy: torch.Tensor, donor: Donor, start: tuple[int, ...]) -> bool:
-    """Whether the whole lesion lies in healthy tissue."""
-    there, here = overlap(start, tuple(donor.mask.shape), tuple(healthy.shape))
-    return bool(healthy[there][donor.mask[here].to(healthy.device)].all())
+    found = measured(tissue, lesions, lesions.starts, lesions.sample)
+    start = lesions.starts.gather(1, found.distance.argmin(1, keepdim=True))
+    return start, measured(tissue, lesions, start, lesions.shell)

@@ -11,8 +11,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
 from rarevox.transforms.planting.library import LesionLibrary
-from rarevox.transforms.planting.places import empty_space, find_place
-from rarevox.transforms.planting.plant import plant
+from rarevox.transforms.planting.patches import CANDIDATES, Planned
+from rarevox.transforms.planting.planted import Planted, plant_into
 
 INTO = ("any", "background", "foreground")
 
@@ -20,23 +20,32 @@ INTO = ("any", "background", "foreground")
 class RandPlantLesionsd(RandomizableTransform, MapTransform):
     """Transplant lesions of a library into the healthy tissue of a patch; labels follow voxel by voxel.
 
-    Each lesion is mirrored at random and set where the tissue is like that around the donor: of 24 random places at
-    which the whole lesion lies in healthy tissue (content, no foreground, and none beside it) the one whose mean and
-    deviation are nearest, if they are within two standard deviations
-    (:func:`rarevox.transforms.planting.places.find_place`). Its contrast to the tissue around comes along in every
+    Each lesion is mirrored at random and set where the tissue is like that around the donor: of 64 random places at
+    which the whole lesion lies in healthy tissue (anatomy, no foreground, and none beside it) the one whose tissue is
+    nearest in level and spread, if it is within two standard deviations
+    (:func:`rarevox.transforms.planting.places.measured`). Its contrast to the tissue around comes along in every
     channel, scaled by how much the tissue varies here and there, and passes into the tissue over two voxels
     (:func:`rarevox.transforms.planting.plant.plant`). What fits nowhere is not planted.
 
-    Adds ``planted``, an int64 tensor of two numbers: lesions planted, and their voxels.
+    The anatomy is where the patch's mask says (:class:`rarevox.transforms.AnatomyMaskd` gives every case one); of a
+    patch without a mask, what is not flat (:func:`rarevox.transforms.planting.empty.empty_space`).
+
+    Adds ``planted``, an int64 tensor of two numbers, lesions planted and their voxels; and ``planted_lesions``, int64
+    (most, 1 + classes), a row for each: the number of the case that it comes from, −2 less the number of the map for a
+    shape, −1 where there is no lesion, and its voxels of each class from 1. The mask is taken out.
 
     Args:
         keys: the image (C, *spatial).
         label_key: class indices (1, *spatial).
+        mask_key: the anatomy (1, *spatial), where it is given.
         library: the lesions.
         prob: of a patch to be planted.
         count: least and largest number of lesions that are tried.
         margin: voxels from each face that the loss does not see, one an axis or one for all; lesions lie within.
-        into: which patches: ``any``, those without foreground (``background``) or those with (``foreground``).
+        into: which patches: ``any``, those without foreground (``background``) or those with (``foreground``). A patch
+            that says what it was drawn for (``drawn_for``: ``background`` or ``foreground``, as a run's draws do) is
+            taken at its word, others are looked at. One that was drawn again because a network marked something where
+            there is nothing (``hard``) is never planted into.
         mirror: spatial axes along which donors are mirrored.
 
     Raises:
@@ -55,6 +64,7 @@ class RandPlantLesionsd(RandomizableTransform, MapTransform):
         library: LesionLibrary,
         *,
         label_key: str = "label",
+        mask_key: str = "mask",
         prob: float = 0.5,
         count: Sequence[int] = (1, 3),
         margin: int | Sequence[int] = 0,
@@ -73,6 +83,7 @@ class RandPlantLesionsd(RandomizableTransform, MapTransform):
             raise ValueError(f"into is {into!r}; expected one of {', '.join(INTO)}")
         self.library = library
         self.label_key = label_key
+        self.mask_key = mask_key
         self.count = (int(count[0]), int(count[1]))
         self.margin = margin
         self.into = into
@@ -88,53 +99,48 @@ class RandPlantLesionsd(RandomizableTransform, MapTransform):
         """Plant; image and labels that are changed are copies."""
         out = dict(data)
         self.randomize()
-        planted = (0, 0)
-        if self._do_transform and self.library.donors:
-            image, labels = torch.as_tensor(out[self.keys[0]]), torch.as_tensor(out[self.label_key])
-            if labels.shape[0] != 1:
-                raise ValueError(
-                    f"the label map has {labels.shape[0]} channels; planting goes with losses of class indices alone: "
-                    "take another loss, or set planting_share to 0"
-                )
-            known = labels[0] != 0
-            if self.into == "any" or bool(known.any()) == (self.into == "foreground"):
-                image, labels = image.clone(), labels.clone()
-                planted = self._plant(image, labels[0], known)
-                out[self.keys[0]], out[self.label_key] = image, labels
-        out["planted"] = torch.tensor(planted)
-        return out
+        drawn_for = out.get("drawn_for")
+        image, labels = (torch.as_tensor(out[key]) for key in (self.keys[0], self.label_key))
+        mask = out.pop(self.mask_key, None)
+        planned: list[Planned] = []
+        if self._do_transform and self.takes(drawn_for):
+            planned = self.plan(image.shape[1:], self.R)
+        if planned:
+            image, labels = image.clone(), labels.clone()
+            out[self.keys[0]], out[self.label_key] = image, labels
+        masks = None if mask is None else torch.as_tensor(mask)[None]
+        found = self.planted(image[None], labels[None], masks, [planned], looks=drawn_for is None)
+        return out | {"planted": found.totals[0], "planted_lesions": found.lesions[0]}
 
-    def _plant(self, image: torch.Tensor, labels: torch.Tensor, known: torch.Tensor) -> tuple[int, int]:
-        """Plant some lesions in place; ``known`` marks what is labelled. Returns lesions and voxels."""
-        random: np.random.RandomState = self.R
-        margin = (self.margin,) * labels.ndim if isinstance(self.margin, int) else tuple(self.margin)
-        content = ~empty_space(image)
-        limits = self.library.limits.to(image.device)
-        lesions = voxels = 0
-        for _ in range(random.randint(self.count[0], self.count[1] + 1)):
+    def planted(
+        self,
+        image: torch.Tensor,
+        labels: torch.Tensor,
+        mask: torch.Tensor | None,
+        planned: Sequence[Sequence[Planned]],
+        *,
+        looks: bool,
+        together: bool = False,
+    ) -> Planted:
+        """Plant into a batch, in place; with ``looks``, only into patches that hold what ``into`` says. The rest as
+        :func:`rarevox.transforms.planting.planted.plant_into` takes it."""
+        foreground = self.into == "foreground" if looks and self.into != "any" else None
+        options: dict[str, Any] = {"most": self.count[1], "foreground": foreground, "together": together}
+        return plant_into(image, labels, mask, planned, self.library, **options)
+
+    def takes(self, drawn_for: str | None) -> bool:
+        """Whether patches drawn for that may be planted into."""
+        return drawn_for != "hard" and (drawn_for is None or self.into in ("any", drawn_for))
+
+    def plan(self, shape: Sequence[int], random: np.random.RandomState) -> list[Planned]:
+        """Lesions that are tried in a patch of this shape, and the places for each."""
+        planned = []
+        margin = (self.margin,) * len(shape) if isinstance(self.margin, int) else tuple(self.margin)
+        for _ in range(random.randint(self.count[0], self.count[1] + 1) if self.library.donors else 0):
             donor = self.library.draw(random)
-            donor = donor.flipped(tuple(axis for axis in self.mirror if random.random_sample() < 0.5))
-            assert donor.tissue is not None and donor.spread is not None
-            tissue, spread = donor.tissue.to(image.device), donor.spread.to(image.device).clamp(min=1e-6)
-            place = find_place(image, content & ~grown(known), donor, tissue, spread, margin, random)
-            if place is None:
-                continue
-            plant(image, labels, donor, place, content & ~known, limits)
-            known = labels != 0
-            lesions, voxels = lesions + 1, voxels + donor.voxels
-        return lesions, voxels
-
-
-def grown(mask: torch.Tensor) -> torch.Tensor:
-    """A mask (*spatial) and all voxels beside it, by face, edge or corner.
-
-    >>> grown(torch.tensor([False, False, True, False, False])).tolist()
-    [False, True, True, True, False]
-    """
-    for axis in range(mask.ndim):
-        n = mask.shape[axis]
-        wider = mask.clone()
-        wider.narrow(axis, 1, n - 1).logical_or_(mask.narrow(axis, 0, n - 1))
-        wider.narrow(axis, 0, n - 1).logical_or_(mask.narrow(axis, 1, n - 1))
-        mask = wider
-    return mask
+            donor = donor.flipped([axis for axis in self.mirror if random.random_sample() < 0.5])
+            highest = [n - 2 * m - size for n, m, size in zip(shape, margin, donor.size, strict=True)]
+            if min(highest) >= 0:
+                starts = [m + random.randint(0, most + 1, CANDIDATES) for m, most in zip(margin, highest, strict=True)]
+                planned.append(Planned(donor, np.stack(starts, 1)))
+        return planned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.draws.planted_counts import PLANTED, PlantedCounts
 
 POINTS = 16
 """Coverage is looked at on so many points along each axis of a volume."""
@@ -22,7 +23,7 @@ DECADES, STEPS = 9, 100
 UNREAD = 64
 """Batches on a device whose counts are read together."""
 
-SUMS = ("holding", "voxels", "shares", "drawn", "planted", "redrawn")
+SUMS = ("holding", "voxels", "shares", "drawn", "redrawn", *PLANTED)
 COUNTS = ("batches", *SUMS, "covered")
 
 
@@ -38,8 +39,8 @@ class PatchCounts:
       null where the median patch holds no foreground;
     - ``without_foreground``, ``without_foreground_share``: patches that hold none;
     - ``redrawn``: patches without foreground that were drawn again because the network had marked some in them;
-    - ``planted``: patches in which lesions were planted, those lesions and their voxels (before augmentation), where
-      patches come with ``planted`` (B, 2), lesions and voxels;
+    - ``planted``: what was planted (before augmentation), where patches come with it:
+      :meth:`rarevox.pipeline.training.draws.planted_counts.PlantedCounts.summary`;
     - ``structures``: by name, the patches that hold it and its voxels, as numbers and as shares of all;
     - ``coverage``: cases drawn, and the share of the training volume that some patch's effective region has covered,
       on a grid of 16 points an axis in each case, averaged over all training cases (cases not drawn yet count as 0).
@@ -52,9 +53,18 @@ class PatchCounts:
         structures: names of the classes 1, 2, ….
         margin: voxels from each face of the patch that the loss does not see, one an axis.
         cases: number of training cases.
+        donors: the cases whose lesions are planted, each with its name under ``case``; without them they are numbered.
     """
 
-    def __init__(self, folder: str | Path, *, structures: Sequence[str], margin: Sequence[int], cases: int) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        structures: Sequence[str],
+        margin: Sequence[int],
+        cases: int,
+        donors: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.path = Path(folder) / "patches.json"
         self.structures = tuple(structures)
         self.margin = tuple(margin)
@@ -64,10 +74,10 @@ class PatchCounts:
         self.shares = torch.zeros(DECADES * STEPS + 1, dtype=torch.int64)
         self.covered = torch.zeros((cases, *(POINTS,) * len(self.margin)), dtype=torch.bool)
         self.drawn = torch.zeros(cases, dtype=torch.int64)
-        self.planted = torch.zeros(3, dtype=torch.int64)  # patches, lesions, voxels
+        self.planted_counts = PlantedCounts(self.structures, cases, donors)
         self.redrawn = torch.zeros((), dtype=torch.int64)
         self.effective: tuple[int, ...] = ()
-        self._unread: list[torch.Tensor] = []
+        self._unread: list[tuple[torch.Tensor, torch.Tensor | None]] = []
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer; a batch counts before its step, so that a checkpoint after the step holds it."""
@@ -85,17 +95,18 @@ class PatchCounts:
         inner = tuple(slice(m, n - m) for m, n in zip(self.margin, labels.shape[2:], strict=True))
         self.effective = tuple(n - 2 * m for m, n in zip(self.margin, labels.shape[2:], strict=True))
         self.batches += 1
+        planted = batch.get("planted_lesions")
         if labels.is_cuda:
             # Counted there and read many steps at a time: to read them now, the host would wait for the device.
             patches = labels[:, 0][(slice(None), *inner)].flatten(1)
-            self._unread.append(torch.stack([(patches == c).sum(1) for c in range(len(self.voxels))], 1))
+            counted = torch.stack([(patches == c).sum(1) for c in range(len(self.voxels))], 1)
+            self._unread.append((counted, planted))
             if len(self._unread) >= UNREAD:
                 self._read()
         else:
             self._take([class_counts(label[0][inner], len(self.voxels)) for label in labels.numpy()])
-        if "planted" in batch:
-            planted = batch["planted"].cpu()
-            self.planted += torch.cat([(planted[:, :1] > 0).sum(0), planted.sum(0)])
+            if planted is not None:
+                self.planted_counts.take(planted)
         if "redrawn" in batch:
             self.redrawn += batch["redrawn"].sum().cpu()
         if "case_number" in batch and "patch_start" in batch and "volume_size" in batch:
@@ -106,8 +117,12 @@ class PatchCounts:
     def _read(self) -> None:
         """Take in what was counted on the device."""
         if self._unread:
-            unread, self._unread = torch.cat(self._unread).cpu().numpy(), []
-            self._take(list(unread))
+            counted, planted = zip(*self._unread, strict=True)
+            self._unread = []
+            self._take(list(torch.cat(counted).cpu().numpy()))
+            lesions = [one for one in planted if one is not None]
+            if lesions:
+                self.planted_counts.take(torch.cat(lesions).cpu())
 
     def _take(self, patches: Sequence[np.ndarray]) -> None:
         """Take in the voxels of each class in some patches."""
@@ -144,7 +159,7 @@ class PatchCounts:
             "without_foreground": int(self.holding[0]),
             "without_foreground_share": int(self.holding[0]) / patches if patches else None,
             "redrawn": int(self.redrawn),
-            "planted": dict(zip(("patches", "lesions", "voxels"), self.planted.tolist(), strict=True)),
+            "planted": self.planted_counts.summary(),
             "structures": {
                 name: {
                     "patches": int(self.holding[number]),
@@ -174,16 +189,20 @@ class PatchCounts:
         if not self.batches:
             return
         self._read()
-        own, total = {name: getattr(self, name) for name in COUNTS}, self._total()
+        own, total = self._own(), self._total()
         if processes.is_first():
             self.load_state_dict(total)
             write_json(self.path, self.summary())
             self.load_state_dict(own)
 
+    def _own(self) -> dict[str, Any]:
+        """The counts of this process."""
+        return {name: getattr(self.planted_counts if name in PLANTED else self, name) for name in COUNTS}
+
     def _total(self) -> dict[str, Any]:
         """The counts of all processes; the batches are the steps, which all have taken."""
         self._read()
-        counts = processes.gather({name: getattr(self, name) for name in COUNTS})
+        counts = processes.gather(self._own())
         total = {name: sum(each[name] for each in counts[1:]) + counts[0][name] for name in SUMS}
         covered = torch.stack([each["covered"] for each in counts]).any(0)
         return {"batches": self.batches, "effective": list(self.effective), **total, "covered": covered}
@@ -200,7 +219,7 @@ class PatchCounts:
             if name == "effective":  # of a run resumed after its last step nothing else tells it
                 self.effective = tuple(value)
             elif processes.is_first() or name == "batches":
-                setattr(self, name, value)
+                setattr(self.planted_counts if name in PLANTED else self, name, value)
 
 
 def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -20,11 +20,19 @@ from torch.utils.data import Dataset, default_collate
 
 from rarevox.pipeline.training.draws.seeds import seeded
 from rarevox.pipeline.training.draws.shared_batches import Allocate, allocate
+from rarevox.transforms.sampling.background import BackgroundMixSampler
 from rarevox.transforms.sampling.patches import RandForegroundPatchd, crop_into
 
 Batch = dict[str, torch.Tensor]
 BatchTransform = Callable[[Batch, list[np.random.Generator]], Batch]
 """Changes a batch in one go; gets a generator for each patch, so that a draw does not depend on its batch."""
+Planting = Callable[[Batch, list[np.random.Generator], list[str]], Batch]
+"""Likewise, and is told what each patch was drawn for."""
+
+APART = ("patch_start", "volume_size", "planted", "planted_lesions")
+"""Entries of a batch that are told of patches, and that no random transform sees."""
+MASK = "mask"
+"""The anatomy of a case, which planting keeps to."""
 
 
 class PatchDataset(Dataset[Batch]):
@@ -36,6 +44,8 @@ class PatchDataset(Dataset[Batch]):
         data: indexed, deterministic cases (a sequence of dictionaries), whose volumes are tensors.
         transform: random transforms of one patch, seeded afresh for every draw; None leaves patches as they are.
         patch: cuts the patch; its keys are what a batch holds. None leaves the cutting to ``transform``.
+        planting: plants lesions into patches as they are cut (:class:`rarevox.transforms.BatchPlantLesions`), batch by
+            batch, where the volumes are; masks of the cases are cut for it too, and go no further.
         batch_transform: what is done to whole batches, where the volumes are (on the device where they are held there).
         seed: the run's seed.
 
@@ -49,6 +59,7 @@ class PatchDataset(Dataset[Batch]):
         transform: Callable[[Any], Any] | None = None,
         *,
         patch: RandForegroundPatchd | None = None,
+        planting: Planting | None = None,
         batch_transform: BatchTransform | None = None,
         seed: int = 0,
     ) -> None:
@@ -57,6 +68,10 @@ class PatchDataset(Dataset[Batch]):
         self.data = data
         self.transform = _needed(transform)
         self.patch = patch
+        self.planting = planting
+        self.keys = () if patch is None else tuple(map(str, patch.keys))
+        if planting is not None and MASK in data[0] and MASK not in self.keys:
+            self.keys += (MASK,)
         self.batch_transform = batch_transform
         self.seed = seed
         self._random = np.random.RandomState(0)
@@ -88,7 +103,7 @@ class PatchDataset(Dataset[Batch]):
         """What the volumes' patches of a batch of ``size`` take, and a little more; 0 where a transform cuts them."""
         if self.patch is None:
             return 0
-        kinds = [(self.data[0][key].shape[0], _batch_type(self.data[0][key])) for key in self.patch.keys]
+        kinds = [(self.data[0][key].shape[0], _batch_type(self.data[0][key])) for key in self.keys]
         voxels = math.prod(self.patch.frame.size)
         return sum(size * channels * voxels * kind.itemsize for channels, kind in kinds) + 256 * (size + 16)
 
@@ -106,13 +121,19 @@ class PatchDataset(Dataset[Batch]):
             batch = collate(list(map(self._transformed, [self.data[case] for case in cases], seeds)))
         else:
             batch = self.patches(cut, allocate)
+            kinds = [self.drawn_for(draw, place) for draw, place in zip(draws, cut, strict=True)]
+            if self.planting is not None:
+                batch = self.planting(batch, self._generators(draws, 5), kinds)
             if self.transform is not None:
-                apart = {key: batch.pop(key) for key in ("patch_start", "volume_size")}
-                rows = [{key: block[row] for key, block in batch.items()} for row in range(len(cases))]
+                apart = {key: batch.pop(key) for key in APART if key in batch}
+                rows: list[dict[str, Any]] = [
+                    {key: block[row] for key, block in batch.items()} | {"drawn_for": kind}
+                    for row, kind in enumerate(kinds)
+                ]
                 seeds = [self._seeds(draw)[1] for draw in draws]
                 batch = collate(list(map(self._transformed, rows, seeds))) | apart
         if self.batch_transform is not None:
-            batch = self.batch_transform(batch, [np.random.default_rng((self.seed, 3, draw)) for draw in draws])
+            batch = self.batch_transform(batch, self._generators(draws, 3))
         return {**batch, "case_number": torch.tensor(cases), "draw_number": torch.tensor(list(draws))}
 
     def patches(self, draws: Sequence[int], allocate: Allocate = allocate) -> Batch:
@@ -122,9 +143,21 @@ class PatchDataset(Dataset[Batch]):
         for draw, case in zip(draws, cases, strict=True):
             self._random.seed(self._seeds(draw)[0])  # 6 µs; a new generator takes 115
             starts.append(self.patch.place(case[self.patch.index_key], self._random, draw))
-        batch = {str(key): self._blocks(str(key), cases, starts, allocate) for key in self.patch.keys}
+        batch = {key: self._blocks(key, cases, starts, allocate) for key in self.keys}
         sizes = [case[self.patch.index_key].shape for case in cases]
         return {**batch, "patch_start": torch.tensor(starts), "volume_size": torch.tensor(sizes)}
+
+    def drawn_for(self, draw: int, place: int | None = None) -> str:
+        """``foreground``: what the sampler draws; ``background``: a patch without foreground, whose turn it is
+        (:class:`rarevox.transforms.BackgroundMixSampler`); ``hard``: cut again at the place of another draw."""
+        if place is not None and place != draw:
+            return "hard"
+        sampler = None if self.patch is None else self.patch.sampler
+        without = isinstance(sampler, BackgroundMixSampler) and sampler.wants_background(draw)
+        return "background" if without else "foreground"
+
+    def _generators(self, draws: Sequence[int], purpose: int) -> list[np.random.Generator]:
+        return [np.random.default_rng((self.seed, purpose, draw)) for draw in draws]
 
     def _seeds(self, draw: int) -> list[int]:
         """Two seeds of a draw: of its place, and of its transforms."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from scipy import ndimage
 
 from rarevox.pipeline.console import console
+from rarevox.pipeline.files import read_json
 from rarevox.pipeline.page import write_page
 from rarevox.pipeline.pictures import OKABE_ITO, window
 from rarevox.pipeline.training import processes
@@ -22,12 +23,18 @@ from rarevox.transforms.planting.transform import RandPlantLesionsd
 TEMPLATE = Path(__file__).with_name("templates") / "planting.html"
 TRIED = 60
 """Draws that are looked through for planted ones."""
+INTO_WORDS = {
+    "any": "the patches",
+    "background": "the patches without foreground",
+    "foreground": "the patches drawn for foreground",
+}
 ENLARGED = 3
 """Pixels of a voxel's edge."""
 
 
 class PlantingPage:
-    """When training starts, write pictures of the first draws in which lesions are planted.
+    """When training starts, write pictures of the first draws in which lesions are planted; when it ends, what was
+    planted in all, from ``patches.json`` beside the page.
 
     The patches are those of the run's first draws, every one of them planted; the lesions are others than the run's own
     draws get, of the same library and by the same rules. Without planting nothing is written.
@@ -55,9 +62,15 @@ class PlantingPage:
         self.count = count
 
     def attach(self, engine: Engine) -> None:
-        """Write the page when the trainer starts, in the first process."""
+        """Write the page when the trainer starts, and again when it ends, in the first process."""
         if self.planting.prob > 0:
             engine.add_event_handler(Events.STARTED, self._start)
+            engine.add_event_handler(Events.COMPLETED, self._end)
+
+    def _end(self, _: Engine) -> None:
+        counted = self.path.with_name("patches.json")
+        if processes.is_first() and self.planting.library.donors and counted.is_file():
+            self.write(read_json(counted)["planted"])
 
     def _start(self, _: Engine) -> None:
         library = self.planting.library
@@ -65,6 +78,13 @@ class PlantingPage:
             return
         if library.donors:
             self.write()
+            if library.maps is not None and not library.shapes:
+                console.say(
+                    "[yellow]no shape of {} is planted[/]: no training case has a lesion of class {}, whose contrast "
+                    "they could take",
+                    str(library.maps),
+                    str(library.map_class),
+                )
             return
         sizes, extent = library.sizes, "×".join(map(str, library.extent))
         console.say(
@@ -74,13 +94,14 @@ class PlantingPage:
             extent,
         )
 
-    def write(self) -> None:
-        """Write the page."""
+    def write(self, planted: Mapping[str, Any] | None = None) -> None:
+        """Write the page, with what was planted in all where that is known."""
         options, library = self.planting, self.planting.library
         transform = RandPlantLesionsd(
             options.keys,
             library,
             label_key=options.label_key,
+            mask_key=options.mask_key,
             prob=1.0,
             count=options.count,
             margin=options.margin,
@@ -89,9 +110,11 @@ class PlantingPage:
         )
         rows: list[dict[str, Any]] = []
         for draw in range(TRIED):
-            before = {key: value[0] for key, value in self.dataset.patches([draw]).items()}
-            after = transform.set_random_state(seed=draw)(before)
-            if after["planted"][0] > 0 and len(rows) < self.count:
+            if len(rows) == self.count:
+                break
+            before: dict[str, Any] = {key: value[0] for key, value in self.dataset.patches([draw]).items()}
+            after = transform.set_random_state(seed=draw)(before | {"drawn_for": self.dataset.drawn_for(draw)})
+            if after["planted"][0] > 0:
                 rows.append(self._row(draw, before, after))
         sizes = [donor.voxels for donor in (*library.donors, *library.shapes)]
         write_page(
@@ -99,6 +122,7 @@ class PlantingPage:
             TEMPLATE,
             title="Planted lesions",
             patches=rows,
+            planted=planted,
             channels=self._names(len(rows[0]["pictures"]) if rows else 0),
             tried=TRIED,
             found=len(library.donors),
@@ -109,6 +133,7 @@ class PlantingPage:
             largest=max(sizes),
             median=int(np.median(sizes)) + 1,
             share=options.prob,
+            into=INTO_WORDS[options.into],
             least=options.count[0],
             most=options.count[1],
         )

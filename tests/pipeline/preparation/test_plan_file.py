@@ -102,11 +102,28 @@ class TestBackground:
 
         assert [planted(0.009, 5), planted(0.009, 4), planted(0.01, 5)] == [0.5, 0.0, 0.0]
 
+    def test_the_reason_says_what_share_of_all_patches_is_planted(self) -> None:
+        """Half of the patches are drawn for foreground, half of these are planted; the others hold none and stay so."""
+        rows = {"x": {"cases": 3, "components": {"median": 9}}}
+        fingerprint = {"foreground_share": {"median": 0.001}, "structures": rows, "cases_without_foreground": []}
+        planting, background = plan_planting(fingerprint), plan_background(fingerprint)
+        assert (planting.value, background.value) == (0.5, 0.5)
+        assert "half of the patches drawn for foreground, 25 % of all" in planting.reason
+        assert "half of the patches hold none" in background.reason and "nothing is planted" in background.reason
+
     def test_a_loss_that_planting_does_not_suit_wins_over_the_plan(self, dataset: Dataset) -> None:
         edit(dataset, planting_share=0.5)
         assert fit_to_data(compose("train", dataset=dataset), dataset)["planting_share"] == 0.5
         regions = compose("train", dataset=dataset, loss="component_dice_ce")
         assert fit_to_data(regions, dataset)["planting_share"] == 0
+
+    def test_so_do_scans_between_which_lesions_would_change_in_size(self, dataset: Dataset) -> None:
+        edit(dataset, planting_share=0.5)
+        composed = compose("train", dataset=dataset)
+        composed.config["spacing_seen_mm"] = [[1, 1], [1, 1], [1, 1.2]]
+        assert fit_to_data(composed, dataset)["planting_share"] == 0
+        composed.config["spacing"] = [1, 1, 1]
+        assert fit_to_data(composed, dataset)["planting_share"] == 0.5
 
     def test_the_paper_s_protocol_keeps_to_its_rule(self, dataset: Dataset) -> None:
         edit(dataset, background_share=0.5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from rarevox.pipeline.study.job import Job
 from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.study import study
 
@@ -47,6 +48,20 @@ def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def with_report() -> None:
     """The study writes its report."""
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
+    """No cell runs; the jobs that would be."""
+    asked: list[list[Job]] = []
+
+    def run(jobs: list[Job], *_: object) -> list[Any]:
+        asked.append(list(jobs))
+        return []
+
+    monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", run)
+    monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
+    return asked
 
 
 @pytest.fixture

@@ -275,3 +275,6 @@ def test_labels_are_learnt_from_the_same_dataset_as_before(dataset: Path) -> Non
 def test_classes_of_the_plan_follow_the_order_of_depth(dataset: Path) -> None:
     _, config = checked(Dataset.load(dataset), None, None, ["regions"], ["lesion_library#classes=[1,3]"], {})
     assert config["lesion_library"]["classes"] == [2, 3]  # hot (2) and label_250, the last two of three
+    settings = ["lesion_library#classes=[1,3]", "lesion_library#map_class=1"]
+    _, config = checked(Dataset.load(dataset), None, None, ["regions"], settings, {})
+    assert config["lesion_library"]["map_class"] == config["label_values"].index(2)  # what class 1 was before

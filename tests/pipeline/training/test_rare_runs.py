@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from rarevox.pipeline.errors import RequestError
@@ -32,14 +34,20 @@ def run(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_says_what_it_drew(run: Path) -> None:
-    """30 steps of 2 patches, one without foreground in each; half of all are planted, some in such patches."""
+    """30 steps of 2 patches: one without foreground in each, which stays so; half of the others are planted, but for
+    what finds no place: of 30 draws with p = ½ at most 15 + 5·√7.5 = 28."""
     found = json.loads((run / "logs" / "patches.json").read_text())
-    assert found["patches"] == 60
-    assert 5 <= found["without_foreground"] <= 30
-    assert found["without_foreground_share"] == found["without_foreground"] / 60
-    assert 5 <= found["planted"]["patches"] <= found["planted"]["lesions"] < found["planted"]["voxels"]
+    assert (found["patches"], found["without_foreground"]) == (60, 30)
+    planted = found["planted"]
+    assert 3 <= planted["patches"] <= 28 and planted["patches"] <= planted["lesions"] < planted["voxels"]
+    assert sum(planted["sizes"].values()) == sum(planted["donors"].values()) == planted["lesions"]
+    assert sum(row["voxels"] for row in planted["structures"].values()) == planted["voxels"]
+    assert all(name.startswith("case") for name in planted["donors"]) and planted["maps"] == 0
     assert 0 < found["redrawn"] <= 30
-    assert "training patches before and after planting" in (run / "logs" / "planting.html").read_text()
+    page = (run / "logs" / "planting.html").read_text()
+    assert "training patches before and after planting" in page
+    assert f"{planted['lesions']} lesions of {planted['voxels']} voxels in {planted['patches']} patches" in page
+    assert all(name in page for name in planted["donors"])
 
 
 @pytest.mark.parametrize(
@@ -47,6 +55,9 @@ def test_a_run_says_what_it_drew(run: Path) -> None:
     [
         (["planting_share=0.5"], "component_dice_ce", "ComponentDiceCELoss needs the regions"),
         (["hard_share=0.5"], None, "set both, or neither"),
+        (["planting_share=0.5", "background_share=1"], None, "no patch is drawn for foreground"),
+        (["planting_share=0.5", "lesion_maps=maps"], None, r"map_class to be one of .*: 1, 2 \(1: ball, 2: box\)"),
+        (["planting_share=0.5", "spacing_seen_mm=[[1,1],[1,1],[1,3]]"], None, "voxels of 1 to 3 mm .*; set spacing"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_read(
@@ -55,6 +66,29 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(
     with pytest.raises(RequestError, match=said):
         train(dataset_dir, tmp_path / "run", settings=(*SMALL, *settings), loss=loss, iterations=1, device="cpu")
     assert not (tmp_path / "run" / "models").exists()
+
+
+@pytest.mark.parametrize("place", ["cache=disk", "cache=device", "workers=1"])
+def test_planted_patches_are_the_same_wherever_they_are_made(
+    run: Path, dataset_dir: Path, tmp_path: Path, place: str
+) -> None:
+    """The first loss is that of the same patches, planted among them; the rates of later ones are another run's."""
+    assert train(dataset_dir, tmp_path / "run", settings=(*SMALL, *RARE, place), iterations=1, device="cpu") == 0
+    assert rows(tmp_path / "run")[0] == rows(run)[0]
+    assert json.loads((tmp_path / "run" / "logs" / "patches.json").read_text())["planted"]["patches"] == 1
+
+
+def test_shapes_of_lesion_maps_are_planted_in_the_size_that_they_have(dataset_dir: Path, tmp_path: Path) -> None:
+    """A cube of 2×2×2 voxels of 2×2×3 mm is one of 4×4×4 voxels of 1×1×1.5 mm."""
+    (tmp_path / "maps").mkdir()
+    mask = np.zeros((9, 9, 9), np.uint8)
+    mask[2:4, 2:4, 2:4] = 1
+    nib.save(nib.Nifti1Image(mask, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "maps" / "a.nii.gz")
+    maps = [f"lesion_maps={tmp_path / 'maps'}", "lesion_library#map_class=2", "lesion_library#maps_share=1.0"]
+    assert train(dataset_dir, tmp_path / "run", settings=(*SMALL, *RARE, *maps), iterations=8, device="cpu") == 0
+    planted = json.loads((tmp_path / "run" / "logs" / "patches.json").read_text())["planted"]
+    assert planted["lesions"] == planted["maps"] == planted["structures"]["box"]["lesions"] > 0
+    assert planted["voxels"] == 64 * planted["lesions"]
 
 
 def test_it_goes_on_where_it_stopped(run: Path, dataset_dir: Path, tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ from .scans import scan
 CASES = [scan(0), scan(1)]
 
 
+def held(library: LesionLibrary) -> set[int]:
+    return set().union(*(donor.held for donor in library.donors))
+
+
 def test_it_holds_the_cases_lesions_by_size() -> None:
     library = LesionLibrary(CASES)
     sizes = [donor.voxels for donor in library.donors]
@@ -34,14 +38,14 @@ def test_limits_hold_the_content_alone() -> None:
 def test_voxels_that_nobody_annotated_are_no_lesion() -> None:
     case = scan(0, lesions=1)
     case["label"][0, 10:14, 10:14, 10:14] = 255
-    assert {donor.label for donor in LesionLibrary([case]).donors} == {1}
+    assert held(LesionLibrary([case])) == {1}
 
 
 def test_classes_may_be_chosen() -> None:
     case = scan(0)
     case["label"][0, :, 16:][case["label"][0, :, 16:] > 0] = 2
-    assert {donor.label for donor in LesionLibrary([case]).donors} == {1, 2}
-    assert {donor.label for donor in LesionLibrary([case], classes=[2]).donors} == {2}
+    assert held(LesionLibrary([case])) == {1, 2}
+    assert held(LesionLibrary([case], classes=[2])) == {2}
 
 
 def test_draws_are_even_over_lesions_or_over_octaves() -> None:
@@ -57,21 +61,98 @@ def test_draws_are_even_over_lesions_or_over_octaves() -> None:
         assert abs(large - n * share) < 5 * math.sqrt(n * share * (1 - share)), draw
 
 
-def test_shapes_of_maps_take_the_contrast_of_lesions(tmp_path: Path) -> None:
-    """A map with its first axis running left: the shape comes mirrored, as the scan itself would."""
+def saved(folder: Path, edge: float = 1.0) -> Path:
+    """A map of one lesion of four voxels."""
     mask = np.zeros((9, 9, 9), np.uint8)
     mask[2:5, 4, 4] = mask[2, 4, 5] = 7
-    nib.save(nib.Nifti1Image(mask, np.diag([-1.0, 1.0, 1.0, 1.0])), tmp_path / "a.nii.gz")
-    library = LesionLibrary(CASES, maps=tmp_path, maps_share=1.0)
+    nib.save(nib.Nifti1Image(mask, np.diag([edge, edge, edge, 1.0])), folder / "a.nii.gz")
+    return folder
+
+
+def of_two_classes() -> dict[str, torch.Tensor]:
+    """Lesions of class 1, 1.5 brighter, and one of class 2, 4 brighter."""
+    case = scan(0)
+    where = (slice(10, 13), slice(10, 13), slice(15, 18))
+    case["label"][0][where] = 2
+    case["image"][(slice(None), *where)] += 4
+    return case
+
+
+def test_shapes_of_maps_take_the_contrast_of_lesions(tmp_path: Path) -> None:
+    library = LesionLibrary(CASES, maps=saved(tmp_path), maps_share=1.0)
     donor = library.draw(np.random.RandomState(0))
-    assert (donor.label, donor.voxels) == (1, 4)
-    expected = np.zeros((3, 1, 2), bool)
-    expected[:, 0, 0] = expected[2, 0, 1] = True
-    np.testing.assert_array_equal(donor.mask[2:-2, 2:-2, 2:-2].numpy(), expected)
+    assert (donor.held, donor.voxels, donor.case) == ({1}, 4, -2)
     assert donor.change is not None and donor.tissue is not None
     # Lesions are 1.5 brighter; the noise of the few voxels that a lesion has is 0.1.
-    np.testing.assert_allclose(donor.change[:, donor.mask].mean(1), [1.5, 1.5], atol=0.3)
+    np.testing.assert_allclose(donor.change[:, donor.classes > 0].mean(1), [1.5, 1.5], atol=0.3)
     np.testing.assert_allclose(donor.tissue, [1, -1], atol=0.1)
+
+
+def test_shapes_pass_into_the_tissue_as_lesions_do(tmp_path: Path) -> None:
+    """Sharp lesions: what lies beside them, 0 and not 1.5, is tissue.
+
+    The shape's noise of 0.1 is that of (4/4)²/(3/8) voxels along each axis, so of 19: its mean over a ring of 46 voxels
+    or more is 0.1 · √(19/46) off, and the lesion's own, over 40 or more, 0.1/√40.
+    """
+    error = 0.1 * math.sqrt(19 / 46 + 1 / 40)
+    library = LesionLibrary(CASES, maps=saved(tmp_path), maps_share=1.0)
+    for seed in range(6):
+        donor = library.draw(np.random.RandomState(seed))
+        assert donor.change is not None
+        for weight in (2 / 3, 1 / 3):
+            assert np.abs(donor.change[:, donor.weight == np.float32(weight)].mean(1)).max() < 5 * error
+
+
+@pytest.mark.parametrize("options", [{"classes": [2]}, {"map_class": 2}, {"classes": [1, 2], "map_class": 2}], ids=str)
+def test_shapes_are_of_the_class_that_is_planted_in_label_and_contrast(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
+    """Lesions of class 2 are 4 brighter; the mean of four voxels of noise 0.1 is 0.05 off."""
+    library = LesionLibrary([of_two_classes()], maps=saved(tmp_path), maps_share=1.0, **options)  # type: ignore[arg-type]
+    for seed in range(4):
+        donor = library.draw(np.random.RandomState(seed))
+        assert donor.held == {2} and donor.change is not None
+        np.testing.assert_allclose(donor.change[:, donor.classes > 0].mean(1), [4, 4], atol=0.4)
+
+
+def test_shapes_whose_class_may_be_either_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="map_class to be one of those that may be planted: 1, 2"):
+        LesionLibrary([of_two_classes()], maps=saved(tmp_path), classes=[1, 2])
+    with pytest.raises(ValueError, match="map_class"):
+        _ = LesionLibrary([of_two_classes()], maps=saved(tmp_path)).shapes
+    with pytest.raises(ValueError, match="map_class is 1"):
+        LesionLibrary([of_two_classes()], maps=saved(tmp_path), classes=[2], map_class=1)
+
+
+def test_shapes_without_a_lesion_of_their_class_take_no_other_s_contrast(tmp_path: Path) -> None:
+    library = LesionLibrary(CASES, maps=saved(tmp_path), maps_share=1.0, map_class=2)
+    assert library.shapes == [] and library.draw(np.random.RandomState(0)).held == {1}
+
+
+def test_shapes_come_on_the_grid_of_the_cases(tmp_path: Path) -> None:
+    """Four voxels of 2 mm are thirty-two of 1 mm."""
+    cases = [{**case, "affine": torch.eye(4, dtype=torch.float64)} for case in CASES]
+    assert [shape.voxels for shape in LesionLibrary(cases, maps=saved(tmp_path, 2.0)).shapes] == [32]
+
+
+def test_a_case_s_mask_says_what_is_tissue() -> None:
+    """Around a lesion nothing but what lies in the mask is measured: tissue of 1 lies within, of 2 without."""
+    case = scan(0, lesions=1)
+    case["image"][:, 10:] = 9.0
+    case["mask"] = torch.ones_like(case["label"])
+    case["mask"][:, 10:] = 0
+    (donor,) = LesionLibrary([case]).donors
+    assert donor.tissue is not None
+    np.testing.assert_allclose(donor.tissue, [1, -1], atol=0.1)
+
+
+def test_limits_hold_lesions_that_are_few() -> None:
+    """One lesion of 8 voxels of 10,000, a thousandth of the content at most, is brighter than all tissue."""
+    case = scan(0, lesions=0)
+    where = (slice(6, 8),) * 3
+    case["label"][0][where], case["image"][(slice(None), *where)] = 1, 30.0
+    limits = LesionLibrary([case]).limits
+    assert (limits[:, 1] == 30).all() and (limits[:, 0] > -2.5).all()
 
 
 def test_nothing_is_read_before_a_lesion_is_asked_for() -> None:

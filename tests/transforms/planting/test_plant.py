@@ -4,51 +4,87 @@ import numpy as np
 import pytest
 import torch
 
-from rarevox.transforms.planting.donors import Donor, shape_donor
-from rarevox.transforms.planting.places import Place
+from rarevox.transforms.planting.donors import Donor
 from rarevox.transforms.planting.plant import plant
+from rarevox.transforms.planting.surroundings import level_and_spread
+
+from .plans import at, donor, patch
+
+POINT = np.ones((1, 1, 1), bool)
+SHAPE = (13, 13, 13)
+MIDDLE = (6, 6, 6)
 
 
-def donor(change: list[float], spread: float = 1.0) -> Donor:
-    """One voxel with a rim of two on a line."""
-    shape = shape_donor(np.ones(1, bool), 3)
-    return Donor(3, 1, shape.mask, shape.weight, torch.tensor([change]), torch.zeros(1), torch.tensor([spread]))
+def image(level: float = 4.0, seed: int = 0) -> torch.Tensor:
+    """Noise of about 1 with a level and spread around the middle that are known: those of the shell."""
+    return level + torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def around(values: torch.Tensor) -> tuple[float, float]:
+    """Level and spread 2 to 4 voxels from the middle, which is all but the inner 27 of 9³."""
+    shell = values[2:11, 2:11, 2:11].clone()
+    shell[3:6, 3:6, 3:6] = torch.nan
+    level, spread = level_and_spread(shell.flatten())
+    return float(level), float(spread)
 
 
 def planted(
-    one: Donor, start: int, tissue: float, spread: float = 1.0, low: float = -99, high: float = 99
-) -> list[float]:
-    image, labels = torch.full((1, 7), 10.0), torch.zeros(7, dtype=torch.uint8)
-    place = Place((start,), torch.tensor([tissue]), torch.tensor([spread]))
-    plant(image, labels, one, place, torch.ones(7, dtype=torch.bool), torch.tensor([[low, high]]))
-    assert labels.tolist() == [3 if place == start + 2 else 0 for place in range(7)]
-    return image[0].tolist()
+    one: Donor,
+    values: torch.Tensor,
+    *,
+    start: tuple[int, ...] = MIDDLE,
+    limits: tuple[float, float] = (-99, 99),
+    content: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    patches = patch(values, content=content)
+    done = plant(patches, patches.lesions([at(one, *start)]), torch.tensor([limits]))
+    return patches.inner(patches.image)[0, 0], patches.inner(patches.labels)[0], bool(done)
 
 
 def test_by_hand() -> None:
-    """Weights 1/3, 2/3, 1, 2/3, 1/3 from voxel 1 on; tissue 4 and contrasts 0, 3, 6, 3, 0: 10 + w (4 + c − 10)."""
-    expected = [10, 10 - 6 / 3, 10 - 2 * 3 / 3, 10, 10 - 2 * 3 / 3, 10 - 6 / 3, 10]
-    assert planted(donor([0, 3, 6, 3, 0]), 1, 4.0) == pytest.approx(expected, rel=1e-6)
+    """The lesion is t + k c; the voxels beside it a third of themselves and two thirds of t, those beyond a third."""
+    values = image()
+    level, spread = around(values)
+    after, labels, done = planted(donor(6.0, tissue=4.0, spread=1.0, mask=POINT), values)
+    assert done and labels.nonzero().tolist() == [list(MIDDLE)] and labels[MIDDLE] == 3
+    assert float(after[MIDDLE]) == pytest.approx(level + spread * 6.0, rel=1e-5)
+    for steps, weight in ((1, 2 / 3), (2, 1 / 3), (3, 0)):
+        place = (6, 6 + steps, 6)
+        expected = float(values[place]) + weight * (level - float(values[place]))
+        assert float(after[place]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_contrast_follows_the_spread_of_the_tissue_within_bounds() -> None:
-    one = donor([0, 0, 6, 0, 0], spread=2.0)
-    for spread, factor in ((2.0, 1), (3.0, 1.5), (99.0, 2), (0.1, 0.5)):
-        assert planted(one, 1, 4.0, spread)[3] == pytest.approx(4 + 6 * factor)
+def test_the_contrast_follows_the_spread_of_the_tissue() -> None:
+    for scale in (0.8, 1.0, 1.25):
+        values = image()
+        level, spread = around(values)
+        after, _, done = planted(donor(6.0, tissue=4.0, spread=spread / scale, mask=POINT), values)
+        assert done and float(after[MIDDLE]) == pytest.approx(level + scale * 6.0, rel=1e-4)
+
+
+def test_what_finds_no_place_changes_nothing() -> None:
+    values = image()
+    for one in (donor(tissue=9.0, mask=POINT), donor(tissue=4.0, spread=9.0, mask=POINT)):
+        after, labels, done = planted(one, values)
+        assert not done and torch.equal(after, values) and not labels.any()
 
 
 def test_intensities_are_held_within_the_limits() -> None:
-    assert planted(donor([0, 0, 60, 0, 0]), 1, 4.0, high=12.0)[3] == 12
-    assert planted(donor([0, 0, -60, 0, 0]), 1, 4.0, low=-1.0)[3] == -1
+    for change, limits, held in ((60.0, (-99.0, 12.0), 12), (-60.0, (-1.0, 99.0), -1)):
+        after, _, _ = planted(donor(change, tissue=4.0, mask=POINT), image(), limits=limits)
+        assert after[MIDDLE] == held
 
 
 def test_the_rim_may_reach_beyond_the_patch() -> None:
-    assert planted(donor([0, 0, 6, 0, 0]), -2, 10.0)[:4] == [16, 10, 10, 10]
+    """In the corner of a patch, of which an eighth of the shell and of the rim is seen."""
+    values = image()
+    after, labels, done = planted(donor(6.0, tissue=4.0, mask=POINT), values, start=(0, 0, 0))
+    changed = (after != values).nonzero()
+    assert done and labels.nonzero().tolist() == [[0, 0, 0]] and changed.max() == 2 and len(changed) == 27
 
 
 def test_nothing_changes_where_it_is_not_allowed() -> None:
-    image, labels = torch.full((1, 7), 10.0), torch.zeros(7, dtype=torch.uint8)
-    allowed = torch.tensor([True, True, False, True, True, True, True])
-    place = Place((1,), torch.tensor([4.0]), torch.tensor([1.0]))
-    plant(image, labels, donor([0, 3, 6, 3, 0]), place, allowed, torch.tensor([[-99.0, 99.0]]))
-    assert image[0, 2] == 10 and image[0, 4] != 10
+    values, content = image(), torch.ones(SHAPE, dtype=torch.bool)
+    content[6, 6, 7] = False
+    after, _, done = planted(donor(6.0, tissue=4.0, mask=POINT), values, content=content)
+    assert done and after[6, 6, 7] == values[6, 6, 7] and after[6, 6, 5] != values[6, 6, 5]

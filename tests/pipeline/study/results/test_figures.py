@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rarevox.pipeline.study.plan import Plan
-from rarevox.pipeline.study.results.drawing import colours, marks, slugs
+from rarevox.pipeline.study.results.drawing import GREY, colours, marks, slugs
 from rarevox.pipeline.study.results.example_figure import chosen_setting
 from rarevox.pipeline.study.results.figures import draw_all
 from rarevox.pipeline.study.results.heldout_figure import heldout_figure
@@ -162,3 +162,12 @@ def test_losses_differ_in_colour_and_in_mark_and_the_papers_keep_theirs() -> Non
     assert len(set(colours(losses).values())) == len(set(marks(losses).values())) == len(losses)
     assert colours(losses)["gdl"] == colours(["GDLv"])["GDLv"]
     assert marks(losses)["ss"] == marks(["SS"])["SS"]
+
+
+def test_no_colour_stands_for_two_losses() -> None:
+    """Eight colours, four of them the paper's: five further losses are grey, three have colours of their own."""
+    paper = ["gdl", "wce", "ss", "dl2"]
+    many, few = (colours([*paper, *(f"loss_{k}" for k in range(count))]) for count in (5, 3))
+    assert {many[f"loss_{k}"] for k in range(5)} == {GREY} and len(set(many.values())) == 5
+    assert len(set(few.values())) == 7 and GREY not in few.values()
+    assert [many[loss] for loss in paper] == [few[loss] for loss in paper]

@@ -198,6 +198,30 @@ def test_hostile_names_are_words(tmp_path: Path) -> None:
     assert "'=cmd" in (tmp_path / "report" / "tables" / "table2.csv").read_text(encoding="utf-8")
 
 
+def test_a_table_of_many_losses_has_them_as_rows(tmp_path: Path) -> None:
+    """Two networks and four losses at one patch: eight columns fit; sixteen would not, over three rows of rates."""
+    write_study(tmp_path, ("UNet", "TwoPathCNN"), patches=["S"])
+    assert len(re.findall(r'<th scope="row">1e-\d</th>', write_report(tmp_path).read_text(encoding="utf-8"))) == 6
+    plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    for cell in list(plan["cells"]):
+        labels = {**cell["labels"], "loss": f"my_{cell['labels']['loss']}"}
+        plan["cells"].append({**cell, "cell": f"my-{cell['cell']}", "labels": labels})
+    plan["axes"]["loss"] += [f"my_{loss}" for loss in plan["axes"]["loss"]]
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="paper-table">.*?</table>', page, re.DOTALL)
+    assert len(tables) == 2 and all(
+        len(re.findall(r'<th scope="row">(?:my_\w+|WCE|DL2|SS|GDLv)<', t)) == 16 for t in tables
+    )
+    assert all("S, 1e-4" in table and "Patch, LR" in table for table in tables)
+    first = next(line for line in tables[0].split("</tr>") if ">GDLv<" in line)
+    assert re.findall(r'class="ours">(?:<strong>)?([\d.]+) ', first) == [
+        "0.75",
+        "0.80",
+        "0.72",
+    ]  # of the paper's table 2
+
+
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is not a study"):
         write_report(tmp_path)
