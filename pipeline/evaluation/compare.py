@@ -95,9 +95,9 @@ def comparison(
         "conventions": {
             "cases": "those that every evaluation has; a figure counts where every evaluation has it",
             "difference": "second - first",
-            "intervals": f"95 %, percentile bootstrap over whole cases, {options.resamples} resamples, the same for "
+            "intervals": f"95 %, percentile bootstrap over whole subjects, {options.resamples} resamples, the same for "
             f"all evaluations, seed {options.seed}",
-            "p": "Wilcoxon signed-rank test, two-sided, differences of 0 dropped",
+            "p": "Wilcoxon signed-rank test of the subjects' mean differences, two-sided, differences of 0 dropped",
             "p_holm": "Holm's correction over all pairs and structures",
             "empty_rule": evaluations[0].conventions.get("empty_rule", "not stated"),
         },

@@ -28,6 +28,7 @@ from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.decided import with_decision
 from rarevox.pipeline.trust.sums import keeping_sums
+from rarevox.pipeline.words import counted
 
 RESULT_FILE = "operating_points.json"
 STAGES = ("train", "evaluate", "inference")
@@ -242,7 +243,7 @@ def _store(run: Path, points: Mapping[str, Any]) -> None:
 
 def _print(result: Mapping[str, Any], n_cases: int) -> None:
     out, aim = Console(soft_wrap=True), result["aim"]
-    out.print(f"{_WORDS[aim]} over {n_cases} validation cases at a threshold of 0.5 and as chosen:")
+    out.print(f"{_WORDS[aim]} over {counted(n_cases, 'validation case')} at a threshold of 0.5 and as chosen:")
     for name, one in result["structures"].items():
         if "with" not in one:
             out.print(f"  {name}: {one['reason']}")
@@ -262,7 +263,8 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
             limit = f", more than the {result['false_lesions']:g} asked for" if over else ""
             out.print(f"    chosen on the other subjects' cases each time: {_said(crossed)}{gain}{limit}")
     out.print(
-        f"{n_cases} cases choose for themselves: expect of new ones what holds where the choice was made on others"
+        f"chosen on {counted(n_cases, 'case')} that it is told of: expect of new ones what holds where the choice was "
+        "made on others"
     )
 
 

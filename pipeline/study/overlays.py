@@ -162,5 +162,19 @@ def contents_of(settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """
     named = dict.fromkeys(name for one in settings for name in one.get("config", ()))
     own = [name for name in named if Path(name).suffix or Path(name).is_file()]
-    said = {name: json.dumps(read_yaml(name), sort_keys=True, default=str) for name in own}
+    said = {name: json.dumps(_with_text_keys(read_yaml(name)), sort_keys=True, default=str) for name in own}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in said.items()}
+
+
+def _with_text_keys(content: Any) -> Any:
+    """YAML's keys may be of any kind, and JSON sorts those of one kind alone.
+
+    >>> _with_text_keys({"names": {1: "a", "b": ["c", {True: None}]}})
+    {'names': {'int 1': 'a', 'b': ['c', {'bool True': None}]}}
+    """
+    if isinstance(content, Mapping):
+        return {
+            key if isinstance(key, str) else f"{type(key).__name__} {key}": _with_text_keys(value)
+            for key, value in content.items()
+        }
+    return [_with_text_keys(value) for value in content] if isinstance(content, list) else content

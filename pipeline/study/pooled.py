@@ -24,6 +24,7 @@ from rarevox.pipeline.evaluation.run_and_dataset import with_ignored
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.gates import read_gates
 from rarevox.pipeline.trust.gate import run_config
+from rarevox.pipeline.words import counted
 
 EVALUATED = Path("evaluation") / "validation"
 
@@ -77,7 +78,8 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
     write_results(study, result, extra={"context": context})
     write_curves(study, result.get("curves"))
     means = {
-        f"fold {fold['fold']}": f"mean Dice {fold['mean_dice']:.3f}, {fold['cases']} cases" for fold in result["folds"]
+        f"fold {fold['fold']}": f"mean Dice {fold['mean_dice']:.3f}, {counted(fold['cases'], 'case')}"
+        for fold in result["folds"]
     }
     write_report(
         study / "report.html",

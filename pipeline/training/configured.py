@@ -71,8 +71,13 @@ def checked(
     return composed, config
 
 
-def check(config: Mapping[str, Any], data: Dataset) -> None:
+def check(config: Mapping[str, Any], data: Dataset, *, resumed: bool = False) -> None:
     """Refuse what cannot work before any volume is read: patch size, margins, device, precision, an empty section.
+
+    Args:
+        config: of the training.
+        data: the dataset.
+        resumed: the run has begun, perhaps when more was planted than may be now.
 
     Raises:
         RequestError: names the value, what was expected and the nearest that works.
@@ -101,16 +106,17 @@ def check(config: Mapping[str, Any], data: Dataset) -> None:
     read_gates(config["gates"], [*config["structures"], *config["composites"]])
     check_cache(config["cache"], config["cache_type"])
     _require_ignoring(config, data)
-    _require_draws_that_go_together(config)
+    _require_draws_that_go_together(config, resumed=resumed)
     for key in ("precision", "loss", "budget", "cleaner", "loss_schedule", "step", "gradient_log"):
         build(config, key)
     if config["initial_weights"] is not None and not config["resume"]:
         match(build(config, "network_def"), config["initial_weights"])
 
 
-def _require_draws_that_go_together(config: Mapping[str, Any]) -> None:
+def _require_draws_that_go_together(config: Mapping[str, Any], *, resumed: bool) -> None:
     """Refuse planting that cannot be, and hard patches among none. (Older runs have neither key.)"""
-    require_planting(config)
+    if not resumed:
+        require_planting(config)
     if config.get("hard_share") and not config["background_share"]:
         raise RequestError(
             f"hard_share is {config['hard_share']}, a share of the patches without foreground; background_share "

@@ -41,7 +41,8 @@ def with_regions(composed: Composition, data: Dataset) -> None:
     library = config["lesion_library"]
     if isinstance(library, dict) and isinstance(library.get("classes"), list):
         library["classes"] = sorted(values.index(before[number]) for number in library["classes"])
-    if isinstance(library, dict) and isinstance(library.get("map_class"), int):
+    # (One that is no class is refused by what reads it.)
+    if isinstance(library, dict) and library.get("map_class") in range(1, len(before)):
         library["map_class"] = values.index(before[library["map_class"]])
     _make_sigmoid(composed)
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import target_name
+from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.planting.library import class_of_maps
-
-SAME_VOXELS = 1.1
-"""Voxel edges within this factor of one another are one grid."""
+from rarevox.transforms.planting.maps import SAME_VOXELS
 
 
 def needs_regions(config: Mapping[str, Any]) -> bool:
@@ -36,6 +35,21 @@ def hindrance(config: Mapping[str, Any]) -> str:
                 "another size in another"
             )
     return ""
+
+
+def as_it_began(config: dict[str, Any]) -> None:
+    """Let a run go on that began when more was planted than may be now: what is doubtful is told.
+
+    Its lesion maps are of class 1 where it does not say of which, as they were then.
+    """
+    library: Any = config.get("lesion_library")
+    if not config.get("planting_share") or not isinstance(library, dict):
+        return
+    if config.get("lesion_maps") is not None:
+        library.setdefault("map_class", 1)
+    why = hindrance(config)
+    if why:
+        console.say("[yellow]planting[/yellow]: {}; the run goes on as it began", why)
 
 
 def require_planting(config: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from rarevox.pipeline.training.configured import check, configured
 from rarevox.pipeline.training.failures import one_sentence
 from rarevox.pipeline.training.kept.initial_weights import weights_of
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
+from rarevox.pipeline.training.planting import as_it_began
 from rarevox.pipeline.training.running import run_training
 from rarevox.pipeline.trust.gate import Refusal, run_config
 from rarevox.pipeline.trust.sums import forget_sums, write_sums
@@ -87,7 +88,8 @@ def train(
             config = _resumed(folder, budget, device, others, trust=trust)
             holding.enter_context(held(folder))
             _same_request(config, data, folder, fold)
-            check(config, data)
+            as_it_began(config)
+            check(config, data, resumed=True)
         else:
             _refuse_a_run(folder)
             holding.enter_context(held(claim_folder(folder, holds=_abandoned, what="a run")))

@@ -57,11 +57,12 @@ class Donor:
         return set(np.unique(self.classes[self.classes > 0]).tolist())
 
     def flipped(self, axes: Collection[int]) -> Donor:
-        """The same lesion mirrored along spatial axes."""
-        if not axes:
+        """The same lesion mirrored along spatial axes, those that it has."""
+        own = set(axes) & set(range(len(self.size)))
+        if not own:
             return self
         at, shell = self.at.copy(), self.shell.copy()
-        for axis in axes:
+        for axis in own:
             for places in (at, shell):
                 places[:, axis] = self.size[axis] - 1 - places[:, axis]
         return replace(self, at=at, shell=shell)

@@ -127,11 +127,15 @@ class LesionLibrary:
             values = image.float().cpu().numpy()
             mask = case.get("mask")
             content = content_of(values) if mask is None else np.asarray(torch.as_tensor(mask)[0].cpu()) > 0
+            if not content.any():  # a mask that holds nothing: no place, and no lesion
+                continue
             limits.append(_range(values, content))
             options: Any = {"sizes": self.sizes, "extent": self.extent, "classes": self.classes}
             taken = list(donors_of(image, labels, content, case=number, **options))
             limits += [_range(values, _planted(labels, self.classes))] if taken else []
             found += taken
+        if not limits:
+            raise ValueError("the masks of all training cases are empty: no lesion has tissue around it")
         both = np.stack(limits)
         return _thinned(found), np.stack([both[:, :, 0].min(0), both[:, :, 1].max(0)], 1)
 

@@ -124,10 +124,10 @@ def compare_values(paired: Paired, metric: str = "dice", options: MetricOptions 
 
 def _over_structures(means: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean over the structures that were measured, of the means (models, S) and of the draws (R, models, S)."""
-    known, resampled = np.isfinite(means).all(axis=0), np.isfinite(draws).any(axis=(0, 1))
-    overall = means[:, known].mean(axis=1) if known.any() else np.full(len(means), math.nan)
-    nothing = np.full(draws.shape[:2], math.nan)
-    return overall, draws[:, :, resampled].mean(axis=2) if resampled.any() else nothing
+    known = np.isfinite(means).all(axis=0)
+    if not known.any():
+        return np.full(len(means), math.nan), np.full(draws.shape[:2], math.nan)
+    return means[:, known].mean(axis=1), draws[:, :, known].mean(axis=2)
 
 
 def _pairs(paired: Paired, metric: str, draws: np.ndarray) -> list[dict[str, Any]]:
@@ -136,8 +136,10 @@ def _pairs(paired: Paired, metric: str, draws: np.ndarray) -> list[dict[str, Any
     sign = -1.0 if better(metric) == "lower" else 1.0
     for a, b in combinations(range(len(paired.names)), 2):
         for s, structure in enumerate(paired.structures):
-            differences = paired.values[b, :, s] - paired.values[a, :, s]
-            differences = np.round(differences[np.isfinite(differences)], DIGITS)
+            every = paired.values[b, :, s] - paired.values[a, :, s]
+            measured = np.isfinite(every)
+            differences = np.round(every[measured], DIGITS)
+            whose = [name for name, known in zip(paired.subjects or paired.cases, measured, strict=True) if known]
             rows.append(
                 {
                     "first": paired.names[a],
@@ -150,12 +152,23 @@ def _pairs(paired: Paired, metric: str, draws: np.ndarray) -> list[dict[str, Any
                     "first_better": int((sign * differences < 0).sum()),
                     "second_better": int((sign * differences > 0).sum()),
                     "equal": int((differences == 0).sum()),
-                    "p": signed_rank(differences),
+                    "p": signed_rank(np.round(subject_means(differences, whose), DIGITS)),
                 }
             )
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = corrected
     return rows
+
+
+def subject_means(values: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
+    """The mean of each subject's figures: a test that takes them as independent may count a subject once.
+
+    >>> subject_means(np.array([1.0, 2.0, 4.0]), ["a", "b", "a"]).tolist()
+    [2.5, 2.0]
+    """
+    names = dict.fromkeys(subjects)
+    own = np.array(subjects, dtype=object)
+    return np.array([values[own == name].mean() for name in names])
 
 
 def _ranked(boards: list[dict[str, Any]], direction: str | None) -> list[dict[str, Any]]:

@@ -40,8 +40,8 @@ def aggregate(rows: Sequence[Row], structures: Structures, *, options: MetricOpt
     empty the false-positive volume, and Dice by tertile of the reference volume in ``by_size`` (from six cases on),
     and the lesions of all cases by their own volume in ``by_lesion_size``.
     ``mean_dice`` is the mean over structures (see :func:`rarevox.pipeline.evaluation.metrics.options.mean_structures`)
-    of the mean over cases; its interval resamples whole
-    subjects: rows with the same ``subject`` (without one, each case). The order of the rows does not matter.
+    of the mean over cases; its interval resamples whole subjects: rows with the same ``subject`` (without one, each
+    case), and there is none where a structure has figures of a single one. The order of the rows does not matter.
 
     Args:
         rows: one per case and structure, those of :func:`rarevox.pipeline.evaluation.metrics.rows.failed_rows` among
@@ -281,9 +281,9 @@ def _macro_interval(rows: Sequence[Row], names: Sequence[str], options: MetricOp
     for row in rows:
         if row["structure"] in names:
             table[position[str(row["case"])], names.index(row["structure"])] = _number(row["dice"])
-    draws = bootstrap_means(table, options, list(whose.values()))
-    measured = draws[:, np.isfinite(draws).any(axis=0)]
-    return interval(measured.mean(axis=1)) if measured.size else [math.nan, math.nan]
+    # Of the structures that are in the mean: with one that has a figure and no spread, the mean has none that is known.
+    draws = bootstrap_means(table, options, list(whose.values()))[:, np.isfinite(table).any(axis=0)]
+    return interval(draws.mean(axis=1)) if draws.size else [math.nan, math.nan]
 
 
 def _failed(row: Row) -> bool:

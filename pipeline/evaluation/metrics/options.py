@@ -141,7 +141,7 @@ _WORDS = {
     "distances_where_empty": "left out and counted (n says how many remain) unless distance_penalty_mm is given",
     "background_in_mean": "never, unless include_background",
     "mean_dice": "mean over the structures in mean_over of the mean over cases",
-    "intervals": "95 %, percentile bootstrap over cases",
+    "intervals": "95 %, percentile bootstrap over subjects, each with all its cases (without a named one, a case)",
     "hd95": "larger of the two directed 95th percentiles",
     "std": "sample standard deviation (n - 1)",
 }

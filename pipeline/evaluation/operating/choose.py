@@ -9,7 +9,7 @@ Aims, over cases:
 
 Lesion figures alone can be served by painting everything: lesions that run into one another are one component, which
 touches whatever is there and is never false. So for the last two only candidates count whose mean Dice is at most
-``dice_cost`` below that of no choice.
+``dice_cost`` below that of no choice, or where that is little below half of the best there is.
 
 Of candidates that serve alike the one without a confidence is taken, then the threshold nearest to 1/2.
 
@@ -95,7 +95,10 @@ def choose(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> tup
         value = dice if aim.name == "dice" else _mean([figures(table, aim.name, options) for table in tables])
         value = np.where(np.isfinite(value), value, -np.inf)
     if aim.name != "dice":
-        value = np.where(dice < dice[DEFAULT] - aim.dice_cost - _ALIKE, -np.inf, value)
+        # Of a network that is unsure no choice marks nearly nothing, and would excuse everything.
+        known = dice[np.isfinite(dice)]
+        bound = max(float(dice[DEFAULT]), float(known.max()) / 2) - aim.dice_cost if len(known) else -np.inf
+        value = np.where(dice < bound - _ALIKE, -np.inf, value)
     if not np.isfinite(value).any():
         return None
     best = value >= value.max() - _ALIKE

@@ -179,10 +179,6 @@ def write_report(
     )
 
 
-def _in_words(value: object) -> object:
-    return rules_text(value) if isinstance(value, Mapping) else value
-
-
 def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The headline of each structure: mean Dice, its interval, and both on a bar from 0 to 1."""
     tiles, unit = [], {"low": 0.0, "high": 1.0}

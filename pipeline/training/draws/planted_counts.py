@@ -51,8 +51,10 @@ class PlantedCounts:
     def summary(self) -> dict[str, Any]:
         """``patches``, ``lesions`` and ``voxels`` that were planted; the lesions by ``structures`` (those that hold it,
         and its voxels), by ``sizes`` in voxels, by the ``donors``, cases by name, and how many are shapes of
-        ``maps``."""
+        ``maps``. Of a run that began when totals alone were counted, these alone."""
         patches, lesions, voxels = self.planted.tolist()
+        if int(self.planted_sizes.sum()) != lesions:
+            return {"patches": patches, "lesions": lesions, "voxels": voxels}
         *cases, maps = self.planted_from.tolist()
         edges = ["1", *map(str, SIZES)]
         names = [f"{low} to {high - 1}" for low, high in zip(edges, SIZES, strict=False)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,5 +177,5 @@ def read_record(run: str | Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in ("iteration", "dice", "loss", "foreground_share")}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

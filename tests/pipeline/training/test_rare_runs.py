@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from rarevox.pipeline.compose import write_yaml
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.plain_data import read_yaml
 from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
 
@@ -66,6 +69,28 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(
     with pytest.raises(RequestError, match=said):
         train(dataset_dir, tmp_path / "run", settings=(*SMALL, *settings), loss=loss, iterations=1, device="cpu")
     assert not (tmp_path / "run" / "models").exists()
+
+
+def test_a_run_that_began_when_more_was_planted_goes_on(
+    run: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between scans of several voxel sizes, and with maps of a class that nobody named: as it began, and it is said."""
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "configs" / "train.yaml"
+    config = read_yaml(file)
+    config["spacing_seen_mm"] = [[1, 1], [1, 1], [1, 3]]
+    config["lesion_maps"] = str(tmp_path / "maps")
+    del config["lesion_library"]["map_class"]
+    file.write_text(write_yaml(config), encoding="utf-8")
+    (tmp_path / "maps").mkdir()
+    mask = np.zeros((9, 9, 9), np.uint8)
+    mask[2:5, 2:5, 2:5] = 1
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "maps" / "one.nii.gz")
+    steps = len(rows(run)) + 1
+    assert train(dataset_dir, tmp_path / "run", iterations=steps, device="cpu", resume=True) == 0
+    assert "the run goes on as it began" in capsys.readouterr().err
+    assert len(rows(tmp_path / "run")) == steps
+    assert read_yaml(file)["lesion_library"]["map_class"] == 1
 
 
 @pytest.mark.parametrize("place", ["cache=disk", "cache=device", "workers=1"])

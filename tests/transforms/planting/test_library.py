@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -171,3 +172,20 @@ def test_errors(tmp_path: Path) -> None:
     for wrong in ({"draw": "large"}, {"maps_share": 2}, {"sizes": [5, 2]}, {"sizes": [0, 2]}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             LesionLibrary(CASES, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_case_whose_mask_is_empty_gives_nothing() -> None:
+    empty = {**scan(1), "mask": torch.zeros_like(torch.as_tensor(scan(1)["label"]))}
+    library, alone = LesionLibrary([CASES[0], empty]), LesionLibrary([CASES[0]])
+    assert [donor.voxels for donor in library.donors] == [donor.voxels for donor in alone.donors]
+    np.testing.assert_array_equal(library.limits, alone.limits)
+    with pytest.raises(ValueError, match="masks of all training cases are empty"):
+        _ = LesionLibrary([empty]).donors
+
+
+def test_lesions_of_slices_are_mirrored_along_the_axes_that_they_have() -> None:
+    donor = LesionLibrary(CASES).donors[0]
+    flat = replace(donor, size=donor.size[:2], at=donor.at[:, :2], shell=donor.shell[:, :2])
+    mirrored = flat.flipped((0, 1, 2))
+    np.testing.assert_array_equal(mirrored.at, np.array(flat.size) - 1 - flat.at)
+    assert flat.flipped((2,)) is flat

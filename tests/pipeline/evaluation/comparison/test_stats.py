@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -131,6 +132,26 @@ def test_structures_without_figures_are_not_in_the_mean() -> None:
     assert board["structures"]["s1"]["n"] == 0
     assert math.isnan(result["pairs"][1]["p_holm"])
     assert_allclose(result["overall"][0]["ci95"], result["pairs"][0]["ci95"])
+
+
+def test_visits_of_a_subject_count_once() -> None:
+    """Six subjects scanned six times: p and the interval are those of six scans, not of 36."""
+    values = np.random.default_rng(0).random((2, 6, 1)) + np.array([0.0, 0.3])[:, None, None]
+    once = compare_values(_paired(values))["pairs"][0]
+    repeated = _paired(np.repeat(values, 6, axis=1))
+    visits = compare_values(replace(repeated, subjects=tuple(f"s{n // 6}" for n in range(36))))["pairs"][0]
+    assert (visits["n"], visits["p"]) == (36, once["p"])
+    assert_allclose(visits["ci95"], once["ci95"], rtol=1e-12)
+    assert compare_values(repeated)["pairs"][0]["p"] < once["p"] / 10  # as if they were 36 subjects
+
+
+def test_a_mean_over_structures_of_which_one_has_no_spread_has_none() -> None:
+    values = np.random.default_rng(1).random((2, 6, 2))
+    values[:, 1:, 1] = math.nan  # one case has a figure: it is in the mean
+    result = compare_values(_paired(values))
+    board = next(board for board in result["evaluations"] if board["name"] == "a")
+    assert board["mean"] == pytest.approx((values[0, :, 0].mean() + values[0, 0, 1]) / 2)
+    assert np.isnan(board["ci95"]).all() and np.isnan(result["overall"][0]["ci95"]).all()
 
 
 def test_what_is_better() -> None:

@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from rarevox.pipeline.evaluation.metrics.aggregate import (
+    _macro_interval,
     aggregate,
     bootstrap_means,
     by_size,
@@ -153,6 +154,18 @@ def test_rows_say_whose_they_are() -> None:
     core = (result["structures"]["core"]["dice"] for result in (wanted, found))
     assert next(core)["ci95"] == pytest.approx(next(core)["ci95"], rel=1e-12)
     assert found["n_cases"] == 16
+
+
+def test_a_mean_over_structures_has_no_interval_that_it_is_not_in() -> None:
+    """A structure of one subject is in the mean, and has no spread: that of the mean is not known."""
+    options = MetricOptions(empty="nan")
+    rows = [
+        {"case": f"c{n}", "structure": "core", "status": "ok", "reason": "", "dice": 0.8 + n / 100} for n in range(5)
+    ]
+    alone = [{**rows[n], "structure": "edge", "dice": 0.1, "subject": "a"} for n in (0, 1)]
+    rows = [{**row, "subject": "a"} if row["case"] in ("c0", "c1") else row for row in rows]
+    assert np.isnan(_macro_interval([*rows, *alone], ["core", "edge"], options)).all()
+    assert np.isfinite(_macro_interval(rows, ["core", "edge"], options)).all()
 
 
 def test_bootstrap_ignores_missing_figures() -> None:

@@ -73,6 +73,16 @@ def test_painting_everything_serves_no_aim_of_lesions() -> None:
     for name in ("lesion_f1", "recall"):
         assert choose([table], Aim(name, 1.0), OPTIONS) == modest
         assert choose([table], Aim(name, 1.0, dice_cost=1.0), OPTIONS) == all_of_it
+    # The same of a network too unsure to mark anything at 0.5: its Dice of 0 excuses nothing.
+    unsure = _table(
+        tp={modest: 8, all_of_it: 10},
+        predicted={modest: 11, all_of_it: 1000},
+        detected={modest: 3, all_of_it: 4},
+        true={modest: 3, all_of_it: 1},
+        false={modest: 1, all_of_it: 0},
+    )
+    for name in ("lesion_f1", "recall"):
+        assert choose([unsure], Aim(name, 1.0), OPTIONS) == modest
     told = choice([table], Aim("recall", 0.5), OPTIONS)
     assert told["reason"] == "no candidate that costs at most 0.05 of Dice has so few false lesions"
     told = choice([table], Aim("recall", 1.0), OPTIONS)

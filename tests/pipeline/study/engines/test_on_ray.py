@@ -54,7 +54,9 @@ def at_work(raylet: int, study: Path) -> tuple[int, str] | None:
         with suppress(OSError):
             for link in Path(f"/proc/{process}/fd").iterdir():
                 file = link.readlink()
-                if file.parent == study / "claims" and (study / "cells" / file.stem / "logs" / "train.jsonl").is_file():
+                cell = study / "cells" / file.stem
+                begun = (cell / "logs" / "train.jsonl").is_file() and not (cell / "cell.json").exists()
+                if file.parent == study / "claims" and begun:
                     return process, file.stem
     return None
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rarevox.losses.hard import hard_sums
-from rarevox.pipeline.training.record.batch_record import BatchRecord, arrays_of, batch_counts, read_record
+from rarevox.pipeline.training.record.batch_record import FILE, BatchRecord, arrays_of, batch_counts, read_record
 from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
 
@@ -77,3 +77,7 @@ def test_a_training_is_the_same_with_it_and_resumed_the_record_goes_on(dataset_d
     assert half is not None and once is not None
     for name, array in once.items():
         np.testing.assert_array_equal(half[name], array)
+    whole_file = (tmp_path / "once" / FILE).read_bytes()
+    for length in (0, 20, len(whole_file) // 2, len(whole_file) - 1):
+        (tmp_path / "once" / FILE).write_bytes(whole_file[:length])
+        assert read_record(tmp_path / "once") is None
