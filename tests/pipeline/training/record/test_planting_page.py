@@ -52,7 +52,7 @@ def test_when_the_run_ends_it_says_what_was_planted(tmp_path: Path) -> None:
     write_json(tmp_path / "patches.json", {"planted": counted.summary()})
     engine.fire_event(Events.COMPLETED)
     text = (tmp_path / "planting.html").read_text()
-    assert "2 lesions of 52 voxels in 1 patches, 1 of them shapes of lesion maps" in text
+    assert "2 lesions of 52 voxels in 1 patch, 1 of them shapes of lesion maps" in text
     assert "&lt;lesion&gt;" in text and "<lesion>" not in text and "case <0>" not in text
     rows = re.findall(r'<th scope="row">([^<]*)</th><td>(\d+)</td>(?:<td>(\d+)</td>)?</tr>', text)
     assert (
