@@ -99,11 +99,11 @@ def test_a_node_that_is_killed_changes_no_row(
 
 def waited_for(look: Callable[[], Any]) -> Any:
     """What a look finds, once it finds anything; two minutes against a hang."""
-    for _ in range(6000):
+    for _ in range(1200):
         found = look()
         if found:
             return found
-        time.sleep(0.02)
+        time.sleep(0.1)
     return None
 
 
