@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -50,8 +51,9 @@ class _RandLinesd(RandomizableTransform, MapTransform):
         there = [axis for axis in self.axes if axis < image.ndim - 1]
         return 1 + int(self.R.choice(there or [0]))
 
+    @abstractmethod
     def _changed(self, image: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        """The image with the artefact, drawn now."""
 
 
 class RandMotiond(_RandLinesd):
