@@ -263,8 +263,8 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
             limit = f", more than the {result['false_lesions']:g} asked for" if over else ""
             out.print(f"    chosen on the other subjects' cases each time: {_said(crossed)}{gain}{limit}")
     out.print(
-        f"chosen on {counted(n_cases, 'case')} that it is told of: expect of new ones what holds where the choice was "
-        "made on others"
+        f"chosen on the same {counted(n_cases, 'case')} that it is told of: expect of new ones what holds where the "
+        "choice was made on others"
     )
 
 

@@ -122,7 +122,7 @@ def choice(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dic
     best = choose(tables, aim, options)
     if best is None:
         some = any(table.lesions for table in tables)
-        few = f"no candidate that costs at most {aim.dice_cost:g} of Dice has so few false lesions"
+        few = f"no candidate that costs at most {aim.dice_cost:g} of Dice has so few false lesions (--dice-cost)"
         reason = few if aim.name == "recall" and some else "no case has a figure"
         return {"taken": False, "reason": reason}
     told: dict[str, Any] = {"threshold": THRESHOLDS[best[0]], "confidence": CONFIDENCES[best[1]]}

@@ -84,7 +84,7 @@ def test_painting_everything_serves_no_aim_of_lesions() -> None:
     for name in ("lesion_f1", "recall"):
         assert choose([unsure], Aim(name, 1.0), OPTIONS) == modest
     told = choice([table], Aim("recall", 0.5), OPTIONS)
-    assert told["reason"] == "no candidate that costs at most 0.05 of Dice has so few false lesions"
+    assert told["reason"] == "no candidate that costs at most 0.05 of Dice has so few false lesions (--dice-cost)"
     told = choice([table], Aim("recall", 1.0), OPTIONS)
     assert (told["without"]["dice"], told["with"]["dice"]) == (pytest.approx(16 / 20), pytest.approx(16 / 21))
     assert (told["without"]["volume_ml"], told["with"]["volume_ml"]) == (pytest.approx(0.01), pytest.approx(0.011))
