@@ -228,14 +228,14 @@ def _case(
     """What the template shows of one case."""
     rows = [row for row in result["cases"] if row["case"] == images.case]
     mean = figure(case_means({**result, "cases": rows}).get(images.case))
-    heading = f"{why}: {images.case}" if why else images.case
+    heading = f"{why[:1].upper()}{why[1:]}: {images.case}" if why else images.case  # a name stays as it is
     arrays = images.image, images.prediction, images.reference, images.spacing_mm, structures
     data = viewer_data(*arrays, affine=images.affine, max_bytes=max_bytes)
     return {
         "case": images.case,
         "why": why,
         "mean": mean,
-        "heading": f"{heading[:1].upper()}{heading[1:]}, mean Dice {mean}",
+        "heading": f"{heading}, mean Dice {mean}",
         "reason": next((row["reason"] for row in rows if row["status"] == "failed"), ""),
         "rows": rows,
         "data": data,

@@ -166,7 +166,7 @@ def test_one_case_has_no_spread_and_is_not_the_best(tmp_path: Path) -> None:
         curves={"validation": [{"iteration": 90, "dice": {"core": 0.25}, "mean_dice": 0.25}]},
     )
     page = _parse(path)
-    assert "Alone, mean Dice" in page.text
+    assert "alone, mean Dice" in page.text
     assert not re.search(r"\bbest\b", page.text)
     assert "0.452" in page.text
     assert not re.search(r"\((\d\.\d+|–) to (\1)\)", page.text)
