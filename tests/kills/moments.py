@@ -162,8 +162,13 @@ def run(call: Call) -> Outcome:
 
 def _command(call: Call) -> int:
     """The command's status; the watch begins when its libraries are there."""
+    import torch
+
     from rarevox.pipeline.cli import main
 
+    # A fork makes PyTorch's pool of threads anew where a thread first asks for it, and not under a lock: two threads
+    # that ask at once fail ("Invalid thread pool!"). So this one asks before there are others.
+    torch.set_num_threads(1)
     if call.ill == "torn":
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     sys.addaudithook(Watch(call))

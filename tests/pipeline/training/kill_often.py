@@ -29,6 +29,7 @@ def fork(work: Callable[[], int]) -> int:
     if child == 0:
         status = 99
         try:
+            torch.set_num_threads(1)  # makes the pool of threads anew, before two threads would do so at once
             status = work()
         except KeyboardInterrupt:  # before the trainer takes the signals; the command line answers so too
             status = 130
