@@ -38,6 +38,7 @@ CHOICES = {
     "dice_ce": ["--loss", "dice_ce"],
     "lesion_balanced": ["--set", "sampler#_target_=rarevox.transforms.LesionBalancedSampler"],
     "hard": ["--set", "hard_share=0.5"],
+    "mined": ["--set", "hard_share=0.5", "--set", "hard_scans=1"],
     "no_planting": ["--set", "planting_share=0"],
     "all_foreground": ["--set", "background_share=0"],
 }

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = face(
         "draws.loader": ["patch_loader"],
         "draws.patch_counts": ["PatchCounts"],
         "draws.patch_dataset": ["PatchDataset"],
+        "draws.scan_mining": ["ScanMining"],
         "interruption": ["Interruption"],
         "kept.checkpoint": ["load_weights"],
         "kept.initial_weights": ["InitialWeights"],

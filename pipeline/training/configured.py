@@ -122,6 +122,11 @@ def _require_draws_that_go_together(config: Mapping[str, Any], *, resumed: bool)
             f"hard_share is {config['hard_share']}, a share of the patches without foreground; background_share "
             "is 0; set both, or neither"
         )
+    if config.get("hard_scans") and not config["hard_share"]:
+        raise RequestError(
+            f"hard_scans is {config['hard_scans']}: what whole training scans give are hard patches, of which "
+            "hard_share, 0, draws none; set both, or neither"
+        )
 
 
 def _require_ignoring(config: Mapping[str, Any], data: Dataset) -> None:

@@ -45,8 +45,7 @@ class HardDice(Metric):  # type: ignore[misc]
     def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Take (prediction, labels) of a batch: class indices (B, 1, …), the prediction also scores (B, C, …)."""
         predicted, labels = (_plain(tensor).cpu() for tensor in output)
-        if predicted.is_floating_point():
-            predicted = depths(predicted) if self.nested else predicted.argmax(1, keepdim=True)
+        predicted = classes_of(predicted, nested=self.nested)
         classes = len(self.structures) + 1
         counts = confusion(predicted, labels, num_classes=classes, ignore_index=self.ignore_index)
         if self.nested:  # voxels of reference i or more that are predicted as j or more
@@ -66,6 +65,18 @@ class HardDice(Metric):  # type: ignore[misc]
     def compute(self) -> float:
         """The mean over structures."""
         return float(torch.tensor(self.rows, dtype=torch.float64).mean()) if self.rows else 0.0
+
+
+def classes_of(predicted: torch.Tensor, *, nested: bool = False) -> torch.Tensor:
+    """Class indices (B, 1, …) of what an inferer gives: these, or scores (B, C, …), which are logits where the classes
+    are depths in nested regions.
+
+    >>> classes_of(torch.tensor([[[0.2, 0.9], [0.8, 0.1]]])).tolist()
+    [[[1, 0]]]
+    """
+    if not predicted.is_floating_point():
+        return predicted
+    return depths(predicted) if nested else predicted.argmax(1, keepdim=True)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -168,6 +168,7 @@ KINDS = {
     "cuda_graphs": FLAG,
     "background_share": SHARE,
     "hard_share": SHARE,
+    "hard_scans": _whole_from(0),
     "planting_share": SHARE,
     "channel_dropout": SHARE,
     "lesion_maps": Kind(_or_null(_text), "a folder of lesion maps, or null"),

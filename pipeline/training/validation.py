@@ -20,6 +20,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.budget import Budget
 from rarevox.pipeline.training.dice_metric import HardDice
+from rarevox.pipeline.training.draws.scan_mining import ScanMining
 from rarevox.pipeline.training.kept.checkpoint import save_weights
 from rarevox.pipeline.training.record.run_log import RunLog
 
@@ -64,6 +65,9 @@ class Validation:
     that a signal or a kill cuts short comes again, at its own step, when the run is taken up; those that were logged
     after the checkpoint come again at the steps at which they were, whatever the clock says by then.
 
+    With ``mining``, training scans are mined for false lesions after every validation but the last, in the time that
+    is a validation's; it comes too where there are no validation cases. What came out stands in the row as ``mined``.
+
     Of several processes, each validates its share of the cases, and all know all scores.
 
     Args:
@@ -76,6 +80,7 @@ class Validation:
         share: of the wall time.
         network: whose weights are kept, the validator's; None keeps those of the trainer.
         patience: training ends after so many validations in a row that are not above the best; None: never.
+        mining: of training scans; None, or one of 0 scans, is none.
 
     Raises:
         RequestError: a patience below 1.
@@ -93,6 +98,7 @@ class Validation:
         share: float = 0.1,
         network: torch.nn.Module | None = None,
         patience: int | None = None,
+        mining: ScanMining | None = None,
     ) -> None:
         if patience is not None and patience < 1:
             raise RequestError(f"patience is {patience}; expected a number of validations from 1, or null")
@@ -105,6 +111,7 @@ class Validation:
         self.share = share
         self.network = network
         self.patience = patience
+        self.mining = mining if mining is not None and mining.scans > 0 else None
         self.without_gain = 0
         self.best = -1.0
         self.best_rows: list[list[float]] = []
@@ -175,23 +182,30 @@ class Validation:
 
     def validate(self, engine: Engine) -> bool:
         """Score the current weights and keep them if they are best; False where a signal cut it short."""
-        if not processes.agree(len(self.validator.data_loader)):
-            self.iteration = engine.state.iteration
-            if self.budget.progress(engine.state.iteration) >= 1:
+        scored = bool(processes.agree(len(self.validator.data_loader)))
+        mining = self.mining if self.budget.progress(engine.state.iteration) < 1 else None
+        mined: dict[str, Any] = {}
+        if scored or mining is not None:
+            self._due = engine.state.iteration  # in the checkpoint that is written now: a kill leaves it to be done
+            for prepare in self.before:
+                prepare(engine, self.last_seconds or 0.0)
+            began = time.monotonic()
+            if scored:
+                self._run()
+            if mining is not None:
+                mined = {"mined": mining(engine.state.device, lambda: self.interrupted)}
+            if processes.agree(self.interrupted):
+                return False
+            self.last_seconds = time.monotonic() - began
+            self.spent_seconds += self.last_seconds
+        self.iteration = engine.state.iteration
+        at_end = self.budget.progress(engine.state.iteration) >= 1
+        if not scored:
+            self._due = None
+            if at_end:
                 self._keep(engine)
             return True
-        self._due = engine.state.iteration  # in the checkpoint that is written now: a kill leaves it to be done
-        for prepare in self.before:
-            prepare(engine, self.last_seconds or 0.0)
-        began = time.monotonic()
-        self._run()
-        if processes.agree(self.interrupted):
-            return False
-        self.iteration = engine.state.iteration
-        self.last_seconds = time.monotonic() - began
-        self.spent_seconds += self.last_seconds
         mean, rows = self.metric.compute(), list(self.metric.rows)
-        at_end = self.budget.progress(engine.state.iteration) >= 1
         best = mean >= self.best or (at_end and no_worse(rows, self.best_rows))
         self.without_gain = 0 if mean > self.best else self.without_gain + 1
         self.log.validation(  # before the model: a run killed in between validates this step again and keeps it then
@@ -201,6 +215,7 @@ class Validation:
                 "mean_dice": mean,
                 "dice": self.metric.per_structure(),
                 "best": best,
+                **mined,
             }
         )
         if best:

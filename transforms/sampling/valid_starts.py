@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,33 @@ class ValidStarts:
         run = int(np.searchsorted(self.before, number, side="right")) - 1
         place = int(self.first[run]) + number - int(self.before[run])
         return tuple(int(p) + o for p, o in zip(np.unravel_index(place, self.grid), self.origin, strict=True))
+
+    def nearest(self, wanted: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[int, ...] | None:
+        """The start nearest to ``wanted`` of those in a box, the first in C order where several are; None where the box
+        holds none.
+
+        Args:
+            wanted: a start, in the set or not.
+            box: first and last start, an axis each.
+
+        >>> runs_of(np.array([True, False, False, True]), (9,), (-1,), "").nearest((1,), [(-1, 5)])
+        (2,)
+        """
+        limits = zip(box, self.origin, self.grid, strict=True)
+        ranges = [np.arange(max(low, first), min(high, first + n - 1) + 1) for (low, high), first, n in limits]
+        if not len(self) or not all(map(len, ranges)):
+            return None
+        places = np.zeros([1] * len(ranges), np.int64)
+        distances = np.zeros([1] * len(ranges), np.int64)
+        for starts, aim, first, n in zip(np.ix_(*ranges), wanted, self.origin, self.grid, strict=True):
+            places = places * n + (starts - first)
+            distances = distances + (starts - aim) ** 2
+        run = np.searchsorted(self.first, places, side="right") - 1
+        held = (run >= 0) & (places - self.first[run] < np.diff(self.before)[run])
+        if not held.any():
+            return None
+        found = np.unravel_index(np.where(held, distances, np.iinfo(np.int64).max).argmin(), held.shape)
+        return tuple(int(starts[place]) for starts, place in zip(ranges, found, strict=True))
 
 
 def start_rule(frame: PatchFrame, min_foreground: int, overhang: bool) -> str:

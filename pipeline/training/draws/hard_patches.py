@@ -1,13 +1,13 @@
 """Patches without foreground in which the network marked some, drawn once more: mining of false positives.
 
-A patch is a pure function of the number of its draw, so that what is kept of a hard one is a number and a score. It is
-cut again, with another augmentation, in the training process: loader processes need not be told, and cases on a device
-are cut there. A resumed run goes on with the same patches.
+What is kept of a hard patch is its place, a case and a start, and a score. It is cut again, with another augmentation,
+in the training process: loader processes need not be told, and cases on a device are cut there. A resumed run goes on
+with the same patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from rarevox.pipeline.training import processes
-from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
+from rarevox.pipeline.training.draws.patch_dataset import PatchDataset, Place
 from rarevox.transforms.labels import is_ignored
 from rarevox.transforms.sampling.background import BackgroundMixSampler
 
@@ -29,7 +29,7 @@ class HardPatches:
     hold none, in the region that the loss sees. The patches with the most are kept, ``kept`` of them; one that has
     none any more is forgotten. A draw whose turn it is to be without foreground takes, with probability ``share``,
     the place of one of them, each alike, with its own augmentation. It costs the cut of a patch, and a pass over the
-    logits a step.
+    logits a step. What is found elsewhere (:class:`rarevox.pipeline.training.ScanMining`) joins them by :meth:`add`.
 
     Args:
         dataset: the run's draws, whose sampler is a :class:`rarevox.transforms.BackgroundMixSampler`.
@@ -64,9 +64,9 @@ class HardPatches:
         self.share = share
         self.kept = kept
         self.sigmoid, self.nested = sigmoid, nested
-        self.scores: dict[int, int] = {}
-        self._places: list[int] = []
-        self._unread: tuple[list[int], torch.Tensor] | None = None
+        self.scores: dict[Place, int] = {}
+        self._places: list[Place] = []
+        self._unread: tuple[list[Place], torch.Tensor] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer, before what counts its patches."""
@@ -86,7 +86,8 @@ class HardPatches:
         """Put hard patches into a batch; adds ``redrawn`` (B,), 1 for each of them."""
         self._read()
         draws = batch["draw_number"].tolist()
-        self._places = list(draws)
+        starts = map(tuple, batch["patch_start"].tolist())
+        self._places = list(zip(batch["case_number"].tolist(), starts, strict=True))
         hard = sorted(self.scores)
         batch["redrawn"] = torch.zeros(len(draws), dtype=torch.int64)
         for row, draw in enumerate(draws):
@@ -116,6 +117,16 @@ class HardPatches:
                 self.scores[place] = count
             elif count == 0:
                 self.scores.pop(place, None)
+        self._forget()
+
+    def add(self, found: Mapping[Place, int]) -> None:
+        """Take in places, none of which holds foreground, with the voxels that were marked there."""
+        self._read()
+        self.scores.update(found)
+        self._forget()
+
+    def _forget(self) -> None:
+        """All but the worst."""
         worst = sorted(self.scores, key=lambda place: (-self.scores[place], place))
         for place in worst[self.kept :]:
             del self.scores[place]
@@ -123,14 +134,18 @@ class HardPatches:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, of all processes: each mines its own draws."""
         self._read()
-        own = sorted(self.scores.items())
-        return {"scores": [[list(pair) for pair in pairs] for pairs in processes.gather(own)]}
+        own = [[case, list(start), count] for (case, start), count in sorted(self.scores.items())]
+        return {"scores": processes.gather(own)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where the saved run was."""
-        every: Sequence[Sequence[Sequence[int]]] = state["scores"]
+        """Take up where the saved run was; earlier ones kept the numbers of draws in place of places."""
+        every = state["scores"]
+        own = every[processes.rank() % len(every)]
         self._unread = None
-        self.scores = {int(place): int(count) for place, count in every[processes.rank() % len(every)]}
+        self.scores = {}
+        for *at, count in own:
+            place = self.dataset.place_of(int(at[0])) if len(at) == 1 else (int(at[0]), tuple(map(int, at[1])))
+            self.scores[place] = int(count)
 
 
 def false_positives(logits: torch.Tensor, labels: torch.Tensor, *, sigmoid: bool = False) -> torch.Tensor:

@@ -28,6 +28,8 @@ BatchTransform = Callable[[Batch, list[np.random.Generator]], Batch]
 """Changes a batch in one go; gets a generator for each patch, so that a draw does not depend on its batch."""
 Planting = Callable[[Batch, list[np.random.Generator], list[str]], Batch]
 """Likewise, and is told what each patch was drawn for."""
+Place = tuple[int, tuple[int, ...]]
+"""Where a patch lies: the position of its case, and its start."""
 
 APART = ("patch_start", "volume_size", "planted", "planted_lesions")
 """Entries of a batch that are told of patches, and that no random transform sees."""
@@ -108,20 +110,21 @@ class PatchDataset(Dataset[Batch]):
         return sum(size * channels * voxels * kind.itemsize for channels, kind in kinds) + 256 * (size + 16)
 
     def batch(
-        self, draws: Sequence[int], allocate: Allocate = allocate, *, places: Sequence[int] | None = None
+        self, draws: Sequence[int], allocate: Allocate = allocate, *, places: Sequence[Place] | None = None
     ) -> Batch:
         """The batch of these draws, in memory from ``allocate``.
 
-        With ``places``, the patches are cut where those draws cut theirs, and transformed as draws of their own.
+        With ``places``, which need a ``patch``, the patches are cut there instead, and transformed as these draws.
         """
-        cut = draws if places is None else places
-        cases = [self.case_of(draw) for draw in cut]
         if self.patch is None:
+            cases = list(map(self.case_of, draws))
             seeds = [self._seeds(draw)[0] for draw in draws]
             batch = collate(list(map(self._transformed, [self.data[case] for case in cases], seeds)))
         else:
-            batch = self.patches(cut, allocate)
-            kinds = [self.drawn_for(draw, place) for draw, place in zip(draws, cut, strict=True)]
+            kinds = ["hard"] * len(draws) if places is not None else list(map(self.drawn_for, draws))
+            places = list(map(self.place_of, draws)) if places is None else places
+            cases = [case for case, _ in places]
+            batch = self.patches(places, allocate)
             if self.planting is not None:
                 batch = self.planting(batch, self._generators(draws, 5), kinds)
             if self.transform is not None:
@@ -136,22 +139,25 @@ class PatchDataset(Dataset[Batch]):
             batch = self.batch_transform(batch, self._generators(draws, 3))
         return {**batch, "case_number": torch.tensor(cases), "draw_number": torch.tensor(list(draws))}
 
-    def patches(self, draws: Sequence[int], allocate: Allocate = allocate) -> Batch:
-        """The patches of these draws as they are cut, before any random transform."""
+    def place_of(self, draw: int) -> Place:
+        """Where draw number ``draw`` cuts its patch."""
         assert self.patch is not None
-        starts, cases = [], [self.data[self.case_of(draw)] for draw in draws]
-        for draw, case in zip(draws, cases, strict=True):
-            self._random.seed(self._seeds(draw)[0])  # 6 µs; a new generator takes 115
-            starts.append(self.patch.place(case[self.patch.index_key], self._random, draw))
+        case = self.case_of(draw)
+        self._random.seed(self._seeds(draw)[0])  # 6 µs; a new generator takes 115
+        return case, self.patch.place(self.data[case][self.patch.index_key], self._random, draw)
+
+    def patches(self, places: Sequence[Place], allocate: Allocate = allocate) -> Batch:
+        """The patches at these places as they are cut, before any random transform."""
+        assert self.patch is not None
+        cases = [self.data[case] for case, _ in places]
+        starts = [start for _, start in places]
         batch = {key: self._blocks(key, cases, starts, allocate) for key in self.keys}
         sizes = [case[self.patch.index_key].shape for case in cases]
         return {**batch, "patch_start": torch.tensor(starts), "volume_size": torch.tensor(sizes)}
 
-    def drawn_for(self, draw: int, place: int | None = None) -> str:
+    def drawn_for(self, draw: int) -> str:
         """``foreground``: what the sampler draws; ``background``: a patch without foreground, whose turn it is
-        (:class:`rarevox.transforms.BackgroundMixSampler`); ``hard``: cut again at the place of another draw."""
-        if place is not None and place != draw:
-            return "hard"
+        (:class:`rarevox.transforms.BackgroundMixSampler`). A patch that is cut elsewhere is ``hard``."""
         sampler = None if self.patch is None else self.patch.sampler
         without = isinstance(sampler, BackgroundMixSampler) and sampler.wants_background(draw)
         return "background" if without else "foreground"

@@ -112,7 +112,8 @@ class PlantingPage:
         for draw in range(TRIED):
             if len(rows) == self.count:
                 break
-            before: dict[str, Any] = {key: value[0] for key, value in self.dataset.patches([draw]).items()}
+            cut = self.dataset.patches([self.dataset.place_of(draw)])
+            before: dict[str, Any] = {key: value[0] for key, value in cut.items()}
             after = transform.set_random_state(seed=draw)(before | {"drawn_for": self.dataset.drawn_for(draw)})
             if after["planted"][0] > 0:
                 rows.append(self._row(draw, before, after))

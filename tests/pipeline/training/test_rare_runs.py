@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from rarevox.pipeline.compose import write_yaml
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.plain_data import read_yaml
+from rarevox.pipeline.training.draws.scan_mining import ScanMining
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
 
@@ -58,6 +62,8 @@ def test_a_run_says_what_it_drew(run: Path) -> None:
     [
         (["planting_share=0.5"], "component_dice_ce", "ComponentDiceCELoss needs the regions"),
         (["hard_share=0.5"], None, "set both, or neither"),
+        (["hard_scans=1", "background_share=0.5"], None, "hard_share, 0, draws none; set both, or neither"),
+        (["hard_scans=half"], None, "hard_scans is 'half'; expected a whole number from 0"),
         (["planting_share=0.5", "background_share=1"], None, "no patch is drawn for foreground"),
         (["planting_share=0.5", "lesion_maps=maps"], None, r"map_class to be one of .*: 1, 2 \(1: ball, 2: box\)"),
         (["planting_share=0.5", "spacing_seen_mm=[[1,1],[1,1],[1,3]]"], None, "voxels of 1 to 3 mm .*; set spacing"),
@@ -124,3 +130,42 @@ def test_it_goes_on_where_it_stopped(run: Path, dataset_dir: Path, tmp_path: Pat
     assert train(dataset_dir, parts, settings=settings, iterations=6, device="cpu") == 0
     assert train(dataset_dir, parts, resume=True, iterations=12, device="cpu") == 0
     assert rows(parts)[6:] == rows(whole)[6:]
+
+
+MINED = ("hard_scans=2", "validations=4", "validation#share=1e9", "schedule#power=0.0")
+
+
+def mined(run: Path) -> list[dict[str, int] | None]:
+    return [json.loads(line).get("mined") for line in (run / "logs" / "validation.jsonl").read_text().splitlines()]
+
+
+def test_whole_training_scans_are_mined_after_validations(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each but the last, and as in a row where a signal comes in the midst of the second mining."""
+    settings, whole, parts = (*SMALL, *RARE, *MINED), tmp_path / "whole", tmp_path / "parts"
+    assert train(dataset_dir, whole, settings=settings, iterations=12, device="cpu") == 0
+    told = mined(whole)
+    assert [row and row["scans"] for row in told] == [2, 2, 2, None]
+    assert sum(row["patches"] for row in told if row) > 0
+    one_scan, seen = ScanMining._mine, []
+
+    def interrupted(self: ScanMining, *arguments: Any) -> Any:
+        seen.append(self.turn)
+        if len(seen) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return one_scan(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScanMining, "_mine", interrupted)
+        assert train(dataset_dir, parts, settings=settings, iterations=12, device="cpu") == 143
+    assert seen == [0, 0, 2] and mined(parts) == told[:1]
+    assert train(dataset_dir, parts, device="cpu", resume=True) == 0
+    assert mined(parts) == told and rows(parts) == rows(whole)
+
+
+def test_scans_are_mined_where_nothing_is_validated(dataset_dir: Path, tmp_path: Path) -> None:
+    settings = (*SMALL, *RARE, *MINED, "validation_cases=0")
+    assert train(dataset_dir, tmp_path / "run", settings=settings, iterations=12, device="cpu") == 0
+    state = load_tensors(tmp_path / "run" / "models" / "last.pt")
+    assert state["scan_mining"] == {"turn": 6} and (tmp_path / "run" / "models" / "model.pt").exists()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarevox.transforms import PatchFrame
-from rarevox.transforms.sampling.valid_starts import valid_starts
+from rarevox.transforms.sampling.valid_starts import runs_of, valid_starts
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,3 +59,31 @@ def test_a_place_outside_the_set_is_refused() -> None:
     for number in (-1, 1):
         with pytest.raises(IndexError, match=f"start {number} of 1"):
             found[number]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    grid=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
+    origin=st.tuples(*[st.integers(-3, 3)] * 3),
+    wanted=st.tuples(*[st.integers(-6, 9)] * 3),
+    low=st.tuples(*[st.integers(-6, 6)] * 3),
+    width=st.integers(0, 6),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_the_nearest_start_in_a_box(
+    grid: tuple[int, ...],
+    origin: tuple[int, ...],
+    wanted: tuple[int, ...],
+    low: tuple[int, ...],
+    width: int,
+    share: float,
+    seed: int,
+) -> None:
+    """Against a look at every start of the set, the first of those that are nearest."""
+    found = runs_of(np.random.default_rng(seed).random(grid) < share, (9, 9, 9), origin, "")
+    box = [(a, a + width) for a in low]
+    every = [found[number] for number in range(len(found))]
+    inside = [s for s in every if all(a <= value <= b for value, (a, b) in zip(s, box, strict=True))]
+    distances = [sum((a - b) ** 2 for a, b in zip(start, wanted, strict=True)) for start in inside]
+    assert found.nearest(wanted, box) == (inside[int(np.argmin(distances))] if inside else None)

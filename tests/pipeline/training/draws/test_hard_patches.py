@@ -60,7 +60,7 @@ def test_what_the_outermost_of_nested_regions_marks_is_a_false_positive() -> Non
     hard.replace(hard.dataset.batch([1]))
     hard.look_at(logits, torch.zeros(1, 1, 2, 2, 2, dtype=torch.uint8))
     hard.replace(hard.dataset.batch([3]))
-    assert hard.scores == {1: 1}
+    assert hard.scores == {hard.dataset.place_of(1): 1}
 
 
 def test_the_worst_patches_are_kept_and_learnt_ones_forgotten() -> None:
@@ -69,7 +69,7 @@ def test_the_worst_patches_are_kept_and_learnt_ones_forgotten() -> None:
     for numbers, voxels in (([0, 1], [50, 7]), ([2, 3], [50, 0]), ([4, 5], [0, 9]), ([6, 7], [0, 3])):
         step(hard, numbers, voxels)
     hard.replace(hard.dataset.batch([8, 9]))  # what was counted last is read at the next step
-    assert hard.scores == {1: 7, 5: 9}
+    assert hard.scores == {hard.dataset.place_of(1): 7, hard.dataset.place_of(5): 9}
     hard.share = 1.0
     places = set()
     for number in range(11, 31, 2):
@@ -126,7 +126,7 @@ def test_another_augmentation_at_the_same_place() -> None:
             return {**row, "image": row["image"] + float(np.random.rand())}
 
     data.transform = Noise()
-    first, again = data.batch([1]), data.batch([5], places=[1])
+    first, again = data.batch([1]), data.batch([5], places=[data.place_of(1)])
     assert torch.equal(first["patch_start"], again["patch_start"]) and torch.equal(first["label"], again["label"])
     difference = again["image"] - first["image"]
     assert difference.std() < 1e-3 < difference.abs().min()

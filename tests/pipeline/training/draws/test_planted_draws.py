@@ -69,7 +69,7 @@ def test_hard_patches_are_never_planted_into() -> None:
     """Every patch that says it was drawn again for a false positive is still without foreground, and is scored."""
     data = draws(0.5, 1.0, into="any")
     hard = HardPatches(data, share=1.0)
-    hard.scores = dict.fromkeys((1, 3, 5), 9)
+    hard.scores = dict.fromkeys(map(data.place_of, (1, 3, 5)), 9)
     redrawn = 0
     for first in range(100, 140, 4):
         batch = data.batch(range(first, first + 4))
@@ -85,7 +85,7 @@ def test_nothing_is_planted_beyond_the_volume() -> None:
     """Patches larger than the scan along every axis: zeros beyond it, −5 in the scan's own air, neither is tissue."""
     data = draws(0.0, 1.0, size=(40, 40, 40))
     batch = data.batch(range(8))
-    plain = data.patches(range(8))
+    plain = data.patches([data.place_of(draw) for draw in range(8)])
     new = batch["label"] != plain["label"]
     assert int(new.sum()) == int(batch["planted"][:, 1].sum()) > 0
     changed = (batch["image"] != plain["image"]).any(1, keepdim=True)
