@@ -4,7 +4,8 @@ Every method is trained once for each patient, on the scans of the others, for t
 compiling count, but nnU-Net's planning and preprocessing do not), and labels the scans of that patient:
 
 - ``rarevox``: `rarevox prepare`, `rarevox train` and `rarevox predict` as they are;
-- ``resenc``: the same with ``--network resenc_unet``, a U-Net with a residual encoder;
+- ``resenc``, and if asked for ``unet`` and ``deepmedic``: the same with ``--network resenc_unet``, a U-Net with a residual
+  encoder, with ``unet``, with ``deepmedic``;
 - ``monai``: a plain MONAI script (`lesions_monai.py`): UNet, Dice + cross-entropy, half of the patches on lesions;
 - ``nnunet``: nnU-Net v2's own plan, network, loader, augmentation, loss and optimiser (`lesions_nnunet.py`); its Python
   is given by ``--nnunet-python``, and without that it is left out.
@@ -43,7 +44,12 @@ ROOT = Path(__file__).resolve().parent
 CHANNELS = ("FLAIR", "T1")
 SIZES_ML = (0.05, 0.5)
 """Bounds between small, middling and large lesions."""
-OURS = {"rarevox": [], "resenc": ["--network", "resenc_unet"]}
+OURS = {
+    "rarevox": [],
+    "resenc": ["--network", "resenc_unet"],
+    "unet": ["--network", "unet"],
+    "deepmedic": ["--network", "deepmedic"],
+}
 
 
 def command(*words: object, **environment: str) -> None:
