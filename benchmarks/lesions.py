@@ -4,8 +4,8 @@ Every method is trained once for each patient, on the scans of the others, for t
 compiling count, but nnU-Net's planning and preprocessing do not), and labels the scans of that patient:
 
 - ``rarevox``: `rarevox prepare`, `rarevox train` and `rarevox predict` as they are;
-- ``resenc``, and if asked for ``unet`` and ``deepmedic``: the same with ``--network resenc_unet``, a U-Net with a residual
-  encoder, with ``unet``, with ``deepmedic``;
+- ``resenc``: the same with ``--network resenc_unet``, a U-Net with a residual encoder; if asked for, ``unet`` and
+  ``deepmedic`` likewise;
 - ``monai``: a plain MONAI script (`lesions_monai.py`): UNet, Dice + cross-entropy, half of the patches on lesions;
 - ``nnunet``: nnU-Net v2's own plan, network, loader, augmentation, loss and optimiser (`lesions_nnunet.py`); its Python
   is given by ``--nnunet-python``, and without that it is left out.
