@@ -31,12 +31,6 @@ class Figures:
     ranks: Drawn | None = None
     robustness: Drawn | None = None
 
-    @property
-    def names(self) -> set[str]:
-        """Those of the files."""
-        several = (*self.isolines, *self.paper_isolines, *self.heldout, *self.examples, *self.imbalance)
-        return {one.name for one in (*several, self.ranks, self.robustness) if one is not None}
-
 
 def draw_all(
     study: Path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,8 +36,6 @@ from rarevox.pipeline.training.record.batch_record import read_record
 from rarevox.pipeline.words import csv_text
 
 REPORT, PAGE = "report", "study.html"
-NAMES = r"(isolines|paper|heldout|example|imbalance)_|(ranks|robustness)$"
-"""Of figures that a report draws; others in their folder are somebody's own."""
 
 
 def write_report(study: str | Path) -> Path:
@@ -67,7 +64,6 @@ def write_report(study: str | Path) -> Path:
     write_tables(folder / "tables", results, [*tables, *([heldout] if heldout else [])], ranks)
     write_json(folder / "verdicts.json", {"verdicts": [asdict(one) for one in judged]})
     figures = draw_all(study, plan, results, ranks, counts, folder / "figures")
-    _leave(folder / "figures", figures.names)
     return write_study_page(folder / PAGE, study, results, figures, tables, heldout, ranks, counts, judged)
 
 
@@ -168,14 +164,6 @@ def write_tables(folder: Path, results: Results, tables: Sequence[PaperTable], r
 def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
         write_text(path, csv_text(list(rows[0]), finite(list(rows))))
-
-
-def _leave(folder: Path, names: set[str]) -> None:
-    """Take away the figures of an earlier report that this one, of a study that has changed, does not have."""
-    for file in folder.glob("*.*"):
-        drawn = file.suffix in (".svg", ".pdf") and re.match(NAMES, file.stem)
-        if drawn and file.stem not in names:
-            file.unlink()
 
 
 def cell_row(results: Results, one: Outcome) -> dict[str, object]:

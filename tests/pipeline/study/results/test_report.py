@@ -68,17 +68,6 @@ def test_figures_are_svg_and_pdf_and_tables_csv_and_latex(study: Path, page: str
         assert len(list(csv.DictReader(handle))) == 36
 
 
-def test_figures_of_an_earlier_report_are_taken_away_and_nobody_elses(study: Path, page: str) -> None:
-    figures = study / "report" / "figures"
-    for name in ("isolines_gone.svg", "imbalance_gone.pdf", "ranks_of_mine.svg", "paper_gone.txt"):
-        (figures / name).write_text("")
-    write_report(study)
-    names = {path.name for path in figures.iterdir()}
-    assert not names & {"isolines_gone.svg", "imbalance_gone.pdf"} and "isolines_highresnet_paper.svg" in names
-    for name in ("ranks_of_mine.svg", "paper_gone.txt"):
-        (figures / name).unlink()  # and they were there
-
-
 def test_the_verdicts_stand_on_the_page_and_in_their_file(study: Path, page: str) -> None:
     judged = json.loads((study / "report" / "verdicts.json").read_text(encoding="utf-8"))["verdicts"]
     held = [one for one in judged if one["verdict"] == "holds"]
