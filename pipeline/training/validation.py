@@ -66,7 +66,7 @@ class Validation:
     after the checkpoint come again at the steps at which they were, whatever the clock says by then.
 
     With ``mining``, training scans are mined for false lesions after every validation but the last, in the time that
-    is a validation's; it comes too where there are no validation cases. What came out stands in the row as ``mined``.
+    is a validation's; it comes too where there are no validation cases. The log has a row of what came out.
 
     Of several processes, each validates its share of the cases, and all know all scores.
 
@@ -166,6 +166,7 @@ class Validation:
         if self.last_seconds is None:
             cases = self.validator.data_loader.dataset
             voxels = sum(math.prod(cases[n][Keys.IMAGE].shape[1:]) for n in range(len(cases)))
+            voxels += 0 if self.mining is None else self.mining.voxels()
             images = engine.state.batch[Keys.IMAGE]
             step = (time.monotonic() - self._began) / max(engine.state.iteration - self._first, 1)
             self.last_seconds = step / 3 * voxels / (images.shape[0] * math.prod(images.shape[2:]))
@@ -184,18 +185,20 @@ class Validation:
         """Score the current weights and keep them if they are best; False where a signal cut it short."""
         scored = bool(processes.agree(len(self.validator.data_loader)))
         mining = self.mining if self.budget.progress(engine.state.iteration) < 1 else None
-        mined: dict[str, Any] = {}
         if scored or mining is not None:
             self._due = engine.state.iteration  # in the checkpoint that is written now: a kill leaves it to be done
             for prepare in self.before:
                 prepare(engine, self.last_seconds or 0.0)
             began = time.monotonic()
+            if processes.count() > 1:
+                processes.same_buffers(self.validator.network)
             if scored:
                 self._run()
-            if mining is not None:
-                mined = {"mined": mining(engine.state.device, lambda: self.interrupted)}
+            mined = None if mining is None else mining.look(engine.state.device, lambda: self.interrupted)
             if processes.agree(self.interrupted):
                 return False
+            if mining is not None and mined is not None:
+                self.log.mining({"iteration": engine.state.iteration, **mining.take(mined)})
             self.last_seconds = time.monotonic() - began
             self.spent_seconds += self.last_seconds
         self.iteration = engine.state.iteration
@@ -215,7 +218,6 @@ class Validation:
                 "mean_dice": mean,
                 "dice": self.metric.per_structure(),
                 "best": best,
-                **mined,
             }
         )
         if best:
@@ -229,7 +231,6 @@ class Validation:
         if processes.count() == 1:
             self.validator.run()
             return
-        processes.same_buffers(self.validator.network)
         self.metric.reset()  # those of the last time, where this process has no case
         if len(self.validator.data_loader):
             self.validator.run()

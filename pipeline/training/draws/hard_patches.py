@@ -115,7 +115,7 @@ class HardPatches:
         for place, count in zip(places, counts.tolist(), strict=True):
             if count > 0:
                 self.scores[place] = count
-            elif count == 0:
+            else:
                 self.scores.pop(place, None)
         self._forget()
 
@@ -134,18 +134,27 @@ class HardPatches:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, of all processes: each mines its own draws."""
         self._read()
-        own = [[case, list(start), count] for (case, start), count in sorted(self.scores.items())]
+        own = [[self._name(case), list(start), count] for (case, start), count in sorted(self.scores.items())]
         return {"scores": processes.gather(own)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where the saved run was; earlier ones kept the numbers of draws in place of places."""
+        """Take up where the saved run was; cases that cannot be read any more are forgotten. Earlier runs kept the
+        numbers of draws in place of cases and starts."""
         every = state["scores"]
         own = every[processes.rank() % len(every)]
         self._unread = None
         self.scores = {}
+        case_of = {self._name(case): case for case in range(len(self.dataset.data))} if own else {}
         for *at, count in own:
-            place = self.dataset.place_of(int(at[0])) if len(at) == 1 else (int(at[0]), tuple(map(int, at[1])))
-            self.scores[place] = int(count)
+            if len(at) == 1:
+                self.scores[self.dataset.place_of(int(at[0]))] = int(count)
+            elif at[0] in case_of:
+                self.scores[case_of[at[0]], tuple(map(int, at[1]))] = int(count)
+
+    def _name(self, case: int) -> str | int:
+        """What a case is called, since its position changes where another is left out."""
+        name: str | int = self.dataset.data[case].get("case", case)
+        return name
 
 
 def false_positives(logits: torch.Tensor, labels: torch.Tensor, *, sigmoid: bool = False) -> torch.Tensor:

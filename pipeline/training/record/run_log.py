@@ -18,12 +18,13 @@ from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.budget import Budget
 from rarevox.pipeline.training.steps.late import is_known
 
-KINDS = ("train", "validation", "gradients")
+KINDS = ("train", "validation", "gradients", "mining")
 
 
 class RunLog:
     """``train.jsonl`` (iteration, loss, lr, seconds), ``validation.jsonl``, ``gradients.jsonl`` where the gradients are
-    measured, under ``folder``, and all their numbers to TensorBoard and the trackers.
+    measured, ``mining.jsonl`` where whole scans are mined, under ``folder``, and all their numbers to TensorBoard and
+    the trackers.
 
     A resumed run goes on in its files, from which the rows after its checkpoint are taken out first, since those steps
     are taken again. Lines are flushed at the end of each epoch and before each checkpoint, those of validations and
@@ -95,8 +96,9 @@ class RunLog:
         self._track({"train/loss": loss, "train/learning_rate": row["lr"]}, row["iteration"])
 
     def validated_after(self, iteration: int) -> set[int]:
-        """The steps after ``iteration`` at which the log has a validation; asked for before the run begins."""
-        rows = read_rows(self.folder / "validation.jsonl")
+        """The steps after ``iteration`` at which the log has a validation, or what comes with one; asked for before the
+        run begins."""
+        rows = [row for kind in ("validation", "mining") for row in read_rows(self.folder / f"{kind}.jsonl")]
         return {row["iteration"] for row in rows if row["iteration"] > iteration}
 
     def validation(self, row: dict[str, Any]) -> None:
@@ -108,6 +110,12 @@ class RunLog:
             self._attempt(forget_after, self.folder / "validation.jsonl", row["iteration"] - 1)
         dice = {f"dice_{structure}": value for structure, value in row["dice"].items()}
         self._add("validation", row, {"mean_dice": row["mean_dice"], **dice})
+
+    def mining(self, row: dict[str, Any]) -> None:
+        """Add what whole training scans gave: ``iteration``, ``scans``, ``false_lesions``, ``patches``; likewise."""
+        if processes.is_first():
+            self._attempt(forget_after, self.folder / "mining.jsonl", row["iteration"] - 1)
+        self._add("mining", row, {key: value for key, value in row.items() if key != "iteration"})
 
     def gradients(self, row: dict[str, Any]) -> None:
         """Add one measurement of the terms' gradients: ``iteration``, ``alpha``, ``terms``, ``norms``, ``cosine``."""

@@ -104,15 +104,16 @@ def test_validations_share_the_cases_and_agree(pair: Path) -> None:
 
 
 def test_scans_are_mined_by_all_processes_together(dataset_dir: Path, tmp_path: Path) -> None:
-    """Three scans of two processes: two of the first, one of the second, each with hard patches of its own."""
-    mining = ("background_share=0.5", "hard_share=0.5", "hard_scans=3", "validations=2", "validation#share=1e9")
+    """A scan each time, which one of them predicts; both have its patches then."""
+    mining = ("background_share=0.5", "hard_share=0.5", "hard_scans=1", "patch_size=[8,8,8]")
+    mining += ("validations=2", "validation#share=1e9")
     settings = [part for setting in mining for part in ("--set", setting)]
     status, errors = start(2, command(dataset_dir, tmp_path / "run", 2, "--iterations", "4", *settings))
     assert status == 0, errors
-    mined = [row.get("mined") for row in read_rows(tmp_path / "run" / "logs" / "validation.jsonl")]
-    assert mined[0]["scans"] == 3 and mined[1] is None
+    mined = read_rows(tmp_path / "run" / "logs" / "mining.jsonl")
+    assert [(row["iteration"], row["scans"]) for row in mined] == [(2, 1)]
     state = load_tensors(tmp_path / "run" / "models" / "last.pt")
-    assert state["scan_mining"]["turn"] == 3 and len(state["hard_patches"]["scores"]) == 2
+    assert state["scan_mining"]["turn"] == 1 and len(state["hard_patches"]["scores"]) == 2
 
 
 def test_a_signal_to_one_ends_all_and_the_run_goes_on_exactly(dataset_dir: Path, pair: Path) -> None:

@@ -17,6 +17,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.plain_data import read_yaml
 from rarevox.pipeline.training.draws.scan_mining import ScanMining
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
+from rarevox.pipeline.training.record.run_log import read_rows
 from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL
 
@@ -135,33 +136,62 @@ def test_it_goes_on_where_it_stopped(run: Path, dataset_dir: Path, tmp_path: Pat
 MINED = ("hard_scans=2", "validations=4", "validation#share=1e9", "schedule#power=0.0")
 
 
-def mined(run: Path) -> list[dict[str, int] | None]:
-    return [json.loads(line).get("mined") for line in (run / "logs" / "validation.jsonl").read_text().splitlines()]
+def mined(run: Path) -> list[dict[str, int]]:
+    return read_rows(run / "logs" / "mining.jsonl")
 
 
-def test_whole_training_scans_are_mined_after_validations(
-    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def whole(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve steps, validated at 3, 6, 9 and 12."""
+    run = tmp_path_factory.mktemp("mined") / "run"
+    assert train(dataset_dir, run, settings=(*SMALL, *RARE, *MINED), iterations=12, device="cpu") == 0
+    return run
+
+
+def test_whole_training_scans_are_mined_after_each_validation_but_the_last(whole: Path) -> None:
+    assert [(row["iteration"], row["scans"]) for row in mined(whole)] == [(3, 2), (6, 2), (9, 2)]
+    assert 0 < sum(row["patches"] for row in mined(whole)) <= sum(row["false_lesions"] for row in mined(whole))
+
+
+@pytest.mark.parametrize("moment", ["in the first scan", "in the last scan", "after the last scan"])
+def test_a_signal_during_mining_leaves_it_to_be_done(
+    moment: str, whole: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After each but the last, and as in a row where a signal comes in the midst of the second mining."""
-    settings, whole, parts = (*SMALL, *RARE, *MINED), tmp_path / "whole", tmp_path / "parts"
-    assert train(dataset_dir, whole, settings=settings, iterations=12, device="cpu") == 0
-    told = mined(whole)
-    assert [row and row["scans"] for row in told] == [2, 2, 2, None]
-    assert sum(row["patches"] for row in told if row) > 0
-    one_scan, seen = ScanMining._mine, []
+    """At the second validation; then the rows, the losses and what is remembered are those of the run in a row."""
+    look, one_scan, seen = ScanMining.look, ScanMining._mine, []
 
-    def interrupted(self: ScanMining, *arguments: Any) -> Any:
+    def scan(self: ScanMining, *arguments: Any) -> Any:
         seen.append(self.turn)
-        if len(seen) == 3:
+        if seen.count(2) == {"in the first scan": 1, "in the last scan": 2}.get(moment):
             signal.raise_signal(signal.SIGTERM)
         return one_scan(self, *arguments)
 
+    def all_scans(self: ScanMining, *arguments: Any) -> Any:
+        found = look(self, *arguments)
+        if self.turn == 2 and moment == "after the last scan":
+            signal.raise_signal(signal.SIGTERM)
+        return found
+
     with monkeypatch.context() as patch:
-        patch.setattr(ScanMining, "_mine", interrupted)
-        assert train(dataset_dir, parts, settings=settings, iterations=12, device="cpu") == 143
-    assert seen == [0, 0, 2] and mined(parts) == told[:1]
-    assert train(dataset_dir, parts, device="cpu", resume=True) == 0
-    assert mined(parts) == told and rows(parts) == rows(whole)
+        patch.setattr(ScanMining, "_mine", scan)
+        patch.setattr(ScanMining, "look", all_scans)
+        options: dict[str, Any] = {"settings": (*SMALL, *RARE, *MINED), "iterations": 12, "device": "cpu"}
+        assert train(dataset_dir, tmp_path / "run", **options) == 143
+    assert mined(tmp_path / "run") == mined(whole)[:1]
+    assert train(dataset_dir, tmp_path / "run", device="cpu", resume=True) == 0
+    assert mined(tmp_path / "run") == mined(whole) and rows(tmp_path / "run") == rows(whole)
+    found, expected = (load_tensors(run / "models" / "last.pt") for run in (tmp_path / "run", whole))
+    assert found["hard_patches"] == expected["hard_patches"] and found["scan_mining"] == {"turn": 6}
+
+
+@pytest.mark.parametrize("place", ["cache=disk", "cache=device", "cache_type=float16", "ema_decay=0.9", "workers=1"])
+def test_scans_are_mined_wherever_they_are_held(whole: Path, dataset_dir: Path, tmp_path: Path, place: str) -> None:
+    """With the same false lesions where the network and the volumes are the same."""
+    settings = (*SMALL, *RARE, *MINED, "validations=2", place)
+    assert train(dataset_dir, tmp_path / "run", settings=settings, iterations=6, device="cpu") == 0
+    assert [(row["iteration"], row["scans"]) for row in mined(tmp_path / "run")] == [(3, 2)]
+    if place not in ("cache_type=float16", "ema_decay=0.9"):
+        assert mined(tmp_path / "run") == mined(whole)[:1]
 
 
 def test_scans_are_mined_where_nothing_is_validated(dataset_dir: Path, tmp_path: Path) -> None:
@@ -169,3 +199,4 @@ def test_scans_are_mined_where_nothing_is_validated(dataset_dir: Path, tmp_path:
     assert train(dataset_dir, tmp_path / "run", settings=settings, iterations=12, device="cpu") == 0
     state = load_tensors(tmp_path / "run" / "models" / "last.pt")
     assert state["scan_mining"] == {"turn": 6} and (tmp_path / "run" / "models" / "model.pt").exists()
+    assert [row["iteration"] for row in mined(tmp_path / "run")] == [3, 6, 9]

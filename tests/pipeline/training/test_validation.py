@@ -71,7 +71,7 @@ def train(
     budget = SimpleNamespace(progress=lambda iteration: iteration / steps, seconds=lambda: clock.now - 100.0)
     scores = iter(torch.linspace(0.1, 0.9, 100).tolist() if found is None else found)
     metric = Scores(scores)
-    log = SimpleNamespace(validation=lambda row: rows.append(row["iteration"]))
+    log = SimpleNamespace(validation=lambda row: rows.append(row["iteration"]), mining=lambda row: None)
     validation = Validation(validator, metric=metric, budget=budget, log=log, folder=folder, count=count, **options)
 
     def step(engine: Engine, batch: dict[str, torch.Tensor]) -> None:
@@ -79,6 +79,7 @@ def train(
 
     engine = Engine(step)
     engine.network = torch.nn.Linear(1, 1)
+    engine.state.device = "cpu"
     validation.attach(engine)
     engine.run([{"image": torch.zeros(1, 1, 10, 10, 10)}] * steps, max_epochs=1)
     return rows, validation
@@ -111,6 +112,26 @@ def test_what_one_took_decides_when_the_next_comes(clock: Clock, tmp_path: Path)
     rows, validation = train(clock, Validator(clock, 12.0), tmp_path, steps=100, step_seconds=1.0)
     assert rows == [27, 100]
     assert validation.last_seconds == 12.0
+
+
+def test_mining_is_in_the_time_of_a_validation(clock: Clock, tmp_path: Path) -> None:
+    """With two more scans of 20³ one is estimated at 8 s, and waits for 80 s; then it takes 2 s, but for the last."""
+    times: list[float] = []
+
+    def look(device: str, stopped: object) -> None:
+        clock.now += 1.9
+        times.append(clock.now)
+
+    mining = SimpleNamespace(scans=2, voxels=lambda: 2 * 20**3, look=look, take=lambda mined: {})
+    validator = Validator(clock, 0.1)
+    rows, validation = train(clock, validator, tmp_path, steps=100, step_seconds=1.0, mining=mining)
+    assert (rows, len(times)) == ([80, 90, 100], 2)
+    assert validation.spent_seconds == pytest.approx(2 + 2 + 0.1)
+    clock.now, times[:] = 100.0, []
+    empty = Validator(clock, 0.1)
+    empty.data_loader = type("Loader", (), {"dataset": CacheDataset([], progress=False), "__len__": lambda self: 0})()
+    rows, validation = train(clock, empty, tmp_path, steps=100, step_seconds=1.0, mining=mining)
+    assert rows == [] and times[0] == 100 + 54 + 1.9  # 16 patches: 5.3 s, which wait for 53.3 s
 
 
 def test_patience_counts_validations_in_a_row_without_a_better_one(clock: Clock, tmp_path: Path) -> None:

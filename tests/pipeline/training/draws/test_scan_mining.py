@@ -52,6 +52,10 @@ def mining(data: PatchDataset, inferer: Any = None, *, scans: int = 1, **options
     return ScanMining(HardPatches(data, share=0.5), scans=scans, inferer=inferer or Marks(), network=network, **options)
 
 
+def mine(one: ScanMining) -> dict[str, int]:
+    return one.take(one.look("cpu"))
+
+
 def test_false_lesions_against_each_component_by_itself() -> None:
     """Those of the marked voxels whose dilation by one voxel holds no annotated voxel, found one by one."""
     random = np.random.default_rng(0)
@@ -64,15 +68,17 @@ def test_false_lesions_against_each_component_by_itself() -> None:
             near = ndimage.binary_dilation(components == number, np.ones((3, 3, 3)))
             if not (near & (labels == 1)).any():
                 expected.append(number)
-        found = [int(components[voxel]) for voxel in false_lesions(marked, labels)]
-        assert sorted(found) == expected
+        number, middles = false_lesions(marked, labels)
+        found = [int(components[voxel]) for voxel in middles]
+        assert number == len(expected) and sorted(found) == expected
+        assert false_lesions(marked, labels, 2) == (number, middles[:2])
         sizes = [int((components == number).sum()) for number in found]
         assert sizes == sorted(sizes, reverse=True)
 
 
 def test_nothing_marked_gives_nothing() -> None:
-    assert false_lesions(np.zeros((3, 3), bool), np.zeros((3, 3), np.uint8)) == []
-    assert false_lesions(np.ones((3, 3), bool), np.eye(3, dtype=np.uint8)) == []
+    assert false_lesions(np.zeros((3, 3), bool), np.zeros((3, 3), np.uint8)) == (0, [])
+    assert false_lesions(np.ones((3, 3), bool), np.eye(3, dtype=np.uint8)) == (0, [])
 
 
 @pytest.mark.parametrize("scores", [False, True])
@@ -83,7 +89,7 @@ def test_the_patches_about_false_lesions_join_the_hard_ones(scores: bool) -> Non
     """
     data = dataset()
     one = mining(data, Marks(scores=scores))
-    assert one("cpu") == {"scans": 1, "false_lesions": 2, "patches": 2}
+    assert mine(one) == {"scans": 1, "false_lesions": 2, "patches": 2}
     assert one.hard.scores == {(0, (0, 1, 2)): 1, (0, (7, 7, 0)): 2}
     for case, start in one.hard.scores:
         block = tuple(slice(s, s + 4) for s in start)
@@ -94,32 +100,38 @@ def test_the_patches_about_false_lesions_join_the_hard_ones(scores: bool) -> Non
 def test_scans_come_in_turn_and_what_nobody_annotated_is_not_wrong() -> None:
     inferer = Marks()
     one = mining(dataset(), inferer)
-    told = [one("cpu") for _ in range(3)]
+    told = [mine(one) for _ in range(3)]
     assert inferer.seen == [0, 1, 0]
     assert told[1] == {"scans": 1, "false_lesions": 1, "patches": 1}
     assert set(one.hard.scores) == {(0, (0, 1, 2)), (0, (7, 7, 0)), (1, (7, 7, 0))}
     more = mining(dataset(), scans=5)
-    assert more("cpu")["scans"] == 2  # each of them once, however many are asked for
+    assert mine(more)["scans"] == 2  # each of them once, however many are asked for
 
 
 def test_the_score_is_counted_in_the_region_that_the_loss_sees() -> None:
     """With a margin of 1 a patch of 4³ has an effective region of 2³, here without (10, 9, 2)."""
     one = mining(dataset(margin=1))
-    one("cpu")
+    mine(one)
     assert one.hard.scores == {(0, (0, 1, 2)): 1, (0, (7, 7, 0)): 1}
 
 
 def test_a_false_lesion_beside_a_lesion_gives_the_nearest_patch_without_it_or_none() -> None:
-    """About (8, 8, 8) a patch of 4³ would begin at 6, 6, 6 and hold the lesion there; three are one voxel off."""
-    one = mining(dataset(), lambda image, _: (torch.arange(12**3) == 8 * 157).reshape(image.shape).long())
-    assert one("cpu") == {"scans": 1, "false_lesions": 1, "patches": 1}
+    """About (8, 8, 8) a patch of 4³ would begin at 6, 6, 6 and hold the lesion there; three are one voxel off.
+
+    Of 6³ those without the lesion begin at 0 along some axis, and end before 8."""
+
+    def at_888(image: torch.Tensor, _: torch.nn.Module) -> torch.Tensor:
+        return (torch.arange(12**3) == 8 * 157).reshape(image.shape).long()
+
+    one = mining(dataset(), at_888)
+    assert mine(one) == {"scans": 1, "false_lesions": 1, "patches": 1}
     assert one.hard.scores == {(0, (6, 6, 7)): 1}
-    assert mining(dataset(size=10))("cpu") == {"scans": 1, "false_lesions": 2, "patches": 0}  # all of 10³ hold it
+    assert mine(mining(dataset(size=6), at_888)) == {"scans": 1, "false_lesions": 1, "patches": 0}
 
 
 def test_the_largest_count_where_there_are_many() -> None:
     one = mining(dataset(), most=1)
-    assert one("cpu") == {"scans": 1, "false_lesions": 2, "patches": 1}
+    assert mine(one) == {"scans": 1, "false_lesions": 2, "patches": 1}
     assert one.hard.scores == {(0, (7, 7, 0)): 2}
 
 
@@ -131,20 +143,65 @@ def test_a_signal_leaves_everything_as_it_was() -> None:
         asked.append(1)
         return len(asked) > 1
 
-    one("cpu", stopped)
+    assert one.look("cpu", stopped).scans == 1
     assert one.hard.scores == {} and one.turn == 0
 
 
 def test_it_goes_on_at_its_turn() -> None:
     start = mining(dataset())
-    start("cpu")
+    mine(start)
     inferer = Marks()
     resumed = mining(dataset(), inferer)
     resumed.load_state_dict(start.state_dict())
     resumed.hard.load_state_dict(start.hard.state_dict())
-    resumed("cpu")
-    start("cpu")
+    mine(resumed)
+    mine(start)
     assert inferer.seen == [1] and resumed.hard.scores == start.hard.scores
+
+
+def test_what_is_told_is_what_is_remembered() -> None:
+    one = mining(dataset())
+    one.hard.kept = 1
+    assert mine(one) == {"scans": 1, "false_lesions": 2, "patches": 1}
+
+
+def test_scans_without_patches_that_hold_no_foreground_are_passed_over() -> None:
+    """All patches of 10³ in 12³ hold the lesion in the middle; a case of foreground alone has none either."""
+    assert mine(mining(dataset(size=10))) == {"scans": 0, "false_lesions": 0, "patches": 0}
+    data = dataset()
+    data.data[0]["label"][...] = 1
+    whole = IndexForegroundd(sampler=data.patch.sampler, patch_size=(4, 4, 4))
+    data.data = [whole({key: data.data[0][key] for key in ("image", "label")}), data.data[1]]
+    inferer = Marks()
+    one = mining(data, inferer, scans=2)
+    assert mine(one)["scans"] == 1 and inferer.seen == [1] and one.voxels() == 12**3
+
+
+def test_all_processes_take_what_one_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes with a scan each time the first predicts it."""
+    one, other = mining(dataset()), mining(dataset())
+    found: list[Any] = []
+    monkeypatch.setattr("rarevox.pipeline.training.processes.count", lambda: 2)
+    for rank, process in ((0, one), (1, other)):
+        monkeypatch.setattr("rarevox.pipeline.training.processes.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("rarevox.pipeline.training.processes.gather", lambda own: found.append(own) or list(found))
+        mined = process.look("cpu")
+        process.take(mined)
+    assert other.hard.scores == one.hard.scores != {} and mined.scans == 1
+
+
+def test_a_case_that_is_left_out_on_resuming_is_forgotten_and_others_keep_their_patches() -> None:
+    def named(*names: str) -> PatchDataset:
+        data = dataset()
+        by = dict(zip("ab", data.data, strict=True))
+        data.data = [{**by[name], "case": name} for name in names]
+        return data
+
+    start = mining(named("a", "b"), scans=2)
+    mine(start)
+    hard = HardPatches(named("b"), share=0.5)
+    hard.load_state_dict(start.hard.state_dict())
+    assert hard.scores == {(0, (7, 7, 0)): 2}
 
 
 def test_earlier_checkpoints_named_hard_patches_by_their_draws() -> None:
