@@ -44,10 +44,14 @@ class DenseInferer(Inferer):
     ``auto``: exact, unless the network keeps the size, the scan does not fit into memory in one pass, and the context
     makes exact tiles dearer than windows (deep U-Nets, whose receptive field exceeds any tile).
 
+    A network that pads, and whose loss left out a ``loss_margin`` at the faces of its patches, has never been judged so
+    near to its own padding. So the scan gets as many voxels of zeros around it, as a training patch at its border has.
+
     Args:
         geometry: of the network.
         precision: number format of the forward pass; None is float32.
         mode: ``auto``, ``exact`` or ``window``.
+        loss_margin: voxels from each face of the network's output that the loss did not see in training.
         window_size: the window of ``window``; the training patch size.
         overlap: of neighbouring windows, a share of the window.
         window_batch: windows computed at once.
@@ -93,6 +97,7 @@ class DenseInferer(Inferer):
         *,
         precision: Precision | None = None,
         mode: str = "auto",
+        loss_margin: int | Sequence[int] = 0,
         window_size: Sequence[int] | None = None,
         overlap: float = 0.5,
         window_batch: int = 4,
@@ -120,6 +125,7 @@ class DenseInferer(Inferer):
         self.geometry = geometry
         self.precision = precision
         self.mode = mode
+        self.loss_margin = geometry.loss_margins(loss_margin)
         self.window_size = window_size
         self.overlap = overlap
         self.window_batch = window_batch
@@ -199,6 +205,8 @@ class DenseInferer(Inferer):
             which are laid out anew.
         """
         labels = (reduce or self.reduce) == "labels"
+        if any(self.loss_margin):
+            image, box = self._surrounded(image, box)
 
         def call(block: torch.Tensor, **more: Any) -> torch.Tensor:
             with nullcontext() if self.precision is None else self.precision.autocast():
@@ -207,6 +215,13 @@ class DenseInferer(Inferer):
         graphs = self.graphs if isinstance(network, torch.nn.Module) and not (args or kwargs) else None
         with torch.no_grad():
             return self._inside(image, network, box, labels, call, graphs)
+
+    def _surrounded(self, image: torch.Tensor, box: Box | None) -> tuple[torch.Tensor, Box]:
+        """The scan with zeros around it, and the box there."""
+        faces = [margin for margin in reversed(self.loss_margin) for _ in range(2)]
+        box = box or [(0, n) for n in image.shape[1:]]
+        moved = [(begin + m, end + m) for (begin, end), m in zip(box, self.loss_margin, strict=True)]
+        return torch.nn.functional.pad(image, faces), moved
 
     def _inside(
         self,
@@ -339,7 +354,8 @@ class DenseInferer(Inferer):
 
         def take(scores: torch.Tensor, where: tuple[slice, ...]) -> None:
             if box is not None:
-                where = tuple(slice(w.start + n, w.stop + n) for w, (n, _) in zip(where, box, strict=True))
+                first = [begin - margin for (begin, _), margin in zip(box, self.loss_margin, strict=True)]
+                where = tuple(slice(w.start + n, w.stop + n) for w, n in zip(where, first, strict=True))
             watch.take(scores, where)
 
         return take

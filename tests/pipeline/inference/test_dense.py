@@ -168,6 +168,51 @@ def test_only_a_box_and_its_context_are_computed() -> None:
     assert seen == [(4, 6, 2)]  # one voxel of context at each face, but none beyond the scan's
 
 
+@pytest.mark.parametrize("voxels", [10**6, 2500])
+@pytest.mark.parametrize("margin", [3, (4, 0, 2)])
+def test_a_scan_gets_zeros_around_it_as_far_as_the_loss_never_saw(margin: Any, voxels: int) -> None:
+    """As a patch at the scan's border had them: one pass over the padded scan, its faces cut off."""
+    network = highresnet()
+    image = torch.randn(1, 2, 24, 10, 9, dtype=torch.float64) + 1
+    each = (margin,) * 3 if isinstance(margin, int) else margin
+    pad = [m for m in reversed(each) for _ in range(2)]
+    with torch.inference_mode():
+        single = network(torch.nn.functional.pad(image, pad))
+    expected = single[(..., *(slice(m, n - m) for m, n in zip(each, single.shape[2:], strict=True)))]
+    memory = budget_for(network, voxels)
+    inferer = DenseInferer(network.geometry, mode="exact", loss_margin=margin, memory_gb=memory)
+    assert torch.allclose(inferer(image, network).double(), expected, atol=1e-5)
+    assert not torch.allclose(network(image), expected, atol=1e-2)
+    box = [(0, 3), (4, 10), (8, 9)]
+    part = inferer.inside(image[0], network, box)
+    assert torch.allclose(part.double(), expected[0][(..., *(slice(*span) for span in box))], atol=1e-5)
+
+    class Seen:
+        def begin(self) -> None:
+            self.scores = torch.full(expected.shape[1:], torch.nan)
+
+        def take(self, scores: torch.Tensor, where: tuple[slice, ...]) -> None:
+            self.scores[(slice(None), *where)] = scores.float()
+
+    inferer.watch = seen = Seen()
+    labels = inferer.inside(image[0], network, reduce="labels")
+    assert torch.equal(labels[0].long(), expected[0].argmax(0))
+    assert torch.allclose(seen.scores.double(), expected[0], atol=1e-5)
+
+
+def test_zeros_around_a_scan_in_windows() -> None:
+    """A network that marks what is not 0 where it is, in windows that reach beyond the scan."""
+    network = torch.nn.Conv3d(1, 2, 3, padding=1).double()
+    image = torch.randn(1, 1, 13, 11, 9, dtype=torch.float64)
+    options: dict[str, Any] = {"mode": "window", "window_size": (8, 8, 8)}
+    inferer = DenseInferer(Geometry(receptive_field=(3, 3, 3)), loss_margin=2, **options)
+    padded = torch.nn.functional.pad(image, [2] * 6)
+    expected = DenseInferer(Geometry(receptive_field=(3, 3, 3)), **options).inside(
+        padded[0], network, [(2, 15), (2, 13), (2, 11)]
+    )
+    assert torch.equal(inferer(image, network)[0], expected)
+
+
 def test_windows_of_a_box() -> None:
     network = torch.nn.Conv3d(1, 2, 1)
     image = torch.randn(1, 13, 11, 9)
