@@ -85,7 +85,8 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         "label_values": list(config["label_values"]),
         "spacing_mm": config["spacing"],
         "normalisation": config["normalisation"],
-        "geometry": {name: list(getattr(geometry, name)) for name in ("minimum", "multiple", "base", "margin")},
+        "geometry": {name: list(getattr(geometry, name)) for name in ("minimum", "multiple", "base", "margin")}
+        | {"loss_margin": list(geometry.loss_margins(config.get("loss_margin", 0)))},
         "versions": {name: version(name) for name in ("rarevox", "torch")},
     }
     return network, geometry, about

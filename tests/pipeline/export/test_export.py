@@ -28,7 +28,8 @@ def test_every_format_gives_the_networks_logits(run_dir: Path, tmp_path: Path) -
     ]
     told = json.loads((tmp_path / "out" / "export.json").read_text())
     assert told["classes"] == ["background", "ball", "box"]
-    assert told["geometry"] == {"minimum": [1] * 3, "multiple": [1] * 3, "base": [0] * 3, "margin": [0] * 3}
+    sizes = {"minimum": [1] * 3, "multiple": [1] * 3, "base": [0] * 3, "margin": [0] * 3, "loss_margin": [0] * 3}
+    assert told["geometry"] == sizes
     assert told["files"]["model.onnx"]["opset"] >= 18
     import onnxruntime
 
