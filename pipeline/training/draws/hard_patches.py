@@ -29,7 +29,8 @@ class HardPatches:
     hold none, in the region that the loss sees. The patches with the most are kept, ``kept`` of them; one that has
     none any more is forgotten. A draw whose turn it is to be without foreground takes, with probability ``share``,
     the place of one of them, each alike, with its own augmentation. It costs the cut of a patch, and a pass over the
-    logits a step. What is found elsewhere (:class:`rarevox.pipeline.training.ScanMining`) joins them by :meth:`add`.
+    logits a step. What is found elsewhere (:class:`rarevox.pipeline.training.draws.scan_mining.ScanMining`) joins them
+    by :meth:`add`.
 
     Args:
         dataset: the run's draws, whose sampler is a :class:`rarevox.transforms.BackgroundMixSampler`.

@@ -40,7 +40,7 @@ class Mined(NamedTuple):
 class ScanMining:
     """Predict a few training scans whole and remember the patches about their false lesions.
 
-    :class:`rarevox.pipeline.training.Validation` asks for it after each validation but the last. The scans come in
+    :class:`rarevox.pipeline.training.validation.Validation` asks for it after each validation but the last. The scans come in
     turn, those that have patches without foreground. A false lesion is a component, over faces, edges and corners, of
     what is marked that touches no annotated voxel (:func:`false_lesions`). Of each scan the largest are taken; about
     each lies the patch without foreground that has it nearest to its middle, and joins the hard patches with the
