@@ -31,8 +31,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         link.parent.mkdir(exist_ok=True)
         if not link.exists():
             link.symlink_to(ROOT / top, target_is_directory=True)
-    # A package of its own: of one without this file Griffe reads every part on the path, and one is the checkout, with the
-    # environment in it.
+    # A package of its own: of one without this file Griffe reads every part on the path, and one is the checkout, with
+    # the environment in it.
     (names / "rarevox" / "__init__.py").touch()
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(names)]
     assert config.nav is not None

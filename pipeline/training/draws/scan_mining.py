@@ -40,12 +40,12 @@ class Mined(NamedTuple):
 class ScanMining:
     """Predict a few training scans whole and remember the patches about their false lesions.
 
-    :class:`rarevox.pipeline.training.validation.Validation` asks for it after each validation but the last. The scans come in
-    turn, those that have patches without foreground. A false lesion is a component, over faces, edges and corners, of
-    what is marked that touches no annotated voxel (:func:`false_lesions`). Of each scan the largest are taken; about
-    each lies the patch without foreground that has it nearest to its middle, and joins the hard patches with the
-    wrongly marked voxels in its effective region as its score. A false lesion all of whose patches hold foreground
-    gives none.
+    :class:`rarevox.pipeline.training.validation.Validation` asks for it after each validation but the last. The scans
+    come in turn, those that have patches without foreground. A false lesion is a component, over faces, edges and
+    corners, of what is marked that touches no annotated voxel (:func:`false_lesions`). Of each scan the largest are
+    taken; about each lies the patch without foreground that has it nearest to its middle, and joins the hard patches
+    with the wrongly marked voxels in its effective region as its score. A false lesion all of whose patches hold
+    foreground gives none.
 
     It costs the prediction of ``scans`` scans each time, which takes as long as several steps each. Of several
     processes each predicts its share, and all take what all have found.
