@@ -1,4 +1,4 @@
-"""Losses, samplers and planting side by side: one cross-validation each, the same steps, the same folds.
+"""Losses, samplers, planting and augmentation side by side: one cross-validation each, the same steps, the same folds.
 
     python benchmarks/choices.py DATASET OUT --iterations 400 [--choices planned gdl tversky] [-- WORDS]
     python benchmarks/choices.py DATASET OUT --tell
@@ -39,6 +39,7 @@ CHOICES = {
     "lesion_balanced": ["--set", "sampler#_target_=rarevox.transforms.LesionBalancedSampler"],
     "hard": ["--set", "hard_share=0.5"],
     "mined": ["--set", "hard_share=0.5", "--set", "hard_scans=1"],
+    "augmented": ["--config", "augmented"],
     "no_planting": ["--set", "planting_share=0"],
     "all_foreground": ["--set", "background_share=0"],
 }
