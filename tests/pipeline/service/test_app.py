@@ -45,8 +45,14 @@ def model() -> Pretended:
 
 
 @pytest.fixture
-def address(model: Pretended, tmp_path: Path) -> Iterator[str]:
-    service = Service(model, {"structures": ["a"]}, places=2, most_bytes=1000, seconds=3.0, scratch=tmp_path)
+def seconds() -> float:
+    """The longest that a request may take; short only where a test waits for its end."""
+    return 60.0
+
+
+@pytest.fixture
+def address(model: Pretended, tmp_path: Path, seconds: float) -> Iterator[str]:
+    service = Service(model, {"structures": ["a"]}, places=2, most_bytes=1000, seconds=seconds, scratch=tmp_path)
     with running(app_of(service, HOSTS)) as address:
         yield address
         model.may.set()
@@ -152,6 +158,7 @@ def test_a_client_that_leaves_frees_its_place(address: str, model: Pretended) ->
     until(lambda: taken(address) == 0)
 
 
+@pytest.mark.parametrize("seconds", [2.0])
 def test_who_sends_too_slowly_or_waits_too_long_is_told(address: str, model: Pretended) -> None:
     with socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1])), timeout=20) as slow:
         slow.sendall(b"POST /segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\nabc")

@@ -12,6 +12,7 @@ from typing import Any
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.workers.job import Done
+from rarevox.pipeline.workers.pool import Engine, Pool, Task
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,26 @@ class Stub:
                 Path(task[1]).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             done(number, (os.getpid(), task))
+
+
+def hanging_outcomes(engine: Engine, before: list[Any], after: list[Any]) -> dict[int, Any]:
+    """What two workers make of ``before``, ``"hang"`` and ``after``, however slow the machine is.
+
+    The pool's clock stands still until every task of ``before`` has ended, and then jumps past the limit, at which
+    only the hanging task is under way. ``after`` is given out when that one has ended.
+    """
+    found: dict[int, Any] = {}
+    hanging = len(before)
+
+    def tasks() -> Iterator[Task | None]:
+        yield from (Task(n, work) for n, work in enumerate([*before, "hang"]))
+        while hanging not in found:
+            yield None
+        yield from (Task(hanging + 1 + n, work) for n, work in enumerate(after))
+
+    def clock() -> float:
+        return 0.0 if any(n not in found for n in range(hanging)) else 100.0
+
+    for task, result in Pool(engine, 2, seconds=60.0, clock=clock).run(tasks()):
+        found[task.number] = result
+    return found

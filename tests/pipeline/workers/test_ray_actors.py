@@ -8,25 +8,19 @@ from typing import Any
 import pytest
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.workers.pool import Death, Pool, Task
-from tests.pipeline.workers.stub import Stub
+from rarevox.pipeline.workers.pool import Death
+from tests.pipeline.workers.stub import Stub, hanging_outcomes
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
 from rarevox.pipeline.workers.ray_actors import RayActors
 
 
-def run(engine: RayActors, tasks: list[Any], seconds: float | None = None) -> dict[int, Any]:
-    pool = Pool(engine, 2, seconds=seconds)
-    return {task.number: result for task, result in pool.run(Task(n, work) for n, work in enumerate(tasks))}
-
-
 @pytest.mark.slow
 def test_actors_do_the_work_in_order_and_their_ends_cost_a_task(tmp_path: Any) -> None:
     """One cluster for all of it: its start takes seconds."""
     once = ("once", str(tmp_path / "died"))
-    tasks = [*range(10), "kill", "a", once, "hang", "b"]
-    found = run(RayActors(Stub()), tasks, seconds=5.0)
+    found = hanging_outcomes(RayActors(Stub()), [*range(10), "kill", "a", once], ["b"])
     deaths = {number: result.reason for number, result in found.items() if isinstance(result, Death)}
     assert set(deaths) == {10, 13}
     assert "was lost" in deaths[10]
