@@ -26,7 +26,7 @@ from rarevox.pipeline.evaluation.out_of_fold import Fold, folds_of
 from rarevox.pipeline.evaluation.run_and_dataset import as_items, with_ignored
 from rarevox.pipeline.figures import figure, interval_text
 from rarevox.pipeline.files import write_json
-from rarevox.pipeline.inference.decided import with_decision
+from rarevox.pipeline.inference.brought_up import brought_up
 from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.pipeline.words import counted
 
@@ -237,7 +237,7 @@ def _store(run: Path, points: Mapping[str, Any]) -> None:
     with keeping_sums(run) as texts:
         for stage in STAGES:
             file = f"configs/{stage}.yaml"
-            config = with_decision(read_yaml(run / file))
+            config = brought_up(read_yaml(run / file), run)
             texts[file] = write_yaml(config | {"operating_points": {n: dict(point) for n, point in points.items()}})
 
 

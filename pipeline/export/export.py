@@ -18,6 +18,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.export.programs import FORMATS, opset_of, read, require_packages, write
 from rarevox.pipeline.files import write_json
+from rarevox.pipeline.inference.brought_up import brought_up
 from rarevox.pipeline.training.kept.checkpoint import load_weights
 from rarevox.pipeline.trust.gate import run_config
 
@@ -67,10 +68,10 @@ def export(run: str | Path, output: str | Path, formats: Sequence[str] = (), *, 
 def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, dict[str, Any]]:
     """The network of a run in evaluation on the CPU, its geometry, and what a runtime must know to feed it."""
     run = require_run(run, "inference")
-    config = run_config(run, "inference", trust=trust)
+    config = brought_up(run_config(run, "inference", trust=trust), run)
     config["bundle_root"] = str(run.resolve())
     put(config, "device#name", "cpu")
-    wanted = {"network": "@network_def", "geometry": "@geometry", "weights": "@weights"}
+    wanted = {"network": "@network_def", "geometry": "@geometry", "weights": "@weights", "inferer": "@inferer"}
     built = build(config | {"_exported": wanted}, "_exported")
     network, geometry = load_weights(built["network"], built["weights"]), built["geometry"]
     regions = config.get("regions") or {}
@@ -86,7 +87,8 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         "spacing_mm": config["spacing"],
         "normalisation": config["normalisation"],
         "geometry": {name: list(getattr(geometry, name)) for name in ("minimum", "multiple", "base", "margin")}
-        | {"loss_margin": list(geometry.loss_margins(config.get("loss_margin", 0)))},
+        # What rarevox's own inferer does, which may be set apart from the training.
+        | {"loss_margin": list(getattr(built["inferer"], "surround", (0,) * geometry.spatial_dims))},
         "versions": {name: version(name) for name in ("rarevox", "torch")},
     }
     return network, geometry, about

@@ -21,8 +21,9 @@ from rarevox.pipeline.inference.tiling.graphs import Graphs
 from rarevox.pipeline.inference.tiling.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
 from rarevox.pipeline.inference.tiling.sending import sent
 from rarevox.pipeline.inference.tiling.stitch import Forward, all_class_indices, class_indices, stitch
+from rarevox.pipeline.inference.tiling.surround import surround
 from rarevox.pipeline.inference.tiling.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
-from rarevox.pipeline.inference.tiling.windows import gathered, surroundings, window_slabs
+from rarevox.pipeline.inference.tiling.windows import around, gathered, surroundings, window_slabs, window_starts
 from rarevox.pipeline.inference.watch import TileWatch
 from rarevox.transforms.decision import Decision, shaped
 from rarevox.transforms.nested import NestedDecision, depth_log_probabilities
@@ -45,13 +46,15 @@ class DenseInferer(Inferer):
     makes exact tiles dearer than windows (deep U-Nets, whose receptive field exceeds any tile).
 
     A network that pads, and whose loss left out a ``loss_margin`` at the faces of its patches, has never been judged so
-    near to its own padding. So the scan gets as many voxels of zeros around it, as a training patch at its border has.
+    near to its own padding. So the scan is computed as lying in as many voxels of zeros, as a training patch at its
+    border does, and windows count, and overlap, without so many voxels at their faces.
 
     Args:
         geometry: of the network.
         precision: number format of the forward pass; None is float32.
         mode: ``auto``, ``exact`` or ``window``.
-        loss_margin: voxels from each face of the network's output that the loss did not see in training.
+        loss_margin: voxels from each face of the network's output that the loss did not see in training, one an axis or
+            one for all; along axes on which the convolutions are valid it asks for nothing.
         window_size: the window of ``window``; the training patch size.
         overlap: of neighbouring windows, a share of the window.
         window_batch: windows computed at once.
@@ -72,8 +75,9 @@ class DenseInferer(Inferer):
             (:class:`rarevox.pipeline.inference.tiling.graphs.Graphs`).
 
     Raises:
-        RequestError: an unknown mode or reduction, windows for a network of valid convolutions, flips along what is no
-            axis, or a temperature that is not positive.
+        RequestError: an unknown mode or reduction, windows for a network of valid convolutions or that hold nothing but
+            margins, a margin that is no whole number from 0, flips along what is no axis, or a temperature that is not
+            positive.
 
     A device (or a machine) that runs out of memory is asked for less: single tiles, then smaller ones, then results
     gathered on the CPU; the notes say so. The result is the same.
@@ -115,6 +119,12 @@ class DenseInferer(Inferer):
             )
         if mode == "window" and (window_size is None or any(geometry.margin)):
             raise RequestError("mode 'window' needs window_size and a network that keeps the size; use mode 'exact'")
+        self.surround, self.window_size = surround(geometry, loss_margin), window_size
+        if mode == "window" and min(self._counted()) < 1:
+            raise RequestError(
+                f"mode 'window': windows of {list(window_size or ())} hold nothing but the margins of {self.surround} "
+                "that the loss did not see at their faces; use mode 'exact'"
+            )
         if len(set(flips)) < len(flips) or not set(flips) <= set(range(geometry.spatial_dims)):
             raise RequestError(
                 f"inferer#flips is {list(flips)}; expected axes of the volume, each once: "
@@ -125,8 +135,6 @@ class DenseInferer(Inferer):
         self.geometry = geometry
         self.precision = precision
         self.mode = mode
-        self.loss_margin = geometry.loss_margins(loss_margin)
-        self.window_size = window_size
         self.overlap = overlap
         self.window_batch = window_batch
         self.tile_batch = max(int(tile_batch), 1)
@@ -205,8 +213,6 @@ class DenseInferer(Inferer):
             which are laid out anew.
         """
         labels = (reduce or self.reduce) == "labels"
-        if any(self.loss_margin):
-            image, box = self._surrounded(image, box)
 
         def call(block: torch.Tensor, **more: Any) -> torch.Tensor:
             with nullcontext() if self.precision is None else self.precision.autocast():
@@ -216,12 +222,13 @@ class DenseInferer(Inferer):
         with torch.no_grad():
             return self._inside(image, network, box, labels, call, graphs)
 
-    def _surrounded(self, image: torch.Tensor, box: Box | None) -> tuple[torch.Tensor, Box]:
-        """The scan with zeros around it, and the box there."""
-        faces = [margin for margin in reversed(self.loss_margin) for _ in range(2)]
-        box = box or [(0, n) for n in image.shape[1:]]
-        moved = [(begin + m, end + m) for (begin, end), m in zip(box, self.loss_margin, strict=True)]
-        return torch.nn.functional.pad(image, faces), moved
+    def computed_voxels(self, shape: Sequence[int]) -> int:
+        """Of a scan of so many voxels an axis in one pass: it, and the zeros around it.
+
+        >>> DenseInferer(Geometry(receptive_field=(9, 9, 9)), loss_margin=2).computed_voxels((6, 7, 8))
+        1320
+        """
+        return math.prod(n + 2 * around for n, around in zip(shape, self.surround, strict=True))
 
     def _inside(
         self,
@@ -263,7 +270,7 @@ class DenseInferer(Inferer):
         watched: bool = False,
     ) -> torch.Tensor:
         """Tiles over the box, as few as an effort of so many input voxels a pass allows."""
-        shape, rules = image.shape[1:], axis_rules(self.geometry)
+        shape, rules = image.shape[1:], axis_rules(self.geometry, self.surround)
         size = shape if box is None else [end - begin for begin, end in box]
 
         def layout(effort: Effort) -> list[Tile]:
@@ -301,14 +308,20 @@ class DenseInferer(Inferer):
         """Whether windows are asked for, or ``auto`` finds them cheaper than exact tiles."""
         if self.mode != "auto" or self.window_size is None or any(self.geometry.margin):
             return self.mode == "window"
-        rules = axis_rules(self.geometry)
+        if min(self._counted()) < 1:
+            return False
+        rules = axis_rules(self.geometry, self.surround)
         counts = fewest_tiles(shape, rules, voxels, box)
         if max(counts) == 1:
             return False
-        windows = math.prod(shape) / (1 - self.overlap) ** len(shape)
-        if box is not None:
-            windows *= math.prod(end - begin for begin, end in box) / math.prod(shape)
-        return computed_voxels(shape, counts, rules, box) > windows
+        span = around(shape, box or [(0, n) for n in shape], [w // 2 for w in self._counted()])
+        starts = window_starts([end - begin for begin, end in span], self._counted(), self.overlap)
+        return computed_voxels(shape, counts, rules, box) > len(starts) * math.prod(self.window_size)
+
+    def _counted(self) -> list[int]:
+        """What counts of a window, along each axis."""
+        assert self.window_size is not None
+        return [w - 2 * m for w, m in zip(self.window_size, self.surround, strict=True)]
 
     def _scores(self, block: torch.Tensor, call: Forward) -> torch.Tensor:
         """Logits of a block, or mean probabilities over its mirror images."""
@@ -332,11 +345,13 @@ class DenseInferer(Inferer):
         """Overlapping windows over the box and half a window around it, in slabs that are reduced one by one."""
         assert self.window_size is not None
         window, finish = self.window_size, self._labels if labels else None
-        part, inner = surroundings(image, box or [(0, n) for n in image.shape[1:]], window)
+        whole = box or [(0, n) for n in image.shape[1:]]
+        part, span, inner = surroundings(image, whole, self._counted(), self.surround)
 
         def attempt(effort: Effort, steps: list[str]) -> torch.Tensor:
             self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
             where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
+            where |= {"margin": self.surround, "span": span}
             source = sent(part, device) if effort.on_device else part
             slabs = window_slabs(source, window, self.overlap, partial(self._scores, call=call), **where)
             shown = self._shown(box) if labels else None
@@ -354,8 +369,7 @@ class DenseInferer(Inferer):
 
         def take(scores: torch.Tensor, where: tuple[slice, ...]) -> None:
             if box is not None:
-                first = [begin - margin for (begin, _), margin in zip(box, self.loss_margin, strict=True)]
-                where = tuple(slice(w.start + n, w.stop + n) for w, n in zip(where, first, strict=True))
+                where = tuple(slice(w.start + n, w.stop + n) for w, (n, _) in zip(where, box, strict=True))
             watch.take(scores, where)
 
         return take

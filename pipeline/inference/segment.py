@@ -25,7 +25,7 @@ from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.hints import check_hints
-from rarevox.pipeline.inference.decided import with_decision
+from rarevox.pipeline.inference.brought_up import brought_up
 from rarevox.pipeline.inference.native_watch import NativeWatch
 from rarevox.pipeline.inference.points import check_points
 from rarevox.pipeline.inference.region import (
@@ -123,7 +123,7 @@ class Segmenter:
         trust: bool = False,
     ) -> None:
         self.run = require_run(run, stage)
-        self.config = with_decision(run_config(self.run, stage, trust=trust))
+        self.config = brought_up(run_config(self.run, stage, trust=trust), self.run)
         self.config["bundle_root"] = str(self.run.resolve())
         put(self.config, "device#name", device)
         if stage == "evaluate" and corrects(self.run):

@@ -17,6 +17,7 @@ from monai.utils.enums import CommonKeys as Keys
 from rarevox.pipeline.bundle import forget_scores
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.tiling.surround import voxels_to_compute
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.budget import Budget
 from rarevox.pipeline.training.dice_metric import HardDice
@@ -165,7 +166,8 @@ class Validation:
         """What the next validation will take."""
         if self.last_seconds is None:
             cases = self.validator.data_loader.dataset
-            voxels = sum(math.prod(cases[n][Keys.IMAGE].shape[1:]) for n in range(len(cases)))
+            shapes = (cases[n][Keys.IMAGE].shape[1:] for n in range(len(cases)))
+            voxels = sum(voxels_to_compute(self.validator.inferer, shape) for shape in shapes)
             voxels += 0 if self.mining is None else self.mining.voxels()
             images = engine.state.batch[Keys.IMAGE]
             step = (time.monotonic() - self._began) / max(engine.state.iteration - self._first, 1)

@@ -14,8 +14,8 @@ from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.data.missing import optional_channels
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.brought_up import brought_up
 from rarevox.pipeline.inference.calls.networks import Networks
-from rarevox.pipeline.inference.decided import with_decision
 from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.trust.gate import require_forms, run_config
 
@@ -81,7 +81,7 @@ class Trained:
 
 
 def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, Any]:
-    config = with_decision(run_config(folder, "inference", trust=trust))
+    config = brought_up(run_config(folder, "inference", trust=trust), folder)
     for text in settings:
         put(config, *parse_setting(text))
     if settings:

@@ -6,7 +6,8 @@ input is its output enlarged
 * by ``margin`` for networks of valid convolutions (which lose it again), whatever part reaches beyond the volume being
   zeros;
 * by ``context`` = (receptive field − 1) / 2 for size-keeping networks, cut at the volume's faces, so that the network's
-  own zero padding acts exactly where it would in one pass over the whole volume.
+  own zero padding acts exactly where it would in one pass over the whole volume. With a ``surround`` the volume is
+  taken as lying in so many zeros at each face, and its faces are theirs.
 
 Where an input size must be a multiple of something, the volume is taken as padded with zeros at its far faces, and
 tiles begin at multiples. Either way the stitched result is the single pass over that volume: exactly in exact
@@ -15,10 +16,13 @@ arithmetic, to rounding in floating point.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from rarevox.networks import Geometry
 
@@ -50,6 +54,7 @@ class AxisRule:
         multiple: input sizes must be ``base`` plus a multiple of this.
         base: see ``multiple``.
         minimum: smallest input size.
+        surround: voxels of zeros around the volume, per face; for size-keeping networks.
     """
 
     margin: int = 0
@@ -57,6 +62,7 @@ class AxisRule:
     multiple: int = 1
     base: int = 0
     minimum: int = 1
+    surround: int = 0
 
     def round_up(self, size: int) -> int:
         """The smallest input size from ``size`` on that the network takes.
@@ -68,16 +74,21 @@ class AxisRule:
         return size + (self.base - size) % self.multiple
 
 
-def axis_rules(geometry: Geometry) -> list[AxisRule]:
+def axis_rules(geometry: Geometry, surround: Sequence[int] | None = None) -> list[AxisRule]:
     """A network's geometry, axis by axis, as the tiler reads it.
 
+    Args:
+        geometry: of the network.
+        surround: voxels of zeros around the volume; where convolutions are valid there are always enough.
+
     >>> axis_rules(Geometry(receptive_field=(87,)))
-    [AxisRule(margin=0, context=43, multiple=1, base=0, minimum=1)]
+    [AxisRule(margin=0, context=43, multiple=1, base=0, minimum=1, surround=0)]
     """
     g, rules = geometry, []
     for axis, margin in enumerate(g.margin):
         context = 0 if margin else (g.receptive_field[axis] - 1) // 2
-        rules.append(AxisRule(margin, context, g.multiple[axis], g.base[axis], g.minimum[axis]))
+        around = 0 if margin or surround is None else surround[axis]
+        rules.append(AxisRule(margin, context, g.multiple[axis], g.base[axis], g.minimum[axis], around))
     return rules
 
 
@@ -101,7 +112,8 @@ def axis_tiles(length: int, tiles: int, rule: AxisRule, begin: int = 0, end: int
     >>> axis_tiles(10, 1, AxisRule(context=2), 4, 6)
     [(slice(0, 2, None), 2, 6, slice(2, 4, None))]
     """
-    end = length if end is None else end
+    around = rule.surround
+    begin, end, length = begin + around, (length if end is None else end) + around, length + 2 * around
     first = begin - begin % rule.multiple  # so that pooled grids and coarse blocks lie where one pass puts them
     step = math.ceil((end - first) / max(min(tiles, end - first), 1))
     if rule.multiple > 1 and tiles > 1:
@@ -116,7 +128,7 @@ def axis_tiles(length: int, tiles: int, rule: AxisRule, begin: int = 0, end: int
         else:
             start = max(at - context, 0)
             size, shift = rule.round_up(min(stop + context, length) - start), start
-        found.append((slice(low - begin, stop - begin), start, size, slice(low - shift, stop - shift)))
+        found.append((slice(low - begin, stop - begin), start - around, size, slice(low - shift, stop - shift)))
     return found
 
 
@@ -154,32 +166,39 @@ def fewest_tiles(
 ) -> tuple[int, ...]:
     """Parts per axis of the cheapest plan whose largest input block has at most ``voxels`` voxels.
 
-    Axes are cut one at a time, each time the one whose further cut computes the fewest voxels in all. Where even the
-    smallest blocks exceed the limit, those are taken.
+    Of all plans the one that computes the fewest voxels, of several the one of the fewest tiles. Where even the
+    smallest blocks exceed the limit, it is taken for twice those: in the smallest, context is nearly all.
 
     >>> fewest_tiles((64, 64, 64), [AxisRule(context=4)] * 3, 64**3)
     (1, 1, 1)
     """
-    counts = [1] * len(shape)
     spans = box or [(0, length) for length in shape]
-    while largest_input(shape, counts, rules, box) > voxels:
-        finer = []
-        for axis, length in enumerate(shape):
-            smaller = _next_smaller(length, counts[axis], rules[axis], spans[axis])
-            if smaller is not None:
-                trial = [*counts[:axis], smaller, *counts[axis + 1 :]]
-                finer.append((computed_voxels(shape, trial, rules, box), trial))
-        if not finer:
+    each = [_cuts(n, rule, begin, end) for n, rule, (begin, end) in zip(shape, rules, spans, strict=True)]
+    # Every combination of the axes' cuts: a few dozen an axis.
+    counts, largest, computed = (
+        functools.reduce(np.multiply.outer, [np.asarray([cut[k] for cut in axis], float) for axis in each])
+        for k in range(3)
+    )
+    fits = largest <= (voxels if voxels >= largest.min() else 2 * largest.min())
+    best = np.lexsort((counts[fits], computed[fits]))[0]
+    chosen = np.argwhere(fits)[best]
+    return tuple(axis[k][0] for axis, k in zip(each, chosen, strict=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _cuts(length: int, rule: AxisRule, begin: int, end: int) -> tuple[tuple[int, int, int], ...]:
+    """(tiles, largest input, computed voxels) of every number of tiles along an axis whose largest input is smaller
+    than that of fewer."""
+    found: list[tuple[int, int, int]] = []
+    count = 1
+    while count <= end - begin:
+        sizes = [size for _, _, size, _ in axis_tiles(length, count, rule, begin, end)]
+        if not found or max(sizes) < found[-1][1]:
+            found.append((count, max(sizes), sum(sizes)))
+        # The next number whose tiles are shorter: the tiles of the numbers between are as long as these.
+        span = end - begin + (begin + rule.surround) % rule.multiple
+        step = math.ceil(span / count)
+        if step == 1:
             break
-        counts = min(finer)[1]
-    return tuple(counts)
-
-
-def _next_smaller(length: int, tiles: int, rule: AxisRule, span: tuple[int, int]) -> int | None:
-    """The next number of tiles along an axis whose largest input is smaller than with ``tiles``, if there is one."""
-
-    def largest(count: int) -> int:
-        return max(size for _, _, size, _ in axis_tiles(length, count, rule, *span))
-
-    now = largest(tiles)
-    return next((count for count in range(tiles + 1, span[1] - span[0] + 1) if largest(count) < now), None)
+        count = math.ceil(span / (step - 1))
+    return tuple(found)

@@ -43,6 +43,8 @@ def window_slabs(
     forward: Forward,
     *,
     device: torch.device,
+    margin: Sequence[int] | None = None,
+    span: Box | None = None,
     batch: int = 1,
     on_device: bool = True,
 ) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -58,30 +60,38 @@ def window_slabs(
         overlap: of neighbouring windows, a share of the window from 0 to below 1.
         forward: (B, C_in, *window) on ``device`` to scores (B, C, *window).
         device: where the network runs.
+        margin: voxels from each face of a window whose scores are left out; the windows then overlap, and are weighted,
+            without them.
+        span: the part of the scan over which they are laid out; None is all of it.
         batch: windows that are computed together.
         on_device: the slab gathers on ``device``; else each window comes over to the CPU by itself.
 
     Yields:
-        The voxels along the first axis, and their scores (C, their number, *rest of spatial), float32; valid until the
-        next slab is asked for.
+        The voxels of the span along the first axis, and their scores (C, their number, *rest of the span), float32;
+        valid until the next slab is asked for.
     """
-    shape = tuple(image.shape[1:])
-    starts = window_starts(shape, window, overlap)
+    span = span or [(0, n) for n in image.shape[1:]]
+    shape = tuple(end - begin for begin, end in span)
+    lost = [0] * len(shape) if margin is None else margin
+    kept = [w - 2 * m for w, m in zip(window, lost, strict=True)]
+    inside = (slice(None), *(slice(m, w - m) for w, m in zip(window, lost, strict=True)))
+    starts = window_starts(shape, kept, overlap)
     groups = [starts[first : first + batch] for first in range(0, len(starts), batch)]
     place = device if on_device else torch.device("cpu")
-    gauss = sent(gaussian(tuple(window)), place)
+    gauss = sent(gaussian(tuple(kept)), place)
 
     def block(number: int) -> torch.Tensor:
-        return torch.stack([crop_padded(image, start, window) for start in groups[number]])
+        firsts = ([s - m + b for s, m, (b, _) in zip(start, lost, span, strict=True)] for start in groups[number])
+        return torch.stack([crop_padded(image, first, window) for first in firsts])
 
     slab: _Slab | None = None
     for group, blocks in zip(groups, on_device_blocks(block, len(groups), device), strict=True):
         for start, scores in zip(group, forward(blocks), strict=True):
             if slab is None:
-                slab = _Slab(scores.shape[0], shape, min(window[0], shape[0]), place)
+                slab = _Slab(scores.shape[0], shape, min(kept[0], shape[0]), place)
             if start[0] > slab.first:
                 yield slab.give(start[0])
-            slab.add(scores.to(place, torch.float32), gauss, start)
+            slab.add(scores[inside].to(place, torch.float32), gauss, start)
     assert slab is not None
     yield slab.give(shape[0])
 
@@ -131,14 +141,35 @@ class _Slab:
         return where, out
 
 
-def surroundings(image: torch.Tensor, box: Box, window: Sequence[int]) -> tuple[torch.Tensor, Box]:
-    """The part of a scan (C_in, *spatial) that holds a box and half a window around it, and the box in that part."""
-    around = [
-        (max(begin - w // 2, 0), min(end + w // 2, n))
-        for (begin, end), w, n in zip(box, window, image.shape[1:], strict=True)
-    ]
-    inner = [(begin - first, end - first) for (begin, end), (first, _) in zip(box, around, strict=True)]
-    return image[(slice(None), *(slice(*span) for span in around))], inner
+def around(shape: Sequence[int], box: Box, reach: Sequence[int]) -> Box:
+    """A box and so many voxels around it, within a volume."""
+    return [(max(begin - r, 0), min(end + r, n)) for (begin, end), r, n in zip(box, reach, shape, strict=True)]
+
+
+def _within(box: Box, outer: Box) -> Box:
+    """A box counted from where another begins."""
+    return [(begin - first, end - first) for (begin, end), (first, _) in zip(box, outer, strict=True)]
+
+
+def surroundings(
+    image: torch.Tensor, box: Box, window: Sequence[int], margin: Sequence[int]
+) -> tuple[torch.Tensor, Box, Box]:
+    """What the windows for a box need.
+
+    Args:
+        image: the scan (C_in, *spatial).
+        box: of it.
+        window: what counts of a window, without its margins.
+        margin: voxels from each face of a window that do not count.
+
+    Returns:
+        The part of the scan that they see, in it the box and half a window around it, over which they are laid out, and
+        in that the box.
+    """
+    shape = image.shape[1:]
+    span = around(shape, box, [w // 2 for w in window])
+    seen = around(shape, span, margin)
+    return image[(slice(None), *(slice(*part) for part in seen))], _within(span, seen), _within(box, span)
 
 
 def gathered(

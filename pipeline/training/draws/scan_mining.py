@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from monai.utils.enums import CommonKeys as Keys
 from scipy import ndimage
 
+from rarevox.pipeline.inference.tiling.surround import voxels_to_compute
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.dice_metric import classes_of
 from rarevox.pipeline.training.draws.hard_patches import HardPatches
@@ -96,7 +96,7 @@ class ScanMining:
     def voxels(self) -> int:
         """Of the scans whose turn it is."""
         data = self.hard.dataset.data
-        return sum(math.prod(data[case][Keys.IMAGE].shape[1:]) for case in self._due())
+        return sum(voxels_to_compute(self.inferer, data[case][Keys.IMAGE].shape[1:]) for case in self._due())
 
     def look(self, device: torch.device | str, stopped: Callable[[], bool] = lambda: False) -> Mined:
         """Predict the scans whose turn it is; nothing is remembered until :meth:`take`.

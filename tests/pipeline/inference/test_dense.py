@@ -78,8 +78,8 @@ def test_labels_are_the_argmax_of_the_scores() -> None:
 @pytest.mark.parametrize(("flips", "temperature"), [((), 1.0), ((0,), 2.0)])
 def test_labels_follow_the_decision_tile_by_tile(flips: tuple[int, ...], temperature: float) -> None:
     network, decision = highresnet(), Decision({"a": {"threshold": 0.2}}, ["a", "b"])
-    image = torch.randn(1, 2, 120, 4, 4, dtype=torch.float64)
-    how: dict[str, Any] = {"mode": "exact", "memory_gb": budget_for(network, 46 * 4 * 4), "flips": flips}
+    image = torch.randn(1, 2, 200, 4, 4, dtype=torch.float64)
+    how: dict[str, Any] = {"mode": "exact", "memory_gb": budget_for(network, 60 * 4 * 4), "flips": flips}
     inferer = DenseInferer(network.geometry, **how, temperature=temperature, decision=decision, reduce="labels")
     labels = inferer(image, network)
     assert inferer.notes["tiles"] > 1
@@ -168,21 +168,69 @@ def test_only_a_box_and_its_context_are_computed() -> None:
     assert seen == [(4, 6, 2)]  # one voxel of context at each face, but none beyond the scan's
 
 
-@pytest.mark.parametrize("voxels", [10**6, 2500])
+class Rimmed(torch.nn.Module):
+    """Marks what lies within ``reach`` voxels of its own padding, and nothing else, as a network may that was never
+    judged there."""
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(tuple(x.shape[2:]))
+        inside = torch.nn.functional.avg_pool3d(torch.ones_like(x), 2 * self.reach + 1, 1, self.reach)
+        marked = (inside < 0.999).float()
+        return torch.cat([0.5 - marked, marked - 0.5], 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mode": "exact", "tile_batch": 3},
+        {"mode": "window", "window_size": (9, 9, 9)},
+        {"mode": "window", "window_size": (15, 12, 30), "overlap": 0.25, "window_batch": 1},
+    ],
+)
+@pytest.mark.parametrize("box", [None, [(0, 5), (7, 20), (3, 17)]])
+def test_nothing_is_taken_from_near_the_networks_own_padding(options: dict[str, Any], box: Any) -> None:
+    """Of the scan as of its tiles and windows; without the margin its rim, and each window's, is marked."""
+    shape, network = (20, 21, 17), Rimmed(4)
+    image = torch.randn(1, *shape)
+    geometry = Geometry(receptive_field=(9, 9, 9))
+    plain, careful = (DenseInferer(geometry, loss_margin=m, reduce="labels", **options) for m in (0, 4))
+    assert plain.inside(image, network, box).any()
+    found = careful.inside(image, network, box)
+    assert tuple(found.shape[1:]) == (shape if box is None else tuple(end - begin for begin, end in box))
+    assert not found.any()
+
+
+@pytest.mark.parametrize("voxels", [10**6, 900])
 @pytest.mark.parametrize("margin", [3, (4, 0, 2)])
-def test_a_scan_gets_zeros_around_it_as_far_as_the_loss_never_saw(margin: Any, voxels: int) -> None:
-    """As a patch at the scan's border had them: one pass over the padded scan, its faces cut off."""
-    network = highresnet()
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_a_scan_lies_in_zeros_as_far_as_the_loss_never_saw(margin: Any, voxels: int, multiple: int) -> None:
+    """As a patch at the scan's border did: one pass over the padded scan, its faces cut off, and the same in tiles."""
+    network: Any
+    if multiple == 1:
+        network = torch.nn.Sequential(torch.nn.Conv3d(2, 4, 3, padding=1), torch.nn.Conv3d(4, 3, 3, padding=1)).double()
+        geometry = Geometry(receptive_field=(5, 5, 5))
+    else:  # what it computes depends on where its pooling begins
+        network = torch.nn.Sequential(
+            torch.nn.AvgPool3d(4), torch.nn.Conv3d(2, 3, 1), torch.nn.Upsample(scale_factor=4)
+        ).double()
+        geometry = Geometry(receptive_field=(7, 7, 7), multiple=4)
     image = torch.randn(1, 2, 24, 10, 9, dtype=torch.float64) + 1
     each = (margin,) * 3 if isinstance(margin, int) else margin
-    pad = [m for m in reversed(each) for _ in range(2)]
+    size = [n + 2 * m for n, m in zip(image.shape[2:], each, strict=True)]
+    more = [-n % multiple for n in size]
+    pad = [n for m, end in zip(reversed(each), reversed(more), strict=True) for n in (m, m + end)]
     with torch.inference_mode():
         single = network(torch.nn.functional.pad(image, pad))
-    expected = single[(..., *(slice(m, n - m) for m, n in zip(each, single.shape[2:], strict=True)))]
-    memory = budget_for(network, voxels)
-    inferer = DenseInferer(network.geometry, mode="exact", loss_margin=margin, memory_gb=memory)
+    expected = single[(..., *(slice(m, m + n) for m, n in zip(each, image.shape[2:], strict=True)))]
+    inferer = DenseInferer(geometry, mode="exact", loss_margin=margin, memory_gb=budget_for(network, voxels))
     assert torch.allclose(inferer(image, network).double(), expected, atol=1e-5)
-    assert not torch.allclose(network(image), expected, atol=1e-2)
+    assert (inferer.notes["tiles"] > 1) == (voxels < 10**6)
     box = [(0, 3), (4, 10), (8, 9)]
     part = inferer.inside(image[0], network, box)
     assert torch.allclose(part.double(), expected[0][(..., *(slice(*span) for span in box))], atol=1e-5)
@@ -200,17 +248,50 @@ def test_a_scan_gets_zeros_around_it_as_far_as_the_loss_never_saw(margin: Any, v
     assert torch.allclose(seen.scores.double(), expected[0], atol=1e-5)
 
 
-def test_zeros_around_a_scan_in_windows() -> None:
-    """A network that marks what is not 0 where it is, in windows that reach beyond the scan."""
+def test_windows_see_the_scan_and_zeros_beyond_it() -> None:
+    """A network that looks no further than its margin, whose windows then tell what one pass over the scan in zeros
+    tells; a box's windows see the scan around it."""
     network = torch.nn.Conv3d(1, 2, 3, padding=1).double()
-    image = torch.randn(1, 1, 13, 11, 9, dtype=torch.float64)
-    options: dict[str, Any] = {"mode": "window", "window_size": (8, 8, 8)}
-    inferer = DenseInferer(Geometry(receptive_field=(3, 3, 3)), loss_margin=2, **options)
-    padded = torch.nn.functional.pad(image, [2] * 6)
-    expected = DenseInferer(Geometry(receptive_field=(3, 3, 3)), **options).inside(
-        padded[0], network, [(2, 15), (2, 13), (2, 11)]
+    image = torch.randn(1, 1, 23, 21, 9, dtype=torch.float64)
+    inferer = DenseInferer(
+        Geometry(receptive_field=(3, 3, 3)), loss_margin=1, mode="window", window_size=(8, 8, 8), overlap=0.3
     )
-    assert torch.equal(inferer(image, network)[0], expected)
+    expected = network(torch.nn.functional.pad(image, [1] * 6))[..., 1:-1, 1:-1, 1:-1]
+    assert torch.allclose(inferer(image, network).double(), expected, atol=1e-5)
+    box = [(9, 10), (12, 15), (0, 9)]
+    part = inferer.inside(image[0], network, box)
+    assert torch.allclose(part.double(), expected[0, :, 9:10, 12:15], atol=1e-5)
+
+
+def test_valid_convolutions_have_zeros_enough() -> None:
+    """Nothing is moved: coarse grids lie where they lie without a margin."""
+    inferer = DenseInferer(Geometry(receptive_field=(51, 51, 1), margin=(24, 24, 0), multiple=(3, 3, 1)), loss_margin=5)
+    assert inferer.surround == (0, 0, 0)
+
+
+def test_exact_tiles_are_dearer_than_windows_or_not() -> None:
+    """Of a scan of 200³ and a context of 40, in a memory for a fifth: tiles of 117³ compute 6³ · 117³ voxels, windows
+    of 24³ that step by 12 some 16³ · 24³, but 66³ · 24³ where they lose 9 at each face and step by 3."""
+    geometry = Geometry(receptive_field=(81, 81, 81))
+    options: dict[str, Any] = {"window_size": (24, 24, 24)}
+    assert DenseInferer(geometry, **options)._prefer_windows((200, 200, 200), 200**3 / 5, None)
+    assert not DenseInferer(geometry, loss_margin=9, **options)._prefer_windows((200, 200, 200), 200**3 / 5, None)
+    assert not DenseInferer(geometry, loss_margin=12, **options)._prefer_windows((200, 200, 200), 200**3 / 5, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"loss_margin": -2}, "whole numbers of voxels from 0"),
+        ({"loss_margin": [1.7, 0, 0]}, "whole numbers of voxels from 0"),
+        ({"loss_margin": True}, "whole numbers of voxels from 0"),
+        ({"loss_margin": [1, 2]}, "inferer#loss_margin"),
+        ({"loss_margin": 4, "mode": "window", "window_size": [8, 9, 9]}, "nothing but the margins"),
+    ],
+)
+def test_margins_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        DenseInferer(Geometry(receptive_field=(9, 9, 9)), **options)
 
 
 def test_windows_of_a_box() -> None:

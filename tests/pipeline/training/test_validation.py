@@ -10,7 +10,9 @@ import torch
 from ignite.engine import Engine
 from monai.data import CacheDataset
 
+from rarevox.networks import Geometry
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.dense import DenseInferer
 from rarevox.pipeline.training import validation as module
 from rarevox.pipeline.training.validation import Validation
 
@@ -30,6 +32,7 @@ class Validator:
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self.clock, self.seconds, self.runs = clock, seconds, 0
+        self.inferer: Any = None
         dataset = [{"image": torch.zeros(1, 20, 20, 20)}]
         self.data_loader = SimpleNamespace(dataset=dataset, __len__=lambda: 1)
         self.data_loader = type("Loader", (), {"dataset": dataset, "__len__": lambda self: 1})()
@@ -96,6 +99,14 @@ def test_cheap_validations_come_evenly(clock: Clock, tmp_path: Path) -> None:
     """20³ voxels are 8 patches: estimated at 1 s · 8 / 3 = 2.7 s, so the first waits for 27 s; then 0.1 s each."""
     rows, _ = train(clock, Validator(clock, 0.1), tmp_path, steps=100, step_seconds=1.0)
     assert rows == [27, 30, 40, 50, 60, 70, 80, 90, 100]
+
+
+def test_zeros_around_the_scans_count(clock: Clock, tmp_path: Path) -> None:
+    """With 5 voxels at each face a scan of 20³ is one of 30³, 27 patches: 9 s, so the first waits for 90 s."""
+    validator = Validator(clock, 0.1)
+    validator.inferer = DenseInferer(Geometry(receptive_field=(9, 9, 9)), loss_margin=5)
+    rows, _ = train(clock, validator, tmp_path, steps=100, step_seconds=1.0)
+    assert rows == [90, 100]
 
 
 def test_a_validation_that_would_take_too_much_comes_only_at_the_end(clock: Clock, tmp_path: Path) -> None:

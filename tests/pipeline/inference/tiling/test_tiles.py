@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarevox.pipeline.inference.tiling.tiles import (
@@ -16,7 +18,9 @@ from rarevox.pipeline.inference.tiling.tiles import (
 )
 
 RULES = st.one_of(
-    st.builds(AxisRule, context=st.integers(0, 50), multiple=st.sampled_from([1, 2, 4, 8])),
+    st.builds(
+        AxisRule, context=st.integers(0, 50), multiple=st.sampled_from([1, 2, 4, 8]), surround=st.integers(0, 20)
+    ),
     st.builds(AxisRule, margin=st.integers(1, 24), multiple=st.sampled_from([1, 3, 4]), minimum=st.just(51)),
 )
 
@@ -34,9 +38,9 @@ def test_outputs_cover_the_axis_once_and_have_their_context(length: int, tiles: 
         else:
             assert start + keep.start == output.start
             assert keep.stop <= size
-            assert start % rule.multiple == 0
-            assert output.start - start >= min(rule.context, output.start)
-            assert start + size >= min(output.stop + rule.context, length)
+            assert (start + rule.surround) % rule.multiple == 0
+            assert output.start - start >= min(rule.context, output.start + rule.surround)
+            assert start + size >= min(output.stop + rule.context, length + rule.surround)
     assert (covered == 1).all()
 
 
@@ -47,7 +51,7 @@ def test_the_limit_is_kept_or_the_blocks_are_the_smallest(shape: tuple[int, ...]
     largest = max(math.prod(tile.size) for tile in plan(shape, counts, rules))
     assert largest == largest_input(shape, counts, rules)
     smallest = math.prod(min(max(s for _, _, s, _ in axis_tiles(n, k, rule)) for k in range(1, n + 1)) for n in shape)
-    assert largest <= voxels or largest <= 2 * smallest
+    assert largest <= voxels or (voxels < smallest and largest <= 2 * smallest)
     assert sum(math.prod(tile.size) for tile in plan(shape, counts, rules)) == computed_voxels(shape, counts, rules)
 
 
@@ -64,11 +68,23 @@ def test_tiles_of_a_box_lie_where_those_of_the_volume_would(
         assert keep.stop - keep.start == output.stop - output.start
         lost = rule.margin or 0
         assert start + lost + keep.start == begin + output.start
-        assert (start + lost) % rule.multiple == 0  # pooled grids and coarse blocks are those of the whole volume
+        assert (
+            start + lost + rule.surround
+        ) % rule.multiple == 0  # pooled grids and coarse blocks are those of the whole volume
         if not rule.margin:
-            assert keep.start >= min(rule.context, begin + output.start)
-            assert start + size >= min(begin + output.stop + rule.context, length)
+            assert keep.start >= min(rule.context, begin + output.start + rule.surround)
+            assert start + size >= min(begin + output.stop + rule.context, length + rule.surround)
     assert (covered == 1).all()
+
+
+@given(shape=st.tuples(*[st.integers(1, 40)] * 3), rules=st.tuples(RULES, RULES, RULES), share=st.floats(0.01, 1))
+@settings(max_examples=30)
+def test_no_plan_within_the_limit_computes_less(shape: tuple[int, ...], rules: Any, share: float) -> None:
+    voxels = share * largest_input(shape, (1, 1, 1), rules)
+    found = fewest_tiles(shape, rules, voxels)
+    for counts in itertools.product(*(sorted({1, 2, 3, n // 2 or 1, n}) for n in shape)):
+        if largest_input(shape, counts, rules) <= voxels:
+            assert computed_voxels(shape, found, rules) <= computed_voxels(shape, counts, rules)
 
 
 def test_one_tile_where_memory_allows() -> None:
