@@ -21,6 +21,7 @@ import json
 import platform
 import re
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -39,7 +40,11 @@ CHOICES = {
     "lesion_balanced": ["--set", "sampler#_target_=rarevox.transforms.LesionBalancedSampler"],
     "hard": ["--set", "hard_share=0.5"],
     "mined": ["--set", "hard_share=0.5", "--set", "hard_scans=1"],
-    "augmented": ["--config", "augmented"],
+    "light": ["--set", "augmentation_strength=light"],
+    "white_matter": ["--config", "white_matter", "--set", "normalisation#peaks=[largest,last]"],
+    "robust": ["--config", "robust"],
+    "nyul": ["--config", "nyul"],
+    "artefacts": ["--config", "mri_artefacts"],
     "no_planting": ["--set", "planting_share=0"],
     "all_foreground": ["--set", "background_share=0"],
 }
@@ -90,8 +95,11 @@ def main() -> None:
     parser.add_argument("--structure", default="lesion")
     parser.add_argument("--subject", default="^[a-z]+_[0-9]+")
     parser.add_argument("--tell", action="store_true", help="only print what is done")
-    parser.add_argument("words", nargs="*", help="more words for every `rarevox crossval`, after --")
-    options = parser.parse_args()
+    asked = sys.argv[1:]
+    # What comes after -- is not ours; argparse would look for options in it where one takes several values.
+    end = asked.index("--") if "--" in asked else len(asked)
+    options = parser.parse_args(asked[:end])
+    options.words = asked[end + 1 :]
     cases = json.loads((options.dataset / "dataset.json").read_text())["training"]
     patients = {}
     for case in cases:

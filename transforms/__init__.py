@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rarevox.transforms.batches.affine import BatchAffine
+    from rarevox.transforms.batches.appearance import BatchAdjustContrast, BatchGaussianSmooth
     from rarevox.transforms.batches.drop_channels import BatchDropChannels
     from rarevox.transforms.batches.intensity import (
         BatchCompose,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "batches.affine": ("BatchAffine",),
+    "batches.appearance": ("BatchAdjustContrast", "BatchGaussianSmooth"),
     "batches.drop_channels": ("BatchDropChannels",),
     "batches.intensity": (
         "BatchCompose",
@@ -123,11 +125,13 @@ def __dir__() -> list[str]:
 __all__ = [
     "AnatomyMaskd",
     "BackgroundMixSampler",
+    "BatchAdjustContrast",
     "BatchAffine",
     "BatchCompose",
     "BatchDropChannels",
     "BatchFlip",
     "BatchGaussianNoise",
+    "BatchGaussianSmooth",
     "BatchPlantLesions",
     "BatchScaleIntensity",
     "BatchShiftIntensity",

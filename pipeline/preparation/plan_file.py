@@ -31,6 +31,8 @@ RARE = 0.01
 RARE_BACKGROUND_SHARE = 0.5
 MANY = 5
 """Components in the median case from which on a structure counts as lesions rather than as one organ."""
+LONG_VOXELS = 3
+"""An edge so many times as long as another makes thick slices: nnU-Net's bound for augmentation in the plane."""
 PLANTING_SHARE = 0.5
 """Of the patches that are drawn for foreground."""
 
@@ -53,6 +55,8 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
     spacing = plan_spacing(fingerprint["per_case"])
     patch = _plan_patch(dataset, spacing.value)
     planting = plan_planting(fingerprint)
+    augmentation = plan_augmentation(fingerprint)
+    rotations = plan_rotations(fingerprint["per_case"], spacing.value)
     classes = [dataset.label_values.index(fingerprint["structures"][name]["value"]) for name in _many(fingerprint)]
     planted = Choice("lesion_library#classes", classes, "Structures of few components are organs, and are not planted.")
     return [
@@ -64,6 +68,8 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
         plan_background(fingerprint),
         planting,
         *([planted] if planting.value else []),
+        augmentation,
+        *([rotations] if rotations else []),
         _plan_mirror(dataset),
     ]
 
@@ -184,6 +190,52 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
         "They stay so: nothing is planted into them. 0 is the GDL paper's rule: every patch holds foreground."
     )
     return Choice("background_share", RARE_BACKGROUND_SHARE, reason)
+
+
+def plan_augmentation(fingerprint: Mapping[str, Any]) -> Choice:
+    """Strong, but where foreground fills less than a hundredth of the median scan.
+
+    >>> [plan_augmentation({"foreground_share": {"median": m}}).value for m in (0.004, 0.05)]
+    ['light', 'strong']
+    """
+    share = fingerprint["foreground_share"].get("median", 0.0)
+    fills = f"Foreground fills {100 * share:.2g} % of a scan"
+    if share < RARE:
+        reason = (
+            f"{fills}: light did a little better than strong on such lesions in short trainings; for long ones on few "
+            "cases try strong."
+        )
+        return Choice("augmentation_strength", "light", reason)
+    reason = (
+        f"{fills}, and patches of such structures are soon known by heart: they are turned, scaled and sheared, their "
+        "contrast changed. For very short trainings take light."
+    )
+    return Choice("augmentation_strength", "strong", reason)
+
+
+def plan_rotations(cases: Sequence[Mapping[str, Any]], spacing: Sequence[float] | None) -> Choice | None:
+    """Angles about the long axis of the voxels alone, where one is three times as long as another (as nnU-Net has it).
+
+    >>> rows = [{"orientation": "RAS", "spacing_mm": [0.9, 0.9, 5.0]}]
+    >>> plan_rotations(rows, None).value, plan_rotations(rows, [1.0, 1.0, 2.0])
+    ([0.0, 0.0, 0.35], None)
+    """
+    edges = median_edges(cases) if spacing is None else np.asarray(spacing)
+    longest = int(edges.argmax())
+    if edges[longest] < LONG_VOXELS * edges.min():
+        return None
+    angle = max(read_yaml(CONFIGS / "train.yaml")["rotations"])
+    axis = ("right-left", "anterior-posterior", "superior-inferior")[longest]
+    reason = (
+        f"The voxels are {edges[longest] / edges.min():.2g} times as long along the {axis} axis: patches are turned "
+        "about that one alone, since another turn would mix near with far."
+    )
+    return Choice("rotations", [angle if a == longest else 0.0 for a in range(3)], reason)
+
+
+def median_edges(cases: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Median voxel edges along R, A and S, mm."""
+    return np.median(np.asarray([along_ras(case["orientation"], case["spacing_mm"]) for case in cases]), axis=0)
 
 
 def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:

@@ -153,6 +153,8 @@ KINDS = {
     "minutes": Kind(_or_null(_number), "a positive number of minutes, or null for --iterations", True),
     "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),
     "ema_decay": Kind(_or_null(_number), "0 to below 1, or null for no average"),
+    "augmentation_strength": Kind(lambda value: value in ("light", "strong"), "light or strong"),
+    "rotations": Kind(lambda value: _three(value, lambda a: _number(a) and a >= 0), "three angles in radians, from 0"),
     "cache_rate": SHARE,
     "cache_days": Kind(_or_null(lambda v: _number(v) and v >= 0), "a number of days, or null to keep all"),
     "cache_gb": Kind(_or_null(lambda v: _number(v) and v > 0), "a size in GB, or null for no limit"),

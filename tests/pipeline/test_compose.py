@@ -61,7 +61,7 @@ def test_arguments_of_a_component_may_be_added_and_misspelt_ones_are_named() -> 
     assert config["augmentation"]["transforms"][0]["prob"] == 0.0
     with pytest.raises(RequestError, match="did you mean 'dropout'"):
         put(config, "network_def#dropuot", 0.5)
-    with pytest.raises(RequestError, match="entries 0 to 5"):
+    with pytest.raises(RequestError, match="entries 0 to 8"):
         put(config, "augmentation#transforms#9#prob", 0.0)
     with pytest.raises(RequestError, match="single value"):
         put(config, "seed#deep", 0)

@@ -23,6 +23,7 @@ from rarevox.pipeline.preparation.plan_file import (
     plan_background,
     plan_normalisation,
     plan_planting,
+    plan_rotations,
     plan_spacing,
     plan_text,
     write_plan,
@@ -53,6 +54,29 @@ class TestSpacing:
         stored = rows((3.0, 1.0, 2.0), orientation="SLA") + rows((1.0, 2.0, 3.0))
         assert plan_spacing(stored).value is None
         assert "1 × 2 × 3 mm" in plan_spacing(stored).reason
+
+
+class TestRotations:
+    def test_thick_slices_are_turned_within_themselves(self) -> None:
+        assert plan_rotations(rows((1.0, 1.0, 2.9)), None) is None
+        thick = plan_rotations(rows((1.0, 1.0, 3.0), (1.0, 1.0, 5.0)), None)
+        assert thick is not None and thick.value == [0.0, 0.0, 0.35] and "superior-inferior" in thick.reason
+
+    def test_axes_are_those_of_the_body_and_the_grid_that_of_training(self) -> None:
+        stored = rows((5.0, 0.5, 0.5), orientation="ARS")
+        sagittal = plan_rotations(stored, None)
+        assert sagittal is not None and sagittal.value == [0.0, 0.35, 0.0]
+        assert plan_rotations(stored, [1.0, 1.0, 1.0]) is None
+
+    def test_a_training_takes_them(self, dataset: Dataset) -> None:
+        fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text(encoding="utf-8"))
+        for row in fingerprint["per_case"]:
+            row["spacing_mm"] = [1.0, 1.0, 4.0]
+        write_plan(dataset.path.parent, "x", make_plan(dataset, fingerprint))
+        config = compose("train", dataset=dataset).config
+        assert (config["augmentation_strength"], config["rotations"]) == ("strong", [0.0, 0.0, 0.35])
+        light = compose("train", dataset=dataset, settings=["augmentation_strength=light"])
+        assert light.config["augmentation_strength"] == "light"
 
 
 class TestNormalisation:
@@ -178,7 +202,7 @@ def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) ->
     plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
     assert set(plan) == {
         *("spacing", "patch_size", "batch_size", "normalisation", "sampler"),
-        *("background_share", "planting_share", "mirror_axes"),
+        *("background_share", "planting_share", "augmentation_strength", "mirror_axes"),
     }
     assert (
         plan["background_share"].value == plan["planting_share"].value == 0

@@ -9,11 +9,13 @@ from rarevox.pipeline.training.draws import patch_counts
 from rarevox.pipeline.training.draws.patch_counts import PatchCounts
 from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
 from rarevox.transforms import (
+    BatchAdjustContrast,
     BatchAffine,
     BatchCompose,
     BatchDropChannels,
     BatchFlip,
     BatchGaussianNoise,
+    BatchGaussianSmooth,
     BatchPlantLesions,
     BatchScaleIntensity,
     BatchShiftIntensity,
@@ -41,12 +43,15 @@ def test_augmentation_on_the_device_sends_numbers_alone_and_waits_for_nothing(le
             BatchAffine("image", rotate=(0.3, 0.3, 0.3), scale=(0.2, 0.2, 0.2), prob=1.0),
             BatchScaleIntensity("image", 0.1, prob=1.0),
             BatchShiftIntensity("image", 0.1, prob=1.0),
+            BatchAdjustContrast("image", prob=1.0),
+            BatchGaussianSmooth("image", prob=1.0),
         ]
     )
     transform(batch(), [np.random.default_rng(n) for n in range(2)])
     assert not ledger.waits and not ledger.pageable, ledger.report()
-    # Rows for each axis and volume, rows and matrices of the affine map, a column for scale and one for shift.
-    assert dict(ledger.pinned) == {"transforms/batches/intensity.py:sent": 10}, ledger.report()
+    # Rows for each axis and volume, rows and matrices of the affine map, a column for scale and one for shift;
+    # rows and exponents of the contrast, rows and three kernels of the blur.
+    assert dict(ledger.pinned) == {"transforms/batches/intensity.py:sent": 16}, ledger.report()
 
 
 def test_patches_of_cases_on_the_device_are_cut_there_and_nothing_is_waited_for(ledger):

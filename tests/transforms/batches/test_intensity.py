@@ -3,14 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Flip, ScaleIntensity, ShiftIntensity
+from monai.transforms import AdjustContrast, Flip, GaussianSmooth, ScaleIntensity, ShiftIntensity
 from scipy.stats import kstest
 
 from rarevox.transforms import (
+    BatchAdjustContrast,
     BatchAffine,
     BatchCompose,
     BatchFlip,
     BatchGaussianNoise,
+    BatchGaussianSmooth,
     BatchScaleIntensity,
     BatchShiftIntensity,
 )
@@ -21,6 +23,8 @@ EVERY = [
     BatchShiftIntensity("image", [0.1, 0.5]),
     BatchGaussianNoise("image", 0.2, 0.5),
     BatchAffine(rotate=(0.3, 0.3, 0.3), scale=(0.2, 0.2, 0.2), shear=0.1),
+    BatchAdjustContrast("image", (0.5, 2.0)),
+    BatchGaussianSmooth("image", prob=0.5),
 ]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -78,6 +82,33 @@ def test_intensities_are_monais() -> None:
     scale, shift = ScaleIntensity(minv=None, maxv=None, factor=0.3), ShiftIntensity(0.2)
     expected = torch.stack([torch.as_tensor(shift(scale(image))) for image in batch()["image"]])
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_contrast_and_blur_are_monais() -> None:
+    """With limits that leave one value, and axes of different widths."""
+    gamma, sigma = 1.7, (0.4, 1.3, 0.0)
+    steps = [
+        BatchAdjustContrast("image", [gamma, gamma], 1),
+        BatchGaussianSmooth("image", [(s, s) for s in sigma], 1),
+    ]
+    found = BatchCompose(steps)(batch(), generators(list(range(6))))["image"]
+    contrast, smooth = AdjustContrast(gamma), GaussianSmooth(sigma)
+    expected = torch.stack([torch.as_tensor(smooth(contrast(image))) for image in batch()["image"]])
+    # Sums of at most 5 · 13 · 3 products of values up to 1 by weights whose sum is 1.
+    assert torch.allclose(found, expected, rtol=0, atol=200 * torch.finfo(torch.float32).eps)
+
+
+def test_a_patch_of_one_value_keeps_it() -> None:
+    same = {"image": torch.full((2, 1, 4, 4, 4), 3.0)}
+    found = BatchAdjustContrast("image", [0.5, 0.5], 1)(same, generators([0, 1]))["image"]
+    assert torch.equal(found, torch.full_like(found, 3.0))
+
+
+def test_limits_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="two numbers above 0"):
+        BatchAdjustContrast("image", [0.0, 1.0])
+    with pytest.raises(ValueError, match="three axes"):
+        BatchGaussianSmooth("image", [(0.3, 1.0)])
 
 
 def test_factors_are_uniform_and_half_of_the_patches_change() -> None:
