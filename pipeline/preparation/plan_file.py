@@ -36,6 +36,7 @@ LONG_VOXELS = 3
 PLANTING_SHARE = 0.5
 """Of the patches that are drawn for foreground."""
 
+CT_WINDOW = "rarevox.transforms.CTWindowd"
 _SIGNED = "# as prepare wrote it: "
 
 
@@ -55,7 +56,8 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
     spacing = plan_spacing(fingerprint["per_case"])
     patch = _plan_patch(dataset, spacing.value)
     planting = plan_planting(fingerprint)
-    augmentation = plan_augmentation(fingerprint)
+    normalisation = plan_normalisation(fingerprint["channels"], masks=any("mask" in case for case in dataset.training))
+    ct = normalisation.value["_target_"] == CT_WINDOW
     rotations = plan_rotations(fingerprint["per_case"], spacing.value)
     classes = [dataset.label_values.index(fingerprint["structures"][name]["value"]) for name in _many(fingerprint)]
     planted = Choice("lesion_library#classes", classes, "Structures of few components are organs, and are not planted.")
@@ -63,12 +65,12 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
         spacing,
         patch,
         _plan_batch(patch.value, len(dataset.training)),
-        plan_normalisation(fingerprint["channels"], masks=any("mask" in case for case in dataset.training)),
+        normalisation,
         _plan_sampler(fingerprint),
         plan_background(fingerprint),
         planting,
         *([planted] if planting.value else []),
-        augmentation,
+        *plan_augmentation(fingerprint, ct=ct),
         *([rotations] if rotations else []),
         _plan_mirror(dataset),
     ]
@@ -141,7 +143,7 @@ def _window(channels: Mapping[str, Mapping[str, Any]], why: str) -> Choice:
     low = min((10 * math.floor(row["p00_5"] / 10) for row in inside), default=-160)
     high = max((10 * math.ceil(row["p99_5"] / 10) for row in inside), default=240)
     value = {
-        "_target_": "rarevox.transforms.CTWindowd",
+        "_target_": CT_WINDOW,
         "keys": "image",
         "windows": [float(low), float(max(high, low + 10))],
     }
@@ -192,25 +194,38 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
     return Choice("background_share", RARE_BACKGROUND_SHARE, reason)
 
 
-def plan_augmentation(fingerprint: Mapping[str, Any]) -> Choice:
-    """Strong, but where foreground fills less than a hundredth of the median scan.
+def plan_augmentation(fingerprint: Mapping[str, Any], *, ct: bool) -> list[Choice]:
+    """Shapes changed but where foreground fills less than a hundredth of the median scan; intensities but of CT, and
+    more where foreground is rare.
 
-    >>> [plan_augmentation({"foreground_share": {"median": m}}).value for m in (0.004, 0.05)]
-    ['light', 'strong']
+    >>> [[choice.value for choice in plan_augmentation({"foreground_share": {"median": m}}, ct=c)]
+    ...     for m, c in ((0.004, False), (0.05, False), (0.004, True), (0.05, True))]
+    [['light', 0.3], ['strong', 0.2], ['light', 0.1], ['strong', 0.1]]
     """
     share = fingerprint["foreground_share"].get("median", 0.0)
-    fills = f"Foreground fills {100 * share:.2g} % of a scan"
-    if share < RARE:
-        reason = (
-            f"{fills}: light did a little better than strong on such lesions in short trainings; for long ones on few "
+    rare, fills = share < RARE, f"Foreground fills {100 * share:.2g} % of a scan"
+    if rare:
+        shapes = (
+            f"{fills}: turning and scaling patches did no good for lesions in short trainings; for long ones on few "
             "cases try strong."
         )
-        return Choice("augmentation_strength", "light", reason)
-    reason = (
-        f"{fills}, and patches of such structures are soon known by heart: they are turned, scaled and sheared, their "
-        "contrast changed. For very short trainings take light."
-    )
-    return Choice("augmentation_strength", "strong", reason)
+    else:
+        shapes = (
+            f"{fills}, and patches of such structures are soon known by heart: they are turned, scaled and sheared. "
+            "For very short trainings take light."
+        )
+    if ct:
+        change, intensities = 0.1, "CT has intensities with a unit, which are changed little."
+    else:
+        change = 0.3 if rare else 0.2
+        intensities = (
+            "The intensities have no absolute unit and differ between scanners by more than a normalisation takes out: "
+            "those of each channel are scaled and shifted by so much at most, and their contrast is changed."
+        )
+    return [
+        Choice("augmentation_strength", "light" if rare else "strong", shapes),
+        Choice("intensity_change", change, intensities),
+    ]
 
 
 def plan_rotations(cases: Sequence[Mapping[str, Any]], spacing: Sequence[float] | None) -> Choice | None:

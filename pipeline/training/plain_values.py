@@ -154,6 +154,7 @@ KINDS = {
     "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),
     "ema_decay": Kind(_or_null(_number), "0 to below 1, or null for no average"),
     "augmentation_strength": Kind(lambda value: value in ("light", "strong"), "light or strong"),
+    "intensity_change": Kind(lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "rotations": Kind(lambda value: _three(value, lambda a: _number(a) and a >= 0), "three angles in radians, from 0"),
     "cache_rate": SHARE,
     "cache_days": Kind(_or_null(lambda v: _number(v) and v >= 0), "a number of days, or null to keep all"),

@@ -85,33 +85,74 @@ class BatchFlip(BatchTransform):
         return batch
 
 
-class BatchScaleIntensity(BatchTransform):
-    """x · (1 + f), f uniform in ``factors`` (a number a means −a to a), one for each patch."""
+class _BatchChange(BatchTransform):
+    """One number for each patch, or one for each of its channels.
 
-    def __init__(self, keys: str | Sequence[str], factors: float | Sequence[float], prob: float = 0.5) -> None:
+    Args:
+        keys: the images (B, C, *spatial).
+        limits: of the numbers; one number a means −a to a.
+        prob: of each patch.
+        channel_wise: a number for each channel.
+    """
+
+    def __init__(
+        self, keys: str | Sequence[str], limits: float | Sequence[float], prob: float, *, channel_wise: bool
+    ) -> None:
         super().__init__(keys, prob)
-        self.low, self.high = _limits(factors)
+        self.low, self.high = _limits(limits)
+        self.channel_wise = channel_wise
+
+    def columns(self, batch: Batch, generators: Generators, none: float) -> list[torch.Tensor]:
+        """For each key (B, C or 1, 1 …) numbers, and ``none`` where a patch is not to be changed."""
+        rows = set(self.chosen(generators))
+        found = []
+        for key in self.keys:
+            volumes = batch[key]
+            count = volumes.shape[1] if self.channel_wise else 1
+            drawn = [generator.uniform(self.low, self.high, count) + none for generator in generators]
+            values = np.stack([value if row in rows else np.full(count, none) for row, value in enumerate(drawn)])
+            column = sent(torch.from_numpy(values).to(volumes.dtype), volumes.device)
+            found.append(column.view(len(generators), count, *(1,) * (volumes.ndim - 2)))
+        return found
+
+
+class BatchScaleIntensity(_BatchChange):
+    """x · (1 + f), f uniform in ``factors`` (a number a means −a to a), one for each patch or each of its channels."""
+
+    def __init__(
+        self,
+        keys: str | Sequence[str],
+        factors: float | Sequence[float],
+        prob: float = 0.5,
+        *,
+        channel_wise: bool = False,
+    ) -> None:
+        super().__init__(keys, factors, prob, channel_wise=channel_wise)
 
     def __call__(self, batch: Batch, generators: Generators) -> Batch:
         """Scale."""
-        change = [1 + value for value in _values(self, generators)]
-        for key in self.keys:
-            batch[key].mul_(_column(change, batch[key]))
+        for key, column in zip(self.keys, self.columns(batch, generators, 1.0), strict=True):
+            batch[key].mul_(column)
         return batch
 
 
-class BatchShiftIntensity(BatchTransform):
-    """x + o, o uniform in ``offsets`` (a number a means −a to a), one for each patch."""
+class BatchShiftIntensity(_BatchChange):
+    """x + o, o uniform in ``offsets`` (a number a means −a to a), one for each patch or each of its channels."""
 
-    def __init__(self, keys: str | Sequence[str], offsets: float | Sequence[float], prob: float = 0.5) -> None:
-        super().__init__(keys, prob)
-        self.low, self.high = _limits(offsets)
+    def __init__(
+        self,
+        keys: str | Sequence[str],
+        offsets: float | Sequence[float],
+        prob: float = 0.5,
+        *,
+        channel_wise: bool = False,
+    ) -> None:
+        super().__init__(keys, offsets, prob, channel_wise=channel_wise)
 
     def __call__(self, batch: Batch, generators: Generators) -> Batch:
         """Shift."""
-        change = _values(self, generators)
-        for key in self.keys:
-            batch[key].add_(_column(change, batch[key]))
+        for key, column in zip(self.keys, self.columns(batch, generators, 0.0), strict=True):
+            batch[key].add_(column)
         return batch
 
 
@@ -145,16 +186,3 @@ def _limits(value: float | Sequence[float]) -> tuple[float, float]:
         return -abs(value), abs(value)
     low, high = (float(v) for v in value)
     return min(low, high), max(low, high)
-
-
-def _values(transform: BatchScaleIntensity | BatchShiftIntensity, generators: Generators) -> list[float]:
-    """For each patch a number in the limits, or 0 where it is not to be changed."""
-    rows = set(transform.chosen(generators))
-    drawn = [generator.uniform(transform.low, transform.high) for generator in generators]
-    return [value if row in rows else 0.0 for row, value in enumerate(drawn)]
-
-
-def _column(values: list[float], volumes: torch.Tensor) -> torch.Tensor:
-    """(B, 1, 1 …), to meet (B, C, *spatial)."""
-    column = sent(torch.tensor(values, dtype=volumes.dtype), volumes.device)
-    return column.view(-1, *(1,) * (volumes.ndim - 1))

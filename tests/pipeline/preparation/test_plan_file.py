@@ -202,7 +202,7 @@ def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) ->
     plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
     assert set(plan) == {
         *("spacing", "patch_size", "batch_size", "normalisation", "sampler"),
-        *("background_share", "planting_share", "augmentation_strength", "mirror_axes"),
+        *("background_share", "planting_share", "augmentation_strength", "intensity_change", "mirror_axes"),
     }
     assert (
         plan["background_share"].value == plan["planting_share"].value == 0

@@ -31,13 +31,14 @@ def test_strong_adds_shapes_contrast_and_blur_and_more_of_the_rest() -> None:
     light, strong = made(), made(configs=("augmented",))
     assert names(light) == LIGHT
     assert names(strong) == STRONG
+    assert names(made("augmentation", "intensity_change=0.3")) == [*LIGHT[:3], "RandAdjustContrastd", LIGHT[3]]
     noise = [next(t for t in one.transforms if type(t).__name__ == "RandGaussianNoised") for one in (light, strong)]
     assert [one.rand_gaussian_noise.std for one in noise] == [0.05, 0.1]
 
 
 def test_on_the_device_it_is_the_same_in_batches() -> None:
     light = made("batch_augmentation", configs=("device",))
-    strong = made("batch_augmentation", "augmentation_strength=strong", configs=("device",))
+    strong = made("batch_augmentation", configs=("device", "augmented"))
     assert names(light) == ["BatchFlip", "BatchScaleIntensity", "BatchShiftIntensity", "BatchGaussianNoise"]
     assert names(strong) == [
         *("BatchFlip", "BatchAffine", "BatchScaleIntensity", "BatchShiftIntensity"),
@@ -87,6 +88,7 @@ def test_rotations_are_about_the_axes_asked_for() -> None:
     ("values", "said"),
     [
         ({"augmentation_strength": "stronger"}, "expected light or strong"),
+        ({"intensity_change": -0.1}, "a number from 0 to 1"),
         ({"rotations": [0.3, 0.3]}, "expected three angles"),
         ({"rotations": [0.3, -0.3, 0.3]}, "expected three angles"),
     ],

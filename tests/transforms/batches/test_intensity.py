@@ -84,6 +84,18 @@ def test_intensities_are_monais() -> None:
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [BatchScaleIntensity, BatchShiftIntensity])
+def test_channels_change_by_themselves_where_asked(kind) -> None:
+    """Of 1 + ..., each channel by one number: alike in the patch, another in the other channel and patch."""
+    for channel_wise in (False, True):
+        ones = {"image": torch.ones(4, 2, 3, 3, 3)}
+        found = kind("image", 0.5, 1, channel_wise=channel_wise)(ones, generators([0, 1, 2, 3]))["image"].flatten(2)
+        assert torch.equal(found.amin(2), found.amax(2))
+        values = found[..., 0]
+        assert bool((values[:, 0] == values[:, 1]).all()) != channel_wise
+        assert len(values[:, 0].unique()) == 4
+
+
 def test_contrast_and_blur_are_monais() -> None:
     """With limits that leave one value, and axes of different widths."""
     gamma, sigma = 1.7, (0.4, 1.3, 0.0)
