@@ -27,6 +27,9 @@ from tests import forked
 settings.register_profile("rarevox", deadline=None, derandomize=True)  # machines differ in speed; seeds are explicit
 settings.load_profile("rarevox")
 multiprocessing.get_context("forkserver").set_forkserver_preload(forked.LIBRARIES)
+# A fork makes PyTorch's pool of threads anew where one of its threads first asks for it, without a lock: two that ask
+# at once fail. So it is made before there are two.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -34,7 +34,14 @@ from rarevox.pipeline.trust.sums import write_sums
 from tests.conftest import SMALL
 from tests.nested import REGIONS, VALUES, write_nested
 
-QUICK = (*SMALL, "log#tensorboard=false", "validations=1", "batch_record#keep=true")
+QUICK = (
+    *SMALL,
+    "log#tensorboard=false",
+    "validations=1",
+    "batch_record#keep=true",
+    "augmentation_strength=light",
+    "intensity_change=0.1",
+)
 
 
 @pytest.fixture(scope="module")
