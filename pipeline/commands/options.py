@@ -8,10 +8,26 @@ from typing import Any, TypeVar
 
 import click
 
+from rarevox.pipeline.data.dataset import ALL_FOLDS
 from rarevox.pipeline.errors import RequestError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
+
+
+class FoldType(click.ParamType):
+    """The number of a fold, or ``all``."""
+
+    name = "fold"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """As the configuration has it."""
+        if value == ALL_FOLDS:
+            return ALL_FOLDS
+        number = str(value)
+        if not number.isdecimal():
+            self.fail(f"{value!r} is no fold; expected a whole number from 0, or {ALL_FOLDS}", param, ctx)
+        return int(number)
 
 
 _FORMS = {

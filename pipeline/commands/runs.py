@@ -11,6 +11,7 @@ import click
 from rarevox.pipeline.commands.beforehand import require_dataset, require_overlays, require_runs
 from rarevox.pipeline.commands.options import (
     FOLDER,
+    FoldType,
     device_option,
     loss_option,
     network_option,
@@ -39,7 +40,7 @@ from rarevox.pipeline.starting import importing
 @settings_option
 @click.option("--iterations", type=click.IntRange(min=1), help="Optimiser steps.  [default: 2000]")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Wall time instead of iterations.")
-@click.option("--fold", type=click.IntRange(min=0), help="Fold that validates.  [default: 0]")
+@click.option("--fold", type=FoldType(), metavar="N|all", help="Fold that validates, or all: none.  [default: 0]")
 @device_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --output.")
 @trust_option

@@ -16,14 +16,19 @@ from rarevox.transforms.reading.stand_ins import with_stand_ins
 
 
 def section(
-    dataset: str | Path, section: str, *, fold: int = 0, reference_key: str | None = None, limit: int | None = None
+    dataset: str | Path,
+    section: str,
+    *,
+    fold: int | str = 0,
+    reference_key: str | None = None,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """The cases of a section, with absolute file names.
 
     Args:
         dataset: the folder that ``rarevox prepare`` wrote.
         section: ``train``, ``validation``, ``training`` (both) or ``test``.
-        fold: which fold validates.
+        fold: which fold validates; ``all``: none does.
         reference_key: moves the label's file name to this key, where the preprocessing leaves it alone; for evaluation
             against the file as it is.
         limit: at most so many cases, evenly picked from the list.

@@ -15,6 +15,8 @@ from rarevox.pipeline.names import case_flaw, check_names, plain_name, shown
 
 DATASET_FILE = "dataset.json"
 SECTIONS = ("training", "train", "validation", "test")
+ALL_FOLDS = "all"
+"""Named as the fold that validates: none is set aside, every training case is learnt from."""
 _FILE_KEYS = ("image", "label", "mask")
 
 
@@ -121,13 +123,14 @@ class Dataset:
         """The values as they stand in the label files, the background's 0 first, ascending."""
         return tuple(self.labels.values())
 
-    def section(self, name: str, *, fold: int = 0) -> list[dict[str, Any]]:
+    def section(self, name: str, *, fold: int | str = 0) -> list[dict[str, Any]]:
         """The cases of a section, with absolute file names, ready for MONAI's dictionary transforms.
 
         Args:
             name: ``training`` (every case that is not held out), ``train`` (those outside ``fold``), ``validation``
                 (those in ``fold``) or ``test`` (held out).
-            fold: which fold validates, from 0; used by ``train`` and ``validation`` only.
+            fold: which fold validates, from 0, or ``all``: every case is for training, none for validation. Used by
+                ``train`` and ``validation`` only.
 
         Returns:
             A dictionary for each case: ``case``, ``image`` (a string, or a list of them, one per channel file),
@@ -138,10 +141,13 @@ class Dataset:
         """
         if name not in SECTIONS:
             raise RequestError(f"no section {name!r} in {self.path}: {nearest(name, SECTIONS)}")
-        if name in ("train", "validation") and not 0 <= fold < self.folds:
-            raise RequestError(f"fold {fold} does not exist; {self.path} has folds 0 to {self.folds - 1}")
+        if name in ("train", "validation") and fold not in (ALL_FOLDS, *range(self.folds)):
+            raise RequestError(
+                f"fold {fold} does not exist; {self.path} has folds 0 to {self.folds - 1}, and {ALL_FOLDS} stands for "
+                "training on all cases"
+            )
         cases = self.test if name == "test" else self.training
-        if name == "train":
+        if name == "train" and fold != ALL_FOLDS:
             # With a single fold nothing can be set aside: the same cases train and validate.
             cases = tuple(case for case in cases if case["fold"] != fold) if self.folds > 1 else cases
         elif name == "validation":

@@ -24,7 +24,12 @@ from rarevox.pipeline.evaluation.calibration.temperature import (
 )
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, foreground
-from rarevox.pipeline.evaluation.run_and_dataset import as_items, same_structures, tell_correction
+from rarevox.pipeline.evaluation.run_and_dataset import (
+    as_items,
+    require_validation,
+    same_structures,
+    tell_correction,
+)
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.segment import Segmenter
@@ -69,7 +74,7 @@ def calibrate(
             f"the inferer of {run} knows no temperature; calibrate runs with rarevox.pipeline.inference.DenseInferer"
         )
     segmenter.inferer.temperature = 1.0
-    fold = int(segmenter.config["fold"])
+    fold = require_validation(run, segmenter.config)
     samples, failed = _draw(segmenter, data, data.section("validation", fold=fold), voxels)
     for case, reason in failed.items():
         console.say("[red]failed[/red] {}: {}", case, reason)

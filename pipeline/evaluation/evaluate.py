@@ -36,6 +36,7 @@ from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.evaluation.report.run import write_run_report
 from rarevox.pipeline.evaluation.run_and_dataset import (
     as_items,
+    require_validation,
     same_structures,
     tell_correction,
     temperature_of,
@@ -107,7 +108,9 @@ def evaluate(
     same_structures(segmenter.config, data, run)
     tell_correction(segmenter, data)
     gates = read_gates(segmenter.config["gates"], data.scored)
-    cases = data.section(section, fold=int(segmenter.config["fold"]))
+    if section == "validation":
+        require_validation(run, segmenter.config)
+    cases = data.section(section, fold=segmenter.config["fold"])
     if not cases:
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"

@@ -11,7 +11,7 @@ from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.operating.parts import Parts, parts_of
-from rarevox.pipeline.evaluation.run_and_dataset import same_structures, tell_correction
+from rarevox.pipeline.evaluation.run_and_dataset import require_validation, same_structures, tell_correction
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.inference.segment import Segmenter
@@ -96,7 +96,7 @@ def folds_of(run: str | Path, data: Dataset, *, trust: bool) -> Folds:
     """
     runs = tuple(require_run(one, "evaluate") for one in with_members([run]))
     configs = [run_config(one, "evaluate", trust=trust) for one in runs]
-    numbers = tuple(int(config["fold"]) for config in configs)
+    numbers = tuple(require_validation(one, config) for one, config in zip(runs, configs, strict=True))
     folds = Folds(Path(run), runs, numbers, parts_of(configs[0], data), configs[0])
     if len(set(numbers)) < len(numbers):
         twice = max(numbers, key=numbers.count)

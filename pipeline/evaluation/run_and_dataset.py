@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.console import console
-from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.dataset import ALL_FOLDS, Dataset
 from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
@@ -56,3 +56,17 @@ def temperature_of(segmenter: Segmenter) -> float | list[float]:
     """The temperature of a run's probabilities; of an ensemble those of its members."""
     found = [float(getattr(member.inferer, "temperature", 1.0)) for member in members_of(segmenter)]
     return found[0] if len(found) == 1 else found
+
+
+def require_validation(run: Path, config: Mapping[str, Any]) -> int:
+    """The fold on whose cases a run may be judged or tuned.
+
+    Raises:
+        RequestError: none was set aside, it learnt from all of them.
+    """
+    if config["fold"] == ALL_FOLDS:
+        raise RequestError(
+            f"{run} learnt from every training case (fold: {ALL_FOLDS}), so that no validation cases are left; "
+            "train with --fold 0, or cross-validate with rarevox crossval, and choose there"
+        )
+    return int(config["fold"])

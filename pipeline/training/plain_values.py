@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rarevox.pipeline.compose import CONFIGS, packaged_once
+from rarevox.pipeline.data.dataset import ALL_FOLDS
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.hints import check_hints
 from rarevox.pipeline.names import shown
@@ -144,7 +145,7 @@ FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
 KINDS = {
     "batch_size": _whole_from(1),
     "workers": Kind(lambda value: value == "auto" or _whole(value), "auto, or a whole number from 0"),
-    "fold": _whole_from(0, written=True),
+    "fold": Kind(lambda value: value == ALL_FOLDS or _whole(value, 0), "a whole number from 0, or all", True),
     "seed": _whole_from(0),
     "epoch_length": _whole_from(1),
     "validations": _whole_from(1),

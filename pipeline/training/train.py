@@ -41,7 +41,7 @@ def train(
     settings: Sequence[str] = (),
     iterations: int | None = None,
     minutes: float | None = None,
-    fold: int | None = None,
+    fold: int | str | None = None,
     device: str = "auto",
     resume: bool = False,
     start_from: str | Path | None = None,
@@ -58,7 +58,7 @@ def train(
         settings: ``KEY=VALUE`` texts, the last word.
         iterations: optimiser steps.
         minutes: wall time, which then counts instead.
-        fold: which fold validates.
+        fold: which fold validates; ``all``: none does, and every training case is learnt from.
         device: auto, cpu, cuda or cuda:i.
         resume: go on from ``models/last.pt``; the configuration is the run's own, only the budget and the device may
             change.
@@ -147,7 +147,7 @@ def _abandoned(folder: Path) -> bool:
     )
 
 
-def _options(budget: Mapping[str, Any], fold: int | None, device: str) -> dict[str, Any]:
+def _options(budget: Mapping[str, Any], fold: int | str | None, device: str) -> dict[str, Any]:
     """Command-line options as configuration keys."""
     options = {key: value for key, value in budget.items() if value is not None}
     if budget["iterations"] is not None and budget["minutes"] is None:
@@ -174,7 +174,7 @@ def _resumed(
     return config | {"resume": True}
 
 
-def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int | None) -> None:
+def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int | str | None) -> None:
     """A resumed run goes on with its own data: the same dataset, perhaps in another place, and the same fold."""
     if fold is not None and fold != config["fold"]:
         raise RequestError(f"{folder} is a run of fold {config['fold']}, not {fold}; leave out --fold, or train anew")

@@ -27,7 +27,7 @@ def score_light(run: Path, data: Dataset, *, section: str, device: str, trust: b
     """
     segmenter = Segmenter(run, "evaluate", device=device, uncorrected=not data.n4, trust=trust)
     same_structures(segmenter.config, data, run)
-    cases = data.section(section, fold=int(segmenter.config["fold"]))
+    cases = data.section(section, fold=segmenter.config["fold"])
     folder = run / "evaluation" / section
     conventions = with_ignored(build(segmenter.config, "metric_options"), data)
     options = replace(conventions, distances=False, lesions=False)

@@ -62,10 +62,13 @@ def test_folder_and_file_load_the_same(tmp_path: Path, content: dict) -> None:
         ("validation", 0, "ac"),
         ("train", 1, "ac"),
         ("validation", 1, "b"),
+        ("train", "all", "abc"),
+        ("validation", "all", ""),
+        ("test", "all", "d"),
         ("test", 0, "d"),
     ],
 )
-def test_sections(tmp_path: Path, content: dict, section: str, fold: int, names: str) -> None:
+def test_sections(tmp_path: Path, content: dict, section: str, fold: int | str, names: str) -> None:
     cases = Dataset.load(write(tmp_path, content)).section(section, fold=fold)
     assert "".join(case["case"] for case in cases) == names
 
