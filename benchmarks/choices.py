@@ -41,6 +41,11 @@ CHOICES = {
     "hard": ["--set", "hard_share=0.5"],
     "mined": ["--set", "hard_share=0.5", "--set", "hard_scans=1"],
     "shapes": ["--set", "augmentation_strength=strong"],
+    "z_scores": [
+        "--set",
+        "normalisation={_target_: rarevox.transforms.ZScored, keys: image, region: nonzero}",
+    ],
+    "no_statistics": ["--set", "scan_statistics=0"],
     "intensities": ["--set", "intensity_change=0.1"],
     "white_matter": ["--config", "white_matter", "--set", "normalisation#peaks=[largest,last]"],
     "robust": ["--config", "robust"],

@@ -27,6 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from machine import processor
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: waiting threads take no CPU
 
 CONFIG = {"channels": ["image"], "structures": ["a", "b"], "label_values": [0, 1, 2], "composites": {}}
@@ -199,10 +201,8 @@ def share(run: Path, scans: Path, base: Path, workers: int, peer: str | None, re
 
 def about() -> str:
     """Machine, cores, load and date."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     moment = time.strftime("%d %B %Y")
-    return f"{name}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, {moment}"
+    return f"{processor()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, {moment}"
 
 
 def _descendants(process: int) -> list[int]:

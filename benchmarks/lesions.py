@@ -11,7 +11,8 @@ compiling count, but nnU-Net's planning and preprocessing do not), and labels th
   is given by ``--nnunet-python``, and without that it is left out.
 
 All label maps are scored by the same lines here: Dice of the voxels, lesions (26-connected) that the map touches, and
-predicted ones that touch a lesion, by size. What is done is kept in OUT, and the same command goes on.
+predicted ones that touch a lesion, by size. What is done is kept in OUT, and the same command goes on; rows.jsonl with
+folds done elsewhere may be put there first. Methods are compared fold by fold: all of a fold belong on one machine.
 
     python benchmarks/lesions.py SCANS OUT --minutes 30 [--methods rarevox monai] [--folds 0 1] [--nnunet-python PYTHON]
     python benchmarks/lesions.py SCANS OUT --minutes 30 --tell
@@ -25,7 +26,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -38,6 +38,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from lesion_figures import dice, f1, interval
+from machine import processor
 from scipy import ndimage
 
 ROOT = Path(__file__).resolve().parent
@@ -113,7 +114,9 @@ def row_of(name: str, fold: int, scan: Path, place: Path, seconds: float) -> dic
         raise SystemExit(f"{place}: the label map of {scan.name} is on another grid than its reference")
     ml = abs(float(np.linalg.det(reference.affine[:3, :3]))) / 1000
     figures = scored(np.asarray(labels.dataobj) > 0, np.asarray(reference.dataobj) > 0, ml)
-    return {"method": name, "fold": fold, "case": scan.name, "seconds": round(seconds), **figures}
+    where, date = f"{os.cpu_count()} cores of {processor()}", time.strftime("%Y-%m-%d")
+    made = {"seconds": round(seconds), "machine": where, "date": date}
+    return {"method": name, "fold": fold, "case": scan.name, **made, **figures}
 
 
 def tell(rows: list[dict[str, Any]], minutes: float) -> None:
@@ -122,7 +125,9 @@ def tell(rows: list[dict[str, Any]], minutes: float) -> None:
     for row in rows:
         by[row["method"]][row["fold"]].append(row)
     folds = set.intersection(*(set(found) for found in by.values()))
-    print(f"{len(folds)} patients, {minutes:g} minutes each; {platform.machine()}, {time.strftime('%d %B %Y')}\n")
+    where = {row["machine"]: row["date"] for row in rows if row["fold"] in folds and row.get("machine")}
+    places = "; ".join(f"{name}, {date}" for name, date in where.items())
+    print(f"{len(folds)} patients, {minutes:g} minutes each; {places}\n")
     small, middling = SIZES_ML
     bins = (f"under {small} ml", f"to {middling} ml", "larger")
     print("| method | Dice | lesions found | right | F1 | " + " | ".join(bins) + " | wrong, ml a scan |")

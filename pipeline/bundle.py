@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.compose import CONFIGS, derive, write_yaml
-from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.dataset import ALL_FOLDS, Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.figures import figure
 from rarevox.pipeline.files import read_json, write_json, write_text
@@ -165,7 +165,7 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         "unless it is told `--trust`, and `rarevox verify RUN` checks its sums.",
         "",
         "## Data",
-        f"- {counted(len(dataset.training), 'training case')} (validation fold {config['fold']} of {dataset.folds}), "
+        f"- {counted(len(dataset.training), 'training case')} ({_validated(config, dataset)}), "
         f"{len(dataset.test)} held out; seed {dataset.seed}; fingerprint `{dataset.fingerprint}`",
         f"- channels in order: {channels}",
         f"- labels: {', '.join(f'{value} = {markdown(name)}' for name, value in dataset.labels.items())}",
@@ -188,6 +188,10 @@ def card_text(config: Mapping[str, Any], dataset: Dataset, result: Mapping[str, 
         *_score_lines(result, dataset.name),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _validated(config: Mapping[str, Any], dataset: Dataset) -> str:
+    return "no validation" if config["fold"] == ALL_FOLDS else f"validation fold {config['fold']} of {dataset.folds}"
 
 
 def _region_line(config: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from rarevox.pipeline.bundle import (
 )
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.learnt import learnt_cases, noted_cases, seen_cases
 from rarevox.pipeline.data.missing import without_channels
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.beginning import tell_beginning
@@ -53,9 +54,15 @@ from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.inference.watch import together
 from rarevox.pipeline.locks import held
+from rarevox.pipeline.names import plain_name
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.pipeline.trust.sums import keeping_sums
+from rarevox.pipeline.words import counted, listed
 from rarevox.transforms.reading.stand_ins import MISSING
+
+HELD_OUT = ("test", "validation")
+"""Sections whose figures are read as those of cases that a run has not seen."""
+LEARNT = "the run learnt from this case"
 
 
 def evaluate(
@@ -111,15 +118,23 @@ def evaluate(
     if section == "validation":
         require_validation(run, segmenter.config)
     cases = data.section(section, fold=segmenter.config["fold"])
+    seen = seen_cases([one.run for one in members_of(segmenter)], data, cases) if section in HELD_OUT else []
+    if seen:
+        which = f"{len(seen)} of {counted(len(cases), 'case')} in section {section} of {data.path}"
+        said = "[yellow]{} {} learnt from by {}[/yellow] ({}): figures of such cases are not held-out ones"
+        console.say(said, which, "was" if len(seen) == 1 else "were", given, listed(seen))
     if not cases:
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
-    name = "_".join([section, *(["ensemble"] if others else []), *(["without", *without] if without else [])])
+    elsewhere = [] if data.fingerprint in _source(run) else [plain_name(data.name)]
+    name = "_".join(
+        [section, *elsewhere, *(["ensemble"] if others else []), *(["without", *without] if without else [])]
+    )
     with held(
         claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     ) as folder:
-        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others, without)
+        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others, without, seen)
 
 
 def _evaluated(
@@ -133,6 +148,7 @@ def _evaluated(
     output: str | Path | None,
     others: Sequence[str | Path],
     without: Sequence[str],
+    learnt: Sequence[str],
 ) -> int:
     """:func:`evaluate` into a folder that is held."""
     tell_beginning(folder, segmenter.config, temperature_of(segmenter))
@@ -150,7 +166,7 @@ def _evaluated(
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
         for case, item, found in zip(cases, items, segmenter(left_out, watch), strict=True):
-            if score_case(scorer, found, case, folder):
+            if score_case(scorer, found, case, folder, LEARNT if found.case in learnt else ""):
                 for counter, seen in zip(counters, found.watch.watches if counters else (), strict=True):
                     counter.add(seen)
             elif curves is not None:
@@ -163,13 +179,14 @@ def _evaluated(
         if counter is not None
     }
     context = _context(run, segmenter, data, section) | ({MISSING: list(without)} if without else {})
+    context |= {"learnt_from": list(learnt)} if learnt else {}
     if others:
         context["ensemble"] = [str(Path(other).resolve()) for other in (run, *others)]
     write_results(folder, result, extra={"context": context})
     write_curves(folder, result.get("curves"))
     write_detections(folder, curves.lesions() if curves is not None else None)
     write_run_report(folder, result, cases, run, context)
-    if section == "test" and output is None and not others and not without:
+    if section == "test" and output is None and not others and not without and not learnt:
         _update_bundle(run, data, result)
     if output is None and not others and not without:
         track_evaluation(run, section, result)
@@ -200,8 +217,8 @@ def _holds_evaluation(folder: Path) -> bool:
     return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def score_case(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path) -> bool:
-    """Score one case and keep its label map; whether it could be scored."""
+def score_case(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path, also: str = "") -> bool:
+    """Score one case and keep its label map, with a further warning; whether it could be scored."""
     try:
         # An earlier evaluation's label map must not stand for a case that fails in this one.
         (folder / "predictions" / f"{found.case}_seg.nii.gz").unlink(missing_ok=True)
@@ -211,7 +228,7 @@ def score_case(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], fo
         image = case["image"]
         first = image[0] if isinstance(image, list) else image
         _, grid = save_labels(found.labels, first, found.case, folder / "predictions")
-        warning = str((found.notes or {}).get("warning", ""))
+        warning = "; ".join(filter(None, (also, str((found.notes or {}).get("warning", "")))))
         rows = scorer.add(found.case, found.labels, case["label"], found.raw, grid=grid, warning=warning)
         if lacks := (found.notes or {}).get(MISSING):
             for row in rows:
@@ -238,6 +255,12 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
     }
 
 
+def _source(run: Path) -> str:
+    """What a run says of the data that it was trained on, their fingerprint among it."""
+    content = read_json(run / METADATA) if (run / METADATA).is_file() else {}
+    return str(content.get("data_source", "")) if isinstance(content, dict) else ""
+
+
 def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
     """Write the held-out scores into the bundle's metadata and model card, which tell of the run's own dataset.
 
@@ -246,11 +269,13 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
     from rarevox.pipeline.compose import read_yaml
 
     try:
-        source = read_json(run / METADATA).get("data_source", "")
-        if data.fingerprint not in source:
+        if data.fingerprint not in _source(run):
             console.say("[yellow]the model card is left as it is[/yellow]: {} is not the dataset of the run", data.name)
             return
         config = read_yaml(run / "configs" / "train.yaml")
+        if noted_cases(run) not in (None, learnt_cases(data, config["fold"])):
+            console.say("[yellow]the model card is left as it is[/yellow]: {} was split anew since", data.path)
+            return
         means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
         scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
         facts = json_text(bundle_metadata(config, data, scores))

@@ -61,6 +61,12 @@ def export(run: str | Path, output: str | Path, formats: Sequence[str] = (), *, 
         file = output if single else folder / f"model{FORMATS[kind]}"
         found[file.name] = _written(network, geometry, file, kind, about)
         console.print(f"{file}: largest difference of logits {found[file.name]['largest_difference']:.1e}")
+    if about["scan_statistics"]:
+        console.print(
+            f"scan_statistics is {about['scan_statistics']:g}: rarevox predict moves batch norms for each scan, the "
+            "exported network does not; hold its labels against rarevox predict --set scan_statistics=0",
+            soft_wrap=True,
+        )
     write_json(output.with_suffix(".json") if single else folder / "export.json", about | {"files": found})
     return 0
 
@@ -89,6 +95,7 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         "geometry": {name: list(getattr(geometry, name)) for name in ("minimum", "multiple", "base", "margin")}
         # What rarevox's own inferer does, which may be set apart from the training.
         | {"loss_margin": list(getattr(built["inferer"], "surround", (0,) * geometry.spatial_dims))},
+        "scan_statistics": getattr(getattr(built["inferer"], "statistics", None), "share", 0.0),
         "versions": {name: version(name) for name in ("rarevox", "torch")},
     }
     return network, geometry, about

@@ -2,4 +2,7 @@
 
 from rarevox.pipeline.faces import face
 
-__getattr__, __dir__, __all__ = face(__name__, {"dense": ["DenseInferer"], "saving": ["SaveLabelsd"]})
+__getattr__, __dir__, __all__ = face(
+    __name__,
+    {"dense": ["DenseInferer"], "saving": ["SaveLabelsd"], "scan_statistics": ["ScanStatistics"]},
+)

@@ -17,6 +17,7 @@ from rarevox.networks import Geometry
 from rarevox.networks.blocks import unreduced
 from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference.scan_statistics import ScanStatistics
 from rarevox.pipeline.inference.tiling.graphs import Graphs
 from rarevox.pipeline.inference.tiling.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
 from rarevox.pipeline.inference.tiling.sending import sent
@@ -71,6 +72,7 @@ class DenseInferer(Inferer):
             :class:`rarevox.transforms.NestedDecision` says that the network's outputs are nested regions, the scores
             then are their logits (with flips those of the mean probabilities). One that asks for the
             confidence of components needs all scores, and ``reduce`` is then ``scores`` whatever was asked.
+        statistics: moves the network's batch norms for each scan; None is none.
         cuda_graphs: on CUDA, blocks of a size that has come before go through as a graph
             (:class:`rarevox.pipeline.inference.tiling.graphs.Graphs`).
 
@@ -111,6 +113,7 @@ class DenseInferer(Inferer):
         reduce: str = "scores",
         temperature: float = 1.0,
         decision: Decision | None = None,
+        statistics: ScanStatistics | None = None,
         cuda_graphs: bool = False,
     ) -> None:
         if mode not in MODES or reduce not in REDUCTIONS:
@@ -132,6 +135,7 @@ class DenseInferer(Inferer):
             )
         if not temperature > 0:
             raise RequestError(f"temperature is {temperature}; expected a positive number (1 changes nothing)")
+        self.statistics = statistics or ScanStatistics(0.0, ())
         self.geometry = geometry
         self.precision = precision
         self.mode = mode
@@ -219,8 +223,10 @@ class DenseInferer(Inferer):
                 return network(block, *args, **kwargs, **more)
 
         graphs = self.graphs if isinstance(network, torch.nn.Module) and not (args or kwargs) else None
-        with torch.no_grad():
-            return self._inside(image, network, box, labels, call, graphs)
+        with torch.no_grad(), self.statistics.of(image, network, call) as own:
+            found = self._inside(image, network, box, labels, call, graphs)
+        self.notes |= {"scan_statistics": round(own, 3)} if self.statistics.share else {}
+        return found
 
     def computed_voxels(self, shape: Sequence[int]) -> int:
         """Of a scan of so many voxels an axis in one pass: it, and the zeros around it.

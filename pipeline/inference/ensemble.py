@@ -25,8 +25,8 @@ SHARED = ("structures", "label_values", "channels")
 
 _UNREAD = {"run", "dataset_dir", "fold", "bundle_root", "seed", "post_processing", "gates", "temperature"}
 _UNREAD |= {"operating_points", "decision"}
-_UNREAD |= {"network_def", "geometry", "network", "patch_size", "loss_margin", "inferer", "precision"}
-_UNREAD |= {"metric_options", "weights"}
+_UNREAD |= {"network_def", "geometry", "network", "patch_size", "loss_margin", "scan_statistics", "inferer"}
+_UNREAD |= {"precision", "metric_options", "weights"}
 """Top-level keys on which the preprocessing never depends."""
 
 

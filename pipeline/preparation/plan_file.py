@@ -21,6 +21,7 @@ from rarevox.pipeline.files import write_text
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch
 from rarevox.pipeline.words import counted
+from rarevox.transforms.intensity.nyul import PERCENTILES
 
 EDITED_FILE = "plan.edited.yaml"
 SAME_SPACING = 1.1
@@ -33,6 +34,9 @@ MANY = 5
 """Components in the median case from which on a structure counts as lesions rather than as one organ."""
 LONG_VOXELS = 3
 """An edge so many times as long as another makes thick slices: nnU-Net's bound for augmentation in the plane."""
+LAST_LANDMARK = 90
+"""The highest percentile that is a landmark where foreground is rare. Lesions on 1 % of a scan can be 4 % of its
+tissue; a landmark among them would squeeze the scans that have many."""
 PLANTING_SHARE = 0.5
 """Of the patches that are drawn for foreground."""
 
@@ -56,7 +60,11 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
     spacing = plan_spacing(fingerprint["per_case"])
     patch = _plan_patch(dataset, spacing.value)
     planting = plan_planting(fingerprint)
-    normalisation = plan_normalisation(fingerprint["channels"], masks=any("mask" in case for case in dataset.training))
+    normalisation = plan_normalisation(
+        fingerprint["channels"],
+        masks=any("mask" in case for case in dataset.training),
+        rare=fingerprint["foreground_share"].get("median", 0.0) < RARE,
+    )
     ct = normalisation.value["_target_"] == CT_WINDOW
     rotations = plan_rotations(fingerprint["per_case"], spacing.value)
     classes = [dataset.label_values.index(fingerprint["structures"][name]["value"]) for name in _many(fingerprint)]
@@ -71,6 +79,7 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
         planting,
         *([planted] if planting.value else []),
         *plan_augmentation(fingerprint, ct=ct),
+        plan_statistics(fingerprint, ct=ct),
         *([rotations] if rotations else []),
         _plan_mirror(dataset),
     ]
@@ -118,10 +127,16 @@ def _plan_batch(patch: Sequence[int], cases: int) -> Choice:
     return Choice("batch_size", batch, reason)
 
 
-def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool = False) -> Choice:
-    """A CT window from the foreground's intensities for Hounsfield units, else z-scores.
+def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool = False, rare: bool = False) -> Choice:
+    """A CT window from the foreground's intensities for Hounsfield units, Nyul's landmarks for rare foreground in
+    tissue that zeros surround, else z-scores.
 
     Hounsfield units are told by ``CT`` in every channel's name, or by intensities from −500 or less to 200 or more.
+
+    Args:
+        channels: of the fingerprint.
+        masks: whether cases have masks, which the reason then tells of.
+        rare: foreground fills less than a hundredth of the median scan.
     """
     figures = [channel["image_median_over_cases"] for channel in channels.values()]
     named = all(re.search(r"(?<![a-z0-9])ct(?![a-z])", name.lower()) for name in channels)
@@ -129,6 +144,8 @@ def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool
         return _window(channels, "The channels are CT" if named else "The intensities look like Hounsfield units")
     zero = min(row.get("zero_share", 0.0) for row in figures)
     region = "nonzero" if zero >= 0.25 else "image"
+    if rare and region == "nonzero":
+        return _landmarks(zero)
     where = "its voxels that are not 0" if region == "nonzero" else "the whole image"
     surround = f"{100 * zero:.0f} % of a scan's voxels are 0" if zero >= 0.005 else "hardly any voxels are 0"
     reason = f"The intensities have no absolute unit: each channel is z-scored over {where}, since {surround}."
@@ -136,6 +153,17 @@ def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool
         reason += " There are masks: region: mask would take the voxels inside, and predict then needs --masks."
     value = {"_target_": "rarevox.transforms.ZScored", "keys": "image", "region": region}
     return Choice("normalisation", value, reason)
+
+
+def _landmarks(zero: float) -> Choice:
+    reason = (
+        f"The intensities have no absolute unit, and {100 * zero:.0f} % of a scan's voxels are 0: deciles of the rest "
+        "are brought onto landmarks learnt from the training cases, which keeps tissues of different scanners together "
+        f"better than a z-score. None lies above {LAST_LANDMARK} %, where rare lesions may be."
+    )
+    percentiles = [float(p) for p in PERCENTILES if p <= LAST_LANDMARK]
+    value = {"_target_": "rarevox.transforms.NyulNormalised", "keys": "image", "region": "nonzero"}
+    return Choice("normalisation", {**value, "landmarks": None, "percentiles": percentiles}, reason)
 
 
 def _window(channels: Mapping[str, Mapping[str, Any]], why: str) -> Choice:
@@ -226,6 +254,25 @@ def plan_augmentation(fingerprint: Mapping[str, Any], *, ct: bool) -> list[Choic
         Choice("augmentation_strength", "light" if rare else "strong", shapes),
         Choice("intensity_change", change, intensities),
     ]
+
+
+def plan_statistics(fingerprint: Mapping[str, Any], *, ct: bool) -> Choice:
+    """Batch norms moved for each scan where foreground fills less than a hundredth of the median one, but for CT.
+
+    >>> [plan_statistics({"foreground_share": {"median": m}}, ct=c).value
+    ...     for m, c in ((0.004, False), (0.004, True), (0.05, False))]
+    [1.0, 0.0, 0.0]
+    """
+    share = fingerprint["foreground_share"].get("median", 0.0)
+    fills = f"Foreground fills {100 * share:.2g} % of a scan"
+    if ct or share >= RARE:
+        why = "CT has intensities with a unit" if ct else fills
+        return Choice("scan_statistics", 0.0, f"{why}: batch norms are those of training, for every scan.")
+    reason = (
+        f"{fills}, too little to change its statistics: batch norms bring those of every scan that is predicted onto "
+        "those of the training scans, which takes out part of what another scanner does."
+    )
+    return Choice("scan_statistics", 1.0, reason)
 
 
 def plan_rotations(cases: Sequence[Mapping[str, Any]], spacing: Sequence[float] | None) -> Choice | None:

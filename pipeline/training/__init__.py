@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = face(
         "interruption": ["Interruption"],
         "kept.checkpoint": ["load_weights"],
         "kept.initial_weights": ["InitialWeights"],
+        "kept.norm_statistics": ["load_statistics"],
         "kept.run_checkpoint": ["RunCheckpoint"],
         "processes": ["share_of", "together"],
         "progress": ["ProgressLine"],

@@ -170,6 +170,8 @@ KINDS = {
     "deterministic": FLAG,
     "rarevox_installed": FLAG,
     "cuda_graphs": FLAG,
+    "scan_statistics": SHARE,
+    "norm_statistics": Kind(_or_null(_is_built), f"{BUILT.words}, or null for none"),
     "background_share": SHARE,
     "hard_share": SHARE,
     "hard_scans": _whole_from(0),

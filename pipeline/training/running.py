@@ -14,6 +14,7 @@ from rarevox.pipeline.bundle import LEFT_OUT, target_name
 from rarevox.pipeline.console import console
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.failures import explained, resume_command
+from rarevox.pipeline.training.kept.norm_statistics import write_statistics
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.record.left_out import left_out, note_left_out
 from rarevox.pipeline.words import counted, listed
@@ -91,6 +92,8 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
         return 1
+    if processes.is_first():
+        write_statistics(folder, config, parser)
     best = f"best mean Dice on validation {validation.best:.4f}" if validation.best >= 0 else "not validated"
     console.print(f"{best}; the run is in {folder}")
     if left:

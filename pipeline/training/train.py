@@ -12,6 +12,7 @@ from rarevox.pipeline.bundle import require_run, write_bundle
 from rarevox.pipeline.compose import dataset_facts
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.learnt import learnt_cases, note_learnt, noted_cases
 from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
@@ -26,6 +27,7 @@ from rarevox.pipeline.training.planting import as_it_began
 from rarevox.pipeline.training.running import run_training
 from rarevox.pipeline.trust.gate import Refusal, run_config
 from rarevox.pipeline.trust.sums import forget_sums, write_sums
+from rarevox.pipeline.words import counted, listed
 
 FOLDERS = ("configs", "docs", "logs", "models")
 """Of a run that is trained: what a killed call left half-written in them is cleared away by the next."""
@@ -101,6 +103,8 @@ def train(
         clear_parts(folder, *(folder / name for name in FOLDERS))
         forget_sums(folder)
         write_bundle(folder, config, data)
+        if not resume or noted_cases(folder) is None:
+            note_learnt(folder, data, config["fold"])
         return config
 
     with ExitStack() as holding:  # of the first process, for all
@@ -179,15 +183,20 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
     if fold is not None and fold != config["fold"]:
         raise RequestError(f"{folder} is a run of fold {config['fold']}, not {fold}; leave out --fold, or train anew")
     place = str(data.path.parent.resolve())
-    if place == config["dataset_dir"]:
-        return
     stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
     structures, values = by_value(config["structures"], config["label_values"])
     own = {**config, "structures": structures, "label_values": values}
     other = any(own[key] != value for key, value in facts.items() if key in config)
     if other or not data.fingerprint or data.fingerprint not in stated:
+        same = "which holds other data now" if place == config["dataset_dir"] else f"and {place} holds other data"
+        raise RequestError(f"{folder} was trained on {config['dataset_dir']}, {same}; give its own")
+    before, now = noted_cases(folder), learnt_cases(data, config["fold"])
+    if before is not None and before != now:
+        odd = sorted({row["case"] for row in before} ^ {row["case"] for row in now})
         raise RequestError(
-            f"{folder} was trained on {config['dataset_dir']}, and {place} holds other data; give its own"
+            f"{folder} has learnt from {counted(len(before), 'case')}, and {place} has "
+            f"{counted(len(now), 'case')} for training in that fold ({listed(odd)} differ): it was split anew; give "
+            "the dataset as it was, or train anew into another folder"
         )
     config["dataset_dir"] = place

@@ -23,6 +23,7 @@ from rarevox.pipeline.training.budget import Budget
 from rarevox.pipeline.training.dice_metric import HardDice
 from rarevox.pipeline.training.draws.scan_mining import ScanMining
 from rarevox.pipeline.training.kept.checkpoint import save_weights
+from rarevox.pipeline.training.kept.norm_statistics import forget_statistics
 from rarevox.pipeline.training.record.run_log import RunLog
 
 
@@ -243,6 +244,7 @@ class Validation:
             return
         try:
             forget_scores(self.model_path.parents[1])
+            forget_statistics(self.model_path.parents[1])
             save_weights(engine.network if self.network is None else self.network, self.model_path)
             self.failed = False
         except OSError as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from rarevox.networks import DeepMedic
+from rarevox.pipeline.compose import write_yaml
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.export import export as stage
 from rarevox.pipeline.export.export import export, images, load
+from rarevox.pipeline.plain_data import read_yaml
 from tests.pipeline.export.untrained import untrained_run
 
 
@@ -48,6 +51,21 @@ def test_every_format_gives_the_networks_logits(run_dir: Path, tmp_path: Path) -
 def test_a_file_alone(run_dir: Path, tmp_path: Path) -> None:
     assert export(run_dir, tmp_path / "brain.ts") == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["brain.json", "brain.ts"]
+
+
+def test_what_predict_does_besides_is_told(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The norms of a program are those of the training, whatever the scan."""
+    assert export(run_dir, tmp_path / "plain.ts") == 0
+    assert "scan_statistics" not in capsys.readouterr().err
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    config = read_yaml(run / "configs" / "inference.yaml") | {"scan_statistics": 1.0}
+    (run / "configs" / "inference.yaml").write_text(write_yaml(config))
+    assert export(run, tmp_path / "moved.ts", trust=True) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "hold its labels against rarevox predict --set scan_statistics=0" in said
+    told = [json.loads((tmp_path / f"{name}.json").read_text())["scan_statistics"] for name in ("plain", "moved")]
+    assert told == [0.0, 1.0]
 
 
 def test_other_numbers_leave_no_file(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

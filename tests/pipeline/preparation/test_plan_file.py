@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from rarevox.pipeline.compose import compose
@@ -16,6 +17,7 @@ from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation import prepare_report
 from rarevox.pipeline.preparation.plan_file import (
+    RARE,
     Choice,
     _plan_sampler,
     is_edited,
@@ -30,6 +32,8 @@ from rarevox.pipeline.preparation.plan_file import (
 )
 from rarevox.pipeline.training.fit import fit_to_data
 from rarevox.pipeline.training.train import train
+from rarevox.transforms import NyulNormalised
+from rarevox.transforms.intensity.nyul import learn_landmarks
 
 SETTINGS = ("network_def#width=2", "epoch_length=1", "validation_cases=1")
 
@@ -96,6 +100,29 @@ class TestNormalisation:
     @pytest.mark.parametrize(("share", "region"), [(0.0, "image"), (0.2, "image"), (0.7, "nonzero")])
     def test_an_empty_surround_is_left_out(self, share: float, region: str) -> None:
         assert plan_normalisation({"T1": channel(zero_share=share)}).value["region"] == region
+
+    @pytest.mark.parametrize(
+        ("share", "facts", "target"),
+        [
+            (0.004, channel(zero_share=0.7), "NyulNormalised"),
+            (0.05, channel(zero_share=0.7), "ZScored"),
+            (0.004, channel(zero_share=0.1), "ZScored"),
+            (0.004, channel(zero_share=0.7, p00_5=-1000.0, p99_5=900.0), "CTWindowd"),
+        ],
+    )
+    def test_rare_foreground_in_tissue_alone_gets_landmarks(self, share: float, facts: dict, target: str) -> None:
+        value = plan_normalisation({"T1": facts}, rare=share < RARE).value
+        assert value["_target_"] == f"rarevox.transforms.{target}"
+
+    def test_how_bright_rare_lesions_are_does_not_change_what_the_tissue_becomes(self) -> None:
+        """On a hundredth of a scan whose voxels are eight ninths 0 they are 9 % of its tissue, above all landmarks."""
+        value = plan_normalisation({"T1": channel(zero_share=8 / 9)}, rare=True).value
+        tissue = torch.linspace(1, 100, 910)
+        scans = [torch.cat([tissue, torch.full((90,), bright)]).reshape(1, 10, 10, 10) for bright in (150.0, 900.0)]
+        for limits, same in ((value["percentiles"], True), ([*value["percentiles"], 99.0], False)):
+            step = NyulNormalised("image", percentiles=limits, landmarks=learn_landmarks([(scans[0], None)], limits))
+            became = [step({"image": scan.clone()})["image"].flatten()[:910] for scan in scans]
+            assert torch.equal(*became) is same
 
     def test_masks_are_pointed_at(self) -> None:
         assert "region: mask" in plan_normalisation({"T1": channel()}, masks=True).reason
@@ -202,7 +229,8 @@ def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) ->
     plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
     assert set(plan) == {
         *("spacing", "patch_size", "batch_size", "normalisation", "sampler"),
-        *("background_share", "planting_share", "augmentation_strength", "intensity_change", "mirror_axes"),
+        *("background_share", "planting_share", "augmentation_strength", "intensity_change", "scan_statistics"),
+        "mirror_axes",
     }
     assert (
         plan["background_share"].value == plan["planting_share"].value == 0
