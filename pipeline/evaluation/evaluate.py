@@ -121,13 +121,18 @@ def evaluate(
     seen = seen_cases([one.run for one in members_of(segmenter)], data, cases) if section in HELD_OUT else []
     if seen:
         which = f"{len(seen)} of {counted(len(cases), 'case')} in section {section} of {data.path}"
-        said = "[yellow]{} {} learnt from by {}[/yellow] ({}): figures of such cases are not held-out ones"
-        console.say(said, which, "was" if len(seen) == 1 else "were", given, listed(seen))
+        console.say(
+            "[yellow]{} {} learnt from by {}[/yellow] ({}): figures of such cases are not held-out ones",
+            which,
+            "was" if len(seen) == 1 else "were",
+            given,
+            listed(seen),
+        )
     if not cases:
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
-    elsewhere = [] if data.fingerprint in _source(run) else [plain_name(data.name)]
+    elsewhere = [plain_name(data.name)] if _is_of_others(run, data) else []
     name = "_".join(
         [section, *elsewhere, *(["ensemble"] if others else []), *(["without", *without] if without else [])]
     )
@@ -255,10 +260,13 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
     }
 
 
-def _source(run: Path) -> str:
-    """What a run says of the data that it was trained on, their fingerprint among it."""
-    content = read_json(run / METADATA) if (run / METADATA).is_file() else {}
-    return str(content.get("data_source", "")) if isinstance(content, dict) else ""
+def _is_of_others(run: Path, data: Dataset) -> bool:
+    """Whether a run says that it was trained on other data."""
+    try:
+        source = read_json(run / METADATA)["data_source"]
+        return isinstance(source, str) and data.fingerprint not in source
+    except (RequestError, LookupError, TypeError):
+        return False
 
 
 def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
@@ -269,7 +277,7 @@ def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
     from rarevox.pipeline.compose import read_yaml
 
     try:
-        if data.fingerprint not in _source(run):
+        if data.fingerprint not in read_json(run / METADATA).get("data_source", ""):
             console.say("[yellow]the model card is left as it is[/yellow]: {} is not the dataset of the run", data.name)
             return
         config = read_yaml(run / "configs" / "train.yaml")

@@ -261,7 +261,7 @@ def plan_statistics(fingerprint: Mapping[str, Any], *, ct: bool) -> Choice:
 
     >>> [plan_statistics({"foreground_share": {"median": m}}, ct=c).value
     ...     for m, c in ((0.004, False), (0.004, True), (0.05, False))]
-    [1.0, 0.0, 0.0]
+    [0.5, 0.0, 0.0]
     """
     share = fingerprint["foreground_share"].get("median", 0.0)
     fills = f"Foreground fills {100 * share:.2g} % of a scan"
@@ -269,10 +269,10 @@ def plan_statistics(fingerprint: Mapping[str, Any], *, ct: bool) -> Choice:
         why = "CT has intensities with a unit" if ct else fills
         return Choice("scan_statistics", 0.0, f"{why}: batch norms are those of training, for every scan.")
     reason = (
-        f"{fills}, too little to change its statistics: batch norms bring those of every scan that is predicted onto "
-        "those of the training scans, which takes out part of what another scanner does."
+        f"{fills}, too little to change its statistics: batch norms bring those of every scan that is predicted half "
+        "of the way onto those of the training scans, which takes out part of what another scanner does."
     )
-    return Choice("scan_statistics", 1.0, reason)
+    return Choice("scan_statistics", 0.5, reason)
 
 
 def plan_rotations(cases: Sequence[Mapping[str, Any]], spacing: Sequence[float] | None) -> Choice | None:

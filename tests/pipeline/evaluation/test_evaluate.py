@@ -89,7 +89,7 @@ def test_another_dataset_does_not_reach_the_model_card(run_dir: Path, dataset_di
     (other / "dataset.json").write_text(json.dumps(data))
     before = [(run / name).read_text() for name in ("docs/README.md", "configs/metadata.json")]
     assert evaluate(run, other, device="cpu") == 0
-    assert (run / "evaluation" / "test" / "metrics.json").is_file()
+    assert (run / "evaluation" / "test_Elsewhere" / "metrics.json").is_file()
     assert [(run / name).read_text() for name in ("docs/README.md", "configs/metadata.json")] == before
 
 
