@@ -62,7 +62,10 @@ def parse_structures(entries: Iterable[str]) -> dict[str, Any]:
     for entry in entries:
         name, _, values = entry.rpartition("=")
         if not name or not re.fullmatch(r"\d+(\+\d+)*", values):
-            raise RequestError(f"--structure {entry!r} was not understood; write NAME=VALUE, or NAME=1+2 for a union")
+            raise RequestError(
+                f"--structure {entry!r} was not understood; write NAME=VALUE with the whole number of the label files, "
+                "such as lesion=1, or NAME=1+2 for a union"
+            )
         if name in structures:
             raise RequestError(f"--structure names {name!r} twice; give each structure once (NAME=1+2 is a union)")
         numbers = tuple(int(value) for value in values.split("+"))

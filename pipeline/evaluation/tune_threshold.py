@@ -251,6 +251,11 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
         sure = f", confidence {one['confidence']:g}" if one["confidence"] else ""
         verdict = "taken" if one["taken"] else f"not taken, {one['reason']}"
         out.print(f"  {name}: {_said(one['without'])} to {_said(one['with'])} at {one['threshold']:g}{sure}: {verdict}")
+        if one["taken"] and one["threshold"] in (THRESHOLDS[0], THRESHOLDS[-1]):
+            end, marks = ("lowest", "little") if one["threshold"] == THRESHOLDS[0] else ("highest", "much")
+            out.print(
+                f"    the {end} threshold tried is the best: the network marks far too {marks}; better train longer"
+            )
         before, after = one["without"], one["with"]
         volumes = f"volume {figure(before['volume_ml'], 2)} to {figure(after['volume_ml'], 2)} ml a case"
         if aim != "dice":

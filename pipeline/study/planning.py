@@ -104,9 +104,8 @@ def _same_study(before: Plan, now: Plan, folder: Path, *, extend: bool) -> None:
     what = [f"{key} was {a!r} and is {b!r}" for key, a, b in _common(before, now) if a != b]
     edited = [name for name, digest in before.files.items() if now.files.get(name, digest) != digest]
     what += [f"{name} says something else" for name in edited]
-    what += [
-        f"{_cells(names)} {word} ({names[0]} …)" for names, word in ((gone, "gone"), (changed, "changed")) if names
-    ]
+    what += [f"{_cells(gone)} gone ({gone[0]} …)"] if gone else []
+    what += [f"{_cells(changed)} changed ({_change(old[changed[0]], new[changed[0]])} …)"] if changed else []
     if what or (added and not extend):
         more = "give another --output" if what else "add the new cells with --extend"
         what += [f"{_cells(added)} new ({added[0]} …)"] if added else []
@@ -114,6 +113,20 @@ def _same_study(before: Plan, now: Plan, folder: Path, *, extend: bool) -> None:
             f"{folder} was begun with another study file or other options: {'; '.join(what)}; go on with the same "
             f"(a study's file is {folder / STUDY_FILE}), or {more}"
         )
+
+
+def _change(before: PlannedCell, now: PlannedCell) -> str:
+    """In what a cell is not as it was, by its first setting that differs.
+
+    >>> _change(PlannedCell("fold_0", {}, {"iterations": 15}), PlannedCell("fold_0", {}, {"iterations": 20}))
+    'fold_0: iterations was 15 and is 20'
+    """
+    old, new = ({**cell.settings, **cell.settings.get("settings", {})} for cell in (before, now))
+    odd = sorted(key for key in {*old, *new} - {"settings"} if old.get(key) != new.get(key))
+    if not odd:
+        return before.name
+    was, is_now = (repr(table[odd[0]]) if odd[0] in table else "not set" for table in (old, new))
+    return f"{before.name}: {odd[0]} was {was} and is {is_now}"
 
 
 def _cells(names: Sequence[str]) -> str:

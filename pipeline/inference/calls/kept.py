@@ -13,10 +13,12 @@ from rarevox.pipeline.cohort.collect import made_alike
 from rarevox.pipeline.cohort.journal import FOLDER, Journal
 from rarevox.pipeline.cohort.ledger import Ledger
 from rarevox.pipeline.cohort.rows import RESULT_FILE, files_of, place
+from rarevox.pipeline.console import console
 from rarevox.pipeline.data.form import Kind, are_files, check_keys, is_text
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.inference.outputs.output import Output, names_of
+from rarevox.pipeline.words import counted
 
 _MAP = "_seg.nii.gz"
 _MODEL = ("configs/inference.yaml", "models/model.pt")
@@ -128,6 +130,15 @@ def refuse_strangers(
             f"{folder} holds maps that this call would not write anew, of another run, another state of it or other "
             f"settings: {some}; give another --output, or remove them"
         )
+
+
+def tell_replaced(folder: Path, ledger: Ledger, made: Mapping[str, Any], named: Collection[str]) -> None:
+    """Say of maps that a call without ``--keep`` writes anew that they are, and of which run they were."""
+    there = sum(1 for case in ledger.cases() if case in named and ledger.is_ok(case))
+    if there:
+        run = " and ".join(made.get("ensemble") or [str(made.get("run", "an earlier call"))])
+        which = counted(there, "label map")
+        console.say("{} of {} in {} and what was written with them are replaced", which, run, folder)
 
 
 def superseded(

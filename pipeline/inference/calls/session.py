@@ -24,6 +24,7 @@ from rarevox.pipeline.inference.calls.kept import (
     refuse_strangers,
     require_same_origin,
     superseded,
+    tell_replaced,
 )
 from rarevox.pipeline.inference.calls.planning import Plan
 from rarevox.pipeline.inference.calls.row import remove_files
@@ -156,6 +157,7 @@ def begin(
         elif not keep:
             failed = {str(row["case"]) for row in wanted.left}
             refuse_strangers(folder, ledger, before, made, named | failed)
+            tell_replaced(folder, ledger, before, named)
         name = new_id()
         journal = Journal(folder, {**header, "session": name}, name)
         _remove(folder, ledger, journal, superseded(ledger, before, made, named, wanted.left), outputs)

@@ -112,7 +112,10 @@ def test_prepare_takes_unions_beside_the_labels_of_the_source(task_dir: Path, tm
     assert data.composites == {"both": (1, 2)}
     with pytest.raises(RequestError, match="both holds 7, which no label has"):
         prepare(task_dir, tmp_path / "e", composites={"both": (1, 7)})
-    with pytest.raises(RequestError, match="--structure 'both=x' was not understood"):
+    with pytest.raises(
+        RequestError,
+        match="'both=x' was not understood; write NAME=VALUE with the whole number",
+    ):
         _call("prepare", task_dir, "--output", tmp_path / "e", "--structure", "both=x")
 
 

@@ -27,7 +27,7 @@ from rarevox.pipeline.evaluation.operating.candidates import Candidates, StoredC
 from rarevox.pipeline.evaluation.operating.choose import Aim
 from rarevox.pipeline.evaluation.operating.parts import Parts
 from rarevox.pipeline.evaluation.tune import tune_post_processing
-from rarevox.pipeline.evaluation.tune_threshold import RESULT_FILE, STAGES, points_of, tune_threshold
+from rarevox.pipeline.evaluation.tune_threshold import RESULT_FILE, STAGES, _print, points_of, tune_threshold
 from rarevox.pipeline.trust.sums import write_sums
 from rarevox.pipeline.trust.verify import verify
 from rarevox.transforms.decision import Decision
@@ -258,3 +258,14 @@ def test_a_dataset_that_was_dealt_out_anew_is_refused(folds: Path, dataset_dir: 
     shutil.rmtree(folds / "cells" / "fold_1" / "evaluation")
     with pytest.raises(RequestError, match=r"fold_1 has no evaluation/validation/metrics.json"):
         tune_threshold(folds, dataset_dir, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"), [(0.99, "highest threshold tried"), (0.01, "lowest threshold tried"), (0.5, "")]
+)
+def test_the_end_of_what_was_tried_is_told(threshold: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"mean": 0.3, "ci95": [0.2, 0.4], "volume_ml": 1.0, "dice": 0.3}
+    one = {"threshold": threshold, "confidence": 0, "taken": True, "without": figures, "with": figures}
+    _print({"aim": "dice", "structures": {"lesion": {**one, "cross_validated": None}}}, 3)
+    told = " ".join(capsys.readouterr().out.split())
+    assert said in told and ("better train longer" in told) is bool(said)

@@ -152,7 +152,7 @@ def test_a_changed_file_is_refused_and_extended_by_word(
     output = tmp_path / "out"
     study(write_study(tmp_path), dataset_dir, output, device="cpu")
     planned = (output / "plan.json").read_text()
-    with pytest.raises(RequestError, match=r"4 cells changed \(gdl_1e-3 …\).*give another --output"):
+    with pytest.raises(RequestError, match=r"4 cells changed \(gdl_1e-3: epoch_length was .* and is 3 …\)"):
         study(write_study(tmp_path, base={"epoch_length": 3}), dataset_dir, output, device="cpu", extend=True)
     with pytest.raises(RequestError, match="last was 4 and is 5"):
         study(write_study(tmp_path, record={"last": 5}), dataset_dir, output, device="cpu", extend=True)

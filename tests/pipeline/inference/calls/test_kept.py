@@ -41,6 +41,18 @@ def _again(run: Path, scans: Path, folder: Path, **options: object) -> set[str]:
     return {case for case in after if after[case] != before.get(case)}
 
 
+def test_maps_that_are_written_anew_are_told_with_the_run_that_made_them(
+    run_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = tmp_path / "out", Path(shutil.copytree(run_dir, tmp_path / "other"))
+    said = []
+    for run in (other, run_dir):
+        assert predict(run, [scans], folder, device="cpu") == 0
+        said.append(" ".join(capsys.readouterr().err.split()))
+    assert "replaced" not in said[0]
+    assert f"2 label maps of {other} in {folder} and what was written with them are replaced" in said[1]
+
+
 @pytest.mark.parametrize("change", ["place", "content"])
 def test_another_file_of_the_same_name_is_segmented(change: str, run_dir: Path, scans: Path, tmp_path: Path) -> None:
     first, folder = tmp_path / "first", tmp_path / "out"
