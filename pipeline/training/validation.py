@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
 from rarevox.pipeline.bundle import forget_scores
-from rarevox.pipeline.console import console
+from rarevox.pipeline.console import PlainLines, console
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.tiling.surround import voxels_to_compute
 from rarevox.pipeline.training import processes
@@ -180,9 +181,18 @@ class Validation:
         if not processes.agree(self.interrupted) and engine.state.iteration > self.iteration:
             if cases := len(self.validator.data_loader):
                 console.print(f"validating the last weights, on {cases} scan{'s' * (cases != 1)}, after the budget")
-            self.validate(engine)
+            with self._shown() if cases and processes.is_first() else nullcontext():
+                self.validate(engine)
         if not self.model_path.exists():
             self._keep(engine)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """How many scans of this process are done."""
+        with PlainLines() as bar:  # a bar would stand beside that of the training
+            task = bar.add_task("validating", total=len(self.validator.data_loader))
+            with self.validator.add_event_handler(Events.ITERATION_COMPLETED, lambda _: bar.advance(task)):
+                yield
 
     def validate(self, engine: Engine) -> bool:
         """Score the current weights and keep them if they are best; False where a signal cut it short."""

@@ -12,7 +12,9 @@ import yaml
 
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.console import PlainLines
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.training import validation
 from rarevox.pipeline.training.record.run_log import read_rows
 from rarevox.pipeline.training.train import train
 from tests import forked
@@ -209,3 +211,20 @@ def test_a_sided_cohort_is_not_mirrored(
     assert ("not mirrored left to right" in capsys.readouterr().err) == (expected == [])
     flips = [t for t in build(config, "augmentation").transforms if type(t).__name__ == "RandFlipd"]
     assert [t.flipper.spatial_axis for t in flips] == expected
+
+
+def test_scans_of_the_last_validation_are_counted(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole scans take long after a short training: it is told how many are done, but while training goes on."""
+    counted = []
+
+    class Lines(PlainLines):
+        def __exit__(self, *error: object) -> None:
+            super().__exit__(*error)
+            counted.append((self.description, self.done, self.total))
+
+    monkeypatch.setattr(validation, "PlainLines", Lines)
+    settings = (*SMALL, "validations=2", "validation_cases=2", "validation#share=1.0")
+    assert train(dataset_dir, tmp_path / "run", settings=settings, iterations=4, device="cpu") == 0
+    assert counted == [("validating", 2, 2)]
