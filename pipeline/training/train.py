@@ -183,13 +183,13 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
     if fold is not None and fold != config["fold"]:
         raise RequestError(f"{folder} is a run of fold {config['fold']}, not {fold}; leave out --fold, or train anew")
     place = str(data.path.parent.resolve())
-    stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     facts = {key: value for key, value in dataset_facts(data).items() if key != "dataset_dir"}
     structures, values = by_value(config["structures"], config["label_values"])
     own = {**config, "structures": structures, "label_values": values}
     before, stays = noted_cases(folder), place == config["dataset_dir"]
     if before is None and stays:
-        return  # a run of an earlier version, which has no note of its cases
+        return  # a run of an earlier version, or one that was ended before its cases were noted
+    stated = read_json(folder / "configs" / "metadata.json").get("data_source", "")
     # Facts that an earlier version stated otherwise do not count where the dataset is where it was.
     other = not stays and any(own[key] != value for key, value in facts.items() if key in config)
     if other or not data.fingerprint or data.fingerprint not in stated:

@@ -96,6 +96,14 @@ def test_a_dataset_that_was_prepared_anew_in_its_place_is_noticed(task_dir: Path
         train(dataset, run, resume=True, iterations=4, device="cpu")
 
 
+def test_a_run_that_was_ended_before_its_cases_were_noted_goes_on(run: Path, dataset_dir: Path) -> None:
+    """The configuration of a training is there first, then the metadata, then the note."""
+    (run / LEARNT_FROM).unlink()
+    (run / "configs" / "metadata.json").unlink()
+    assert train(dataset_dir, run, resume=True, iterations=81, device="cpu") == 0
+    assert noted_cases(run) and (run / "configs" / "metadata.json").is_file()
+
+
 def test_what_is_not_known_is_not_said(run: Path, split_anew: Path) -> None:
     """A run of an earlier version, a damaged note, a dataset without its fingerprint."""
     data = Dataset.load(split_anew)
