@@ -8,14 +8,24 @@ from typing import Any
 
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.form import fingerprint_rows
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json, write_json
 
 LEARNT_FROM = "logs/learnt_from.json"
 
 
-def note_learnt(run: Path, data: Dataset, fold: int | str) -> None:
-    """Write ``logs/learnt_from.json``: name and hash of each case that a training of this fold learns from."""
-    write_json(run / LEARNT_FROM, {"fingerprint": data.fingerprint, "cases": learnt_cases(data, fold)})
+def note_learnt(run: Path, data: Dataset, fold: int | str, start: Path | None = None) -> None:
+    """Write ``logs/learnt_from.json``: name and hash of each case that a training of this fold learns from.
+
+    Args:
+        run: the run.
+        data: its dataset.
+        fold: its fold.
+        start: the run whose weights it starts from; what that has learnt from is noted as ``before``.
+    """
+    earlier = [] if start is None else [*(noted_cases(start) or []), *_rows(start, "before")]
+    before = {"before": earlier} if earlier else {}
+    write_json(run / LEARNT_FROM, {"fingerprint": data.fingerprint, "cases": learnt_cases(data, fold), **before})
 
 
 def learnt_cases(data: Dataset, fold: int | str) -> list[dict[str, str]]:
@@ -27,12 +37,18 @@ def learnt_cases(data: Dataset, fold: int | str) -> list[dict[str, str]]:
 
 def noted_cases(run: Path) -> list[dict[str, str]] | None:
     """What :func:`note_learnt` wrote of a run; None of one that an earlier version trained, or where it is damaged."""
-    if not (run / LEARNT_FROM).is_file():
-        return None
-    content = read_json(run / LEARNT_FROM)
-    rows = content.get("cases") if isinstance(content, dict) else None
+    return _rows(run, "cases") or None
+
+
+def _rows(run: Path, key: str) -> list[dict[str, str]]:
+    """The rows of a list of the note; none where there is no such list, or nothing can be read."""
+    try:
+        content = read_json(run / LEARNT_FROM)
+        rows = content.get(key) if isinstance(content, dict) else None
+    except (RequestError, OSError):
+        return []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        return None
+        return []
     return [{"case": str(row.get("case", "")), "sha256": str(row.get("sha256", ""))} for row in rows]
 
 
@@ -41,7 +57,8 @@ def seen_cases(runs: Iterable[Path], data: Dataset, cases: Iterable[Mapping[str,
 
     A case is the same whose content is; where a dataset has no hashes, none is known to be.
     """
-    learnt = {row["sha256"] for run in runs for row in noted_cases(run) or [] if row["sha256"]}
+    noted = (row for run in runs for key in ("cases", "before") for row in _rows(run, key))
+    learnt = {row["sha256"] for row in noted if row["sha256"]}
     hashes = _hashes(data) if learnt else {}
     return [str(case["case"]) for case in cases if hashes.get(str(case["case"])) in learnt]
 

@@ -132,7 +132,8 @@ def evaluate(
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
-    elsewhere = [plain_name(data.name)] if _is_of_others(run, data) else []
+    split_anew = noted_cases(run) not in (None, learnt_cases(data, segmenter.config["fold"]))
+    elsewhere = [plain_name(data.name)] if _is_of_others(run, data) else ["other_split"] if split_anew else []
     name = "_".join(
         [section, *elsewhere, *(["ensemble"] if others else []), *(["without", *without] if without else [])]
     )
@@ -193,7 +194,7 @@ def _evaluated(
     write_run_report(folder, result, cases, run, context)
     if section == "test" and output is None and not others and not without and not learnt:
         _update_bundle(run, data, result)
-    if output is None and not others and not without:
+    if output is None and not others and not without and not learnt:
         track_evaluation(run, section, result)
     print_results(result)
     for line in probability_lines(result):

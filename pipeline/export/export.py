@@ -95,10 +95,16 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         "geometry": {name: list(getattr(geometry, name)) for name in ("minimum", "multiple", "base", "margin")}
         # What rarevox's own inferer does, which may be set apart from the training.
         | {"loss_margin": list(getattr(built["inferer"], "surround", (0,) * geometry.spatial_dims))},
-        "scan_statistics": getattr(getattr(built["inferer"], "statistics", None), "share", 0.0),
+        "scan_statistics": _share(built["inferer"]),
         "versions": {name: version(name) for name in ("rarevox", "torch")},
     }
     return network, geometry, about
+
+
+def _share(inferer: object) -> float:
+    """By how much an inferer moves batch norms; 0 without anything to compare a scan with."""
+    statistics = getattr(inferer, "statistics", None)
+    return 0.0 if statistics is None or not statistics.reference else float(statistics.share)
 
 
 def images(geometry: Geometry, channels: int) -> list[torch.Tensor]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.tiling.sending import sent
 from rarevox.pipeline.inference.tiling.stitch import Forward
+from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.transforms.sampling.content import content_of
 from rarevox.transforms.sampling.patches import crop_padded
 
@@ -69,6 +75,7 @@ class ScanStatistics:
         self.share = float(share)
         self.window = tuple(int(n) for n in window)
         self.reference = reference
+        self._last: tuple[tuple[Any, ...], Statistics, float] | None = None
 
     @contextmanager
     def of(self, image: torch.Tensor, network: object, forward: Forward) -> Iterator[float]:
@@ -87,9 +94,17 @@ class ScanStatistics:
             yield 0.0
             return
         reference = self._reference_for(norms)
-        found, filled = self.measured(image, network, forward)
+        try:
+            found, filled = self._measured_once(image, network, forward)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # Tiles may be smaller than two patches of the training, and then go through all the same.
+            release_memory(_mean(next(iter(norms.values()))).device)
+            found, filled = reference, 0.0
         share = self.share * min(1.0, filled / ENOUGH)
-        with _kept(norms.values()):
+        assert isinstance(network, nn.Module)
+        with _kept(network, norms.values()):
             for name, norm in norms.items():
                 own, usual = (table[name].to(_mean(norm).device, torch.float64) for table in (found, reference))
                 squared = ((own[1] + norm.eps) / (usual[1] + norm.eps)) ** share
@@ -98,26 +113,50 @@ class ScanStatistics:
                 _variance(norm).mul_(squared)
             yield share
 
+    def _measured_once(self, image: torch.Tensor, network: object, forward: Forward) -> tuple[Statistics, float]:
+        """:meth:`measured`, of the slabs and boxes of one scan once.
+
+        A weak reference to the memory of a scan keeps its name from going to another, so what has it is that scan.
+        """
+        where = StorageWeakRef(image.untyped_storage()), image.storage_offset(), image.shape, image.stride()
+        key = (*where, weakref.ref(network))
+        if self._last is None or self._last[0] != key:
+            self._last = (key, *self.measured(image, network, forward))
+        return self._last[1:]
+
     def measured(
         self, image: torch.Tensor, network: object, forward: Forward, windows: int = WINDOWS
     ) -> tuple[Statistics, float]:
         """What batch norms in training find in windows of a scan, in the mean; the network is as it was afterwards.
 
+        The whole network trains, as far as its forward pass goes another way then (only there it leaves out of the
+        statistics what pads its lattices, and takes all of a patch at once), but nothing is dropped out.
+
         Returns:
-            The statistics, and v, how many windows the scan's tissue fills.
+            The statistics, none of a network without batch norms, and v, how many windows the scan's tissue fills.
         """
         norms = _norms(network)
         starts, filled = _starts(image, self.window, windows)
-        with torch.no_grad(), _kept(norms.values()):
+        if not norms:
+            return {}, filled
+        assert isinstance(network, nn.Module)
+        with torch.no_grad(), _kept(network, norms.values()):
+            network.train()
+            for module in network.modules():
+                if isinstance(module, _DropoutNd):
+                    module.eval()
             device = _mean(next(iter(norms.values()))).device
             for first in range(0, len(starts), PAIR):
                 block = torch.stack([crop_padded(image, start, self.window) for start in starts[first : first + PAIR]])
                 for norm in norms.values():
                     norm.momentum = PAIR / (first + PAIR)  # 1, 1/2, 1/3, …: a plain mean, of which nothing else is left
-                    norm.train()
                 forward(sent(block, device))
             found = {name: torch.stack([_mean(norm), _variance(norm)]) for name, norm in norms.items()}
         return found, filled
+
+    def applies_to(self, network: object) -> bool:
+        """Whether the network has norms that can be moved."""
+        return bool(_norms(network))
 
     def reference_of(self, images: Iterable[torch.Tensor], network: object, forward: Forward) -> Statistics:
         """The mean of what is :meth:`measured` in half as many windows of each of several scans, on the CPU."""
@@ -152,14 +191,16 @@ def _variance(norm: _BatchNorm) -> torch.Tensor:
 
 
 @contextmanager
-def _kept(norms: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Norms are as they were afterwards: their buffers, momentum and whether they train."""
-    before = [(norm, norm.training, norm.momentum, [one.clone() for one in norm.buffers()]) for norm in norms]
+def _kept(network: nn.Module, norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Which modules train is as it was afterwards, and so are buffers and momentum of the norms."""
+    modes = [(module, module.training) for module in network.modules()]
+    before = [(norm, norm.momentum, [one.clone() for one in norm.buffers()]) for norm in norms]
     try:
         yield
     finally:
-        for norm, training, momentum, buffers in before:
-            norm.train(training)
+        for module, training in modes:
+            module.training = training
+        for norm, momentum, buffers in before:
             norm.momentum = momentum
             for buffer, own in zip(norm.buffers(), buffers, strict=True):
                 buffer.copy_(own)
@@ -168,11 +209,13 @@ def _kept(norms: Iterable[_BatchNorm]) -> Iterator[None]:
 def _starts(image: torch.Tensor, window: Sequence[int], windows: int) -> tuple[list[list[int]], float]:
     """First voxels of the windows, in pairs, and how many the scan's tissue fills."""
     content = content_of(image.cpu().numpy())
-    places = np.flatnonzero(content)
-    filled = places.size / math.prod(window)
+    # The n-th voxel of the tissue is looked for in its plane: a list of all would take more memory than the scan.
+    before = np.concatenate([[0], np.cumsum([np.count_nonzero(plane) for plane in content])])
+    filled = int(before[-1]) / math.prod(window)
     count = PAIR * max(1, min(windows, math.ceil(2 * filled)) // PAIR)
-    drawn = places[np.random.default_rng(0).integers(places.size, size=count)]
-    centres = np.stack(np.unravel_index(drawn, content.shape), 1)
+    drawn = np.random.default_rng(0).integers(int(before[-1]), size=count)
+    planes = np.searchsorted(before, drawn, side="right") - 1
+    centres = np.array([(p, *np.argwhere(content[p])[n - before[p]]) for p, n in zip(planes, drawn, strict=True)])
     size, sides = np.array(content.shape), np.array(window)
     # Along an axis shorter than the window the scan lies in its middle, as in a training patch.
     inside = np.clip(centres - sides // 2, 0, np.maximum(size - sides, 0))

@@ -104,7 +104,7 @@ def train(
         forget_sums(folder)
         write_bundle(folder, config, data)
         if not resume or noted_cases(folder) is None:
-            note_learnt(folder, data, config["fold"])
+            note_learnt(folder, data, config["fold"], None if start_from is None else Path(start_from))
         return config
 
     with ExitStack() as holding:  # of the first process, for all
@@ -196,8 +196,8 @@ def _same_request(config: dict[str, Any], data: Dataset, folder: Path, fold: int
         same = "which holds other data now" if stays else f"and {place} holds other data"
         raise RequestError(f"{folder} was trained on {config['dataset_dir']}, {same}; give its own")
     now = learnt_cases(data, config["fold"])
-    if before is not None and before != now:
-        odd = sorted({row["case"] for row in before} ^ {row["case"] for row in now})
+    odd = sorted({row["case"] for row in before or now} ^ {row["case"] for row in now})
+    if before is not None and odd:  # their content is the fingerprint's
         raise RequestError(
             f"{folder} has learnt from {counted(len(before), 'case')}, and {place} has "
             f"{counted(len(now), 'case')} for training in that fold ({listed(odd)} differ): it was split anew; give "

@@ -21,7 +21,7 @@ from rarevox.pipeline.inference.outputs.output import Output, names_of
 from rarevox.pipeline.words import counted
 
 _MAP = "_seg.nii.gz"
-_MODEL = ("configs/inference.yaml", "models/model.pt")
+_MODEL = ("configs/inference.yaml", "models/model.pt", "models/scan_statistics.pt")
 _BY_NAMES = ("roots",)
 """Of what calls ask for: what shows in the names of files alone."""
 

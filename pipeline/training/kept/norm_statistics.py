@@ -53,6 +53,10 @@ def write_statistics(folder: Path, config: Mapping[str, Any], parser: Any) -> No
         return
     precision, count = parsed(parser, "precision"), min(SCANS, len(cases))
     network = load_weights(build(config, "network_def"), folder / "models" / "model.pt").to(precision.device)
+    statistics = ScanStatistics(share, config["patch_size"])
+    if not statistics.applies_to(network):
+        console.print("scan_statistics does nothing: the network has no batch norms with running statistics")
+        return
     console.print(f"statistics of {counted(count, 'training scan')} in its batch norms, to compare scans with")
 
     def forward(block: torch.Tensor) -> torch.Tensor:
@@ -60,5 +64,4 @@ def write_statistics(folder: Path, config: Mapping[str, Any], parser: Any) -> No
             return network(block)
 
     images = (cases[k * len(cases) // count]["image"].float() for k in range(count))
-    found = ScanStatistics(share, config["patch_size"]).reference_of(images, network, forward)
-    save_tensors(found, folder / STATISTICS_FILE)
+    save_tensors(statistics.reference_of(images, network, forward), folder / STATISTICS_FILE)

@@ -53,11 +53,11 @@ def test_cases_that_were_learnt_from_are_told_and_never_become_the_runs_own_figu
     assert (
         f"{len(expected)} of {len(data.test)} cases in section test of {data.path} {verb} learnt from by {run}" in said
     )
-    result = read_json(run / "evaluation" / "test" / "metrics.json")
+    result = read_json(run / "evaluation" / "test_other_split" / "metrics.json")
     assert result["context"]["learnt_from"] == expected
     assert [row["case"] for row in result["warnings"]] == sorted(expected)
     assert all(row["warning"] == "the run learnt from this case" for row in result["warnings"])
-    assert "the run learnt from this case" in (run / "evaluation" / "test" / "report.html").read_text()
+    assert "the run learnt from this case" in (run / "evaluation" / "test_other_split" / "report.html").read_text()
     assert (run / "docs" / "README.md").read_text() == before
 
 
@@ -108,9 +108,29 @@ def test_what_is_not_known_is_not_said(run: Path, split_anew: Path) -> None:
     """A run of an earlier version, a damaged note, a dataset without its fingerprint."""
     data = Dataset.load(split_anew)
     assert seen_cases([run], data, data.test)
-    for content in (None, {"cases": 3}, {"cases": [{"case": "a"}]}):
-        (run / LEARNT_FROM).unlink()
-        if content is not None:
-            (run / LEARNT_FROM).write_text(json.dumps(content))
+    for text in ("", "{", '{"cases": 3}', '{"cases": [{"case": "a"}]}'):
+        (run / LEARNT_FROM).write_text(text)
         assert seen_cases([run], data, data.test) == []
-        (run / LEARNT_FROM).touch()
+    (run / LEARNT_FROM).unlink()
+    assert seen_cases([run], data, data.test) == [] and noted_cases(run) is None
+
+
+def test_cases_of_the_run_that_the_weights_come_from_are_known_too(
+    run: Path, split_anew: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    tuned, again = tmp_path / "tuned", tmp_path / "again"
+    for folder, start in ((tuned, run), (again, tuned)):
+        how = {"settings": (*SMALL, "validation_cases=0"), "iterations": 1, "device": "cpu", "start_from": start}
+        assert train(split_anew, folder, **how) == 0
+        data = Dataset.load(split_anew)
+        learnt = {row["case"] for row in noted_cases(run)}
+        assert seen_cases([folder], data, data.test) == [case["case"] for case in data.test if case["case"] in learnt]
+
+
+def test_without_the_fingerprint_of_the_cases_a_run_goes_on(task_dir: Path, tmp_path: Path) -> None:
+    """The content is known by the dataset's own fingerprint; names tell of the split."""
+    dataset, run = tmp_path / "dataset", tmp_path / "run"
+    assert prepare(task_dir, dataset, holdout=0.25, folds=3, seed=0) == 0
+    assert train(dataset, run, settings=(*SMALL, "validation_cases=0"), iterations=1, device="cpu") == 0
+    (dataset / "fingerprint.json").unlink()
+    assert train(dataset, run, resume=True, iterations=2, device="cpu") == 0

@@ -61,6 +61,7 @@ def test_what_predict_does_besides_is_told(run_dir: Path, tmp_path: Path, capsys
     shutil.copytree(run_dir, run)
     config = read_yaml(run / "configs" / "inference.yaml") | {"scan_statistics": 1.0}
     (run / "configs" / "inference.yaml").write_text(write_yaml(config))
+    torch.save({"norm": torch.zeros(2, 4)}, run / "models" / "scan_statistics.pt")
     assert export(run, tmp_path / "moved.ts", trust=True) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "hold its labels against rarevox predict --set scan_statistics=0" in said
