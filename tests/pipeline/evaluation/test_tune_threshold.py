@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from rarevox.pipeline.cli import cli
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.learnt import note_learnt
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.calibrate import calibrate
 from rarevox.pipeline.evaluation.evaluate import evaluate
@@ -198,6 +199,7 @@ def folds(shy_run: Path, dataset_dir: Path, tmp_path: Path) -> Path:
             config = yaml.safe_load(path.read_text()) | {"fold": fold, "operating_points": {}, "post_processing": rules}
             path.write_text(yaml.safe_dump(config, sort_keys=False))
         write_sums(run)
+        note_learnt(run, Dataset.load(dataset_dir), fold)
         assert evaluate(run, dataset_dir, section="validation", device="cpu") == 0
     (study / "ensemble.json").write_text('{"members": ["cells/fold_0", "cells/fold_1"]}')
     return study

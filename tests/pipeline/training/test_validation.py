@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,9 @@ class Validator:
         dataset = [{"image": torch.zeros(1, 20, 20, 20)}]
         self.data_loader = SimpleNamespace(dataset=dataset, __len__=lambda: 1)
         self.data_loader = type("Loader", (), {"dataset": dataset, "__len__": lambda self: 1})()
+
+    def add_event_handler(self, *_: object) -> Any:
+        return nullcontext()
 
     def run(self) -> None:
         self.clock.now += self.seconds
