@@ -118,6 +118,22 @@ def evaluate(
     if section == "validation":
         require_validation(run, segmenter.config)
     cases = data.section(section, fold=segmenter.config["fold"])
+    seen = _told_if_seen(segmenter, given, data, section, cases)
+    if not cases:
+        raise RequestError(
+            f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
+        )
+    name = _name(run, data, segmenter, section, others, without)
+    with held(
+        claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
+    ) as folder:
+        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others, without, seen)
+
+
+def _told_if_seen(
+    segmenter: Segmenter, given: Path, data: Dataset, section: str, cases: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Cases of a section of held-out ones that a run, or a member, has learnt from; it is said that there are."""
     seen = seen_cases([one.run for one in members_of(segmenter)], data, cases) if section in HELD_OUT else []
     if seen:
         which = f"{len(seen)} of {counted(len(cases), 'case')} in section {section} of {data.path}"
@@ -128,19 +144,23 @@ def evaluate(
             given,
             listed(seen),
         )
-    if not cases:
-        raise RequestError(
-            f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
-        )
+    return seen
+
+
+def _name(
+    run: Path,
+    data: Dataset,
+    segmenter: Segmenter,
+    section: str,
+    others: Sequence[str | Path],
+    without: Sequence[str],
+) -> str:
+    """The folder of an evaluation: figures on other data or another split leave the run's own alone."""
     split_anew = noted_cases(run) not in (None, learnt_cases(data, segmenter.config["fold"]))
     elsewhere = [plain_name(data.name)] if _is_of_others(run, data) else ["other_split"] if split_anew else []
-    name = "_".join(
+    return "_".join(
         [section, *elsewhere, *(["ensemble"] if others else []), *(["without", *without] if without else [])]
     )
-    with held(
-        claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
-    ) as folder:
-        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others, without, seen)
 
 
 def _evaluated(
