@@ -20,6 +20,8 @@ from rarevox.pipeline.words import counted, markdown
 LICENCE = CONFIGS.parent / "LICENSE"
 METADATA, CARD = "configs/metadata.json", "docs/README.md"
 SCORES = "## Scores"
+STATISTICS_FILE = "models/scan_statistics.pt"
+"""Statistics of training scans in the batch norms of the model beside it."""
 LEFT_OUT = "logs/left_out.json"
 """Rows of the cases that a training could not read."""
 _LEFT, _AFTER_LEFT = "## Left out", "## Training"

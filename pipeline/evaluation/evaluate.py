@@ -47,6 +47,7 @@ from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
 from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json, write_text
 from rarevox.pipeline.gates import failed_gates, read_gates
+from rarevox.pipeline.inference.calls.trained import tell_unmoved
 from rarevox.pipeline.inference.decided import require_known, threshold_settings
 from rarevox.pipeline.inference.ensemble import members_of, segmenter_of
 from rarevox.pipeline.inference.members import with_members
@@ -112,6 +113,7 @@ def evaluate(
     settings = [*settings, *threshold_settings(thresholds or {})]
     how: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": not data.n4, "trust": trust}
     segmenter = segmenter_of(run, others, "evaluate", **how)
+    tell_unmoved([one.run for one in members_of(segmenter)], settings)
     same_structures(segmenter.config, data, run)
     tell_correction(segmenter, data)
     gates = read_gates(segmenter.config["gates"], data.scored)

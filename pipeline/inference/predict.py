@@ -119,6 +119,7 @@ def predict(
     """
     runs = Trained.of([run, *others], [*settings, *threshold_settings(thresholds or {})], trust=trust)
     require_known(thresholds or {}, runs.config)
+    runs.tell_unmoved()
     share = None if shard is None else parse_shard(shard)
     crew = Crew(workers, scan_minutes, engine, address, worker_cpus, worker_gpus)
     if masks is None and manifest is None:

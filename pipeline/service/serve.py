@@ -61,6 +61,7 @@ def serve(
     """
     uvicorn = _uvicorn()
     runs = Trained.of([run, *others], settings, trust=trust)
+    runs.tell_unmoved()
     made = origin(runs.folders, runs.settings)
     given = given_codes(stated_codes(runs.folders[0], codes), "the codes")
     about = {

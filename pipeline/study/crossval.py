@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import parse_setting
@@ -121,12 +123,15 @@ def _base(
 
 
 def _threads(folder: Path, places: Places) -> int:
-    """Of each fold: those that it began with, else the cores shared out among as many as are trained at once."""
+    """Of each fold: those that it began with, else the cores shared out among as many as are trained at once.
+
+    No more than PyTorch would take for a process, which ``OMP_NUM_THREADS`` says where it is set.
+    """
     if (folder / PLAN_FILE).is_file():
         return read_plan(folder).threads
     if places.cpus_per_cell:
         return max(1, int(places.cpus_per_cell))
-    return max(1, cores() // (places.workers or 1))
+    return max(1, min(cores() // (places.workers or 1), torch.get_num_threads()))
 
 
 def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> Plan:

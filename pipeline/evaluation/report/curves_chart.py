@@ -93,6 +93,9 @@ def curve_lines(curves: Mapping[str, Any]) -> list[str]:
         said = f"average precision of {name} {figure(one['voxels']['average_precision'])} (voxels)"
         lesions = one.get("lesions", {})
         if lesions.get("reference"):
-            said += f", FROC score {interval_text(lesions['froc_score'], lesions['froc_score_ci95'])} (lesions)"
+            score = interval_text(lesions["froc_score"], lesions["froc_score_ci95"])
+            few, many = min(FALSE_LESIONS), max(FALSE_LESIONS)
+            said += f", FROC score {score} (lesions found where {few:g} to {many:g} false ones a scan are allowed, "
+            said += "at thresholds that fit, not the run's)"
         lines.append(said)
     return lines

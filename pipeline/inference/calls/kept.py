@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.bundle import STATISTICS_FILE
 from rarevox.pipeline.cohort.collect import made_alike
 from rarevox.pipeline.cohort.journal import FOLDER, Journal
 from rarevox.pipeline.cohort.ledger import Ledger
@@ -21,7 +22,7 @@ from rarevox.pipeline.inference.outputs.output import Output, names_of
 from rarevox.pipeline.words import counted
 
 _MAP = "_seg.nii.gz"
-_MODEL = ("configs/inference.yaml", "models/model.pt", "models/scan_statistics.pt")
+_MODEL = ("configs/inference.yaml", "models/model.pt", STATISTICS_FILE)
 _BY_NAMES = ("roots",)
 """Of what calls ask for: what shows in the names of files alone."""
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.bundle import require_run
+from rarevox.pipeline.bundle import STATISTICS_FILE, require_run
+from rarevox.pipeline.console import console
 from rarevox.pipeline.data.missing import optional_channels
 from rarevox.pipeline.entries import parse_setting, put
 from rarevox.pipeline.errors import RequestError
@@ -54,6 +55,10 @@ class Trained:
         """That of the first run, whose structures and channels are those of all."""
         return self.configs[0]
 
+    def tell_unmoved(self) -> None:
+        """Say where ``--set scan_statistics`` changes nothing; see :func:`tell_unmoved`."""
+        tell_unmoved(self.folders, self.settings)
+
     def networks(self, device: str) -> Networks:
         """What loads them, wherever it stands."""
         return Networks(tuple(str(folder.absolute()) for folder in self.folders), device, self.settings, self.trust)
@@ -78,6 +83,20 @@ class Trained:
             if own["normalisation"].get("region") == "mask":
                 told = "give the folder of the scans' masks with --masks"
                 raise RequestError(f"{folder} normalises inside a mask; {told}")
+
+
+def tell_unmoved(runs: Sequence[Path], settings: Sequence[str]) -> None:
+    """Say which runs have no statistics of training scans, where a setting asks for scans to be compared with them."""
+    if not dict(map(parse_setting, settings)).get("scan_statistics"):
+        return
+    for folder in runs:
+        if not (folder / STATISTICS_FILE).is_file():
+            console.say(
+                "[yellow]scan_statistics changes nothing[/yellow]: {} has no {}, which rarevox train writes where "
+                "scan_statistics is set and batch norms are there, once a training has come to its end",
+                folder,
+                STATISTICS_FILE,
+            )
 
 
 def _config(folder: Path, settings: Sequence[str], *, trust: bool) -> dict[str, Any]:

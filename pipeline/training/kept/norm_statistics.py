@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from rarevox.pipeline.build import build, parsed
+from rarevox.pipeline.bundle import STATISTICS_FILE
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.scan_statistics import ScanStatistics, Statistics
 from rarevox.pipeline.training.kept.checkpoint import load_tensors, load_weights, save_tensors
 from rarevox.pipeline.words import counted
 
-STATISTICS_FILE = "models/scan_statistics.pt"
 SCANS = 16
 """Training scans that are looked at, evenly picked."""
 

@@ -13,14 +13,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarevox.networks import DeepMedic, Geometry, HighResNet
 from rarevox.pipeline.build import build
+from rarevox.pipeline.bundle import STATISTICS_FILE
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
+from rarevox.pipeline.inference.calls.trained import tell_unmoved
 from rarevox.pipeline.inference.dense import DenseInferer
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.scan_statistics import ScanStatistics, _starts
 from rarevox.pipeline.plain_data import read_yaml
 from rarevox.pipeline.training.kept.checkpoint import load_weights
-from rarevox.pipeline.training.kept.norm_statistics import STATISTICS_FILE, load_statistics
+from rarevox.pipeline.training.kept.norm_statistics import load_statistics
 from rarevox.pipeline.training.train import train
 from rarevox.transforms.sampling.patches import crop_padded
 from tests.conftest import SMALL
@@ -276,6 +278,19 @@ def test_a_run_of_a_network_without_batch_norms_ends_well(dataset_dir: Path, tmp
 def test_a_run_that_does_not_ask_for_it_has_none(run_dir: Path) -> None:
     assert not (run_dir / STATISTICS_FILE).exists()
     assert load_statistics(run_dir / STATISTICS_FILE) is None
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_asked_for_where_nothing_can_be_moved_it_is_told(tmp_path: Path, capsys, there: bool) -> None:
+    run = tmp_path / "run"
+    if there:
+        (run / "models").mkdir(parents=True)
+        (run / STATISTICS_FILE).touch()
+    tell_unmoved([run], ["gates={}", "scan_statistics=0"])
+    assert not capsys.readouterr().err
+    tell_unmoved([run], ["scan_statistics=0.5"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("scan_statistics changes nothing" in said and str(run) in said.replace(" ", "")) is not there
 
 
 def test_a_damaged_reference_is_told(tmp_path: Path) -> None:

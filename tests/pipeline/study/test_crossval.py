@@ -23,7 +23,7 @@ from rarevox.pipeline.inference.members import with_members
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.preparation.prepare import prepare
-from rarevox.pipeline.study.crossval import crossval
+from rarevox.pipeline.study.crossval import _threads, crossval
 from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.pooled import EVALUATED, pool
 from rarevox.pipeline.study.rows import read_rows
@@ -140,6 +140,15 @@ def test_a_configuration_file_that_says_something_else_is_refused(
     mine.write_text("seed: 2\n")
     with pytest.raises(RequestError, match=r"mine\.yaml says something else"):
         crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options)
+
+
+def test_threads_are_shared_out_and_no_more_than_a_process_is_to_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rarevox.pipeline.study.crossval.cores", lambda: 16)
+    for own, found in ((1, [1, 1]), (8, [8, 5]), (64, [16, 5])):
+        monkeypatch.setattr(torch, "get_num_threads", lambda own=own: own)
+        assert [_threads(tmp_path, Places(workers=workers)) for workers in (1, 3)] == found
 
 
 MOMENTS = {

@@ -49,4 +49,4 @@ def test_structures_without_lesions_have_one_chart() -> None:
 def test_lines() -> None:
     # Recall steps of 1/2 at precision 1 and 1/2.
     assert curve_lines(_curves(lesions=False)) == ["average precision of lesion 0.750 (voxels)"]
-    assert "FROC score 0.500 (lesions)" in curve_lines(_curves())[0]
+    assert "FROC score 0.500 (lesions found where 0.125 to 8 false ones a scan are allowed" in curve_lines(_curves())[0]
