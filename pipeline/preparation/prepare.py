@@ -20,8 +20,9 @@ from rarevox.pipeline.preparation.checks_page import write_checks_page
 from rarevox.pipeline.preparation.content import dataset_content, rule_of
 from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, summarise
-from rarevox.pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, Choice, make_plan, write_plan
+from rarevox.pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, make_plan, write_plan
 from rarevox.pipeline.preparation.prepare_report import show_faults, show_fixes, show_plan, show_replaced, show_summary
+from rarevox.pipeline.preparation.rules.choice import Choice
 from rarevox.pipeline.preparation.sources.find import find_cases
 from rarevox.pipeline.preparation.split import Split, SplitItem, joined_subjects, require_split_options, split_cases
 from rarevox.pipeline.preparation.stated_split import follow_split, is_stated, with_split

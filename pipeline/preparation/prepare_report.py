@@ -19,7 +19,7 @@ from rarevox.pipeline.files import read_json
 from rarevox.pipeline.preparation.cases import THERE, Fault
 from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.examine import Examination
-from rarevox.pipeline.preparation.plan_file import Choice
+from rarevox.pipeline.preparation.rules.choice import Choice
 from rarevox.pipeline.words import counted, listed
 
 _MANY = 10

@@ -32,7 +32,7 @@ from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.checks_page import write_checks_page
 from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.examine import Examination
-from rarevox.pipeline.preparation.plan_file import Choice
+from rarevox.pipeline.preparation.rules.choice import Choice
 from rarevox.pipeline.review.agreement import agreement
 from rarevox.pipeline.review.monitor import monitor
 from rarevox.pipeline.review.monitor_read import read_reviewed

@@ -16,20 +16,11 @@ from rarevox.pipeline.console import Console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation import prepare_report
-from rarevox.pipeline.preparation.plan_file import (
-    RARE,
-    Choice,
-    _plan_sampler,
-    is_edited,
-    make_plan,
-    plan_background,
-    plan_normalisation,
-    plan_planting,
-    plan_rotations,
-    plan_spacing,
-    plan_text,
-    write_plan,
-)
+from rarevox.pipeline.preparation.plan_file import is_edited, make_plan, plan_text, write_plan
+from rarevox.pipeline.preparation.rules.choice import RARE, Choice
+from rarevox.pipeline.preparation.rules.grid import plan_rotations, plan_spacing
+from rarevox.pipeline.preparation.rules.intensities import plan_normalisation
+from rarevox.pipeline.preparation.rules.sampling import plan_background, plan_planting, plan_sampler
 from rarevox.pipeline.training.fit import fit_to_data
 from rarevox.pipeline.training.train import train
 from rarevox.transforms import NyulNormalised
@@ -295,7 +286,7 @@ def test_one_structure_is_not_compared_with_others(structures: int) -> None:
         name: {"cases": 3, "voxels": {"median": voxels}, "components": {"median": 1.0}}
         for name, voxels in (("lesion", 10.0), ("ventricle", 30.0))[:structures]
     }
-    reason = _plan_sampler({"structures": held, "foreground_share": {"median": 0.01}}).reason
+    reason = plan_sampler({"structures": held, "foreground_share": {"median": 0.01}}).reason
     assert ("every structure comes equally often" in reason) == (structures == 2)
     assert ("ventricle is 3 times as large as lesion" in reason) == (structures == 2)
     assert reason.endswith(".")

@@ -1,0 +1,1 @@
+"""How a dataset is to be trained on: a rule for each configuration key, from the fingerprint."""

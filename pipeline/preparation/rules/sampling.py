@@ -1,0 +1,86 @@
+"""Rules for patches: which are drawn, and what is planted into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rarevox.pipeline.preparation.rules.choice import RARE, Choice, filled, foreground_share
+from rarevox.pipeline.words import counted
+
+BACKGROUND_SHARE = 0.5
+"""Where foreground is rare."""
+MANY = 5
+"""Components in the median case from which on a structure counts as lesions rather than as one organ."""
+PLANTING_SHARE = 0.5
+"""Of the patches that are drawn for foreground."""
+
+
+def plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
+    """Every patch that it draws holds foreground, of every structure equally often."""
+    held = {name: row for name, row in fingerprint["structures"].items() if row["cases"]}
+    reason = f"{filled(fingerprint)} (median)"
+    if len(held) > 1:
+        sizes = {name: row["voxels"]["median"] for name, row in held.items()}
+        small, large = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
+        if sizes[large] > sizes[small]:
+            reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
+    each = ", and every structure comes equally often" if len(held) > 1 else ""
+    reason += f": every patch that the sampler draws holds some{each}."
+    many = lesions_of(fingerprint)
+    if many:
+        reason += (
+            f" {', '.join(many)} {_verb(many)} {MANY} components a case or more: "
+            "rarevox.transforms.LesionBalancedSampler would draw small ones as often as large ones."
+        )
+    return Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
+
+
+def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
+    """Half of the patches without foreground where it fills less than a hundredth of the median scan, or some case has
+    none.
+
+    >>> [plan_background({"foreground_share": {"median": m}, "cases_without_foreground": n}).value
+    ...     for m, n in ((0.0038, []), (0.05, []), (0.05, ["a"]))]
+    [0.5, 0.0, 0.5]
+    """
+    fills = filled(fingerprint)
+    empty = len(fingerprint["cases_without_foreground"])
+    if foreground_share(fingerprint) >= RARE and not empty:
+        return Choice("background_share", 0.0, f"{fills}: patches with it suffice.")
+    none = counted(empty, "case holds no foreground", "cases hold no foreground") if empty else fills
+    reason = (
+        f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing. "
+        "They stay so: nothing is planted into them. 0 is the GDL paper's rule: every patch holds foreground."
+    )
+    return Choice("background_share", BACKGROUND_SHARE, reason)
+
+
+def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
+    """Lesions planted into half of the patches drawn for foreground, a quarter of all, where they are rare and many,
+    five components a case or more.
+
+    >>> rows = {"lesion": {"cases": 6, "components": {"median": 23.0}}}
+    >>> [plan_planting({"foreground_share": {"median": m}, "structures": rows}).value for m in (0.004, 0.05)]
+    [0.5, 0.0]
+    """
+    many = lesions_of(fingerprint)
+    if foreground_share(fingerprint) >= RARE or not many:
+        return Choice("planting_share", 0.0, "Planting is for rare structures that come as many lesions.")
+    of_all = PLANTING_SHARE * (1 - BACKGROUND_SHARE)
+    reason = (
+        f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: into the healthy tissue of half of the "
+        f"patches drawn for foreground, {100 * of_all:.0f} % of all, some lesions "
+        "of the training cases are planted, so that more of them are seen, at more places."
+    )
+    return Choice("planting_share", PLANTING_SHARE, reason)
+
+
+def lesions_of(fingerprint: Mapping[str, Any]) -> list[str]:
+    """The structures that come as many components, five in the median case or more."""
+    held = {name: row for name, row in fingerprint["structures"].items() if row["cases"]}
+    return [name for name, row in held.items() if row["components"]["median"] >= MANY]
+
+
+def _verb(names: Sequence[str]) -> str:
+    return "have" if len(names) > 1 else "has"
