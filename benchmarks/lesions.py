@@ -69,8 +69,10 @@ def ours(name: str, dataset: Path, scans: dict[str, list[Path]], fold: int, plac
     run = place / "run"
     # The fold's scans are the test: validation would choose among the weights by them.
     budget = ["--fold", fold, "--minutes", options.minutes, "--device", options.device, "--set", "validation_cases=0"]
-    command("rarevox", "train", dataset, "--output", run, *budget, *OURS[name], *options.set)
-    command("rarevox", "predict", run, *scans["test"], "--output", place / "labels", "--device", options.device)
+    threads = {"OMP_NUM_THREADS": str(options.threads)}
+    command("rarevox", "train", dataset, "--output", run, *budget, *OURS[name], *options.set, **threads)
+    predict = ["rarevox", "predict", run, *scans["test"], "--output", place / "labels", "--device", options.device]
+    command(*predict, **threads)
     for scan in scans["test"]:
         shutil.copy(place / "labels" / f"{scan.name}_seg.nii.gz", place / "maps" / f"{scan.name}.nii.gz")
 

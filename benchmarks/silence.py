@@ -30,6 +30,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from rarevox.pipeline.phantom.anatomy import load_template
 from rarevox.pipeline.phantom.cohort import write_cohort
@@ -58,18 +59,23 @@ def template_scan(folder: Path, channel: str) -> list[Path]:
     return [scan]
 
 
-def painted_ml(run: Path, scans: list[Path], out: Path) -> dict[str, np.ndarray]:
-    """Of each structure that the run knows its volume in each scan, in ml.
+def painted(run: Path, scans: list[Path], out: Path, structure: str) -> tuple[np.ndarray, np.ndarray]:
+    """The volume of a structure in each scan, in ml, and the number of its components (26-connected).
 
     Raises:
-        SystemExit: a scan could not be labelled.
+        SystemExit: a scan could not be labelled, or the run has no such structure.
     """
     command = ["rarevox", "predict", str(run), *map(str, scans), "--output", str(out)]
     if subprocess.run(command).returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    rows = {row["case"]: row for row in json.loads((out / "predictions.json").read_text())["scans"]}
-    found = [rows[scan.name.removesuffix(".nii.gz")]["volume_ml"] for scan in scans]
-    return {name: np.array([row[name] for row in found]) for name in found[0]}
+    content = json.loads((out / "predictions.json").read_text())
+    rows = {row["case"]: row for row in content["scans"]}
+    found = [rows[scan.name.removesuffix(".nii.gz")] for scan in scans]
+    if structure not in found[0]["volume_ml"]:
+        raise SystemExit(f"{run} learnt {', '.join(found[0]['volume_ml'])}, not {structure}; give --structure")
+    maps = [np.asarray(nib.load(out / row["output"]).dataobj) == content["structures"][structure] for row in found]
+    counts = [ndimage.label(labels, np.ones((3, 3, 3)))[1] for labels in maps]
+    return np.array([row["volume_ml"][structure] for row in found]), np.array(counts)
 
 
 def main() -> None:
@@ -92,22 +98,20 @@ def main() -> None:
             scans = silent_scans(out / "scans", options.scans, options.seed, options.spacing_mm)
         told = []
         for number, run in enumerate(options.runs):
-            found = painted_ml(run, scans, out / f"run_{number}")
-            if options.structure not in found:
-                raise SystemExit(f"{run} learnt {', '.join(found)}, not {options.structure}; give --structure")
-            told.append(found[options.structure])
+            told.append(painted(run, scans, out / f"run_{number}", options.structure))
     seeds = f"seeds {options.seed} to {options.seed + options.scans - 1}"
     phantoms = f"{options.scans} phantoms of {options.spacing_mm:g} mm without a lesion, {seeds}"
     print(f"\n{'the T1 template of the ICBM 152' if options.template else phantoms};", end=" ")
     print(f"{platform.machine()}, {time.strftime('%d %B %Y')}\n")
-    print(f"| run | {options.structure} painted, ml a scan: mean | worst | scans without any |")
-    print("|---|---|---|---|")
-    for run, ml in zip(options.runs, told, strict=True):
-        print(f"| {run} | {ml.mean():.4f} | {ml.max():.4f} | {int((ml == 0).sum())} of {len(ml)} |")
-    for run, ml in zip(options.runs[1:], told[1:], strict=True):
+    print(f"| run | {options.structure} painted, ml a scan: mean | worst | components a scan | scans without any |")
+    print("|---|---|---|---|---|")
+    for run, (ml, count) in zip(options.runs, told, strict=True):
+        none = f"{int((ml == 0).sum())} of {len(ml)}"
+        print(f"| {run} | {ml.mean():.4f} | {ml.max():.4f} | {count.mean():.3g} | {none} |")
+    for run, (ml, _) in zip(options.runs[1:], told[1:], strict=True):
         if len(ml) < 2:
             break
-        gaps = ml - told[0]
+        gaps = ml - told[0][0]
         drawn = np.random.default_rng(0).integers(len(gaps), size=(2000, len(gaps)))
         low, high = np.percentile(gaps[drawn].mean(1), [2.5, 97.5])
         print(f"\n{run} - {options.runs[0]}: {gaps.mean():+.4f} ml a scan ({low:+.4f} to {high:+.4f})")

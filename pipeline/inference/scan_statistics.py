@@ -54,7 +54,9 @@ class ScanStatistics:
     are drawn for rare foreground, as windows of a scan are not: healthy tissue then looks like lesions. Of a scan with
     the statistics of the reference nothing is changed.
 
-    Norms without running statistics are left alone, and so is everything where there is no reference.
+    Norms without running statistics are left alone, and so is everything where there is no reference, and where a scan
+    lacks a channel (it is 0 throughout): what that changes the network has learnt to bear with the statistics of its
+    training, which were of such patches too, while the reference is of scans that have all channels.
 
     Args:
         share: from 0 (the training's statistics) to 1.
@@ -90,7 +92,7 @@ class ScanStatistics:
             a; 0 where nothing is moved.
         """
         norms = _norms(network) if self.share else {}
-        if not norms or self.reference is None:
+        if not norms or self.reference is None or not bool(image.flatten(1).any(1).all()):
             yield 0.0
             return
         reference = self._reference_for(norms)

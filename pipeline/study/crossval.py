@@ -152,10 +152,11 @@ def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> 
 
 
 def _tell_parted_subjects(data: Dataset) -> None:
-    """Say which cases look like scans of one subject and lie in different folds: their scores are not out of fold."""
+    """Say which cases are scans of one subject, or look like it, and lie in different folds."""
     folds: dict[str, dict[int, str]] = {}
     for case in data.training:
-        folds.setdefault(named_subject(str(case["case"])), {}).setdefault(case["fold"], str(case["case"]))
+        subject = case.get("subject") or named_subject(str(case["case"]))
+        folds.setdefault(subject, {}).setdefault(case["fold"], str(case["case"]))
     for subject, cases in folds.items():
         if len(cases) > 1:
             console.say(

@@ -98,7 +98,7 @@ def summarise(rows: Sequence[Row], options: MetricOptions) -> dict[str, Any]:
     draws = bootstrap_means(values, options, subjects_of(rows))
     summary: dict[str, Any] = {column: _describe(values[:, i], draws[:, i]) for i, column in enumerate(columns)}
     statuses = [row["status"] for row in rows]
-    empty = [row["false_positive_ml"] for row in rows if row["status"] in ("empty_reference", "empty_both")]
+    empty = [row for row in rows if row["status"] in ("empty_reference", "empty_both")]
     summary |= {
         "n_cases": len(rows),
         "n_valid": statuses.count("ok"),
@@ -106,10 +106,18 @@ def summarise(rows: Sequence[Row], options: MetricOptions) -> dict[str, Any]:
         "n_failed": statuses.count("failed"),
         "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
         "pooled": pooled(rows),
-        "empty_reference_false_positive_ml": {"n": len(empty), "mean": float(np.mean(empty)) if empty else math.nan},
+        "empty_reference_false_positive_ml": _mean_of(empty, "false_positive_ml"),
     }
+    # Where the reference is empty, every lesion is a false one.
+    summary |= {"empty_reference_false_lesions": _mean_of(empty, "lesions_predicted")} if options.lesions else {}
     strata = {"by_size": by_size(rows), "by_lesion_size": by_lesion_size(rows, options)}
     return summary | {name: part for name, part in strata.items() if part}
+
+
+def _mean_of(rows: Sequence[Row], column: str) -> dict[str, Any]:
+    """Number of rows, and the mean of a column; NaN without any."""
+    values = [_number(row.get(column)) for row in rows]
+    return {"n": len(values), "mean": float(np.mean(values)) if values else math.nan}
 
 
 def pooled(rows: Sequence[Row]) -> dict[str, Any]:

@@ -113,6 +113,9 @@ def empty_references(result: Mapping[str, Any]) -> list[str]:
     >>> empty = {"empty_reference_false_positive_ml": {"n": 4, "mean": 0.25}}
     >>> empty_references({"structures": {"lesion": empty}})
     ['lesion: the reference is empty in 4 cases, with 0.250 ml of false positives on average']
+    >>> empty |= {"empty_reference_false_lesions": {"n": 4, "mean": 1.5}}
+    >>> empty_references({"structures": {"lesion": empty}})
+    ['lesion: the reference is empty in 4 cases, with 0.250 ml of false positives on average (1.5 false lesions)']
     """
     said = []
     for name, summary in result["structures"].items():
@@ -120,7 +123,12 @@ def empty_references(result: Mapping[str, Any]) -> list[str]:
         if volume["mean"] is not None and volume["mean"] > 0:  # nor NaN, where none is empty
             cases = counted(volume["n"], "case")
             mean = figure(volume["mean"])
-            said.append(f"{name}: the reference is empty in {cases}, with {mean} ml of false positives on average")
+            lesions = (summary.get("empty_reference_false_lesions") or {}).get("mean")
+            # NaN where a row has none, as those of earlier versions.
+            also = f" ({lesions:.3g} false lesions)" if lesions is not None and lesions == lesions else ""
+            said.append(
+                f"{name}: the reference is empty in {cases}, with {mean} ml of false positives on average{also}"
+            )
     return said
 
 

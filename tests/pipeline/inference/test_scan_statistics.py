@@ -217,6 +217,18 @@ def test_without_a_reference_nothing_is_moved_and_it_is_said() -> None:
     assert alone.notes["scan_statistics"] == 0 and "scan_statistics" not in plain.notes
 
 
+def test_a_scan_that_lacks_a_channel_is_left_alone() -> None:
+    """The reference is of scans that have all; a channel that is 0 throughout is one that is not there."""
+    network = small()
+    moved, plain = inferer(compared(network)), inferer(None)
+    image = scan()
+    image[1] = 0
+    assert torch.equal(*(one(image[None], network) for one in (moved, plain)))
+    assert moved.notes["scan_statistics"] == 0
+    moved(scan()[None], network)
+    assert moved.notes["scan_statistics"] > 0
+
+
 def test_windows_lie_in_the_tissue_and_are_always_the_same() -> None:
     image = torch.zeros(1, 60, 60, 60)
     image[:, 30:50, 30:50, 30:50] = torch.randn(1, 20, 20, 20)

@@ -38,11 +38,11 @@ OPTIONS: dict[str, Any] = {"settings": SMALL, "iterations": 12, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def folds(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three folds of the synthetic cases, by two shards, one after the other."""
+    """Three folds of the synthetic cases, by two shards, the two folds of the first at once."""
     folder = tmp_path_factory.mktemp("crossval") / "out"
-    assert crossval(dataset_dir, folder, places=Places(workers=1), shard="1/2", **OPTIONS) == 0
+    assert crossval(dataset_dir, folder, places=Places(workers=2), shard="1/2", **OPTIONS) == 0
     assert not (folder / "metrics.json").exists() and not (folder / "ensemble.json").exists()
-    assert crossval(dataset_dir, folder, places=Places(workers=1), shard="2/2", **OPTIONS) == 0
+    assert crossval(dataset_dir, folder, places=Places(workers=2), shard="2/2", **OPTIONS) == 0
     return folder
 
 
@@ -165,7 +165,7 @@ def test_ended_at_any_moment_and_called_again_it_ends_the_same(
     """All of its processes, as soon as a fold has begun or been scored; the next call goes on each time."""
     output = tmp_path / "out"
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    words = ["crossval", str(dataset_dir), "--output", str(output), "--workers", "1", "--device", "cpu"]
+    words = ["crossval", str(dataset_dir), "--output", str(output), "--workers", "2", "--device", "cpu"]
     for marks, count in MOMENTS[number]:
         process = forked.Forked(["-c", MAIN, *words, "--iterations", "12", *settings], new_session=True)
         until = time.monotonic() + 300
@@ -176,7 +176,7 @@ def test_ended_at_any_moment_and_called_again_it_ends_the_same(
         assert done.returncode in (-number, 128 + number, 0) and "Traceback" not in done.stderr, done.stderr
         for path in (*output.glob("*.json"), *output.glob("cells/*/*.json")):
             read_json(path)  # whole, or not there
-    assert crossval(dataset_dir, output, places=Places(workers=1), **OPTIONS) == 0
+    assert crossval(dataset_dir, output, places=Places(workers=2), **OPTIONS) == 0
     ours, theirs = (read_json(folder / "metrics.json") for folder in (output, folds))
     assert (ours["cases"], ours["structures"]) == (theirs["cases"], theirs["structures"])
     for fold in range(3):
@@ -237,8 +237,18 @@ def test_scans_of_a_subject_at_several_times_stay_in_one_fold(tmp_path: Path) ->
 def test_a_subject_in_two_folds_is_said(
     dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A subject is what the dataset says it is, and what the case's name says where it says nothing."""
     monkeypatch.setattr("rarevox.pipeline.study.crossval.named_subject", lambda case: "all")
     monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: [])
     monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
     assert crossval(dataset_dir, tmp_path / "out", **OPTIONS) == 0
     assert "all lies in 3 folds" in capsys.readouterr().err
+    copy = shutil.copytree(dataset_dir, tmp_path / "stated")
+    content = json.loads((copy / "dataset.json").read_text())
+    content["root"] = str((dataset_dir / content["root"]).resolve())
+    for parted in (False, True):
+        for number, case in enumerate(content["training"]):
+            case["subject"] = "one" if parted else f"subject {number}"
+        (copy / "dataset.json").write_text(json.dumps(content))
+        assert crossval(copy, tmp_path / f"out_{parted}", **OPTIONS) == 0
+        assert ("one lies in 3 folds" in capsys.readouterr().err) is parted

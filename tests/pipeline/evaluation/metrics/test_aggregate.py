@@ -60,6 +60,21 @@ def test_statuses_are_counted_and_failures_pull_the_mean_down() -> None:
     assert result["mean_dice"] == 0.5
     assert result["failed"] == [{"case": "d", "reason": "no file"}]
     assert summary["empty_reference_false_positive_ml"] == {"n": 2, "mean": 0.25}
+    assert (
+        "empty_reference_false_lesions"
+        not in aggregate(rows, {"s": 1}, options=MetricOptions(lesions=False))["structures"]["s"]
+    )
+
+
+def test_where_the_reference_is_empty_every_lesion_is_false() -> None:
+    # Two blobs that do not touch, and nothing: 2 and 0 lesions, their mean 1; the third case has a reference.
+    empty, blobs = np.zeros((9, 9, 9), np.uint8), np.zeros((9, 9, 9), np.uint8)
+    blobs[1, 1, 1] = blobs[5:7, 5, 5] = 1
+    cases = {"a": (blobs, empty), "b": (empty, empty), "c": (blobs, blobs)}
+    rows = [row for case, pair in cases.items() for row in case_rows(case, *pair, (1.0, 1.0, 1.0), {"s": 1})]
+    summary = aggregate(rows, {"s": 1})["structures"]["s"]
+    assert summary["empty_reference_false_lesions"] == {"n": 2, "mean": 1.0}
+    assert summary["empty_reference_false_positive_ml"] == {"n": 2, "mean": 0.0015}
 
 
 def test_rule_nan_leaves_out_and_counts() -> None:
