@@ -21,6 +21,8 @@ from tests.pipeline.study.test_study import figures
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 MEMORY = 80 * 2**20
 """Of each node's object store, the least that Ray takes."""
+HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}
+"""Ray finds out that a node has gone by five calls in a row that nobody answers, by default one every three seconds."""
 
 
 @pytest.fixture
@@ -29,7 +31,12 @@ def cluster() -> Iterator[Any]:
 
     found = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False},
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": MEMORY,
+            "include_dashboard": False,
+            "_system_config": HEALTH,
+        },
     )
     yield found
     found.shutdown()
