@@ -144,7 +144,7 @@ def compose(
     if dataset is not None:
         composed.take(dataset_facts(dataset), Source.DATASET)
         if stage == "train":
-            composed.merge(plan_of(dataset), Source.PLAN, str(dataset.path.parent / PLAN_FILE))
+            _follow_plan(composed, plan_of(dataset), str(dataset.path.parent / PLAN_FILE), named=network is not None)
     for kind, chosen, source in (("networks", network, Source.NETWORK), ("losses", loss, Source.LOSS)):
         if chosen is not None:
             composed.merge(overlay(kind, chosen), source, f"configs/{kind}/{chosen}.yaml")
@@ -157,10 +157,20 @@ def compose(
     return composed
 
 
+def _follow_plan(composed: Composition, plan: dict[str, Any], where: str, *, named: bool) -> None:
+    """Take a plan over, the overlay of the network that it names first; where another is ``named``, without that."""
+    if isinstance(plan.get("network"), str):
+        name = plan.pop("network")
+        if not named:
+            composed.merge(overlay("networks", name), Source.PLAN, f"configs/networks/{name}.yaml")
+    composed.merge(plan, Source.PLAN, where)
+
+
 def plan_of(dataset: Dataset) -> dict[str, Any]:
     """The plan that prepare wrote beside ``dataset.json``, perhaps edited since; empty where there is none.
 
-    It is data: plain values, and what the packaged configurations build under the same keys.
+    It is data: plain values, and what the packaged configurations build under the same keys; as ``network`` the name of
+    an overlay of ``configs/networks``.
 
     Raises:
         RequestError: not YAML, not a mapping, or more than data.

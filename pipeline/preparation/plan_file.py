@@ -21,6 +21,7 @@ from rarevox.pipeline.preparation.rules.intensities import (
     plan_normalisation,
     plan_statistics,
 )
+from rarevox.pipeline.preparation.rules.network import plan_network
 from rarevox.pipeline.preparation.rules.sampling import lesions_of, plan_background, plan_planting, plan_sampler
 
 EDITED_FILE = "plan.edited.yaml"
@@ -30,10 +31,11 @@ _SIGNED = "# as prepare wrote it: "
 def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
     """The choices for a dataset, from its ``fingerprint.json``; ``docs/prepare.md`` has the rules.
 
-    Patch and batch are for the default network, HighResNet.
+    Patch and batch are for the network that is planned.
     """
     spacing = plan_spacing(fingerprint["per_case"])
-    patch = plan_patch(dataset, spacing.value)
+    network = plan_network(fingerprint)
+    patch = plan_patch(dataset, spacing.value, network.value)
     planting = plan_planting(fingerprint)
     normalisation = plan_normalisation(
         fingerprint["channels"],
@@ -46,6 +48,7 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
     planted = Choice("lesion_library#classes", classes, "Structures of few components are organs, and are not planted.")
     return [
         spacing,
+        network,
         patch,
         plan_batch(patch.value, len(dataset.training)),
         normalisation,

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rarevox.networks import HighResNet
 from rarevox.pipeline.compose import CONFIGS, read_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.spacing import along_ras
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch as fitted_patch
 from rarevox.pipeline.preparation.rules.choice import Choice
+from rarevox.pipeline.preparation.rules.network import geometry_of
 
 SAME_SPACING = 1.1
 """Voxel edges of a cohort within this factor of one another are one grid: resampling would only blur."""
@@ -43,16 +43,15 @@ def plan_spacing(cases: Sequence[Mapping[str, Any]]) -> Choice:
     return Choice("spacing", median, reason)
 
 
-def plan_patch(dataset: Dataset, spacing: Sequence[float] | None) -> Choice:
-    """HighResNet's patch, fitted to the volumes."""
-    network = HighResNet(in_channels=len(dataset.channels), out_channels=len(dataset.label_values))
-    default = read_yaml(CONFIGS / "common.yaml")["patch_size"]
-    patch = fitted_patch(dataset, default, network.geometry, 0, spacing)
+def plan_patch(dataset: Dataset, spacing: Sequence[float] | None, network: str) -> Choice:
+    """The network's patch, fitted to the volumes."""
+    geometry, default = geometry_of(network, dataset)
+    patch = fitted_patch(dataset, default, geometry, 0, spacing)
     usual = "×".join(map(str, default))
     if patch == default:
-        reason = f"The volumes are larger than HighResNet's patch of {usual}, with which it was tuned."
+        reason = f"The volumes are larger than {network}'s patch of {usual}, with which it was tuned."
     else:
-        reason = f"HighResNet's patch of {usual} reshaped to the median volume, so that no patch is mostly padding."
+        reason = f"The patch of {network}, {usual}, reshaped to the median volume, so that no patch is mostly padding."
     return Choice("patch_size", patch, reason)
 
 

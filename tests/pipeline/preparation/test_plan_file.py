@@ -219,7 +219,7 @@ def test_small_volumes_get_small_patches_and_larger_batches(dataset: Dataset) ->
     fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text(encoding="utf-8"))
     plan = {choice.key: choice for choice in make_plan(dataset, fingerprint)}
     assert set(plan) == {
-        *("spacing", "patch_size", "batch_size", "normalisation", "sampler"),
+        *("spacing", "network", "patch_size", "batch_size", "normalisation", "sampler"),
         *("background_share", "planting_share", "augmentation_strength", "intensity_change", "scan_statistics"),
         "mirror_axes",
     }
@@ -259,6 +259,36 @@ def test_training_reads_the_plan_beneath_network_config_and_set(dataset: Dataset
 def test_a_dataset_without_a_plan_trains_as_before(dataset: Dataset) -> None:
     (dataset.path.parent / "plan.yaml").unlink()
     assert compose("train", dataset=dataset).config["batch_size"] == 2
+
+
+def test_the_network_that_a_plan_names_is_trained_unless_another_is_named(dataset: Dataset) -> None:
+    edit(dataset, network="unet", patch_size=[40, 40, 40])
+    composed = compose("train", dataset=dataset)
+    assert composed.config["network_def"]["_target_"] == "monai.networks.nets.UNet"
+    assert composed.config["network"]["_target_"] == "rarevox.pipeline.place_network"
+    assert composed.config["patch_size"] == [40, 40, 40]
+    named = compose("train", dataset=dataset, network="deepmedic")
+    assert named.config["network_def"]["_target_"] == "rarevox.networks.DeepMedic"
+    assert named.config["patch_size"] == compose("train", network="deepmedic").config["patch_size"]
+    edit(dataset, network="unett")
+    with pytest.raises(RequestError, match="no network is called 'unett': .*unet"):
+        compose("train", dataset=dataset)
+
+
+@pytest.mark.parametrize(
+    ("share", "components", "network"), [(0.004, 5, "unet"), (0.004, 4, "highresnet"), (0.02, 9, "highresnet")]
+)
+def test_many_rare_lesions_get_a_unet_and_its_patch(
+    dataset: Dataset, share: float, components: int, network: str
+) -> None:
+    fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text())
+    fingerprint["foreground_share"]["median"] = share
+    for row in fingerprint["structures"].values():
+        row["components"]["median"] = components
+    plan = {choice.key: choice.value for choice in make_plan(dataset, fingerprint)}
+    assert plan["network"] == network
+    multiple = 8 if network == "unet" else 1
+    assert all(n % multiple == 0 for n in plan["patch_size"])
 
 
 def test_a_key_that_does_not_exist_is_refused_with_the_plan_s_name(dataset: Dataset) -> None:
