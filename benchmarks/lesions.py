@@ -4,8 +4,8 @@ Every method is trained once for each patient, on the scans of the others, for t
 compiling count, but nnU-Net's planning and preprocessing do not), and labels the scans of that patient:
 
 - ``rarevox``: `rarevox prepare`, `rarevox train` and `rarevox predict` as they are;
-- ``resenc``: the same with ``--network resenc_unet``, a U-Net with a residual encoder; if asked for, ``unet`` and
-  ``deepmedic`` likewise;
+- ``resenc``: the same with ``--network resenc_unet``, a U-Net with a residual encoder; if asked for, ``highresnet``,
+  ``unet`` and ``deepmedic`` likewise;
 - ``monai``: a plain MONAI script (`lesions_monai.py`): UNet, Dice + cross-entropy, half of the patches on lesions;
 - ``nnunet``: nnU-Net v2's own plan, network, loader, augmentation, loss and optimiser (`lesions_nnunet.py`); its Python
   is given by ``--nnunet-python``, and without that it is left out.
@@ -48,6 +48,7 @@ SIZES_ML = (0.05, 0.5)
 OURS = {
     "rarevox": [],
     "resenc": ["--network", "resenc_unet"],
+    "highresnet": ["--network", "highresnet"],
     "unet": ["--network", "unet"],
     "deepmedic": ["--network", "deepmedic"],
 }

@@ -132,7 +132,7 @@ def compose(
     Args:
         stage: ``train``, ``evaluate`` or ``inference``.
         dataset: gives channels, structures, label values and, for training, the plan.
-        network: overlay of ``configs/networks``.
+        network: overlay of ``configs/networks``; None is the plan's, else HighResNet.
         loss: overlay of ``configs/losses`` (training only).
         config_files: files of the user; a name without a path may be an overlay of ``configs/tasks``.
         settings: ``KEY=VALUE`` texts.

@@ -55,10 +55,12 @@ def demo(
     _say("2/5 prepare", f"rarevox prepare {folder}/phantom --output {folder}/dataset --holdout 0.25")
     status = prepare(folder / "phantom", folder / "dataset", holdout=0.25, folds=4, seed=seed)
     if status == 0:
-        _say("3/5 train", f"rarevox train {folder}/dataset --output {folder}/run --config demo --minutes {minutes:g}")
+        words = f"--network highresnet --config demo --minutes {minutes:g}"
+        _say("3/5 train", f"rarevox train {folder}/dataset --output {folder}/run {words}")
         status = train(
             folder / "dataset",
             folder / "run",
+            network="highresnet",
             config_files=["demo"],
             minutes=minutes,
             device=device,

@@ -74,7 +74,7 @@ def device_option(command: Command) -> Command:
 
 def network_option(command: Command) -> Command:
     """``--network``."""
-    text = "Such as deepmedic, unet; a wrong name lists all.  [default: highresnet]"
+    text = "Such as deepmedic, unet; a wrong name lists all.  [default: the plan's]"
     return click.option("--network", metavar="NAME", help=text)(command)
 
 
