@@ -54,7 +54,7 @@ def train(
     Args:
         dataset: folder that ``rarevox prepare`` wrote.
         output: the run folder: new or empty, or with ``resume`` an earlier run's.
-        network: overlay of ``configs/networks``; the default is HighResNet.
+        network: overlay of ``configs/networks``; None is the plan's, without one HighResNet.
         loss: overlay of ``configs/losses``; the default is GDL+CE.
         config_files: configuration files merged in order.
         settings: ``KEY=VALUE`` texts, the last word.
