@@ -1,0 +1,40 @@
+"""The rule for the network, and what it asks of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rarevox.networks import Geometry, HighResNet
+from rarevox.pipeline.compose import overlay
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.preparation.rules.choice import RARE, Choice, filled, foreground_share
+from rarevox.pipeline.preparation.rules.sampling import lesions_of
+
+DEFAULT = "highresnet"
+
+
+def plan_network(fingerprint: Mapping[str, Any]) -> Choice:
+    """A UNet where foreground is rare and comes as many lesions, else HighResNet.
+
+    >>> rows = {"lesion": {"cases": 6, "components": {"median": 23.0}}}
+    >>> [plan_network({"foreground_share": {"median": m}, "structures": rows}).value for m in (0.004, 0.05)]
+    ['unet', 'highresnet']
+    """
+    if foreground_share(fingerprint) >= RARE or not lesions_of(fingerprint):
+        return Choice("network", DEFAULT, "Full resolution throughout, which small structures need.")
+    reason = (
+        f"{filled(fingerprint)}, in many lesions: on a CPU a UNet takes ten steps while HighResNet takes one, and so "
+        "many patches are needed. On a GPU, in long trainings, try highresnet."
+    )
+    return Choice("network", "unet", reason)
+
+
+def geometry_of(name: str, dataset: Dataset) -> tuple[Geometry, Sequence[int]]:
+    """What an overlay of ``configs/networks`` asks of patches, and its own patch."""
+    content = overlay("networks", name)
+    if name == DEFAULT:
+        network = HighResNet(in_channels=len(dataset.channels), out_channels=len(dataset.label_values))
+        return network.geometry, content["patch_size"]
+    stated = {key: value for key, value in content["geometry"].items() if key != "_target_"}
+    return Geometry(**stated), content["patch_size"]
