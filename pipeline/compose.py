@@ -1,15 +1,16 @@
 """One configuration out of the base, the overlays, the dataset's facts and what the command line sets.
 
-Order, later wins: ``common.yaml``, the stage's file, the dataset's facts and plan, ``configs/networks/NAME.yaml``,
-``configs/losses/NAME.yaml``, the ``--config`` files, the options and ``--set`` values. An overlay's top-level key
-replaces the whole entry; ``key#inner`` replaces what is inside.
+Order, later wins: ``common.yaml``, the stage's file, the dataset's facts and plan (the overlay of the network that it
+names first), ``configs/networks/NAME.yaml``, ``configs/losses/NAME.yaml``, the ``--config`` files, the options and
+``--set`` values. An overlay's top-level key replaces the whole entry; ``key#inner`` replaces what is inside.
 """
 
 from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,32 +139,68 @@ def compose(
         settings: ``KEY=VALUE`` texts.
         options: top-level or nested keys set by command-line options.
     """
-    composed = Composition()
+    composed, planned = Composition(), ""
+    files = [(str(file), user_config(file)) for file in config_files]
+    parsed = [parse_setting(text) for text in settings]
     for name in ("common", *STAGES[stage]):
         composed.take(packaged(CONFIGS / f"{name}.yaml"), Source.TEMPLATE)
     if dataset is not None:
         composed.take(dataset_facts(dataset), Source.DATASET)
         if stage == "train":
-            _follow_plan(composed, plan_of(dataset), str(dataset.path.parent / PLAN_FILE), named=network is not None)
+            own = network is not None or any("network_def" in dict(given) for given in (*(c for _, c in files), parsed))
+            planned = _follow_plan(composed, plan_of(dataset), str(dataset.path.parent / PLAN_FILE), own_network=own)
     for kind, chosen, source in (("networks", network, Source.NETWORK), ("losses", loss, Source.LOSS)):
         if chosen is not None:
             composed.merge(overlay(kind, chosen), source, f"configs/{kind}/{chosen}.yaml")
-    for file in config_files:
-        composed.merge(user_config(file), Source.FILE, str(file))
-    for key, value in (options or {}).items():
-        composed.put(key, value, Source.OPTION)
-    for text in settings:
-        composed.put(*parse_setting(text), Source.SETTING)
+    with _telling(planned):
+        for where, content in files:
+            composed.merge(content, Source.FILE, where)
+        for key, value in (options or {}).items():
+            composed.put(key, value, Source.OPTION)
+        for key, value in parsed:
+            composed.put(key, value, Source.SETTING)
     return composed
 
 
-def _follow_plan(composed: Composition, plan: dict[str, Any], where: str, *, named: bool) -> None:
-    """Take a plan over, the overlay of the network that it names first; where another is ``named``, without that."""
-    if isinstance(plan.get("network"), str):
-        name = plan.pop("network")
-        if not named:
-            composed.merge(overlay("networks", name), Source.PLAN, f"configs/networks/{name}.yaml")
+def _follow_plan(composed: Composition, plan: dict[str, Any], where: str, *, own_network: bool) -> str:
+    """Take a plan over, and first the overlay of the network that it names.
+
+    Args:
+        composed: takes it.
+        plan: of the dataset.
+        where: its file.
+        own_network: the user names another network, or brings one: the plan's goes, with what its overlay says of it.
+
+    Returns:
+        The plan's network; empty where it names none, or it goes.
+
+    Raises:
+        RequestError: what it names is no network.
+    """
+    name = plan.pop("network") if not isinstance(plan.get("network", {}), Mapping) else None
+    if name is not None and not own_network:
+        try:
+            content = overlay("networks", str(name))
+        except RequestError as error:
+            raise RequestError(f"{where}: {error}") from None
+        # Patch and batch of the overlay are nobody's choice yet: where the plan has none, they are fitted.
+        composed.merge(content, Source.TEMPLATE, f"configs/networks/{name}.yaml")
+        composed.origin.update(dict.fromkeys(content.keys() - {"patch_size", "batch_size"}, Source.PLAN))
     composed.merge(plan, Source.PLAN, where)
+    return str(name) if name is not None and not own_network else ""
+
+
+@contextmanager
+def _telling(network: str) -> Iterator[None]:
+    """To what is refused of a network's entries add that the plan chose it."""
+    try:
+        yield
+    except RequestError as error:
+        if network and "network_def" in str(error):
+            raise RequestError(
+                f"{error}; the network is {network}, as plan.yaml says: --network names another"
+            ) from None
+        raise
 
 
 def plan_of(dataset: Dataset) -> dict[str, Any]:

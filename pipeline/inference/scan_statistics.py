@@ -92,7 +92,7 @@ class ScanStatistics:
             a; 0 where nothing is moved.
         """
         norms = _norms(network) if self.share else {}
-        if not norms or self.reference is None or not bool(image.flatten(1).any(1).all()):
+        if not norms or self.reference is None:
             yield 0.0
             return
         reference = self._reference_for(norms)
@@ -116,14 +116,16 @@ class ScanStatistics:
             yield share
 
     def _measured_once(self, image: torch.Tensor, network: object, forward: Forward) -> tuple[Statistics, float]:
-        """:meth:`measured`, of the slabs and boxes of one scan once.
+        """:meth:`measured`, of the slabs and boxes of one scan once; the reference, and v = 0, without a channel.
 
         A weak reference to the memory of a scan keeps its name from going to another, so what has it is that scan.
         """
         where = StorageWeakRef(image.untyped_storage()), image.storage_offset(), image.shape, image.stride()
         key = (*where, weakref.ref(network))
         if self._last is None or self._last[0] != key:
-            self._last = (key, *self.measured(image, network, forward))
+            whole = all(bool(channel.any()) for channel in image)
+            found = self.measured(image, network, forward) if whole else (self.reference or {}, 0.0)
+            self._last = (key, *found)
         return self._last[1:]
 
     def measured(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.data.dataset import Dataset
@@ -125,13 +124,15 @@ def _base(
 def _threads(folder: Path, places: Places) -> int:
     """Of each fold: those that it began with, else the cores shared out among as many as are trained at once.
 
-    No more than PyTorch would take for a process, which ``OMP_NUM_THREADS`` says where it is set.
+    No more than ``OMP_NUM_THREADS`` says of a process, where it is set (of nested numbers the first).
     """
     if (folder / PLAN_FILE).is_file():
         return read_plan(folder).threads
     if places.cpus_per_cell:
         return max(1, int(places.cpus_per_cell))
-    return max(1, min(cores() // (places.workers or 1), torch.get_num_threads()))
+    most = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    shared = max(1, cores() // (places.workers or 1))
+    return min(shared, int(most)) if most.isdigit() and int(most) else shared
 
 
 def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> Plan:
@@ -147,7 +148,7 @@ def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> 
         iterations=base.get("iterations"),
         threads=threads,
         device=device,
-        files=contents_of([base]),
+        files=contents_of([base], [str(data.path.parent.resolve())]),
     )
 
 

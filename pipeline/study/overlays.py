@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.compose import CONFIGS, packaged
+from rarevox.pipeline.compose import CONFIGS, PLAN_FILE, packaged
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.plain_data import read_yaml
 
@@ -148,20 +148,23 @@ def file_of(name: str, folder: Path) -> str:
     return name if not Path(name).suffix else str((folder / name).resolve())
 
 
-def contents_of(settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """What the users' configuration files of cells say: the file to the SHA-256 of its entries, comments not counted.
+def contents_of(settings: Iterable[Mapping[str, Any]], datasets: Iterable[str] = ()) -> dict[str, str]:
+    """What the users' configuration files of cells say, and the plans of their datasets: the file to the SHA-256 of its
+    entries, comments not counted.
 
     Files alone, in which a change that nobody means to tell of is easily made. The overlays that are named belong to
     rarevox: they change with its code, whose version stands in every row.
 
     Args:
         settings: of the cells.
+        datasets: their folders, with a ``plan.yaml`` or without.
 
     Raises:
         RequestError: a file is missing, or not YAML.
     """
     named = dict.fromkeys(name for one in settings for name in one.get("config", ()))
     own = [name for name in named if Path(name).suffix or Path(name).is_file()]
+    own += [str(plan) for plan in (Path(folder) / PLAN_FILE for folder in datasets) if plan.is_file()]
     said = {name: json.dumps(_with_text_keys(read_yaml(name)), sort_keys=True, default=str) for name in own}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in said.items()}
 

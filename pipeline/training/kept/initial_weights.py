@@ -56,8 +56,8 @@ def match(network: torch.nn.Module, path: str | Path) -> tuple[dict[str, Tensor]
     taken = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
     if not any(tensor.is_floating_point() for tensor in taken.values()):
         raise RequestError(
-            f"no layer of {path} has the name and shape of one of the network's; "
-            "fine-tune the same network that the other run trained (--network)"
+            f"no layer of {path} has the name and shape of one of the network's; fine-tune the same network that the "
+            "other run trained, and name it (--network; without, the plan's is taken)"
         )
     rest = [name for name in [*own, *(name for name in found if name not in own)] if name not in taken]
     shapes = [

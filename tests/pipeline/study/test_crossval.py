@@ -142,12 +142,30 @@ def test_a_configuration_file_that_says_something_else_is_refused(
         crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options)
 
 
+def test_a_plan_that_says_something_else_is_refused(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folds would not be trained alike."""
+    monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: [])
+    monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
+    copy = shutil.copytree(dataset_dir, tmp_path / "dataset")
+    content = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**content, "root": str((dataset_dir / content["root"]).resolve())}))
+    plan = (copy / "plan.yaml").read_text(encoding="utf-8")
+    for text in (plan, f"{plan}# the same\n"):
+        (copy / "plan.yaml").write_text(text, encoding="utf-8")
+        assert crossval(copy, tmp_path / "out", **OPTIONS) == 0
+    (copy / "plan.yaml").write_text(f"{plan}seed: 3\n", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"plan\.yaml says something else"):
+        crossval(copy, tmp_path / "out", **OPTIONS)
+
+
 def test_threads_are_shared_out_and_no_more_than_a_process_is_to_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rarevox.pipeline.study.crossval.cores", lambda: 16)
-    for own, found in ((1, [1, 1]), (8, [8, 5]), (64, [16, 5])):
-        monkeypatch.setattr(torch, "get_num_threads", lambda own=own: own)
+    for own, found in (("1", [1, 1]), ("8", [8, 5]), ("64", [16, 5]), ("4,2", [4, 4]), ("0", [16, 5]), ("", [16, 5])):
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
         assert [_threads(tmp_path, Places(workers=workers)) for workers in (1, 3)] == found
 
 
