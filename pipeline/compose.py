@@ -147,7 +147,8 @@ def compose(
     if dataset is not None:
         composed.take(dataset_facts(dataset), Source.DATASET)
         if stage == "train":
-            own = network is not None or any("network_def" in dict(given) for given in (*(c for _, c in files), parsed))
+            given = {key for _, content in files for key in content} | {key for key, _ in parsed}
+            own = network is not None or "network_def" in given
             planned = _follow_plan(composed, plan_of(dataset), str(dataset.path.parent / PLAN_FILE), own_network=own)
     for kind, chosen, source in (("networks", network, Source.NETWORK), ("losses", loss, Source.LOSS)):
         if chosen is not None:
