@@ -102,12 +102,13 @@ def test_each_line_of_the_paper_by_hand() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_panoptica(seed: int) -> None:
+    """It pairs at an IoU of exactly 1/2 too (seed 0 has two such pairs); no ratio of so few voxels lies between."""
     peer = pytest.importorskip("panoptica", reason="pip install panoptica")
     prediction, reference = _pair(seed)
     evaluator = peer.Panoptica_Evaluator(
         expected_input=peer.InputType.SEMANTIC,
         instance_approximator=peer.ConnectedComponentsInstanceApproximator(cca_backend=peer.CCABackend.scipy),
-        instance_matcher=peer.NaiveThresholdMatching(matching_threshold=0.5),
+        instance_matcher=peer.NaiveThresholdMatching(matching_threshold=0.5 + 1e-9),
     )
     told = evaluator.evaluate(prediction.astype(np.uint8), reference.astype(np.uint8))["ungrouped"]
     found = panoptic_scores(prediction, reference, connectivity=6)
