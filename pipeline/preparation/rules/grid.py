@@ -49,7 +49,7 @@ def plan_patch(dataset: Dataset, spacing: Sequence[float] | None, network: str) 
     patch = fitted_patch(dataset, default, geometry, 0, spacing)
     usual = "×".join(map(str, default))
     if patch == default:
-        reason = f"The volumes are larger than {network}'s patch of {usual}, with which it was tuned."
+        reason = f"The volumes are larger than {network}'s own patch of {usual}."
     else:
         reason = f"The patch of {network}, {usual}, reshaped to the median volume, so that no patch is mostly padding."
     return Choice("patch_size", patch, reason)
