@@ -45,6 +45,7 @@ CHOICES = {
         "--set",
         "normalisation={_target_: rarevox.transforms.ZScored, keys: image, region: nonzero}",
     ],
+    "each_channel": ["--set", "normalisation#region=nonzero"],
     "no_statistics": ["--set", "scan_statistics=0"],
     "intensities": ["--set", "intensity_change=0.1"],
     "white_matter": ["--config", "white_matter", "--set", "normalisation#peaks=[largest,last]"],

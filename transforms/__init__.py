@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rarevox.transforms.intensity.nyul import NyulNormalised
     from rarevox.transforms.intensity.robust import RobustZScored
     from rarevox.transforms.intensity.surround import FillSurroundd
+    from rarevox.transforms.intensity.tissue import common_tissue
     from rarevox.transforms.intensity.white_matter import WhiteMatterZScored
     from rarevox.transforms.keep_foreground import KeepForegroundd
     from rarevox.transforms.labels import LabelsToClassesd
@@ -78,6 +79,7 @@ _PLACES = {
     "intensity.nyul": ("NyulNormalised",),
     "intensity.robust": ("RobustZScored",),
     "intensity.surround": ("FillSurroundd",),
+    "intensity.tissue": ("common_tissue",),
     "intensity.white_matter": ("WhiteMatterZScored",),
     "keep_foreground": ("KeepForegroundd",),
     "labels": ("LabelsToClassesd",),
@@ -171,6 +173,7 @@ __all__ = [
     "WhiteMatterZScored",
     "ZScored",
     "ZeroMissingChannelsd",
+    "common_tissue",
     "component_regions",
     "read_scan",
 ]

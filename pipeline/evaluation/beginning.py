@@ -1,4 +1,4 @@
-"""What is told before a run is scored: with which decisions of its own, and which earlier figures are replaced."""
+"""What is told first: with which decisions of its own a run is scored, and which earlier figures or choices go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.compose import read_yaml
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.figures import figure, moment, rules_text
@@ -13,6 +14,7 @@ from rarevox.pipeline.files import read_json
 from rarevox.pipeline.words import counted
 
 METRICS = "metrics.json"
+_CHOSEN = {"operating_points": "operating points", "post_processing": "post-processing", "temperature": "temperature"}
 
 
 def tell_beginning(folder: Path, config: Mapping[str, Any], temperature: float | Sequence[float]) -> None:
@@ -25,6 +27,23 @@ def tell_replaced(folder: Path) -> None:
     """Say of an earlier evaluation in a folder, where there is one, that it is replaced."""
     if (folder / METRICS).is_file():
         console.print(replaced(folder), soft_wrap=True)
+
+
+def tell_choice_replaced(runs: Sequence[Path], key: str) -> None:
+    """Say of runs that have had something chosen that it is replaced, as long as that can be stopped.
+
+    Args:
+        runs: their folders.
+        key: of their configurations: ``operating_points``, ``post_processing`` or ``temperature``.
+    """
+    alike: dict[str, list[Path]] = {}
+    for run in runs:
+        had = read_yaml(run / "configs" / "inference.yaml").get(key)
+        if had and had != 1:  # a temperature of 1 is none
+            alike.setdefault(rules_text(had), []).append(run)
+    for rules, those in alike.items():
+        more = f" (and {counted(len(those) - 1, 'run')} more)" if len(those) > 1 else ""
+        console.say("{}{} has {} {}, replaced by what is chosen now", those[0], more, _CHOSEN[key], rules)
 
 
 def scored_with(config: Mapping[str, Any], temperature: float | Sequence[float] = 1.0) -> str:

@@ -11,6 +11,7 @@ from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.beginning import tell_choice_replaced
 from rarevox.pipeline.evaluation.calibration.measure import NEAR_MM, read_reference
 from rarevox.pipeline.evaluation.calibration.temperature import (
     BOUNDS,
@@ -75,6 +76,7 @@ def calibrate(
         )
     segmenter.inferer.temperature = 1.0
     fold = require_validation(run, segmenter.config)
+    tell_choice_replaced([run], "temperature")
     samples, failed = _draw(segmenter, data, data.section("validation", fold=fold), voxels)
     for case, reason in failed.items():
         console.say("[red]failed[/red] {}: {}", case, reason)

@@ -19,6 +19,7 @@ from rarevox.pipeline.evaluation.comparison.tables import (
 )
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.figures import moment
 from rarevox.pipeline.files import claim_folder, write_json, write_text
 
 FILES = ("compare.json", "compare.html", "leaderboard.txt", "leaderboard.csv", "leaderboard.tex", "differences.csv")
@@ -53,6 +54,9 @@ def compare(
     paired = pair(evaluations, metric)
     if output is not None:
         claim_folder(output, lambda folder: {entry.name for entry in folder.iterdir()} <= set(FILES), "a comparison")
+        if (earlier := Path(output) / FILES[0]).is_file():
+            when = moment(earlier.stat().st_mtime)
+            console.say("{} holds a comparison of {}, which is replaced", output, when)
     result = comparison(evaluations, paired, metric)
     out = Console()
     print_comparison(result, out if out.is_terminal else Console(width=TEXT_WIDTH + 30 * len(result["structures"])))
@@ -108,7 +112,7 @@ def comparison(
 def _write(folder: Path, result: dict[str, Any]) -> None:
     from rarevox.pipeline.evaluation.comparison.report import write_comparison
 
-    write_json(folder / "compare.json", result)
+    write_json(folder / FILES[0], result)
     write_text(folder / "leaderboard.txt", text(result))
     write_text(folder / "leaderboard.csv", leaderboard_csv(result))
     write_text(folder / "leaderboard.tex", leaderboard_latex(result))

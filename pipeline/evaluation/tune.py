@@ -16,6 +16,7 @@ from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.beginning import tell_choice_replaced
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
@@ -74,6 +75,7 @@ def tune_post_processing(run: str | Path, dataset: str | Path, *, device: str = 
     """
     data = Dataset.load(dataset)
     folds = folds_of(run, data, trust=trust)
+    tell_choice_replaced(folds.runs, "post_processing")
     paths: list[Path] = []
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as kept:

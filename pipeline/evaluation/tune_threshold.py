@@ -15,6 +15,7 @@ from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
+from rarevox.pipeline.evaluation.beginning import tell_choice_replaced
 from rarevox.pipeline.evaluation.calibration.measure import read_reference
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
@@ -79,6 +80,7 @@ def tune_threshold(
         raise RequestError(f"{said}: expected one of {', '.join(AIMS)}, and numbers of 0 or more")
     data = Dataset.load(dataset)
     folds = folds_of(run, data, trust=trust)
+    tell_choice_replaced(folds.runs, "operating_points")
     parts, settings = folds.parts, ["post_processing={}", "operating_points={}"]
     files: list[Path] = []
     failed: dict[str, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.scan_statistics import ScanStatistics
 from rarevox.pipeline.inference.tiling.graphs import Graphs
 from rarevox.pipeline.inference.tiling.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
+from rarevox.pipeline.inference.tiling.mirrored import mirrored_mean
 from rarevox.pipeline.inference.tiling.sending import sent
 from rarevox.pipeline.inference.tiling.stitch import Forward, all_class_indices, class_indices, stitch
 from rarevox.pipeline.inference.tiling.surround import surround
@@ -31,8 +32,6 @@ from rarevox.transforms.nested import NestedDecision, depth_log_probabilities
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
-_LEAST = 2.0**-23
-"""A mean of probabilities is no nearer to 0 or 1 than this, as its logit is to be finite."""
 
 
 class DenseInferer(Inferer):
@@ -332,18 +331,7 @@ class DenseInferer(Inferer):
     def _scores(self, block: torch.Tensor, call: Forward) -> torch.Tensor:
         """Logits of a block, or mean probabilities over its mirror images."""
         block = block.contiguous(memory_format=channels_last(block.ndim - 2))
-        if not self.flips:
-            return call(block)
-        total: torch.Tensor | None = None
-        for axes in subsets(self.flips):
-            dims = [axis + 2 for axis in axes]
-            scores = call(block.flip(dims) if dims else block).float()
-            scores = scores.sigmoid() if self.nested else scores.softmax(1)
-            scores = scores.flip(dims) if dims else scores
-            total = scores if total is None else total.add_(scores)
-        assert total is not None
-        mean = total.div_(2 ** len(self.flips))
-        return mean.logit(_LEAST) if self.nested else mean
+        return mirrored_mean(block, call, self.flips, nested=self.nested) if self.flips else call(block)
 
     def _windows(
         self, image: torch.Tensor, box: Box | None, call: Forward, device: torch.device, labels: bool
@@ -391,13 +379,3 @@ def _device_of(network: object, image: torch.Tensor) -> torch.device:
     """Where the network runs; where the image is if the network has no parameters."""
     parameters = network.parameters() if hasattr(network, "parameters") else iter(())
     return next((parameter.device for parameter in parameters), image.device)
-
-
-def subsets(axes: Sequence[int]) -> Iterator[list[int]]:
-    """Every subset of the axes, the empty one first.
-
-    >>> list(subsets([0, 2]))
-    [[], [0], [2], [0, 2]]
-    """
-    for bits in range(2 ** len(axes)):
-        yield [axis for place, axis in enumerate(axes) if bits >> place & 1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +144,8 @@ def predict(
         _claimed(output)
     named: dict[str, Any] = {"manifest": manifest, "masks": masks, "roi": roi, "duplicates": duplicates}
     named |= {"series": series, "links": Path(output) / LINKS, "optional": runs.optional}
-    wanted = plan(scans, runs.config, **named)
+    with _leaving_no_links(named["links"]):
+        wanted = plan(scans, runs.config, **named)
     if masks is not None and not runs.reads_masks:
         console.say("[yellow]--masks changes nothing[/yellow]: {} normalises whole scans", run)
     asked = _asked_of(asked, wanted)
@@ -156,6 +159,18 @@ def predict(
     with crew.hands(job, len(items), at_once=not done) as hands:
         session = begin(folder, wanted, made, asdict(asked), runs.config, outputs, keep=keep)
         return work(folder, session, wanted, share, hands, outputs, keep=keep)
+
+
+@contextmanager
+def _leaving_no_links(links: Path) -> Iterator[None]:
+    """Of a request that is refused after its series were chosen (``--roi`` holds no mask, say) no links are left."""
+    new = not links.exists()
+    try:
+        yield
+    except RequestError:
+        if new and links.is_dir() and [*links.parent.iterdir()] == [links]:
+            shutil.rmtree(links, ignore_errors=True)  # a link goes, and not what it leads to
+        raise
 
 
 def _asked_of(asked: Asked, wanted: Plan) -> Asked:

@@ -24,6 +24,7 @@ from rarevox.pipeline.preparation.cohort import (
     plain_names,
     rare_labels,
     spacing_outliers,
+    tissue_apart,
 )
 from rarevox.pipeline.preparation.corrected.corrections import Fix, correct
 from rarevox.pipeline.preparation.corrected.n4_copies import n4_case
@@ -114,7 +115,7 @@ def _compare(found: Examination, source: Source, declared: dict[str, int] | None
     """The checks of the cohort, over the cases that have no error of their own."""
     facts = found.facts
     found.faults.extend(channel_count(facts, len(source.channels) if source.channels else None))
-    for check in (duplicate_content, spacing_outliers, orientation_outliers):
+    for check in (duplicate_content, spacing_outliers, tissue_apart, orientation_outliers):
         found.faults.extend(check(facts))
     found.faults.extend(near_duplicates(facts, {case.case: case.subject for case in found.cases.values()}))
     found.faults.extend(intensity_outliers(facts, source.channels))

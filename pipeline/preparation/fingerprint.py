@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import nibabel as nib
@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from rarevox.pipeline.preparation.checks.case import Loaded, ignored_voxels
 from rarevox.pipeline.preparation.checks.signature import signature
+from rarevox.transforms import common_tissue
 
 _SAMPLES = 2000  # foreground voxels a case lends to the cohort's percentiles: enough for 0.5 %, and equal shares
 _PERCENTILES = {"p00_5": 0.5, "p05": 5.0, "p50": 50.0, "p95": 95.0, "p99_5": 99.5}
@@ -37,6 +38,9 @@ class CaseFacts:
         samples: per channel up to 2000 foreground intensities, evenly picked.
         signature: of the first channel, see :mod:`rarevox.pipeline.preparation.checks.signature`.
         ignored_voxels: voxels that nobody annotated.
+        common: of several channels, the share of the tissue of some channel (voxels that are not 0) that lies in that
+            of every one (``tissue``), and the share of the foreground that does (``foreground``, absent without any);
+            see :func:`rarevox.transforms.common_tissue`.
     """
 
     case: str
@@ -51,6 +55,7 @@ class CaseFacts:
     samples: tuple[np.ndarray, ...]
     signature: np.ndarray
     ignored_voxels: int = 0
+    common: dict[str, float] = field(default_factory=dict)
 
     @property
     def annotated_voxels(self) -> int:
@@ -87,7 +92,19 @@ def measure(loaded: Loaded) -> CaseFacts:
         samples=tuple(part[::step].copy() for part in inside),
         signature=signature(image.array[0], image.affine, wholes[0]["p00_5"], wholes[0]["p99_5"]),
         ignored_voxels=ignored_voxels(loaded),
+        common=in_common(image.array, foreground) if len(image.array) > 1 else {},
     )
+
+
+def in_common(channels: np.ndarray, foreground: np.ndarray) -> dict[str, float]:
+    """How much of the tissue, and of the foreground, lies where all channels have tissue.
+
+    >>> in_common(np.array([[0, 0, 3, 3], [0, 2, 2, 2]]), np.array([False, False, False, True]))
+    {'tissue': 0.6666666666666666, 'foreground': 1.0}
+    """
+    shared, some = common_tissue(channels)[0].numpy(), (channels != 0).any(axis=0)
+    found = {"tissue": float(shared[some].mean()) if some.any() else 1.0}
+    return found | ({"foreground": float(shared[foreground].mean())} if foreground.any() else {})
 
 
 def intensities(values: np.ndarray) -> dict[str, float]:
@@ -192,6 +209,9 @@ def summarise(
         "structures": {name: _structure(facts, value) for name, value in labels.items() if value != 0},
         "foreground_share": spread(fact.foreground_voxels / fact.annotated_voxels for fact in facts),
         "ignored_share": spread(fact.ignored_voxels / np.prod(fact.size) for fact in facts if fact.ignored_voxels),
+        "common_tissue": {
+            key: spread(fact.common[key] for fact in facts if key in fact.common) for key in ("tissue", "foreground")
+        },
         "cases_without_foreground": [fact.case for fact in facts if not fact.structures],
         "per_case": [_row(fact) for fact in facts],
     }

@@ -41,6 +41,7 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
         fingerprint["channels"],
         masks=any("mask" in case for case in dataset.training),
         rare=foreground_share(fingerprint) < RARE,
+        common=fingerprint.get("common_tissue"),
     )
     ct = normalisation.value["_target_"] == CT_WINDOW
     rotations = plan_rotations(fingerprint["per_case"], spacing.value)

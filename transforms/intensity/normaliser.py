@@ -11,9 +11,10 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from rarevox.transforms.intensity.outcome import require_finite, said_of
+from rarevox.transforms.intensity.tissue import common_tissue
 from rarevox.transforms.told import tell
 
-REGIONS = ("image", "nonzero", "mask")
+REGIONS = ("image", "nonzero", "common", "mask")
 Change = Callable[[torch.Tensor], torch.Tensor]
 """Maps intensities to normalised ones; it may overwrite its argument."""
 
@@ -73,7 +74,8 @@ class Normaliser(MapTransform):
 
     Args:
         keys: the images, each (C, *spatial).
-        region: ``image`` (every voxel), ``nonzero`` (voxels that are not 0, channel by channel) or ``mask``.
+        region: ``image`` (every voxel), ``nonzero`` (voxels that are not 0, channel by channel), ``common`` (of these
+            the ones in the tissue that all channels share, :func:`rarevox.transforms.common_tissue`) or ``mask``.
         mask_key: with ``mask``, the entry that holds the mask (1, *spatial), non-zero inside.
         keep_outside: change the voxels outside as well instead of setting them to 0.
 
@@ -115,9 +117,11 @@ class Normaliser(MapTransform):
             return None
         if self.region == "nonzero":
             return plain(image) != 0
+        if self.region == "common":
+            return (plain(image) != 0) & common_tissue(plain(image))
         if self.mask_key not in data:
             raise KeyError(
                 f"normalisation inside a mask needs the entry {self.mask_key!r}, which this case lacks; "
-                "prepare the dataset with --mask or choose region 'image' or 'nonzero'"
+                "prepare the dataset with --mask or choose region 'image', 'nonzero' or 'common'"
             )
         return plain(data[self.mask_key]) != 0

@@ -106,6 +106,12 @@ CATALOGUE = {
         ),
         Entry("spacing-outlier", "warning", "voxels longer or shorter than in nearly all other cases"),
         Entry("intensity-outlier", "warning", "intensities on another scale or otherwise spread than in other cases"),
+        Entry(
+            "channel-tissue",
+            "warning",
+            "over 15 % of the tissue in its channels (voxels that are not 0) is 0 in one of them: stripped of the "
+            "skull in that alone?",
+        ),
         Entry("orientation-outlier", "warning", "axes run as in fewer than one case of twenty"),
         Entry("rare-label", "warning", "no names were declared, and one case alone holds this value"),
     )

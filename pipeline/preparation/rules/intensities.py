@@ -14,11 +14,21 @@ LAST_LANDMARK = 90
 """The highest percentile that is a landmark where foreground is rare. Lesions on 1 % of a scan can be 4 % of its
 tissue; a landmark among them would squeeze the scans that have many."""
 CT_WINDOW = "rarevox.transforms.CTWindowd"
+SURROUND = 0.25
+"""From this share of voxels that are 0 on, zeros surround the tissue."""
+INSIDE = 0.999
+"""Of every case's foreground so much lies in the tissue that all channels share, else nothing is cut to it."""
 
 
-def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool = False, rare: bool = False) -> Choice:
+def plan_normalisation(
+    channels: Mapping[str, Mapping[str, Any]],
+    *,
+    masks: bool = False,
+    rare: bool = False,
+    common: Mapping[str, Mapping[str, float]] | None = None,
+) -> Choice:
     """A CT window from the foreground's intensities for Hounsfield units, Nyul's landmarks for rare foreground in
-    tissue that zeros surround, else z-scores.
+    tissue that zeros surround, else z-scores; of several channels that zeros surround, over the tissue that all share.
 
     Hounsfield units are told by ``CT`` in every channel's name, or by intensities from −500 or less to 200 or more.
 
@@ -26,32 +36,50 @@ def plan_normalisation(channels: Mapping[str, Mapping[str, Any]], *, masks: bool
         channels: of the fingerprint.
         masks: whether cases have masks, which the reason then tells of.
         rare: foreground fills less than a hundredth of the median scan.
+        common: of the fingerprint (``common_tissue``); empty of one channel, None of earlier versions.
     """
     figures = [channel["image_median_over_cases"] for channel in channels.values()]
     named = all(re.search(r"(?<![a-z0-9])ct(?![a-z])", name.lower()) for name in channels)
     if named or all(row["p00_5"] <= -500 and row["p99_5"] >= 200 for row in figures):
         return _window(channels, "The channels are CT" if named else "The intensities look like Hounsfield units")
     zero = min(row.get("zero_share", 0.0) for row in figures)
-    region = "nonzero" if zero >= 0.25 else "image"
-    if rare and region == "nonzero":
-        return _landmarks(zero)
-    where = "its voxels that are not 0" if region == "nonzero" else "the whole image"
+    region = ("common" if _shared(common) else "nonzero") if zero >= SURROUND else "image"
+    cut = f" {_cut(common)}" if region == "common" and common else ""
+    if rare and region != "image":
+        return _landmarks(zero, region, cut)
+    where = "the whole image" if region == "image" else "its voxels that are not 0"
     surround = f"{100 * zero:.0f} % of a scan's voxels are 0" if zero >= 0.005 else "hardly any voxels are 0"
-    reason = f"The intensities have no absolute unit: each channel is z-scored over {where}, since {surround}."
+    reason = f"The intensities have no absolute unit: each channel is z-scored over {where}, since {surround}.{cut}"
     if masks:
         reason += " There are masks: region: mask would take the voxels inside, and predict then needs --masks."
     value = {"_target_": "rarevox.transforms.ZScored", "keys": "image", "region": region}
     return Choice("normalisation", value, reason)
 
 
-def _landmarks(zero: float) -> Choice:
+def _shared(common: Mapping[str, Mapping[str, float]] | None) -> bool:
+    """Whether there are several channels, and the foreground lies where all have tissue."""
+    inside = (common or {}).get("foreground") or {}
+    return inside.get("min", 0.0) >= INSIDE
+
+
+def _cut(common: Mapping[str, Mapping[str, float]]) -> str:
+    """What becomes of tissue that some channel lacks, and how much that is."""
+    most = 100 * (1 - common["tissue"]["min"])
+    how = f"up to {most:.2g} % of a case's" if most >= 0.5 else "here next to nothing"
+    return (
+        f"Tissue that some channel lacks ({how}) is 0 in all: where one channel alone is stripped of the skull, what "
+        "the others show of it moves no intensities, and no network sees it."
+    )
+
+
+def _landmarks(zero: float, region: str, cut: str) -> Choice:
     reason = (
         f"The intensities have no absolute unit, and {100 * zero:.0f} % of a scan's voxels are 0: deciles of the rest "
         "are brought onto landmarks learnt from the training cases, which keeps tissues of different scanners together "
-        f"better than a z-score. None lies above {LAST_LANDMARK} %, where rare lesions may be."
+        f"better than a z-score. None lies above {LAST_LANDMARK} %, where rare lesions may be.{cut}"
     )
     percentiles = [float(p) for p in PERCENTILES if p <= LAST_LANDMARK]
-    value = {"_target_": "rarevox.transforms.NyulNormalised", "keys": "image", "region": "nonzero"}
+    value = {"_target_": "rarevox.transforms.NyulNormalised", "keys": "image", "region": region}
     return Choice("normalisation", {**value, "landmarks": None, "percentiles": percentiles}, reason)
 
 

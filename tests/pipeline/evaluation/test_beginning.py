@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rarevox.pipeline.evaluation.beginning import METRICS, replaced, scored_with, tell_beginning
+from rarevox.pipeline.compose import write_yaml
+from rarevox.pipeline.evaluation.beginning import (
+    METRICS,
+    replaced,
+    scored_with,
+    tell_beginning,
+    tell_choice_replaced,
+)
 from rarevox.pipeline.files import write_json, write_text
 
 
@@ -45,3 +52,23 @@ def test_figures_of_another_form_are_replaced_all_the_same(tmp_path: Path, text:
 def test_figures_of_label_maps_have_no_operating_points(tmp_path: Path) -> None:
     write_json(tmp_path / METRICS, {"mean_dice": 0.5, "n_cases": 2})
     assert replaced(tmp_path).endswith("(mean Dice 0.500 over 2 cases), which is replaced")
+
+
+CHOICES = [
+    ("operating_points", {"lesion": {"threshold": 0.3}}, {}, "operating points lesion: threshold 0.3"),
+    ("post_processing", {"lesion": {"min_ml": 0.05}}, None, "post-processing lesion: min_ml 0.05"),
+    ("temperature", 1.25, 1.0, "temperature 1.25"),
+]
+
+
+@pytest.mark.parametrize(("key", "had", "nothing", "said"), CHOICES)
+def test_a_choice_that_is_replaced_is_told(
+    key: str, had: object, nothing: object, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {"chosen": {key: had}, "likewise": {key: had}, "not_yet": {key: nothing}, "of_an_earlier_version": {}}
+    for name, content in contents.items():
+        (tmp_path / name / "configs").mkdir(parents=True)
+        write_text(tmp_path / name / "configs" / "inference.yaml", write_yaml(content))
+    tell_choice_replaced([tmp_path / name for name in contents], key)
+    told = f"{tmp_path / 'chosen'} (and 1 run more) has {said}, replaced by what is chosen now\n"
+    assert capsys.readouterr().err == told

@@ -48,7 +48,7 @@ def _labels(folder: Path) -> list[np.ndarray]:
 
 
 def test_the_temperature_reaches_every_configuration_and_no_label_changes(
-    loud_run: Path, dataset_dir: Path, task_dir: Path, tmp_path: Path
+    loud_run: Path, dataset_dir: Path, task_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = [task_dir / "imagesTr" / "case_00.nii.gz"]
     options: dict[str, Any] = {"section": "validation", "device": "cpu"}
@@ -63,7 +63,7 @@ def test_the_temperature_reaches_every_configuration_and_no_label_changes(
     assert stored["nll"]["after"] < stored["nll"]["before"]
     assert stored["context"]["section"] == "validation"
     assert stored["n_cases"] == len(Dataset.load(dataset_dir).section("validation"))
-    assert "expected calibration error" in done.output
+    assert "expected calibration error" in done.output and "replaced" not in done.output
     for stage in ("train", "evaluate", "inference"):
         config = yaml.safe_load((loud_run / "configs" / f"{stage}.yaml").read_text())
         assert config["temperature"] == temperature
@@ -85,6 +85,7 @@ def test_the_temperature_reaches_every_configuration_and_no_label_changes(
     assert soft > sharp
     # Fitted anew, from temperature 1 and not from the last one: the same.
     assert calibrate(loud_run, dataset_dir, device="cpu") == 0
+    assert f"has temperature {temperature}, replaced by what is chosen now" in capsys.readouterr().err
     assert json.loads((loud_run / "evaluation" / RESULT_FILE).read_text())["temperature"] == temperature
 
 

@@ -78,9 +78,13 @@ def test_a_comparison_by_hand(folders: list[Path], tmp_path: Path, capsys: pytes
         assert row["p"] == 0.5  # two differences of one sign: 2 of the 4 signings are as extreme
         assert row["p_holm"] == 1.0
     assert result["overall"][0]["difference"] == 0.125
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert "0.875" in shown
     assert "+0.125" in shown
+    assert "replaced" not in said
+    assert compare(folders, out) == 0
+    said = capsys.readouterr().err
+    assert f"{out} holds a comparison of " in said and "which is replaced" in said
 
 
 def test_intervals_are_those_of_the_results(folders: list[Path], tmp_path: Path) -> None:

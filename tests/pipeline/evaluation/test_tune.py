@@ -113,9 +113,13 @@ def island_run(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_tuning_reaches_the_configurations_and_the_scores(
     island_run: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    file = island_run / "configs" / "inference.yaml"
+    had = {"post_processing": {"box": {"largest": True}}}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | had))
     with pytest.raises(SystemExit) as ended:
         main(["tune-postprocessing", str(island_run), str(dataset_dir), "--device", "cpu"])
     assert ended.value.code == 0
+    assert "has post-processing box: largest True, replaced by" in capsys.readouterr().err
     tuned = json.loads((island_run / "evaluation" / RESULT_FILE).read_text())
     assert tuned["chosen"]["ball"]
     assert tuned["with"]["ball"] > tuned["without"]["ball"]

@@ -205,7 +205,9 @@ def folds(shy_run: Path, dataset_dir: Path, tmp_path: Path) -> Path:
     return study
 
 
-def test_the_folds_of_a_cross_validation_choose_together(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
+def test_the_folds_of_a_cross_validation_choose_together(
+    folds: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of one network the choice over both folds is that over all training cases at once."""
     data = Dataset.load(dataset_dir)
     done = CliRunner().invoke(cli, ["tune-threshold", str(folds), str(dataset_dir), "--device", "cpu"])
@@ -226,6 +228,7 @@ def test_the_folds_of_a_cross_validation_choose_together(folds: Path, dataset_di
         case["fold"] = 0 if case["fold"] in (0, 1) else case["fold"]
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     assert tune_threshold(runs[0], tmp_path, device="cpu") == 0
+    assert f"{runs[0]} has operating points ball: threshold" in capsys.readouterr().err
     together = json.loads((runs[0] / "evaluation" / RESULT_FILE).read_text())
     for key in ("chosen", "n_cases"):
         assert together[key] == tuned[key]

@@ -20,7 +20,7 @@ pytest.importorskip("highdicom", reason="needs the extra 'dicom'")
 
 from rarevox.pipeline.cli import cli, main  # noqa: E402
 from rarevox.pipeline.errors import RequestError  # noqa: E402
-from rarevox.pipeline.inference.predict import predict  # noqa: E402
+from rarevox.pipeline.inference.predict import LINKS, predict  # noqa: E402
 from tests.pipeline.dicom.series import NAME, NUMBER, OBLIQUE, write  # noqa: E402
 
 SECRETS = [word.encode() for word in (NUMBER, NAME, *NAME.split("^"), "19500607")]
@@ -203,6 +203,25 @@ def test_a_refused_call_leaves_no_folder(
     assert ended.value.code == 2
     assert "nothing to segment" in capsys.readouterr().err
     assert not out.parent.exists()
+
+
+def test_a_call_that_is_refused_after_its_series_were_chosen_leaves_no_links(
+    run_dir: Path, tree: Path, tmp_path: Path
+) -> None:
+    out, masks = tmp_path / "out", tmp_path / "masks"
+    masks.mkdir()
+    (masks / "unknown_mask.nii.gz").write_bytes(b"")
+    out.mkdir()
+    rules = ["min-slices=5"]
+    with pytest.raises(RequestError, match="holds no mask for"):
+        predict(run_dir, [tree], out, device="cpu", series=rules, roi=masks)
+    assert not any(out.iterdir())
+    assert (tree / "two").is_dir() and any((tree / "one" / "all").iterdir())
+    # Of a folder in which maps are, they belong to these.
+    (out / LINKS).mkdir()
+    with pytest.raises(RequestError, match="holds no mask for"):
+        predict(run_dir, [tree], out, device="cpu", series=rules, roi=masks)
+    assert any((out / LINKS).iterdir())
 
 
 def test_the_command_knows_the_options() -> None:

@@ -1,4 +1,4 @@
-"""A clean case in files, into which faults are planted."""
+"""A clean case in files, into which faults are planted; a prepared dataset with a plan to edit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.preparation.cases import Case
 
 SHAPE = (8, 7, 6)
@@ -33,3 +34,11 @@ def case(tmp_path: Path) -> Case:
         save(tmp_path / "mask.nii.gz", (image > 0).astype(np.uint8)),
         "c",
     )
+
+
+@pytest.fixture
+def dataset(dataset_dir: Path, tmp_path: Path) -> Dataset:
+    """The prepared synthetic cases (22 × 20 × 18 voxels of 1 × 1 × 1.5 mm), with a plan of their own to edit."""
+    for name in ("dataset.json", "fingerprint.json", "plan.yaml"):
+        (tmp_path / name).write_bytes((dataset_dir / name).read_bytes())
+    return Dataset.load(tmp_path)

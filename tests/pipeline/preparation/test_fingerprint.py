@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +18,7 @@ from rarevox.pipeline.preparation.cohort import (
     orientation_outliers,
     rare_labels,
     spacing_outliers,
+    tissue_apart,
 )
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, data_sha256, measure, structures, summarise
 
@@ -51,6 +53,28 @@ def label() -> np.ndarray:
     label[3, 2, 1] = 1  # intensity 23, far from the first: two components
     label[1, 0, 0] = 4  # intensity 6
     return label
+
+
+def test_the_tissue_that_all_channels_share(tmp_path: Path) -> None:
+    """A head of 64 voxels in one channel, 96 in the other; a voxel of three of the label lies in the second alone."""
+    images = [np.zeros((6, 6, 6), np.float32) for _ in range(2)]
+    images[0][1:5, 1:5, 1:5], images[1][:, 1:5, 1:5] = 1, 2
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[2:5, 2, 2] = 1
+    label[3, 2, 2], label[5, 2, 2] = 0, 1
+    paths = [tmp_path / f"{n}.nii.gz" for n in range(3)]
+    for path, array in zip(paths, (*images, label), strict=True):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    loaded, faults = load_case(Case("c", (paths[0], paths[1]), paths[2]))
+    assert loaded is not None, faults
+    facts = measure(loaded)
+    assert facts.common == {"tissue": pytest.approx(64 / 96), "foreground": pytest.approx(2 / 3)}
+    content = summarise([facts], ["FLAIR", "T1"], {"background": 0, "lesion": 1})
+    assert content["common_tissue"]["foreground"]["min"] == pytest.approx(2 / 3)
+    assert content["per_case"][0]["common"] == facts.common
+    found = tissue_apart([facts, replace(facts, common={"tissue": 0.86}), replace(facts, common={})])
+    assert [(one.check, one.severity) for one in found] == [("channel-tissue", "warning")]
+    assert "33 % of the tissue in its channels is 0 in one of them" in found[0].message
 
 
 def test_figures_of_a_case(tmp_path: Path, image: np.ndarray, label: np.ndarray) -> None:

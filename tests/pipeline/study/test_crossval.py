@@ -169,22 +169,21 @@ def test_threads_are_shared_out_and_no_more_than_a_process_is_to_have(
         assert [_threads(tmp_path, Places(workers=workers)) for workers in (1, 3)] == found
 
 
-MOMENTS = {
-    signal.SIGKILL: (("cells/*/logs/train.jsonl", 1), ("cells/*/cell.json", 1), ("cells/*/cell.json", 2)),
-    signal.SIGTERM: (("cells/*/logs/train.jsonl", 2),),
-}
+MOMENTS = (
+    (signal.SIGKILL, "cells/*/logs/train.jsonl", 1),
+    (signal.SIGTERM, "cells/*/cell.json", 1),
+    (signal.SIGKILL, "cells/*/cell.json", 2),
+)
+"""How it is ended, as soon as so many of these files are there: a fold has begun, one is scored, two are."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", MOMENTS)
-def test_ended_at_any_moment_and_called_again_it_ends_the_same(
-    number: int, folds: Path, dataset_dir: Path, tmp_path: Path
-) -> None:
-    """All of its processes, as soon as a fold has begun or been scored; the next call goes on each time."""
+def test_ended_at_any_moment_and_called_again_it_ends_the_same(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    """All of its processes; the next call goes on each time."""
     output = tmp_path / "out"
     settings = [part for setting in SMALL for part in ("--set", setting)]
     words = ["crossval", str(dataset_dir), "--output", str(output), "--workers", "2", "--device", "cpu"]
-    for marks, count in MOMENTS[number]:
+    for number, marks, count in MOMENTS:
         process = forked.Forked(["-c", MAIN, *words, "--iterations", "12", *settings], new_session=True)
         until = time.monotonic() + 300
         while len(list(output.glob(marks))) < count and process.is_alive() and time.monotonic() < until:

@@ -1,0 +1,1 @@
+"""Each rule of the plan: what it chooses of which fingerprint, and what its reason says."""
