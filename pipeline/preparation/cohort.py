@@ -12,8 +12,9 @@ from rarevox.pipeline.names import case_flaw, shown
 from rarevox.pipeline.preparation.cases import Case, Fault
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.checks.signature import COPY, copies
-from rarevox.pipeline.preparation.fingerprint import CaseFacts
+from rarevox.pipeline.preparation.fingerprint import INSIDE, SURROUND, CaseFacts
 from rarevox.pipeline.words import counted
+from rarevox.transforms.intensity.tissue import APART
 
 
 def duplicate_names(cases: Sequence[Case]) -> list[Fault]:
@@ -180,23 +181,21 @@ def _intensity_figures(image: Mapping[str, float]) -> tuple[float, float, float,
     return float(np.log10(width)), (middle - low) / width, (low - image["p00_5"]) / width, low / width
 
 
-APART = 0.15
-"""Of six scans of FLAIR and T1 it was 18 and 24 % where the T1 showed skin and fat below a stripped FLAIR, and 0 to 8 %
-in the others."""
-
-
 def tissue_apart(facts: Sequence[CaseFacts]) -> list[Fault]:
-    """All channels of a case show the same tissue: one may be stripped of the skull, and another not."""
-    advice = "stripped of the skull in that alone? normalisation#region=common cuts the others to it"
-    return [
-        fault(
-            fact.case,
-            "channel-tissue",
-            f"{100 - 100 * fact.common['tissue']:.0f} % of the tissue in its channels is 0 in one of them; {advice}",
-        )
-        for fact in facts
-        if fact.common and fact.common["tissue"] < 1 - APART
-    ]
+    """All channels that zeros surround show the same tissue: one may be stripped of the skull, and another not."""
+    faults = []
+    for fact in facts:
+        surrounded = all(channel["image"]["zero_share"] >= SURROUND for channel in fact.channels)
+        if not fact.common or not surrounded or fact.common["tissue"] >= 1 - APART:
+            continue
+        inside = fact.common.get("foreground", 1.0)
+        if inside >= INSIDE:
+            then = "stripped of the skull in that alone? normalisation#region=common leaves it out"
+        else:
+            then = f"so is {100 - 100 * inside:.2g} % of the foreground"
+        away = f"{100 - 100 * fact.common['tissue']:.0f} % of the tissue in its channels is 0 in one of them"
+        faults.append(fault(fact.case, "channel-tissue", f"{away}; {then}"))
+    return faults
 
 
 def orientation_outliers(facts: Sequence[CaseFacts]) -> list[Fault]:

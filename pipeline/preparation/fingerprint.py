@@ -16,6 +16,10 @@ from rarevox.pipeline.preparation.checks.case import Loaded, ignored_voxels
 from rarevox.pipeline.preparation.checks.signature import signature
 from rarevox.transforms import common_tissue
 
+SURROUND = 0.25
+"""From this share of voxels that are 0 on, zeros surround the tissue."""
+INSIDE = 0.999
+"""Of every case's foreground so much lies in the tissue that all channels share, else nothing is cut to it."""
 _SAMPLES = 2000  # foreground voxels a case lends to the cohort's percentiles: enough for 0.5 %, and equal shares
 _PERCENTILES = {"p00_5": 0.5, "p05": 5.0, "p50": 50.0, "p95": 95.0, "p99_5": 99.5}
 

@@ -27,7 +27,8 @@ from rarevox.transforms.slices import slice_order
 
 def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
     """The configuration with patch and mirrored axes fitted to the dataset's volumes, unless its plan or the user did,
-    and without the plan's planting where the loss or the scans do not take it.
+    and without the plan's planting where the loss or the scans do not take it, nor its tissue that all channels share
+    where channels may be missing.
 
     Raises:
         RequestError: an unknown ``slice_axis``, a network that cannot be built, or a patch that is mostly padding in
@@ -48,11 +49,22 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
         config["mirror_axes"] = _unsided_axes(config["mirror_axes"], data)
     if config["slice_axis"] is not None:
         config["mirror_axes"] = _axes_of_slices(config, data)
+    if _would_lack_tissue(composed):
+        console.print("scans may lack channels (channel_dropout): each channel is normalised over its own tissue")
+        config["normalisation"] = {**config["normalisation"], "region": "nonzero"}
     why = hindrance(config) if config["planting_share"] and not composed.set_by_user("planting_share") else ""
     if why:
         console.print(f"{why}: nothing is planted")
         config["planting_share"] = 0.0
     return config
+
+
+def _would_lack_tissue(composed: Composition) -> bool:
+    """Whether the plan cuts channels to the tissue that all share, and scans may come without some, which then cut
+    nothing: what is left of them would not be as the network has seen it."""
+    planned = composed.origin["normalisation"] is Source.PLAN
+    region = composed.config["normalisation"].get("region")
+    return planned and region == "common" and bool(composed.config["channel_dropout"])
 
 
 def _keeps_patch(composed: Composition) -> bool:

@@ -9,6 +9,7 @@ from monai.data import MetaTensor
 
 from rarevox import transforms
 from rarevox.transforms import Normaliser, NyulNormalised
+from rarevox.transforms.intensity.normaliser import REGIONS
 
 FOUND = sorted(
     (c for c in vars(transforms).values() if isinstance(c, type) and issubclass(c, Normaliser) and c is not Normaliser),
@@ -29,7 +30,7 @@ def scan() -> MetaTensor:
 
 
 @pytest.mark.parametrize("kind", FOUND)
-@pytest.mark.parametrize("region", ["image", "nonzero", "mask"])
+@pytest.mark.parametrize("region", REGIONS)
 def test_shape_type_and_affine(kind: type[Normaliser], region: str) -> None:
     for image in (scan(), scan().short(), scan().double()):
         before = image.clone()

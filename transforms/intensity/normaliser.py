@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from rarevox.transforms.intensity.outcome import require_finite, said_of
-from rarevox.transforms.intensity.tissue import common_tissue
+from rarevox.transforms.intensity.tissue import common_tissue, left_out
 from rarevox.transforms.told import tell
 
 REGIONS = ("image", "nonzero", "common", "mask")
@@ -108,7 +108,10 @@ class Normaliser(MapTransform):
         """Replace each image by its normalised self."""
         out = dict(data)
         for key in self.key_iterator(out):
-            out[key] = self.normalise(out[key], self.inside(out, out[key]))
+            image, inside = out[key], self.inside(out, out[key])
+            out[key] = self.normalise(image, inside)
+            if self.region == "common" and inside is not None:
+                tell(out[key], [left_out(plain(image), inside)])
         return out
 
     def inside(self, data: Mapping[Hashable, Any], image: torch.Tensor) -> torch.Tensor | None:

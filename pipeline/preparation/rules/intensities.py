@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from rarevox.pipeline.preparation.fingerprint import INSIDE, SURROUND
 from rarevox.pipeline.preparation.rules.choice import RARE, Choice, filled, foreground_share
 from rarevox.transforms.intensity.nyul import PERCENTILES
 
@@ -14,10 +15,9 @@ LAST_LANDMARK = 90
 """The highest percentile that is a landmark where foreground is rare. Lesions on 1 % of a scan can be 4 % of its
 tissue; a landmark among them would squeeze the scans that have many."""
 CT_WINDOW = "rarevox.transforms.CTWindowd"
-SURROUND = 0.25
-"""From this share of voxels that are 0 on, zeros surround the tissue."""
-INSIDE = 0.999
-"""Of every case's foreground so much lies in the tissue that all channels share, else nothing is cut to it."""
+LEAST_COMMON = 0.5
+"""Of a case's tissue at least so much is shared by all channels, else some channel is no picture of the whole (a map of
+perfusion, of vessels), and nothing is cut to it."""
 
 
 def plan_normalisation(
@@ -47,7 +47,8 @@ def plan_normalisation(
     cut = f" {_cut(common)}" if region == "common" and common else ""
     if rare and region != "image":
         return _landmarks(zero, region, cut)
-    where = "the whole image" if region == "image" else "its voxels that are not 0"
+    kept = "the tissue that all share" if region == "common" else "its voxels that are not 0"
+    where = "the whole image" if region == "image" else kept
     surround = f"{100 * zero:.0f} % of a scan's voxels are 0" if zero >= 0.005 else "hardly any voxels are 0"
     reason = f"The intensities have no absolute unit: each channel is z-scored over {where}, since {surround}.{cut}"
     if masks:
@@ -57,15 +58,15 @@ def plan_normalisation(
 
 
 def _shared(common: Mapping[str, Mapping[str, float]] | None) -> bool:
-    """Whether there are several channels, and the foreground lies where all have tissue."""
-    inside = (common or {}).get("foreground") or {}
-    return inside.get("min", 0.0) >= INSIDE
+    """Whether there are several channels that share most of their tissue, and the foreground lies there."""
+    tissue, inside = ((common or {}).get(key) or {} for key in ("tissue", "foreground"))
+    return tissue.get("min", 0.0) >= LEAST_COMMON and inside.get("min", 0.0) >= INSIDE
 
 
 def _cut(common: Mapping[str, Mapping[str, float]]) -> str:
     """What becomes of tissue that some channel lacks, and how much that is."""
     most = 100 * (1 - common["tissue"]["min"])
-    how = f"up to {most:.2g} % of a case's" if most >= 0.5 else "here next to nothing"
+    how = f"up to {most:.0f} % of a case's" if most >= 0.5 else "here next to nothing"
     return (
         f"Tissue that some channel lacks ({how}) is 0 in all: where one channel alone is stripped of the skull, what "
         "the others show of it moves no intensities, and no network sees it."

@@ -217,8 +217,8 @@ def test_a_call_that_is_refused_after_its_series_were_chosen_leaves_no_links(
         predict(run_dir, [tree], out, device="cpu", series=rules, roi=masks)
     assert not any(out.iterdir())
     assert (tree / "two").is_dir() and any((tree / "one" / "all").iterdir())
-    # Of a folder in which maps are, they belong to these.
-    (out / LINKS).mkdir()
+    # Beside something else they may belong to it.
+    (out / "old_seg.nii.gz").write_bytes(b"")
     with pytest.raises(RequestError, match="holds no mask for"):
         predict(run_dir, [tree], out, device="cpu", series=rules, roi=masks)
     assert any((out / LINKS).iterdir())

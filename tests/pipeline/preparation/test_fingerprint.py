@@ -72,9 +72,11 @@ def test_the_tissue_that_all_channels_share(tmp_path: Path) -> None:
     content = summarise([facts], ["FLAIR", "T1"], {"background": 0, "lesion": 1})
     assert content["common_tissue"]["foreground"]["min"] == pytest.approx(2 / 3)
     assert content["per_case"][0]["common"] == facts.common
-    found = tissue_apart([facts, replace(facts, common={"tissue": 0.86}), replace(facts, common={})])
+    noisy = tuple({**row, "image": {**row["image"], "zero_share": 0.0}} for row in facts.channels[1:])
+    others = [{"common": {"tissue": 0.86}}, {"common": {}}, {"channels": (facts.channels[0], *noisy)}]
+    found = tissue_apart([facts, *(replace(facts, **other) for other in others)])
     assert [(one.check, one.severity) for one in found] == [("channel-tissue", "warning")]
-    assert "33 % of the tissue in its channels is 0 in one of them" in found[0].message
+    assert "33 % of the tissue in its channels is 0 in one of them; so is 33 % of the foreground" in found[0].message
 
 
 def test_figures_of_a_case(tmp_path: Path, image: np.ndarray, label: np.ndarray) -> None:

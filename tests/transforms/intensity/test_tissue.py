@@ -27,6 +27,13 @@ def test_a_missing_channel_says_nothing() -> None:
     assert not common_tissue(torch.zeros(2, 3, 3)).any()
 
 
+def test_a_single_slice_encloses_what_a_ring_is_around() -> None:
+    ring = torch.zeros(1, 5, 5)
+    ring[0, 1:4, 1:4] = 1
+    ring[0, 2, 2] = 0
+    assert common_tissue(ring)[0, 2, 2] and torch.equal(common_tissue(ring[..., None])[..., 0], common_tissue(ring))
+
+
 def test_what_one_channel_shows_outside_moves_nothing() -> None:
     """A head stripped in one channel: that with skin and fat in the other comes out as the one without."""
     random = np.random.default_rng(0)

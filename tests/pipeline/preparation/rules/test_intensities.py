@@ -50,6 +50,11 @@ class TestNormalisation:
         ("zero", "common", "region"),
         [
             (0.7, {"tissue": {"min": 0.77}, "foreground": {"min": 0.9999}}, "common"),
+            (
+                0.7,
+                {"tissue": {"min": 0.2}, "foreground": {"min": 1.0}},
+                "nonzero",
+            ),  # a channel that is a map of few voxels
             (0.7, {"tissue": {"min": 0.77}, "foreground": {"min": 0.99}}, "nonzero"),  # some foreground would be lost
             (0.7, {"tissue": {"min": 0.77}, "foreground": {}}, "nonzero"),  # no case has any: nothing is known
             (0.7, {"tissue": {}, "foreground": {}}, "nonzero"),  # one channel
