@@ -42,14 +42,16 @@ class Stub:
             done(number, (os.getpid(), task))
 
 
-def hanging_outcomes(engine: Engine, before: list[Any], after: list[Any]) -> dict[int, Any]:
-    """What two workers make of ``before``, ``"hang"`` and ``after``, however slow the machine is.
+def hanging_outcomes(engine: Engine, before: list[Any], after: list[Any], workers: int = 2) -> dict[int, Any]:
+    """What workers make of ``before``, ``"hang"`` and ``after``, however slow the machine is and however few begin.
 
-    The pool's clock stands still until every task of ``before`` has ended, and then jumps past the limit, at which
-    only the hanging task is under way. ``after`` is given out when that one has ended.
+    The pool's clock stands still until the hanging task alone is under way, and then jumps past the limit. What of
+    ``before`` waits for a worker even then, as where the only other one never began, is done afterwards. ``after`` is
+    given out when the hanging task has ended.
     """
     found: dict[int, Any] = {}
     hanging = len(before)
+    jumped = False
 
     def tasks() -> Iterator[Task | None]:
         yield from (Task(n, work) for n, work in enumerate([*before, "hang"]))
@@ -58,8 +60,11 @@ def hanging_outcomes(engine: Engine, before: list[Any], after: list[Any]) -> dic
         yield from (Task(hanging + 1 + n, work) for n, work in enumerate(after))
 
     def clock() -> float:
-        return 0.0 if any(n not in found for n in range(hanging)) else 100.0
+        nonlocal jumped
+        jumped = jumped or [task.number for worker in pool.workers for task in worker.tasks] == [hanging]
+        return 100.0 if jumped else 0.0
 
-    for task, result in Pool(engine, 2, seconds=60.0, clock=clock).run(tasks()):
+    pool = Pool(engine, workers, seconds=60.0, clock=clock)
+    for task, result in pool.run(tasks()):
         found[task.number] = result
     return found
