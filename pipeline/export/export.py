@@ -112,7 +112,7 @@ def images(geometry: Geometry, channels: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     found = []
     for step, batch in enumerate((2, 1, 1, 2)):
-        more = [(1 + step + axis) * multiple for axis, multiple in enumerate(geometry.multiple)]
+        more = [(1 + (step + axis) % 4) * multiple for axis, multiple in enumerate(geometry.multiple)]
         least = [max(n, LEAST) for n in geometry.minimum]
         size = geometry.input_size([n - 2 * m + k for n, m, k in zip(least, geometry.margin, more, strict=True)])
         found.append(torch.randn(batch, channels, *size, generator=generator))

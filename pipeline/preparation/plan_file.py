@@ -21,6 +21,7 @@ from rarevox.pipeline.preparation.rules.intensities import (
     plan_normalisation,
     plan_statistics,
 )
+from rarevox.pipeline.preparation.rules.loss import plan_loss
 from rarevox.pipeline.preparation.rules.network import plan_network
 from rarevox.pipeline.preparation.rules.sampling import lesions_of, plan_background, plan_planting, plan_sampler
 
@@ -57,6 +58,7 @@ def make_plan(dataset: Dataset, fingerprint: Mapping[str, Any]) -> list[Choice]:
         plan_background(fingerprint),
         planting,
         *([planted] if planting.value else []),
+        plan_loss(fingerprint),
         *plan_augmentation(fingerprint, ct=ct),
         plan_statistics(fingerprint, ct=ct),
         *([rotations] if rotations else []),

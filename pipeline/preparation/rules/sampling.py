@@ -32,7 +32,8 @@ def plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
         reason += (
             f" {', '.join(many)} {_verb(many)} {MANY} components a case or more: "
             "rarevox.transforms.LesionBalancedSampler would draw small ones as often as large ones, which found more "
-            "lesions of real scans, with a lower Dice (0.50 against 0.58) and 1.4 times as much wrongly marked."
+            "lesions of real scans (60 against 43 %), with a lower Dice (0.69 against 0.72) and more false ones "
+            "(F1 0.44 against 0.47)."
         )
     return Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
 
@@ -51,7 +52,8 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
         return Choice("background_share", 0.0, f"{fills}: patches with it suffice.")
     none = counted(empty, "case holds no foreground", "cases hold no foreground") if empty else fills
     reason = (
-        f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing. "
+        f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing "
+        "(lesion F1 on real scans 0.47 against 0.29). "
         "They stay so: nothing is planted into them. 0 is the GDL paper's rule: every patch holds foreground."
     )
     return Choice("background_share", BACKGROUND_SHARE, reason)
@@ -72,8 +74,8 @@ def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
     reason = (
         f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: into the healthy tissue of half of the "
         f"patches drawn for foreground, {100 * of_all:.0f} % of all, some lesions "
-        "of the training cases are planted, so that more of them are seen, at more places. In short trainings on real "
-        "scans more lesions were found so (F1 0.29 against 0.27), with Dice 0.57 against 0.58."
+        "of the training cases are planted, so that more of them are seen, at more places. On real scans more lesions "
+        "were found so (43 against 38 %, F1 0.47 against 0.45), with the same Dice (0.72 against 0.71)."
     )
     return Choice("planting_share", PLANTING_SHARE, reason)
 
