@@ -19,7 +19,7 @@ from rarevox.pipeline.study.results.paper import LOSSES, SETTINGS, loss_name, ne
 from rarevox.pipeline.study.study_file import read_study
 from rarevox.pipeline.trust.vocabulary import vocabulary
 
-SHIPPED = {"paper_2d": 72, "paper_3d": 72, "paper_3d_small": 72, "imbalance": 72}
+SHIPPED = {"paper_2d": 72, "paper_3d": 72, "paper_3d_small": 72, "imbalance": 72, "networks": 8}
 
 
 def cells(name: str) -> tuple[PlannedCell, ...]:
