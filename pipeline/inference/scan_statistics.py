@@ -112,7 +112,9 @@ class ScanStatistics:
                 squared = ((own[1] + norm.eps) / (usual[1] + norm.eps)) ** share
                 moved = usual[0] + share * (own[0] - usual[0])
                 _mean(norm).copy_(moved + (_mean(norm) - usual[0]) * squared.sqrt())
-                _variance(norm).mul_(squared)
+                # √(σ² + ε) becomes r times as large, whatever ε is; the sum is positive where the variance is not.
+                variance = (_variance(norm).double() + norm.eps) * squared - norm.eps
+                _variance(norm).copy_(variance)
             yield share
 
     def _measured_once(self, image: torch.Tensor, network: object, forward: Forward) -> tuple[Statistics, float]:

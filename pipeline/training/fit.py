@@ -31,8 +31,8 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
     where channels may be missing.
 
     Raises:
-        RequestError: an unknown ``slice_axis``, a network that cannot be built, or a patch that is mostly padding in
-            every case.
+        RequestError: an unknown ``slice_axis``, a network that cannot be built, a patch that is mostly padding in
+            every case, or tissue that all channels share asked for where channels may be missing.
     """
     config = dict(composed.config)
     if config["slice_axis"] is not None:
@@ -49,7 +49,12 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
         config["mirror_axes"] = _unsided_axes(config["mirror_axes"], data)
     if config["slice_axis"] is not None:
         config["mirror_axes"] = _axes_of_slices(config, data)
-    if _would_lack_tissue(composed):
+    if _lacks_tissue(composed) and composed.set_by_user("normalisation"):
+        raise RequestError(
+            "channel_dropout with normalisation#region common: a scan that lacks a channel would show tissue that no "
+            "training scan showed; add --set normalisation#region=nonzero"
+        )
+    if _lacks_tissue(composed):
         console.print("scans may lack channels (channel_dropout): each channel is normalised over its own tissue")
         config["normalisation"] = {**config["normalisation"], "region": "nonzero"}
     why = hindrance(config) if config["planting_share"] and not composed.set_by_user("planting_share") else ""
@@ -59,12 +64,11 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
     return config
 
 
-def _would_lack_tissue(composed: Composition) -> bool:
-    """Whether the plan cuts channels to the tissue that all share, and scans may come without some, which then cut
-    nothing: what is left of them would not be as the network has seen it."""
-    planned = composed.origin["normalisation"] is Source.PLAN
+def _lacks_tissue(composed: Composition) -> bool:
+    """Whether channels are cut to the tissue that all share, and scans may come without some, which then cut nothing:
+    what is left of them would not be as the network has seen it."""
     region = composed.config["normalisation"].get("region")
-    return planned and region == "common" and bool(composed.config["channel_dropout"])
+    return region == "common" and bool(composed.config["channel_dropout"])
 
 
 def _keeps_patch(composed: Composition) -> bool:

@@ -76,6 +76,7 @@ def donors_of(
     sizes: tuple[int, int],
     extent: tuple[int, ...],
     classes: Collection[int] | None = None,
+    unknown: np.ndarray | None = None,
     case: int = -1,
 ) -> Iterator[Donor]:
     """The lesions of a case that can be transplanted: connected components, joined by faces and corners, of all classes
@@ -88,9 +89,12 @@ def donors_of(
         sizes: least and largest number of voxels.
         extent: largest size along each axis, voxels.
         classes: that are planted; None is all.
+        unknown: (*spatial), voxels that nobody annotated, which are no healthy tissue; a lesion that touches them may
+            go on there, and is no donor.
         case: noted in the donors.
     """
     marks = labels.cpu().numpy()
+    known = np.ones(marks.shape, bool) if unknown is None else ~unknown
     planted = marks != 0 if classes is None else np.isin(marks, list(classes))
     for voxels in ForegroundIndex.of_components(planted.astype(np.uint8)).voxels:
         if not sizes[0] <= len(voxels) <= sizes[1]:
@@ -99,7 +103,7 @@ def donors_of(
         low, high = places.min(0), places.max(0) + 1
         if (high - low > extent).any():
             continue
-        donor = _donor(image, marks, content, places, low, high, case)
+        donor = _donor(image, marks, content, known, places, low, high, case)
         if donor is not None:
             yield donor
 
@@ -122,19 +126,24 @@ def _donor(
     image: torch.Tensor,
     marks: np.ndarray,
     content: np.ndarray,
+    known: np.ndarray,
     places: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
     case: int,
 ) -> Donor | None:
-    """The donor of one component; None where there is too little healthy tissue around it, or too little contrast."""
+    """The donor of one component; None where there is too little healthy tissue around it, or too little contrast, or
+    where it touches what is not known."""
     begin = np.maximum(low - SHELL, 0)
     around = tuple(slice(a, b + SHELL) for a, b in zip(begin, high, strict=True))
-    foreground, inside = marks[around] != 0, content[around]
+    foreground, inside = marks[around] != 0, content[around] & known[around]
     mask = np.zeros(foreground.shape, bool)
     mask[tuple((places - begin).T)] = True
+    full = np.ones((3,) * mask.ndim, bool)
+    if not known[around].all() and (ndimage.binary_dilation(mask, full) & ~known[around]).any():
+        return None
     values = image[(slice(None), *around)].float().cpu().numpy()
-    healthy = inside & ~ndimage.binary_dilation(foreground, np.ones((3,) * mask.ndim, bool))
+    healthy = inside & ~ndimage.binary_dilation(foreground, full)
     shell = shell_of(mask[tuple(slice(a, b) for a, b in zip(low - begin, high - begin, strict=True))])
     there = shell + (low - begin)
     there = there[((there >= 0) & (there < mask.shape)).all(1)]

@@ -123,7 +123,8 @@ class LesionLibrary:
         for number in evenly(np.arange(len(self.cases)), MOST_CASES).tolist():
             case = self.cases[number]
             image, labels = (torch.as_tensor(case[key]) for key in ("image", "label"))
-            labels = torch.where(is_ignored(labels[0]), torch.zeros_like(labels[0]), labels[0])
+            unknown = is_ignored(labels[0])
+            labels = torch.where(unknown, torch.zeros_like(labels[0]), labels[0])
             values = image.float().cpu().numpy()
             mask = case.get("mask")
             content = content_of(values) if mask is None else np.asarray(torch.as_tensor(mask)[0].cpu()) > 0
@@ -131,6 +132,7 @@ class LesionLibrary:
                 continue
             limits.append(_range(values, content))
             options: Any = {"sizes": self.sizes, "extent": self.extent, "classes": self.classes}
+            options["unknown"] = unknown.cpu().numpy()
             taken = list(donors_of(image, labels, content, case=number, **options))
             limits += [_range(values, _planted(labels, self.classes))] if taken else []
             found += taken

@@ -8,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.funcs import squeeze_image
 
 from rarevox.transforms.planting.donors import Donor, shape_donor
 from rarevox.transforms.planting.surroundings import evenly
@@ -41,7 +42,7 @@ def shapes_of(
     """The lesions of a map, components joined by faces and corners, turned and resampled as training cases are.
 
     Args:
-        file: everything in it that is not 0 is lesion.
+        file: everything in it that is not 0 (or no number) is lesion.
         affine: (4, 4), of a training case: which way its axes run and how large its voxels are, mm; None takes the
             map's voxels as they are, axes to the right, anterior and superior.
         label: the class of the lesions.
@@ -68,7 +69,7 @@ def shapes_of(
 def _on_grid(file: Path, affine: np.ndarray | None) -> np.ndarray:
     """Where a map is not 0, in voxels like those of the training case."""
     try:
-        image: Any = nib.load(file)  # type: ignore[attr-defined]
+        image: Any = squeeze_image(nib.load(file))  # type: ignore[attr-defined]
         codes: Any = nib.aff2axcodes(np.eye(4) if affine is None else affine)  # type: ignore[attr-defined]
         if image.ndim != len(codes):
             raise ValueError(f"it has {image.ndim} axes")
@@ -77,7 +78,7 @@ def _on_grid(file: Path, affine: np.ndarray | None) -> np.ndarray:
             nib.orientations.axcodes2ornt(codes),  # type: ignore[no-untyped-call]
         )
         turned: Any = image.as_reoriented(ornt)
-        mask = np.asarray(turned.dataobj) != 0
+        mask = np.nan_to_num(np.asarray(turned.dataobj)) != 0
         edges = np.linalg.norm(turned.affine[:3, :3], axis=0)
     except (OSError, ValueError, TypeError, EOFError, ImageFileError) as error:
         raise ValueError(f"{file} is no lesion map: {error}") from None  # what is told is the last error of a chain

@@ -43,7 +43,8 @@ def _write(
     there = voxels_at(lesions.at, start)[:, 0]
     old = patches.labels.gather(1, there)
     allowed = patches.content.gather(1, there) & (old == 0) & done[:, None]
-    scale = place.spread / lesions.spread[:, :, None].clamp(min=FLAT)
+    # Both clamped, as where places are compared: from one tissue without texture to another the contrast stays.
+    scale = place.spread.clamp(min=FLAT) / lesions.spread[:, :, None].clamp(min=FLAT)
     # A lesion without a place has no tissue there (NaN), of which nothing may come into the patch.
     value = torch.where(done[:, None, None], place.tissue + scale * lesions.change, 0)
     value = torch.maximum(torch.minimum(value, limits[:, 1:]), limits[:, :1])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rarevox.transforms.batches.intensity import sent
+from rarevox.transforms.labels import is_ignored
 from rarevox.transforms.planting.empty import empty_space
 from rarevox.transforms.planting.library import LesionLibrary
 from rarevox.transforms.planting.patches import Patches, Planned
@@ -86,7 +87,8 @@ def _plant(
     volumes = torch.stack([image[row] for row in rows])
     content = ~empty_space(volumes) if mask is None else torch.stack([mask[row, 0] for row in rows]) > 0
     patches = Patches.of(volumes, marks, content)
-    wanted = None if foreground is None else (patches.labels != 0).any(1) == foreground
+    held = (patches.labels != 0) & ~is_ignored(patches.labels)
+    wanted = None if foreground is None else held.any(1) == foreground
     limits = sent(torch.from_numpy(library.limits), image.device)
     for turn in range(max(len(planned[row]) for row in rows)):
         now = [planned[row][turn] if turn < len(planned[row]) else None for row in rows]

@@ -1,7 +1,8 @@
 """The predicted and the reference lesions of one case with their confidence, from which every confidence is counted.
 
-A predicted lesion is a component of the voxels whose score is above a threshold; its confidence is its peak, the
-largest score in it (see :mod:`rarevox.transforms.decision`). A reference lesion's confidence is the largest of the
+A predicted lesion is a component of the voxels whose score is above a threshold; its confidence is the largest score in
+the 26-connected component that it lies in, by which labels are kept or left out whatever the lesions are counted by
+(:func:`rarevox.transforms.label_scores.without_unsure`). A reference lesion's confidence is the largest of the
 predicted lesions that touch it; 0 where none does. At a confidence Q the predicted lesions of Q or more are left, and
 the counts are those of :func:`rarevox.pipeline.evaluation.metrics.lesions.lesion_scores` on what is left.
 """
@@ -112,8 +113,11 @@ def detections(
     for lesion in found:
         true[lesion.touching] = True
     inside = predicted > 0
+    whole = predicted if near.all() else components_of(scores > threshold, np.ones_like(near))
+    highest = np.zeros(int(whole.max(initial=0)) + 1)
+    np.maximum.at(highest, whole[inside], scores[inside])
     peaks = np.zeros(len(sizes))
-    np.maximum.at(peaks, predicted[inside], scores[inside])
+    peaks[predicted[inside]] = highest[whole[inside]]
     overlaps = np.bincount(predicted[reference].ravel(), minlength=len(sizes))
     confidence = [peaks[lesion.touching].max() if len(lesion.touching) else 0.0 for lesion in found]
     counted = ~(ignored & ~true)

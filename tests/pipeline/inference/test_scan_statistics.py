@@ -77,6 +77,26 @@ def test_another_gain_of_the_scanner_changes_nothing() -> None:
         assert same or difference > 0.1
 
 
+@pytest.mark.parametrize("spread", [1e-3, 1.0])
+def test_the_norm_computes_the_formula_whatever_its_epsilon(spread: float) -> None:
+    """x ↦ (μ_ref + (x − μ_ref − a (μ_scan − μ_ref)) / r − μ) / √(σ² + ε), where ε is larger than σ² too."""
+    norm = nn.BatchNorm3d(1, eps=1e-5, affine=False).double().eval()
+    norm.running_mean.fill_(0.3 * spread)
+    norm.running_var.fill_(spread**2 / 100)
+    usual = torch.tensor([[0.2 * spread], [spread**2 / 90]], dtype=torch.float64)
+    own = ScanStatistics(0.5, WINDOW, {"0": usual})
+    network, image = nn.Sequential(norm), spread * scan()[:1]
+    (scan_mean, scan_variance), filled = own.measured(image, network, network)[0]["0"], 8
+    assert own.measured(image, network, network)[1] >= filled, "the share counts in full"
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    with own.of(image, network, network) as share:
+        found = network(image[None])
+    r = ((scan_variance + 1e-5) / (usual[1] + 1e-5)) ** (share / 2)
+    moved = usual[0] + (image[None] - usual[0] - share * (scan_mean - usual[0])) / r
+    expected = (moved - mean) / (variance + 1e-5).sqrt()
+    assert share == 0.5 and torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_a_training_scan_is_as_it_was() -> None:
     """Its statistics are the reference's: nothing is moved but by rounding."""
     network, own = small(), ScanStatistics(1.0, WINDOW)

@@ -107,6 +107,20 @@ def test_a_lesion_without_healthy_tissue_around_is_no_donor() -> None:
     assert not list(donors_of(image, labels, content, sizes=(1, 99), extent=(9, 9, 9)))
 
 
+def test_what_nobody_annotated_is_no_healthy_tissue() -> None:
+    """Bright tissue two voxels from a lesion raises the level around it, but not where nobody annotated it."""
+    image, labels = cube(3.0)
+    image[0, :, :, 9:] = 9
+    unknown = np.zeros(labels.shape, bool)
+    unknown[:, :, 9:] = True
+    (donor,) = taken(image, labels, unknown=unknown)
+    assert donor.tissue is not None and donor.spread is not None and donor.change is not None
+    assert (donor.tissue.tolist(), donor.spread.tolist()) == ([1.0], [0.0])
+    assert not (donor.at[:, 2] >= 9 - 5).any(), "nothing of it comes along as the lesion's rim"
+    unknown[:, :, 7:] = True
+    assert taken(image, labels) and not taken(image, labels, unknown=unknown), "the lesion may go on there"
+
+
 def test_mirroring_takes_everything_along() -> None:
     image, labels = cube(3.0, noise=0.1)
     labels[6, 5, 5] = 0

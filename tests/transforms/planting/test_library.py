@@ -42,6 +42,15 @@ def test_voxels_that_nobody_annotated_are_no_lesion() -> None:
     assert held(LesionLibrary([case])) == {1}
 
 
+def test_voxels_that_nobody_annotated_are_no_tissue_around_a_lesion() -> None:
+    """A lesion beside them is no donor; without them it is one."""
+    case = scan(0, lesions=1)
+    inside = case["label"][0].nonzero()
+    assert len(LesionLibrary([case]).donors) == 1
+    case["label"][0, :, : int(inside[:, 1].min())] = 255
+    assert LesionLibrary([case]).donors == []
+
+
 def test_classes_may_be_chosen() -> None:
     case = scan(0)
     case["label"][0, :, 16:][case["label"][0, :, 16:] > 0] = 2

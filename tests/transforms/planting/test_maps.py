@@ -72,6 +72,15 @@ def test_sizes_and_extents_are_those_on_the_training_grid(tmp_path: Path) -> Non
         assert len(shapes_of(file, np.eye(4), label=1, sizes=sizes, extent=extent)) == found
 
 
+def test_voxels_that_are_no_number_are_no_lesion_and_axes_of_one_are_none(tmp_path: Path) -> None:
+    values = np.full((6, 6, 6, 1), np.nan, np.float32)
+    values[2:4, 2:4, 2:4] = 0
+    values[2, 2, 2] = 1
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
+    (found,) = shapes(tmp_path / "a.nii.gz", (1, 1, 1))
+    assert found.voxels == 1
+
+
 def test_what_is_no_map_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no lesion maps"):
         map_files(tmp_path, 40)

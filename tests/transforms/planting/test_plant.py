@@ -88,3 +88,9 @@ def test_nothing_changes_where_it_is_not_allowed() -> None:
     content[6, 6, 7] = False
     after, _, done = planted(donor(6.0, tissue=4.0, mask=POINT), values, content=content)
     assert done and after[6, 6, 7] == values[6, 6, 7] and after[6, 6, 5] != values[6, 6, 5]
+
+
+def test_from_tissue_without_texture_to_its_like_the_contrast_stays() -> None:
+    """A lesion of 3 more than its tissue, in tissue of 4 alone: 7."""
+    after, labels, done = planted(donor(3.0, tissue=4.0, spread=0.0, mask=POINT), torch.full(SHAPE, 4.0))
+    assert done and labels[MIDDLE] == 3 and float(after[MIDDLE]) == 7

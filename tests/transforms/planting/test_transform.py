@@ -81,6 +81,14 @@ def test_patches_are_chosen_by_what_they_hold(into: str) -> None:
         assert bool(after["planted"][0] > 0) == (into == ("foreground" if lesions else "background"))
 
 
+@pytest.mark.parametrize("into", ["background", "foreground"])
+def test_voxels_that_nobody_annotated_are_no_foreground(into: str) -> None:
+    before = scan(3, lesions=0)
+    before["label"][0, :, :6] = 255
+    after = RandPlantLesionsd("image", LIBRARY, prob=1.0, into=into).set_random_state(seed=0)(before)
+    assert bool(after["planted"][0] > 0) == (into == "background")
+
+
 @pytest.mark.parametrize("into", ["any", "background", "foreground"])
 @pytest.mark.parametrize("drawn_for", ["background", "foreground", "hard"])
 def test_a_patch_that_says_what_it_was_drawn_for_is_taken_at_its_word(into: str, drawn_for: str) -> None:

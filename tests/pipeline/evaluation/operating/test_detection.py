@@ -33,7 +33,7 @@ def test_counts_at_every_confidence_are_the_lesion_scores_of_what_is_left(option
     scores, truth = _scene(seed)
     threshold = 0.4
     found = detections(scores, threshold, truth, 0.001, options)
-    components, count = ndimage.label(scores > threshold, neighbourhood(options.connectivity))
+    components, count = ndimage.label(scores > threshold, neighbourhood(26))  # by which labels are left out
     peaks = ndimage.maximum(scores, components, range(1, count + 1))
     assert count > 5
     levels = [0.0, *np.quantile(peaks, [0.2, 0.5, 0.9]), 1.1]
@@ -62,3 +62,12 @@ def test_nothing_predicted_and_nothing_there() -> None:
     assert {key: value.tolist() for key, value in found.at([0.0, 0.5]).items()} == {
         key: [0, 0] for key in ("detected", "true", "false", "predicted", "tp")
     }
+
+
+def test_lesions_that_touch_by_a_corner_stay_together_whatever_they_are_counted_by() -> None:
+    """As in predict: of two voxels the sure one keeps the other, which counts by itself with 6 neighbours."""
+    scores = np.zeros((4, 4, 4))
+    scores[1, 1, 1], scores[2, 2, 2] = 0.95, 0.6
+    found = detections(scores, 0.5, scores > 0, 0.001, MetricOptions(connectivity=6))
+    told = found.at([0.9, 0.96])
+    assert told["true"].tolist() == [2, 0] and told["detected"].tolist() == [2, 0]

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 
 from rarevox.pipeline.compose import compose
 from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.training.fit import fit_to_data
 from rarevox.transforms import ZScored
@@ -61,7 +62,9 @@ def test_a_run_whose_scans_may_lack_channels_takes_each_by_itself(
     assert "each channel is normalised over its own tissue" not in capsys.readouterr().err
     assert region("channel_dropout=0.25") == "nonzero"
     assert "each channel is normalised over its own tissue" in capsys.readouterr().err
-    assert region("channel_dropout=0.25", "normalisation#region=common") == "common"
+    with pytest.raises(RequestError, match="add --set normalisation#region=nonzero"):
+        region("channel_dropout=0.25", "normalisation#region=common")
+    assert region("channel_dropout=0.25", "normalisation#region=nonzero") == "nonzero"
 
 
 @pytest.mark.parametrize(("rows", "told"), [(7, False), (6, True)])
