@@ -86,6 +86,7 @@ class Composition:
     Attributes:
         config: the configuration.
         origin: top-level key → who had the last word on it, or on something inside it.
+        replaced: configuration file of the user → the entries of the dataset's plan that it replaces as a whole.
 
     >>> composed = compose("train", network="deepmedic", settings=["optimizer#lr=1e-4"])
     >>> composed.origin["patch_size"].value, composed.set_by_user("optimizer"), composed.set_by_user("patch_size")
@@ -94,6 +95,7 @@ class Composition:
 
     config: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Source] = field(default_factory=dict)
+    replaced: dict[str, list[str]] = field(default_factory=dict)
 
     def set_by_user(self, key: str) -> bool:
         """Whether the user set a top-level key, whole or in part, in a file, a task overlay or on the command line."""
@@ -155,6 +157,9 @@ def compose(
             composed.merge(overlay(kind, chosen), source, f"configs/{kind}/{chosen}.yaml")
     with _telling(planned):
         for where, content in files:
+            planned_of = [key for key in content if composed.origin.get(key) is Source.PLAN]
+            changed = [key for key in planned_of if composed.config[key] != content[key]]
+            composed.replaced.update({where: changed} if changed else {})
             composed.merge(content, Source.FILE, where)
         for key, value in (options or {}).items():
             composed.put(key, value, Source.OPTION)

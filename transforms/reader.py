@@ -98,13 +98,15 @@ def _require_same_grid(first: Scan, other: Scan) -> None:
     a, b = first.paths[0], other.paths[0]
     if first.shape != other.shape:
         raise ScanError(
-            f"{b} is {size_text(other.shape)} voxels and {a} is {size_text(first.shape)}; channels share one grid",
+            f"{b} is {size_text(other.shape)} voxels and {a} is {size_text(first.shape)}; channels share one grid: "
+            "register and resample it to that one",
             check="channel-grid",
         )
     if not same_affine(first.affine, other.affine):
         gap = float(np.abs(first.affine - other.affine).max())
         raise ScanError(
-            f"the affines of {a} and {b} differ by {gap:.3g} mm (allowed {AFFINE_TOLERANCE:g})",
+            f"the affines of {a} and {b} differ by {gap:.3g} mm (allowed {AFFINE_TOLERANCE:g}); resample one to "
+            "the other's grid",
             check="channel-grid",
         )
 

@@ -80,7 +80,7 @@ def network_option(command: Command) -> Command:
 
 def loss_option(command: Command) -> Command:
     """``--loss``."""
-    text = "Such as gdl, dice_ce; a wrong name lists all.  [default: gdl_ce]"
+    text = "Such as gdl, dice_ce; a wrong name lists all.  [default: the dataset's plan, else gdl_ce]"
     return click.option("--loss", metavar="NAME", help=text)(command)
 
 

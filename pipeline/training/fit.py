@@ -35,6 +35,8 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
             every case, or tissue that all channels share asked for where channels may be missing.
     """
     config = dict(composed.config)
+    for file, keys in composed.replaced.items():
+        console.say("--config {} replaces what the dataset's plan says of {}", file, ", ".join(keys))
     if config["slice_axis"] is not None:
         config |= _slices(config)
     if composed.set_by_user("patch_size"):

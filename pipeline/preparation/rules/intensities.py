@@ -109,7 +109,7 @@ def plan_augmentation(fingerprint: Mapping[str, Any], *, ct: bool) -> list[Choic
     if rare:
         shapes = (
             f"{fills}: turning and scaling patches did no good for lesions in short trainings; for long ones on few "
-            "cases try strong."
+            "cases try --set augmentation_strength=strong."
         )
     else:
         shapes = (

@@ -53,7 +53,7 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
     none = counted(empty, "case holds no foreground", "cases hold no foreground") if empty else fills
     reason = (
         f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing "
-        "(lesion F1 on real scans 0.47 against 0.29). "
+        "(on real scans lesion F1 0.47 against 0.29, with 43 % of the lesions found in place of 59). "
         "They stay so: nothing is planted into them. 0 is the GDL paper's rule: every patch holds foreground."
     )
     return Choice("background_share", BACKGROUND_SHARE, reason)

@@ -16,6 +16,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation import prepare_report
 from rarevox.pipeline.preparation.plan_file import is_edited, make_plan, plan_text, write_plan
 from rarevox.pipeline.preparation.rules.choice import Choice
+from rarevox.pipeline.training.fit import fit_to_data
 from rarevox.pipeline.training.train import train
 from tests.pipeline.preparation.plans import edit
 
@@ -114,3 +115,18 @@ def test_no_name_of_a_class_is_broken(width: int, monkeypatch: pytest.MonkeyPatc
     for name in ("rarevox.transforms.LesionBalancedSampler", "ClassBalancedSampler", "background_share"):
         assert name in text.getvalue()
     assert all(len(line) <= width for line in text.getvalue().splitlines() if "│" in line)
+
+
+def test_a_configuration_that_replaces_what_is_planned_is_told(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole entries alone, and only where they say something else."""
+    planned = yaml.safe_load((dataset.path.parent / "plan.yaml").read_text(encoding="utf-8"))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        yaml.dump({"normalisation#region": "image", "batch_size": planned["batch_size"], "mirror_axes": [2]})
+    )
+    composed = compose("train", dataset=dataset, config_files=["nyul", mine])
+    assert composed.replaced == {"nyul": ["normalisation"], str(mine): ["mirror_axes"]}
+    fit_to_data(composed, dataset)
+    assert "--config nyul replaces what the dataset's plan says of normalisation" in capsys.readouterr().err
