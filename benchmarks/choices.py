@@ -53,6 +53,7 @@ CHOICES = {
     "nyul": ["--config", "nyul"],
     "artefacts": ["--config", "mri_artefacts"],
     "no_planting": ["--set", "planting_share=0"],
+    "planting": ["--set", "planting_share=0.5", "--set", "lesion_library#classes=[1]"],
     "all_foreground": ["--set", "background_share=0"],
 }
 
