@@ -30,8 +30,15 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
 }
 """Targets beside those of the packaged files: what ``docs/configuration.md`` offers, what runs are written with."""
 
-EARLIER: Mapping[str, tuple[str, ...]] = {"train": ("@sampler", "@batch_augmentation", "@planting")}
-"""References that the packaged files of earlier versions had, by top-level key: their runs say no more than ours."""
+EARLIER: Mapping[str, tuple[str, ...]] = {
+    "train": ("@sampler", "@batch_augmentation", "@planting"),
+    "rarevox_installed": (
+        "$monai.utils.optional_import('rarevox.networks')[1] or exit('This bundle needs the package rarevox, which is "
+        "not installed here; install it with: pip install rarevox')",
+    ),
+}
+"""What the packaged files of earlier versions referred to or computed, by top-level key: their runs say no more than
+ours. (The last one named a package of an index where rarevox does not lie.)"""
 
 
 @dataclass

@@ -150,7 +150,8 @@ def test_without_rarevox_monais_tools_say_in_one_sentence_that_it_must_be(run_di
         ["run", "--config_file", "configs/train.yaml"],
     )
     assert ends == [
-        "This bundle needs the package rarevox, which is not installed here; install it with: pip install rarevox"
+        "This bundle needs the package rarevox, which is not installed here; install it with: pip install . in the "
+        "checkout of rarevox"
     ] * len(ends)
     assert len(ends) == 5 and not list(tmp_path.iterdir())
 

@@ -110,3 +110,14 @@ def test_settings_that_came_later_are_as_the_packaged_files_have_them() -> None:
     assert found["workers"] == 0 and found["seed"] == 3
     assert "hard_patches" not in found  # is built; an earlier run asks for none
     assert brought_up(config, "evaluate") == config
+
+
+def test_what_runs_said_where_rarevox_is_not_installed_is_known(run_dir: Path, tmp_path: Path) -> None:
+    """An index of packages was named, where rarevox does not lie."""
+    run = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    file = run / "configs" / "inference.yaml"
+    config = yaml.safe_load(file.read_text())
+    said = config["rarevox_installed"].replace("pip install . in the checkout of rarevox", "pip install rarevox")
+    assert said != config["rarevox_installed"]
+    file.write_text(write_yaml(config | {"rarevox_installed": said}))
+    assert run_config(run, "inference")["rarevox_installed"] == said
