@@ -27,7 +27,8 @@ def main(path: str | None = None) -> None:
     """One pass over a scan, and the same in tiles within a budget of memory."""
     torch.manual_seed(0)
     scan, affine = (torch.randn(1, 1, 160, 40, 40), np.eye(4)) if path is None else read(path)
-    # The weights are random here; network.load_state_dict(torch.load("run/models/model.pt")) takes those of a run.
+    # The weights are random here; network.load_state_dict(torch.load("run/models/model.pt")) takes those of a run, into
+    # the network that its configs/inference.yaml names (`network_def`), of scans normalised as it says.
     network = HighResNet(in_channels=1, out_channels=3, width=4).eval()
     print(f"the network sees {network.geometry.receptive_field} voxels and keeps the size")
 

@@ -128,7 +128,7 @@ def threshold_option(command: Command) -> Command:
 
 def settings_option(command: Command) -> Command:
     """``--set``, as ``settings``."""
-    text = "Set any configuration key, for example optimizer#lr=1e-4. Repeatable."
+    text = "Set any key of the configuration (docs/configuration.md), for example inferer#flips=[0]. Repeatable."
     return click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help=text)(command)
 
 

@@ -25,7 +25,7 @@ def places_options(command: Command) -> Command:
         click.option(
             "--workers",
             type=click.IntRange(min=1),
-            help="Processes of this machine.  [default: cores / threads of a cell]",
+            help="Processes of this machine.  [default: cores / threads of a cell; of crossval 1]",
         ),
         click.option(
             "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where cells run."

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.data.scans import FAILED, Survey, unusable
+from rarevox.pipeline.data.formats import is_volume_name, stem
+from rarevox.pipeline.data.scans import FAILED, IGNORED, Survey, unusable
 from rarevox.pipeline.dicom.rules import Rule, Series, orientation_of
 from rarevox.transforms.dicom import is_dicom_file, series_files
 from rarevox.transforms.reading.quiet import quietly
@@ -34,7 +35,7 @@ def survey_series(paths: Iterable[str | Path], rules: Sequence[Rule], links: Pat
 
     With one rule, each series that fits is a scan. With several, one for each channel, a scan is a study: of each rule
     the one series that fits, which must be one. A series that shares its folder with others is given a folder of its
-    own in ``links``, of symbolic links to its files.
+    own in ``links``, of symbolic links to its files. Volumes of other formats beside the series are ``ignored``.
 
     A scan is called like its folder, with the path from the place that was named before it, and ``_sNUMBER`` after it
     where the folder holds several series; a study like the folder that holds all its series.
@@ -57,6 +58,7 @@ def survey_series(paths: Iterable[str | Path], rules: Sequence[Rule], links: Pat
             survey.left.append(_left(path.resolve().name, path, FAILED, f"{path} holds no DICOM images"))
             continue
         chosen += (_each if len(rules) == 1 else _by_study)(found, path, rules, survey.left)
+        survey.left += [_of_another_format(file, path) for file in _volumes(path)]
     taken: dict[str, int] = {}
     for one in chosen:
         taken[one.case] = number = taken.get(one.case, 0) + 1
@@ -131,6 +133,19 @@ def _folders(path: Path) -> Iterator[Path]:
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         if any(is_dicom_file(Path(place) / name) for name in files if not name.startswith(".")):
             yield Path(place)
+
+
+def _volumes(path: Path) -> Iterator[Path]:
+    """The files in a folder, and in all folders in it, that are called like scans of other formats."""
+    for place, inner, files in os.walk(path):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(place) / name for name in sorted(files) if is_volume_name(name))
+
+
+def _of_another_format(file: Path, named: Path) -> dict[str, Any]:
+    case = "_".join((*file.relative_to(named).parts[:-1], stem(file)))
+    reason = f"{file} is no DICOM, and --series looks for series alone; name it in a call without --series"
+    return _left(case, file, IGNORED, reason)
 
 
 def _each(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list[dict[str, Any]]) -> Iterator[Chosen]:

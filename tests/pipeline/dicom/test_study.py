@@ -75,6 +75,20 @@ def test_a_study_without_one_series_for_each_rule_is_told(tree: Path, tmp_path: 
     assert "2 series fit --series number 1 (series 2, 4); no series fit --series number 2" in row["reason"]
 
 
+def test_scans_of_other_formats_beside_series_are_told(tree: Path, tmp_path: Path) -> None:
+    (tree / "two" / "p7").mkdir()
+    (tree / "two" / "p7" / "flair.nii.gz").write_bytes(b"")
+    (tree / "two" / "._p7.nii.gz").write_bytes(b"")
+    (tree / "table.csv").write_text("")
+    found = survey_series([tree], [parse_rule("description=flair,orientation=axial")], tmp_path / "links")
+    assert [scan["case"] for scan in found.scans] == ["one_images_s2", "two_ser5"]
+    (row,) = found.left
+    assert (row["case"], row["status"]) == ("two_p7_flair", "ignored")
+    assert row["reason"].endswith(
+        "flair.nii.gz is no DICOM, and --series looks for series alone; name it in a call without --series"
+    )
+
+
 def test_links_are_made_anew_where_series_changed(tree: Path, tmp_path: Path) -> None:
     for number, value in ((2, 100), (3, 200)):
         found = survey_series([tree / "one"], [parse_rule(f"number={number}")], tmp_path / "links")
