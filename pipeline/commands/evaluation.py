@@ -20,6 +20,15 @@ from rarevox.pipeline.commands.options import (
 )
 from rarevox.pipeline.starting import importing
 
+dice_cost_option = click.option(
+    "--dice-cost",
+    metavar="D",
+    type=click.FloatRange(min=0),
+    default=0.05,
+    show_default=True,
+    help="Of aims other than dice: what the choice may cost of the mean Dice.",
+)
+
 
 @click.command(short_help="Score RUN on the held-out cases of DATASET.")
 @click.argument("run", type=FOLDER)
@@ -46,10 +55,18 @@ def evaluate(thresholds: Sequence[str], **options: Any) -> int:
 @click.command("tune-postprocessing", short_help="Choose RUN's post-processing on validation.")
 @click.argument("run", type=FOLDER)
 @click.argument("dataset", type=FOLDER)
+@click.option(
+    "--aim",
+    type=click.Choice(["dice", "lesion_f1"]),
+    default="dice",
+    show_default=True,
+    help="Best mean Dice, or best mean lesion F1.",
+)
+@dice_cost_option
 @device_option
 @trust_option
-def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> int:
-    """Choose RUN's post-processing on the validation cases of DATASET, only where no structure gets worse.
+def tune_post_processing(run: Path, dataset: Path, **options: Any) -> int:
+    """Choose RUN's post-processing on the validation cases of DATASET for an aim, only where no structure gets worse.
 
     RUN may be the folder of a cross-validation: all its folds then choose together.
     """
@@ -58,7 +75,7 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
     with importing():
         from rarevox.pipeline.evaluation.tune import tune_post_processing as tune
 
-    return tune(run, dataset, device=device, trust=trust)
+    return tune(run, dataset, **options)
 
 
 @click.command("tune-threshold", short_help="Choose where RUN's labels begin, on validation.")
@@ -79,14 +96,7 @@ def tune_post_processing(run: Path, dataset: Path, device: str, trust: bool) -> 
     show_default=True,
     help="Of --aim recall: the most a scan, on average.",
 )
-@click.option(
-    "--dice-cost",
-    metavar="D",
-    type=click.FloatRange(min=0),
-    default=0.05,
-    show_default=True,
-    help="Of lesion_f1 and recall: what the choice may cost of the mean Dice.",
-)
+@dice_cost_option
 @device_option
 @trust_option
 def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:

@@ -60,7 +60,7 @@ def test_options_of_the_contract() -> None:
         "agreement": {"--model", "--output", "--structure", "--flag-below", "--tolerance", "--empty", "--resample"},
         "monitor": {"--add", "--site", "--scanner", "--date", "--by", "--baseline", "--since", "--output"},
         "tune-threshold": {"--device", "--aim", "--false-lesions"},
-        "tune-postprocessing": {"--device"},
+        "tune-postprocessing": {"--device", "--aim", "--dice-cost"},
         "calibrate": {"--device"},
     }
     for command, options in expected.items():

@@ -17,13 +17,17 @@ from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.operating.choose import Aim
 from rarevox.pipeline.evaluation.operating.parts import Parts
+from rarevox.pipeline.evaluation.operating.rules import ValidationCase, choose, trial_figures
 from rarevox.pipeline.evaluation.scorer import CaseScorer
-from rarevox.pipeline.evaluation.tune import RESULT_FILE, ValidationCase, choose, mean_dice
+from rarevox.pipeline.evaluation.tune import RESULT_FILE
 from rarevox.pipeline.inference.segment import Segmenter
 
 OPTIONS = MetricOptions(distances=False, lesions=False)
+LESIONS = MetricOptions(distances=False)
 STRUCTURES = Parts({"organ": 1, "spots": 2})
+DICE, F1 = Aim("dice"), Aim("lesion_f1")
 
 
 def _case(name: str) -> ValidationCase:
@@ -37,36 +41,40 @@ def _case(name: str) -> ValidationCase:
 
 
 def _store(folder: Path, cases: list[ValidationCase]) -> list[Path]:
-    paths = []
-    for number, case in enumerate(cases):
-        paths.append(folder / f"{number}.npz")
-        np.savez(paths[-1], name=case.name, labels=case.labels, reference=case.reference, spacing_mm=case.spacing_mm)
+    paths = [folder / f"{number}.npz" for number in range(len(cases))]
+    for path, case in zip(paths, cases, strict=True):
+        case.save(path)
     return paths
 
 
-def test_mean_dice_by_hand() -> None:
-    # The organ: 2·64/(70 + 64); without the island 1. The largest spot alone: 2·8/(8 + 16) = 2/3.
+def test_figures_by_hand() -> None:
+    # The organ: 2·64/(70 + 64); without the island 1. The largest spot alone: 2·8/(8 + 16) = 2/3, F1 of 1 and 1/2.
     trials: list[dict[str, dict[str, Any]]] = [{}, {"organ": {"min_ml": 0.007}}, {"spots": {"largest": True}}]
-    plain, small, largest = mean_dice([_case("a")], STRUCTURES, trials, OPTIONS)
-    assert plain == pytest.approx({"organ": 128 / 134, "spots": 1.0})
-    assert small == pytest.approx({"organ": 1.0, "spots": 1.0})
-    assert largest == pytest.approx({"organ": 128 / 134, "spots": 2 / 3})
+    figures = trial_figures([_case("a")], STRUCTURES, trials, LESIONS, F1)
+    assert figures["organ"]["dice"].tolist() == [pytest.approx([128 / 134, 1.0, 128 / 134])]
+    assert figures["spots"]["dice"].tolist() == [pytest.approx([1.0, 1.0, 2 / 3])]
+    assert figures["organ"]["lesion_f1"].tolist() == [pytest.approx([2 / 3, 1.0, 2 / 3])]
+    assert figures["spots"]["lesion_f1"].tolist() == [pytest.approx([1.0, 1.0, 2 / 3])]
+    assert list(trial_figures([_case("a")], STRUCTURES, trials, OPTIONS, DICE, of=["spots"])["spots"]) == ["dice"]
 
 
 def test_what_helps_is_taken_and_what_harms_is_not(tmp_path: Path) -> None:
-    result = choose(_store(tmp_path, [_case("a"), _case("b")]), STRUCTURES, OPTIONS)
+    result = choose(_store(tmp_path, [_case("a"), _case("b")]), STRUCTURES, OPTIONS, DICE)
     # Components under 0.01 ml are the island of 0.006 ml; the next larger volumes give the same and come later.
     assert result["chosen"] == {"organ": {"min_ml": 0.01}}
     assert result["without"] == pytest.approx({"organ": 128 / 134, "spots": 1.0})
     assert result["with"] == {"organ": 1.0, "spots": 1.0}
     spots = {str(one["rule"]): one["dice"] for one in result["candidates"]["spots"]}
     assert spots["{'largest': True}"] == pytest.approx(2 / 3)
+    crossed = result["structures"]["organ"]["cross_validated"]
+    assert crossed["mean"] == 1.0 and crossed["gain"]["mean"] == pytest.approx(1 - 128 / 134)
+    assert result["structures"]["spots"]["reason"] == "nothing serves better"
 
 
 def test_nothing_is_chosen_where_nothing_helps(tmp_path: Path) -> None:
     case = _case("a")
-    perfect = ValidationCase("a", case.reference, case.reference, case.spacing_mm)
-    result = choose(_store(tmp_path, [perfect]), STRUCTURES, OPTIONS)
+    perfect = [ValidationCase(name, case.reference, case.reference, case.spacing_mm) for name in "ab"]
+    result = choose(_store(tmp_path, perfect), STRUCTURES, OPTIONS, DICE)
     assert result["chosen"] == {}
     assert result["with"] == result["without"] == {"organ": 1.0, "spots": 1.0}
 
@@ -84,12 +92,69 @@ def test_a_rule_that_harms_a_structure_beside_the_others_is_not_taken(tmp_path: 
     labels = reference.copy()
     labels[4:7, 4:7, 4:7] = 1
     labels[3, 3, 3] = 0
-    paths = _store(tmp_path, [ValidationCase("x", labels, reference, (1.0, 1.0, 1.0))])
-    result = choose(paths, Parts({"a": 1, "b": 2}), OPTIONS)
+    paths = _store(tmp_path, [ValidationCase(name, labels, reference, (1.0, 1.0, 1.0)) for name in "xy"])
+    result = choose(paths, Parts({"a": 1, "b": 2}), OPTIONS, DICE)
     assert result["without"]["a"] == pytest.approx(128 / 155)
     assert next(c["dice"] for c in result["candidates"]["b"] if c["rule"] == {"fill_holes": True}) == 1.0
     assert result["chosen"] == {"a": {"min_ml": 0.05}}
     assert result["with"]["b"] == result["without"]["b"] < 1
+    assert result["structures"]["b"]["reason"] == "with it the mean Dice of b falls"
+
+
+def _specks(name: str, specks: int, subject: str = "") -> ValidationCase:
+    """A lesion of 27 voxels, found, one of 4, found, and as many false specks of two voxels."""
+    reference = np.zeros((20, 20, 20), np.uint8)
+    reference[2:5, 2:5, 2:5] = 1
+    reference[10:14, 2, 2] = 1
+    labels = reference.copy()
+    for number in range(specks):
+        labels[4 * number : 4 * number + 2, 15, 15] = 1
+    return ValidationCase(name, labels, reference, (1.0, 1.0, 1.0), subject)
+
+
+def test_for_lesions_specks_go_at_a_cost_of_dice_that_is_bounded(tmp_path: Path) -> None:
+    # F1 without a rule: precision 2 of 6 and recall 1. Under 0.003 ml go the specks, under 0.005 ml the lesion too.
+    paths, parts = _store(tmp_path, [_specks("a", 4), _specks("b", 4)]), Parts({"lesion": 1})
+    result = choose(paths, parts, LESIONS, F1)
+    assert result["chosen"] == {"lesion": {"min_ml": 0.003}}
+    assert result["lesion_f1"] == {"without": {"lesion": 0.5}, "with": {"lesion": 1.0}}
+    assert result["without"]["lesion"] == pytest.approx(62 / 70) and result["with"]["lesion"] == 1.0
+    assert result["structures"]["lesion"]["cross_validated"]["gain"]["mean"] == 0.5
+
+
+def test_a_rule_may_not_cost_more_dice_than_is_allowed(tmp_path: Path) -> None:
+    """Four cases with ten false specks of 9 voxels beside two large lesions, and one whose only lesion has 9 voxels."""
+    specks = np.zeros((20, 20, 20), np.uint8)
+    for number in range(10):
+        specks[2 * number, :9, 19] = 1
+    large, small = np.zeros_like(specks), np.zeros_like(specks)
+    large[:10, :10, :10] = large[11:, :10, :10] = small[0, :9, 0] = 1
+    cases = [ValidationCase(name, large | specks, large, (1.0, 1.0, 1.0)) for name in "abcd"]
+    paths, parts = _store(tmp_path, [*cases, ValidationCase("e", small, small, (1.0, 1.0, 1.0))]), Parts({"lesion": 1})
+    free, bound = (choose(paths, parts, LESIONS, Aim("lesion_f1", dice_cost=cost)) for cost in (0.3, 0.1))
+    # F1 of the four from 2 · (2/12) / (2/12 + 1) = 2/7 to 1, of the fifth from 1 to 0; Dice 3800/3890 to 1, 1 to 0.
+    assert free["chosen"] == {"lesion": {"min_ml": 0.01}}
+    assert free["lesion_f1"]["without"]["lesion"] == pytest.approx((8 / 7 + 1) / 5)
+    assert free["with"]["lesion"] == pytest.approx(0.8)
+    assert free["without"]["lesion"] == pytest.approx((4 * 3800 / 3890 + 1) / 5)  # 0.181 more
+    assert bound["chosen"] == {} and bound["structures"]["lesion"]["reason"] == "nothing serves better"
+
+
+def test_a_choice_that_only_fits_its_own_cases_is_not_taken(tmp_path: Path) -> None:
+    """Alone the rule helps the one and harms the other, so that chosen on either it loses on the other."""
+    helped, harmed = _specks("a", 4), _specks("b", 0)
+    reference = harmed.reference.copy()
+    reference[0:2, 15, 15] = reference[4:6, 15, 15] = reference[8:10, 15, 15] = 1
+    harmed = ValidationCase("b", reference, reference, harmed.spacing_mm)
+    parts = Parts({"lesion": 1})
+    result = choose(_store(tmp_path, [helped, harmed]), parts, LESIONS, F1)
+    one = result["structures"]["lesion"]
+    assert one["rule"] == {"min_ml": 0.003} and one["with"] > one["without"]
+    assert result["chosen"] == {} and one["reason"] == "it gains nothing on cases that it was not chosen on"
+    assert one["cross_validated"]["gain"]["mean"] < 0
+    alone = choose(_store(tmp_path, [_specks("a", 4, "p"), _specks("b", 4, "p")]), parts, LESIONS, F1)
+    assert alone["chosen"] == {}
+    assert alone["structures"]["lesion"]["reason"] == "a single case, or subject, says nothing of others"
 
 
 @pytest.fixture
