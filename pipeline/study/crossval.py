@@ -91,7 +91,7 @@ def crossval(
     if jobs:
         tell_time(folder, plan, jobs, lambda: shapes or shapes_of(plan, jobs, datasets, trust=trust), places)
     pooled: list[dict[str, Any]] = []
-    status = run_and_collect(folder, plan, jobs, places, then=_pooling(data, pooled, trust=trust))
+    status = run_and_collect(folder, plan, chosen, jobs, places, then=_pooling(data, pooled, trust=trust))
     if not pooled:
         return status
     print_results(pooled[0])

@@ -84,6 +84,7 @@ class Row:
         patch_size: voxels of a patch, by axis.
         batch_size: patches of a step.
         test: Dice of held-out cases; None where the study does not ask for it, or the cell failed.
+        left_out: training cases that could not be read, without which the cell was trained.
         seconds: wall time of ``start``, ``steps`` and ``evaluation``.
         versions: of the packages.
     """
@@ -101,6 +102,7 @@ class Row:
     patch_size: tuple[int, ...] = ()
     batch_size: int = 0
     test: HeldOut | None = None
+    left_out: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,6 +110,11 @@ class Row:
     def done(self) -> bool:
         """Whether the cell has figures."""
         return self.state == "done"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has, of a training on all of its cases."""
+        return self.done and not self.left_out
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as None; :meth:`from_json` gives the row back.
@@ -141,6 +148,7 @@ class Row:
                 "foreground_share": _quartiles(given.get("foreground_share") or {}),
                 "test": None if test is None else _test(test),
                 **{key: tuple(map(int, given.get(key) or ())) for key in ("effective_patch", "patch_size")},
+                "left_out": tuple(map(str, given.get("left_out") or ())),
             }
         )
 

@@ -64,7 +64,8 @@ def study(
         trust: evaluate and resume whatever the configurations build.
 
     Returns:
-        Exit status: 0; 1 where a cell failed or could not be written; 130 or 143 when interrupted.
+        Exit status: 0; 1 where a chosen cell failed, now or in an earlier call, could not be written, or was trained
+        without cases that could not be read; 130 or 143 when interrupted.
 
     Raises:
         RequestError: anything wrong with the request, before any cell runs.
@@ -86,7 +87,7 @@ def study(
     jobs = jobs_of(folder, root, unfinished(folder, plan, chosen, retry=retry), **options)
     if jobs:
         tell_time(folder, plan, jobs, lambda: shapes or shapes_of(plan, jobs, datasets, trust=trust), places)
-    status = run_and_collect(folder, plan, jobs, places)
+    status = run_and_collect(folder, plan, chosen, jobs, places)
     if jobs and status < 128:
         try:
             tell_report(folder)
@@ -186,6 +187,7 @@ def tell_time(folder: Path, plan: Plan, jobs: Sequence[Job], shapes: Callable[[]
 def run_and_collect(
     folder: Path,
     plan: Plan,
+    chosen: Sequence[PlannedCell],
     jobs: Sequence[Job],
     places: Places,
     *,
@@ -196,6 +198,7 @@ def run_and_collect(
     Args:
         folder: of the study.
         plan: its plan.
+        chosen: the cells that the call is about, of which one that failed, now or before, is told by the status.
         jobs: what is to be run.
         places: where.
         then: is done with the folder still held, once the rows are collected.
@@ -229,7 +232,9 @@ def run_and_collect(
     console.print(f"{done} of {len(plan.cells)} cells done, {len(rows) - done} failed, {waiting} waiting; in {folder}")
     if status:
         console.print("interrupted; the same command goes on")
-    return status or int(bool({"failed", "unwritten"} & set(states)))
+    names = {cell.name for cell in chosen}
+    faulty = any(row.cell in names and not row.whole for row in rows)
+    return status or int(faulty or bool({"failed", "unwritten"} & set(states)))
 
 
 def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
@@ -240,6 +245,8 @@ def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
         figures = [f"{what} {figure(value)}" for what, value in _dice(outcome) if value == value]
         dice = f"Dice {', '.join(figures)}; " if figures else ""
         console.print(f"{number}/{count} {outcome.cell}: {dice}{outcome.seconds:.0f} s{left}")
+        if outcome.reason:
+            console.say("[yellow]{}[/yellow]: {}; mend them, or prepare anew", outcome.cell, outcome.reason)
     elif outcome.state == "failed":
         console.say("{}/{} {}: [red]failed[/red], {}{}", number, count, outcome.cell, outcome.reason, left)
     elif outcome.state == "unwritten":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,28 @@ from rarevox.pipeline.training.record.left_out import left_out, note_left_out
 from rarevox.pipeline.words import counted, listed
 
 
-def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
+class Ending(int):
+    """The exit status of a training, and what it is for.
+
+    Attributes:
+        left: names of the cases that could not be read and were left out.
+        untrained: whether the time was over before the first step.
+
+    >>> Ending(1, left=["a"]) == 1, Ending(1, left=["a"]).left
+    (True, ('a',))
+    """
+
+    left: tuple[str, ...]
+    untrained: bool
+
+    def __new__(cls, status: int, *, left: Iterable[str] = (), untrained: bool = False) -> Ending:
+        """A status with its reasons."""
+        made = super().__new__(cls, status)
+        made.left, made.untrained = tuple(left), untrained
+        return made
+
+
+def run_training(folder: Path, config: Mapping[str, Any], began: float) -> Ending:
     """Run the written bundle's training in this process.
 
     Args:
@@ -78,20 +99,20 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
     unwritten = _unwritten(folder, checkpoint, validation, resume) if processes.is_first() else ""
     if status:
         console.print(f"interrupted; {unwritten or f'go on with: {resume}'}")
-        return status
+        return Ending(status)
     if not trainer.state.iteration:
         console.say(
             "[yellow]the time was over before the first step, since reading the cases counts: the model is untrained; "
             "go on with: {} --minutes M[/]",
             resume,
         )
-        return 1
+        return Ending(1, untrained=True)
     if first and trainer.state.iteration == first:
         steps = counted(first, "step")
         console.print(f"nothing was to be done: the budget was used up by the {steps} before; give a larger one")
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
-        return 1
+        return Ending(1)
     if processes.is_first():
         write_statistics(folder, config, parser)
     best = f"best mean Dice on validation {validation.best:.4f}" if validation.best >= 0 else "not validated"
@@ -104,7 +125,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> int:
             folder / LEFT_OUT,
         )
     console.print(f"next: rarevox evaluate {folder} {config['dataset_dir']}")
-    return int(bool(left))
+    return Ending(bool(left), left=[row["case"] for row in left])
 
 
 def _unwritten(folder: Path, checkpoint: Any, validation: Any, resume: str) -> str:

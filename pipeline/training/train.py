@@ -24,7 +24,7 @@ from rarevox.pipeline.training.failures import one_sentence
 from rarevox.pipeline.training.kept.initial_weights import weights_of
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.planting import as_it_began
-from rarevox.pipeline.training.running import run_training
+from rarevox.pipeline.training.running import Ending, run_training
 from rarevox.pipeline.trust.gate import Refusal, run_config
 from rarevox.pipeline.trust.sums import forget_sums, write_sums
 from rarevox.pipeline.words import counted, listed
@@ -48,7 +48,7 @@ def train(
     resume: bool = False,
     start_from: str | Path | None = None,
     trust: bool = False,
-) -> int:
+) -> Ending:
     """Train a network on a prepared dataset; the run folder is a MONAI bundle.
 
     Args:
@@ -72,7 +72,8 @@ def train(
 
     Returns:
         Exit status: 0; 130 or 143 when interrupted by SIGINT or SIGTERM (the run can be used and resumed); 1 when the
-        last checkpoint or the best model could not be written, or the budget was over before the first step.
+        last checkpoint or the best model could not be written, the budget was over before the first step, or cases
+        could not be read and were left out (``left``).
 
     Raises:
         RequestError: anything wrong with the request, before any data is read, or another call trains into the folder.

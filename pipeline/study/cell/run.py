@@ -16,6 +16,7 @@ from rarevox.pipeline.study.claims import claimed
 from rarevox.pipeline.study.job import FULL, LOGS, Job, Outcome, read_row, unreachable
 from rarevox.pipeline.study.rows import CELL_FILE, Row
 from rarevox.pipeline.trust.sums import forget_sums
+from rarevox.pipeline.words import listed
 
 
 def run_cell(job: Job) -> Outcome:
@@ -62,7 +63,8 @@ def _attempted(job: Job, began: float) -> Outcome:
     write_json(job.folder / CELL_FILE, row.to_json())
     _prune(job)
     test = float("nan") if row.test is None else row.test.mean_dice
-    return Outcome(name, row.state, row.reason, time.monotonic() - began, row.train_dice.median, test)
+    reason = f"could not read {listed(row.left_out)}, left out of the training" if row.left_out else row.reason
+    return Outcome(name, row.state, reason, time.monotonic() - began, row.train_dice.median, test)
 
 
 def _reason(error: Exception) -> str:

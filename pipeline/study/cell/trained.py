@@ -50,7 +50,7 @@ def trained_row(job: Job, began: float) -> Row:
     torch.set_num_threads(job.threads)
     place = place_of(job.cell.settings, job.dataset)
     data = Dataset.load(place)
-    _train(job, place)
+    left = _train(job, place)
     trained = time.monotonic()
     test = _scored(job, data)
     ended = time.monotonic()
@@ -73,12 +73,14 @@ def trained_row(job: Job, began: float) -> Row:
         patch_size=tuple(config["patch_size"]),
         batch_size=int(config["batch_size"]),
         test=test,
+        left_out=left,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         versions={name: version(name) for name in PACKAGES},
     )
 
 
-def _train(job: Job, place: str) -> None:
+def _train(job: Job, place: str) -> tuple[str, ...]:
+    """Train the cell; the cases that could not be read, without which it was trained."""
     cell, folder = job.cell, job.folder
     budget: dict[str, Any] = {key: cell.settings[key] for key in ("iterations", "minutes") if key in cell.settings}
     how: dict[str, Any] = {"device": job.device, "trust": job.trust}
@@ -98,11 +100,14 @@ def _train(job: Job, place: str) -> None:
             **how,
         )
     if status >= 128:
-        raise Interrupted(status)
-    if status:
+        raise Interrupted(int(status))
+    if status.untrained:
+        raise RequestError("the time was over before the first step, since reading the cases counts; give more minutes")
+    if status and not status.left:
         raise Unwritten(
-            last_words(folder.parents[1] / LOGS / f"{cell.name}.log") or f"the training ended with {status}"
+            last_words(folder.parents[1] / LOGS / f"{cell.name}.log") or f"the training ended with {int(status)}"
         )
+    return status.left
 
 
 def _scored(job: Job, data: Dataset) -> HeldOut | None:

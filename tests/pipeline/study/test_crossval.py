@@ -26,7 +26,7 @@ from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.study.crossval import _threads, crossval
 from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.pooled import EVALUATED, pool
-from rarevox.pipeline.study.rows import read_rows
+from rarevox.pipeline.study.rows import Row, read_rows
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.transforms.reader import read_scan
 from tests import forked
@@ -199,6 +199,44 @@ def test_ended_at_any_moment_and_called_again_it_ends_the_same(folds: Path, data
     for fold in range(3):
         weights = [load_tensors(folder / f"cells/fold_{fold}/models/model.pt") for folder in (output, folds)]
         assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_case_that_cannot_be_read_stops_no_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = write_task(tmp_path / "task", cases=6)
+    assert prepare(task, tmp_path / "dataset", holdout=0, folds=3, seed=0) == 0
+    data = Dataset.load(tmp_path / "dataset")
+    broken = next(case for case in data.training if case["fold"] == 0)
+    (Path(data.root) / broken["image"]).write_bytes(b"")
+    out, options = tmp_path / "out", OPTIONS | {"iterations": 2}
+    for call in range(2):
+        assert crossval(tmp_path / "dataset", out, places=Places(workers=1), **options) == 1
+        rows = read_rows(out)
+        assert [row.done for row in rows] == [True] * 3
+        assert [row.left_out for row in rows] == [(), (broken["case"],), (broken["case"],)]
+        told = " ".join(capsys.readouterr().err.split())
+        assert call or f"fold_1: could not read {broken['case']}, left out of the training" in told
+    result = read_json(out / "metrics.json")
+    assert [row["case"] for row in result["failed"]] == [broken["case"]] and result["n_cases"] == 6
+    assert (out / "ensemble.json").is_file()
+
+
+def test_a_fold_that_had_failed_is_told_by_the_status(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: [])
+    monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
+    out = tmp_path / "out"
+    assert crossval(dataset_dir, out, **OPTIONS) == 0  # all wait
+    (out / "cells" / "fold_2").mkdir(parents=True)
+    write_json(out / "cells" / "fold_2" / "cell.json", Row("fold_2", {"fold": "2"}, "failed", "no memory").to_json())
+    assert crossval(dataset_dir, out, **OPTIONS) == 1
+    assert crossval(dataset_dir, out, shard="1/3", **OPTIONS) == 0
+
+
+def test_a_fold_without_time_for_a_step_has_failed(dataset_dir: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "iterations": None, "minutes": 1e-6}
+    assert crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options) == 1
+    assert ["over before the first step" in row.reason for row in read_rows(tmp_path / "out")] == [True] * 3
 
 
 def test_it_goes_on_and_refuses_other_options(folds: Path, dataset_dir: Path) -> None:

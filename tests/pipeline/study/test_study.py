@@ -122,8 +122,9 @@ def test_a_cell_that_fails_is_a_row_and_the_rest_is_done(dataset_dir: Path, tmp_
     assert done.state == "done" and bad.state == "failed" and "-1.0" in bad.reason
     assert math.isnan(bad.train_dice.median) and bad.labels == {"lr": "-1", "loss": "gdl"}
     (output / "cells" / bad.cell / "cell.json").write_text(json.dumps(bad.to_json() | {"reason": "power"}))
-    assert study(file, dataset_dir, output, places=ONE, device="cpu") == 0
+    assert study(file, dataset_dir, output, places=ONE, device="cpu") == 1
     assert read_rows(output)[1].reason == "power"
+    assert study(file, dataset_dir, output, places=ONE, device="cpu", cells=f"^{done.cell}$") == 0
     assert study(file, dataset_dir, output, places=ONE, device="cpu", retry=True) == 1
     assert "-1.0" in read_rows(output)[1].reason
 
