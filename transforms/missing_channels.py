@@ -37,6 +37,6 @@ class ZeroMissingChannelsd(MapTransform):
             image = out[key].clone() if isinstance(out[key], torch.Tensor) else out[key]
             image[numbers] = 0
             if hasattr(image, "meta"):
-                image.meta[MISSING] = ", ".join(missing)
+                image.meta[MISSING] = "\n".join(missing)
             out[key] = image
         return out

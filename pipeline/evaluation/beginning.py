@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.compose import read_yaml
 from rarevox.pipeline.console import console
+from rarevox.pipeline.data.dataset import Dataset
+from rarevox.pipeline.data.learnt import seen_cases
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.figures import figure, moment, rules_text
 from rarevox.pipeline.files import read_json
-from rarevox.pipeline.words import counted
+from rarevox.pipeline.words import counted, listed
 
 METRICS = "metrics.json"
 _CHOSEN = {"operating_points": "operating points", "post_processing": "post-processing", "temperature": "temperature"}
@@ -44,6 +46,31 @@ def tell_choice_replaced(runs: Sequence[Path], key: str) -> None:
     for rules, those in alike.items():
         more = f" (and {counted(len(those) - 1, 'run')} more)" if len(those) > 1 else ""
         console.say("{}{} has {} {}, replaced by what is chosen now", those[0], more, _CHOSEN[key], rules)
+
+
+def told_if_seen(
+    runs: Iterable[Path], given: Path, data: Dataset, section: str, cases: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Cases of a section of held-out ones that a run has learnt from; it is said that there are.
+
+    Args:
+        runs: whose cases these must not be.
+        given: what the caller named, for the message.
+        data: the dataset.
+        section: ``test`` or ``validation``, for the message.
+        cases: of that section.
+    """
+    seen = seen_cases(runs, data, cases)
+    if seen:
+        which = f"{len(seen)} of {counted(len(cases), 'case')} in section {section} of {data.path}"
+        console.say(
+            "[yellow]{} {} learnt from by {}[/yellow] ({}): figures of such cases are not held-out ones",
+            which,
+            "was" if len(seen) == 1 else "were",
+            given,
+            listed(seen),
+        )
+    return seen
 
 
 def scored_with(config: Mapping[str, Any], temperature: float | Sequence[float] = 1.0) -> str:

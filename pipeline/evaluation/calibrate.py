@@ -11,7 +11,7 @@ from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.evaluation.beginning import tell_choice_replaced
+from rarevox.pipeline.evaluation.beginning import tell_choice_replaced, told_if_seen
 from rarevox.pipeline.evaluation.calibration.measure import NEAR_MM, read_reference
 from rarevox.pipeline.evaluation.calibration.temperature import (
     BOUNDS,
@@ -76,8 +76,10 @@ def calibrate(
         )
     segmenter.inferer.temperature = 1.0
     fold = require_validation(run, segmenter.config)
+    cases = data.section("validation", fold=fold)
+    seen = told_if_seen([run], run, data, "validation", cases)
     tell_choice_replaced([run], "temperature")
-    samples, failed = _draw(segmenter, data, data.section("validation", fold=fold), voxels)
+    samples, failed = _draw(segmenter, data, cases, voxels)
     for case, reason in failed.items():
         console.say("[red]failed[/red] {}: {}", case, reason)
     if not any(len(sample.classes) for sample in samples):
@@ -85,6 +87,7 @@ def calibrate(
     result = fit(join(samples), data.scored, segmenter.config["label_values"])
     _store(run, result["temperature"])
     made = {"section": "validation", "fold": fold, "fingerprint": data.fingerprint}
+    made |= {"learnt_from": seen} if seen else {}
     drawn = {"n_cases": len(samples), "voxels_per_case": voxels, "near_mm": NEAR_MM, "failed": failed}
     file = run / "evaluation" / RESULT_FILE
     write_json(file, result | drawn | {"context": made, "versions": versions()})

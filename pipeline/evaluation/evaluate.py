@@ -22,10 +22,11 @@ from rarevox.pipeline.bundle import (
 )
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.data.learnt import learnt_cases, noted_cases, seen_cases
+from rarevox.pipeline.data.learnt import learnt_cases, noted_cases
 from rarevox.pipeline.data.missing import without_channels
+from rarevox.pipeline.entries import parse_setting
 from rarevox.pipeline.errors import RequestError, reason_of
-from rarevox.pipeline.evaluation.beginning import tell_beginning
+from rarevox.pipeline.evaluation.beginning import tell_beginning, told_if_seen
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
@@ -58,12 +59,13 @@ from rarevox.pipeline.locks import held
 from rarevox.pipeline.names import plain_name
 from rarevox.pipeline.trust.gate import run_config
 from rarevox.pipeline.trust.sums import keeping_sums
-from rarevox.pipeline.words import counted, listed
 from rarevox.transforms.reading.stand_ins import MISSING
 
 HELD_OUT = ("test", "validation")
 """Sections whose figures are read as those of cases that a run has not seen."""
 LEARNT = "the run learnt from this case"
+JUDGING = ("metric_options", "gates", "calibration", "curves")
+"""Keys that say how labels are judged; any other may change them."""
 
 
 def evaluate(
@@ -120,33 +122,23 @@ def evaluate(
     if section == "validation":
         require_validation(run, segmenter.config)
     cases = data.section(section, fold=segmenter.config["fold"])
-    seen = _told_if_seen(segmenter, given, data, section, cases)
+    runs = [one.run for one in members_of(segmenter)]
+    seen = told_if_seen(runs, given, data, section, cases) if section in HELD_OUT else []
     if not cases:
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
-    name = _name(run, data, segmenter, section, others, without)
+    name = _name(run, data, segmenter, section, others, without, settings)
     with held(
         claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     ) as folder:
-        return _evaluated(run, data, segmenter, gates, cases, folder, section, output, others, without, seen)
+        own = output is None and not (others or without or seen or _changes_labels(settings))
+        return _evaluated(run, data, segmenter, gates, cases, folder, section, others, without, seen, own=own)
 
 
-def _told_if_seen(
-    segmenter: Segmenter, given: Path, data: Dataset, section: str, cases: Sequence[dict[str, Any]]
-) -> list[str]:
-    """Cases of a section of held-out ones that a run, or a member, has learnt from; it is said that there are."""
-    seen = seen_cases([one.run for one in members_of(segmenter)], data, cases) if section in HELD_OUT else []
-    if seen:
-        which = f"{len(seen)} of {counted(len(cases), 'case')} in section {section} of {data.path}"
-        console.say(
-            "[yellow]{} {} learnt from by {}[/yellow] ({}): figures of such cases are not held-out ones",
-            which,
-            "was" if len(seen) == 1 else "were",
-            given,
-            listed(seen),
-        )
-    return seen
+def _changes_labels(settings: Sequence[str]) -> bool:
+    """Whether settings say more than how labels are judged: the figures are not those of the run as it stands."""
+    return any(parse_setting(text)[0].partition("#")[0] not in JUDGING for text in settings)
 
 
 def _name(
@@ -156,12 +148,15 @@ def _name(
     section: str,
     others: Sequence[str | Path],
     without: Sequence[str],
+    settings: Sequence[str],
 ) -> str:
-    """The folder of an evaluation: figures on other data or another split leave the run's own alone."""
+    """The folder of an evaluation: figures on other data or another split, or of a run that was set otherwise for one
+    call, leave the run's own alone."""
     split_anew = noted_cases(run) not in (None, learnt_cases(data, segmenter.config["fold"]))
     elsewhere = [plain_name(data.name)] if _is_of_others(run, data) else ["other_split"] if split_anew else []
+    changed = ["other_settings"] if _changes_labels(settings) else []
     return "_".join(
-        [section, *elsewhere, *(["ensemble"] if others else []), *(["without", *without] if without else [])]
+        [section, *elsewhere, *(["ensemble"] if others else []), *(["without", *without] if without else []), *changed]
     )
 
 
@@ -173,12 +168,13 @@ def _evaluated(
     cases: Sequence[dict[str, Any]],
     folder: Path,
     section: str,
-    output: str | Path | None,
     others: Sequence[str | Path],
     without: Sequence[str],
     learnt: Sequence[str],
+    *,
+    own: bool,
 ) -> int:
-    """:func:`evaluate` into a folder that is held."""
+    """:func:`evaluate` into a folder that is held; ``own`` figures are those of the run by itself, as it stands."""
     tell_beginning(folder, segmenter.config, temperature_of(segmenter))
     clear_parts(folder, folder / "predictions")
     write_detections(folder, None)  # an earlier evaluation's must not stand beside this one's figures
@@ -194,7 +190,7 @@ def _evaluated(
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(cases))
         for case, item, found in zip(cases, items, segmenter(left_out, watch), strict=True):
-            if score_case(scorer, found, case, folder, LEARNT if found.case in learnt else ""):
+            if score_case(scorer, found, case, folder, LEARNT if found.case in learnt else "", missing=without):
                 for counter, seen in zip(counters, found.watch.watches if counters else (), strict=True):
                     counter.add(seen)
             elif curves is not None:
@@ -214,10 +210,10 @@ def _evaluated(
     write_curves(folder, result.get("curves"))
     write_detections(folder, curves.lesions() if curves is not None else None)
     write_run_report(folder, result, cases, run, context)
-    if section == "test" and output is None and not others and not without and not learnt:
+    if own and section == "test":
         _update_bundle(run, data, result)
-    if output is None and not others and not without and not learnt:
-        track_evaluation(run, section, result)
+    if own:
+        track_evaluation(run, folder.name, result)
     print_results(result)
     for line in probability_lines(result):
         Console(soft_wrap=True).print(line)
@@ -245,26 +241,41 @@ def _holds_evaluation(folder: Path) -> bool:
     return all(entry.name in known or entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def score_case(scorer: CaseScorer, found: Segmentation, case: dict[str, Any], folder: Path, also: str = "") -> bool:
-    """Score one case and keep its label map, with a further warning; whether it could be scored."""
+def score_case(
+    scorer: CaseScorer,
+    found: Segmentation,
+    case: dict[str, Any],
+    folder: Path,
+    also: str = "",
+    *,
+    missing: Sequence[str] = (),
+) -> bool:
+    """Score one case and keep its label map, with a further warning; whether it could be scored.
+
+    ``missing`` are channels that were left out, which the row names also where the case fails.
+    """
     try:
         # An earlier evaluation's label map must not stand for a case that fails in this one.
         (folder / "predictions" / f"{found.case}_seg.nii.gz").unlink(missing_ok=True)
         if found.labels is None:
-            scorer.fail(found.case, found.reason, case["label"])
+            _name_missing(scorer.fail(found.case, found.reason, case["label"]), missing)
             return False
         image = case["image"]
         first = image[0] if isinstance(image, list) else image
         _, grid = save_labels(found.labels, first, found.case, folder / "predictions")
         warning = "; ".join(filter(None, (also, str((found.notes or {}).get("warning", "")))))
         rows = scorer.add(found.case, found.labels, case["label"], found.raw, grid=grid, warning=warning)
-        if lacks := (found.notes or {}).get(MISSING):
-            for row in rows:
-                row[MISSING] = ", ".join(lacks)
+        _name_missing(rows, (found.notes or {}).get(MISSING, missing))
         return True
     except (OSError, ValueError) as error:
-        scorer.fail(found.case, reason_of(error), case["label"])
+        _name_missing(scorer.fail(found.case, reason_of(error), case["label"]), missing)
         return False
+
+
+def _name_missing(rows: Sequence[dict[str, Any]], channels: Sequence[str]) -> None:
+    """The channels that a case lacked, in its rows."""
+    for row in rows if channels else ():
+        row[MISSING] = ", ".join(channels)
 
 
 def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.beginning import told_if_seen
 from rarevox.pipeline.evaluation.operating.parts import Parts, parts_of
 from rarevox.pipeline.evaluation.run_and_dataset import require_validation, same_structures, tell_correction
 from rarevox.pipeline.files import read_json
@@ -43,6 +44,7 @@ class Folds:
         numbers: of the folds.
         parts: what they segment.
         config: for evaluation, of the first.
+        learnt: names of cases that the run of their fold has learnt from all the same: the dataset was split anew.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Folds:
     numbers: tuple[int, ...]
     parts: Parts
     config: Mapping[str, Any]
+    learnt: tuple[str, ...] = ()
 
     @property
     def alone(self) -> bool:
@@ -71,7 +74,8 @@ class Folds:
     def context(self, data: Dataset) -> dict[str, Any]:
         """What figures say of the cases that they were made with."""
         which = {"fold": self.numbers[0]} if self.alone else {"folds": list(self.numbers)}
-        return {"section": "validation", **which, "fingerprint": data.fingerprint}
+        learnt = {"learnt_from": list(self.learnt)} if self.learnt else {}
+        return {"section": "validation", **which, "fingerprint": data.fingerprint, **learnt}
 
     def loaded(self, data: Dataset, settings: Sequence[str], *, device: str, trust: bool) -> Iterator[Fold]:
         """One after the other; a fold is no longer held when the next one is asked for, if its user lets go of it."""
@@ -111,7 +115,10 @@ def folds_of(run: str | Path, data: Dataset, *, trust: bool) -> Folds:
             raise RequestError(f"{one} has fold {number}, and {data.path} has the folds 0 to {data.folds - 1}")
         if not folds.alone:
             _require_own_cases(one, number, data)
-    return folds
+    learnt: list[str] = []
+    for one, number in zip(runs, numbers, strict=True):
+        learnt += told_if_seen([one], one, data, "validation", data.section("validation", fold=number))
+    return replace(folds, learnt=tuple(learnt))
 
 
 def _require_own_cases(run: Path, number: int, data: Dataset) -> None:

@@ -95,8 +95,8 @@ class CaseScorer:
         self.raw_rows.extend(raw_rows)
         return rows
 
-    def fail(self, case: str, reason: str, reference: str | Path | None = None) -> None:
-        """Count a case that gave no prediction."""
+    def fail(self, case: str, reason: str, reference: str | Path | None = None) -> list[dict[str, Any]]:
+        """Count a case that gave no prediction; its rows."""
         known: dict[str, Any] = {}
         try:
             if reference is not None:
@@ -107,6 +107,7 @@ class CaseScorer:
         rows = self._owned(case, failed_rows(case, self.structures, reason, options=self.options, **known))
         self.rows.extend(rows)
         self.raw_rows.extend(rows)
+        return rows
 
     def _reference(self, path: str | Path) -> LabelMap:
         """A label map of no other values than the structures' and that of what nobody annotated."""

@@ -265,7 +265,7 @@ class Segmenter:
         if seen and self.config["spacing"] is None:
             found.append(unlike_spacing(affine, seen, slices=by_slices))
         lacks = str(data["image"].meta.get(MISSING, ""))
-        told: dict[str, Any] = {MISSING: lacks.split(", ")} if lacks else {}
+        told: dict[str, Any] = {MISSING: lacks.splitlines()} if lacks else {}
         return told | ({"warning": "; ".join(dict.fromkeys(filter(None, found)))} if any(found) else {})
 
     @contextmanager

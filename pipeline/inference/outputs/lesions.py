@@ -13,6 +13,7 @@ from rarevox.pipeline.inference.atlas import Atlas
 from rarevox.pipeline.inference.lesions import intensity_rows, lesion_rows
 from rarevox.pipeline.inference.outputs.output import Result
 from rarevox.pipeline.inference.probabilities import ProbabilityMaps
+from rarevox.transforms.reading.stand_ins import MISSING
 
 if TYPE_CHECKING:
     from rarevox.pipeline.inference.watch import Watch
@@ -68,6 +69,11 @@ class Lesions:
             shown.clear()
             watch.close()
         scan = result.scan
-        channels = self.channels if len(self.channels) == len(scan.array) else list(map(str, range(len(scan.array))))
+        lacks = result.item.get(MISSING, ())
+        channels = [name for name in self.channels if name not in lacks]
+        if len(channels) != len(scan.array):  # a file of all channels, of which some were left out
+            channels = (
+                self.channels if len(self.channels) == len(scan.array) else list(map(str, range(len(scan.array))))
+            )
         statistics = intensity_rows(result.labels, structures, scan.array, channels, scan.voxel_ml)
         return {TABLES: {"lesions": found, "structures": statistics}}

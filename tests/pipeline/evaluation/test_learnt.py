@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.learnt import LEARNT_FROM, noted_cases, seen_cases
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.calibrate import calibrate
 from rarevox.pipeline.evaluation.evaluate import evaluate
-from rarevox.pipeline.files import read_json
+from rarevox.pipeline.evaluation.tune import tune_post_processing
+from rarevox.pipeline.evaluation.tune_threshold import tune_threshold
+from rarevox.pipeline.files import read_json, write_json
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.training.train import train
 from tests.conftest import SMALL, write_task
@@ -133,3 +137,52 @@ def test_without_the_fingerprint_of_the_cases_a_run_goes_on(task_dir: Path, tmp_
     assert train(dataset, run, settings=(*SMALL, "validation_cases=0"), iterations=1, device="cpu") == 0
     (dataset / "fingerprint.json").unlink()
     assert train(dataset, run, resume=True, iterations=2, device="cpu") == 0
+
+
+def _rotated(dataset_dir: Path, folder: Path) -> Path:
+    """The dataset with its folds dealt out anew: what the run of fold 0 learnt from is in its validation section."""
+    shutil.copytree(dataset_dir, folder)
+    content = read_json(folder / "dataset.json")
+    content["root"] = str(Dataset.load(dataset_dir).root)
+    for case in content["training"]:
+        case["fold"] = (case["fold"] + 1) % content["folds"]
+    write_json(folder / "dataset.json", content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("choose", "file"),
+    [
+        (tune_threshold, "operating_points.json"),
+        (tune_post_processing, "post_processing.json"),
+        (calibrate, "calibration.json"),
+    ],
+)
+def test_a_choice_on_cases_that_were_learnt_from_says_so(
+    choose: Callable[..., int],
+    file: str,
+    run: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert choose(run, dataset_dir, device="cpu") == 0
+    assert "learnt from" not in capsys.readouterr().err
+    assert "learnt_from" not in read_json(run / "evaluation" / file)["context"]
+    anew = _rotated(dataset_dir, tmp_path / "anew")
+    assert choose(run, anew, device="cpu") == 0
+    cases = [case["case"] for case in Dataset.load(anew).section("validation", fold=0)]
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"2 of 2 cases in section validation of {anew / 'dataset.json'} were learnt from by {run}" in said
+    assert read_json(run / "evaluation" / file)["context"]["learnt_from"] == cases
+
+
+def test_a_run_set_otherwise_for_one_call_leaves_its_own_figures_alone(run: Path, dataset_dir: Path) -> None:
+    before = [(run / file).read_text() for file in ("docs/README.md", "configs/metadata.json")]
+    assert evaluate(run, dataset_dir, device="cpu", thresholds={"ball": "0.9"}) == 0
+    assert read_json(run / "evaluation" / "test_other_settings" / "metrics.json")["context"]["operating_points"]
+    assert not (run / "evaluation" / "test").exists()
+    assert [(run / file).read_text() for file in ("docs/README.md", "configs/metadata.json")] == before
+    assert evaluate(run, dataset_dir, device="cpu", settings=["metric_options#surface=area", "curves=false"]) == 0
+    assert (run / "evaluation" / "test" / "metrics.json").is_file()
+    assert [(run / file).read_text() for file in ("docs/README.md", "configs/metadata.json")] != before
