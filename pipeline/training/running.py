@@ -60,7 +60,10 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> Endin
     from monai.bundle import ConfigParser
     from monai.utils import set_determinism
 
-    parser = ConfigParser(with_literal_paths({**config, "bundle_root": str(folder.resolve())}))
+    # Validations are compared with one another, and points that were chosen for weights before came between them.
+    by_the_most_probable = {"operating_points": {}}
+    whole = {**config, **by_the_most_probable, "bundle_root": str(folder.resolve())}
+    parser = ConfigParser(with_literal_paths(whole))
     parser.parse()
     seed = int(parsed(parser, "seed"))
     set_determinism(seed)

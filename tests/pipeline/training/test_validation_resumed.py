@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.training import validation as module
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
@@ -120,6 +122,21 @@ def test_a_signal_during_a_validation_leaves_it_to_be_done_at_its_step(
     assert load_tensors(tmp_path / "run" / "models" / "last.pt")["validation"]["due"] == 6
     assert train(dataset_dir, tmp_path / "run", device="cpu", resume=True) == 0
     assert history(tmp_path / "run") == history(whole)
+
+
+def test_points_that_were_chosen_meanwhile_are_no_part_of_later_validations(whole: Path, tmp_path: Path) -> None:
+    """Scores before and after would be of different labels, and a worse model could take the place of a better one."""
+    dataset = Path(read_yaml(whole / "configs" / "train.yaml")["dataset_dir"])
+    plain, chosen = (Path(shutil.copytree(whole, tmp_path / name)) for name in ("plain", "chosen"))
+    points = {"ball": {"threshold": 0.01}}
+    for stage in ("train", "evaluate", "inference"):
+        file = chosen / "configs" / f"{stage}.yaml"
+        file.write_text(write_yaml(read_yaml(file) | {"operating_points": points}))
+    for run in (plain, chosen):
+        assert train(dataset, run, resume=True, iterations=15, device="cpu") == 0
+    assert len(history(plain)) > len(history(whole))
+    assert history(chosen) == history(plain)
+    assert read_yaml(chosen / "configs" / "inference.yaml")["operating_points"] == points
 
 
 def test_what_was_validated_comes_again_whatever_the_clock_says(
