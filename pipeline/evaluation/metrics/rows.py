@@ -169,7 +169,10 @@ def _row(
         predicted, referenced = predicted[box].copy(), referenced[box].copy()
         row |= _shape_scores(predicted, referenced, spacing, options)
     if not (n_predicted and n_reference):
-        return row | _empty(bool(n_predicted), bool(n_reference), options)
+        found = row | _empty(bool(n_predicted), bool(n_reference), options)
+        # Of lesions nothing need be missed or false where voxels are: none of them may count.
+        counting = row.get("lesions_reference", 1) or row.get("lesions_predicted", 1)
+        return found | {column: row[column] for column in row if not counting and column.startswith("lesion")}
     row |= {"dice": 2 * tp / (n_predicted + n_reference), "iou": tp / (n_predicted + n_reference - tp)}
     return row | {"precision": tp / n_predicted, "recall": tp / n_reference}
 

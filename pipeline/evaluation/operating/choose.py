@@ -78,7 +78,7 @@ def figures(table: CaseTable, aim: str, options: MetricOptions) -> np.ndarray:
         found = np.divide(2 * precision * recall, total, out=np.zeros(total.shape), where=total > 0)
         nothing = (predicted == 0) & (table.lesions == 0)
         found = np.where(nothing, both, found)
-        found = np.where((counts["predicted"] == 0) != (table.voxels == 0), 0.0, found)
+        found = np.where(((counts["predicted"] == 0) != (table.voxels == 0)) & ~nothing, 0.0, found)
     if table.voxels == 0 and options.empty != "one":
         found = np.full(found.shape, both)
     return found

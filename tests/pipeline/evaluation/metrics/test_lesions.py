@@ -157,6 +157,11 @@ def test_only_lesions_too_small_to_count_are_as_none() -> None:
         row = case_rows("a", reference, reference, ONE, {"s": 1}, options=options)[0]
         assert_allclose([row["lesion_dice"], row["lesion_f1"], row["lesion_hd95_mm"]], [ratio, ratio, 0.0])
         assert row["dice"] == 1.0
+        missed = case_rows("a", np.zeros_like(reference), reference, ONE, {"s": 1}, options=options)[0]
+        assert_allclose([missed["lesion_dice"], missed["lesion_f1"], missed["lesion_hd95_mm"]], [ratio, ratio, 0.0])
+        assert (missed["lesions_reference"], missed["dice"], missed["status"]) == (0, 0.0, "empty_prediction")
+        false = case_rows("a", reference, np.zeros_like(reference), ONE, {"s": 1}, options=options)[0]
+        assert false["lesions_predicted"] == 1 and not false["lesion_f1"] > 0 and false["lesion_hd95_mm"] == 374.0
 
 
 def test_only_false_lesions() -> None:

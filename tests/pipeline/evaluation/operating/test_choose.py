@@ -148,12 +148,13 @@ def test_recall_tells_its_false_lesions_and_needs_lesions() -> None:
     assert choice([_table(lesions=0, voxels=0)], Aim("recall", 1.0), OPTIONS)["reason"] == "no case has a figure"
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["one", "zero", "nan"]))
-def test_figures_are_those_of_the_rows(seed: int, empty: str) -> None:
+@given(st.integers(0, 10_000), st.sampled_from(["one", "zero", "nan"]), st.sampled_from([0.0, 0.0015]))
+def test_figures_are_those_of_the_rows(seed: int, empty: str, min_ml: float) -> None:
     random = np.random.default_rng(seed)
     scores = np.where(random.random((9, 3, 3)) < 0.3, random.random((9, 3, 3)), 0.0)
-    reference = random.random((9, 3, 3)) < random.choice([0.0, 0.1, 0.3])
-    options = MetricOptions(empty=empty, distances=False)
+    scores *= random.random() < 0.8  # else nothing is predicted
+    reference = random.random((9, 3, 3)) < random.choice([0.0, 0.02, 0.1, 0.3])
+    options = MetricOptions(empty=empty, distances=False, lesion_min_ml=min_ml)
     counts = {key: np.zeros(SHAPE, np.int64) for key in COUNTS}
     picked = (2, 10, 22)
     for row in picked:
