@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -16,10 +17,12 @@ from click.testing import CliRunner
 from rarevox.pipeline.build import build
 from rarevox.pipeline.cli import cli
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.segment import Segmenter
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.training.train import train
+from rarevox.transforms import ZeroMissingChannelsd
 from tests.conftest import SMALL
 
 
@@ -59,7 +62,9 @@ def test_a_subset_is_the_model_fed_zeros(two: Path, tmp_path: Path, there: str, 
     case = two / "source" / "case_00"
     (tmp_path / "in" / "case_00").mkdir(parents=True)
     shutil.copy(case / f"{there}.nii.gz", tmp_path / "in" / "case_00" / f"{there}.nii.gz")
-    assert predict(two / "run", [tmp_path / "in"], tmp_path / "out", device="cpu") == 0
+    assert predict(two / "run", [tmp_path / "in"], tmp_path / "out", device="cpu", lesions=True) == 0
+    with (tmp_path / "out" / "structures.csv").open() as handle:
+        assert {row["channel"] for row in csv.DictReader(handle)} == {there}
     row = json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"][0]
     assert row["missing_channels"] == [lacks]
     whole = {"case": "x", "image": [str(case / "A.nii.gz"), str(case / "B.nii.gz")]}
@@ -91,6 +96,26 @@ def test_evaluate_leaves_channels_out(two: Path, tmp_path: Path) -> None:
     found = np.asarray(nib.load(tmp_path / "predictions" / f"{case}_seg.nii.gz").dataobj)
     files = [str(two / "source" / case / f"{name}.nii.gz") for name in "AB"]
     assert np.array_equal(found, _zeroed(two / "run", {"case": case, "image": files}, 1))
+
+
+def test_cases_that_fail_without_a_channel_name_it_too(two: Path, tmp_path: Path) -> None:
+    data = json.loads((two / "dataset" / "dataset.json").read_text())
+    (tmp_path / "broken.nii.gz").write_bytes(b"")
+    data["test"][0]["image"][0] = str(tmp_path / "broken.nii.gz")
+    data["root"] = str(two / "source")
+    (tmp_path / "dataset.json").write_text(json.dumps(data))
+    assert evaluate(two / "run", tmp_path, output=tmp_path / "out", without=["B"], device="cpu") == 1
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(told["failed"]) == 1 and {row["missing_channels"] for row in told["cases"]} == {"B"}
+
+
+def test_names_with_commas_stay_whole(two: Path) -> None:
+    segmenter = Segmenter(two / "run", device="cpu")
+    data = segmenter.read({"case": "x", "image": [str(two / "source" / "case_00" / f"{name}.nii.gz") for name in "AB"]})
+    zero = ZeroMissingChannelsd("image", ["T1, Gd", "FLAIR"])
+    lacking = zero({**data, "missing_channels": ["T1, Gd"]})
+    assert not lacking["image"][0].any() and lacking["image"][1].any()
+    assert segmenter.warned(lacking)["missing_channels"] == ["T1, Gd"]
 
 
 def test_only_a_run_that_learnt_it_takes_a_subset(two: Path, tmp_path: Path) -> None:
