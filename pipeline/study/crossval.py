@@ -21,6 +21,7 @@ from rarevox.pipeline.inference.members import ENSEMBLE_FILE
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.study.collect import rows_of
+from rarevox.pipeline.study.datasets import splits_of
 from rarevox.pipeline.study.job import CELLS, jobs_of
 from rarevox.pipeline.study.overlays import contents_of, read_overlay
 from rarevox.pipeline.study.places import Places, cores
@@ -137,18 +138,18 @@ def _threads(folder: Path, places: Places) -> int:
 
 def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> Plan:
     """A cell for each fold."""
-    folds = range(data.folds)
+    folds, place = range(data.folds), str(data.path.parent.resolve())
     return Plan(
         name=f"{data.name}, {data.folds} folds",
         study=hashlib.sha256(json.dumps(base, sort_keys=True).encode()).hexdigest(),
-        dataset={"folder": str(data.path.parent.resolve()), "fingerprint": data.fingerprint},
+        dataset={"folder": place, "fingerprint": data.fingerprint},
         axes={"fold": [str(fold) for fold in folds]},
         cells=tuple(PlannedCell(f"fold_{fold}", {"fold": str(fold)}, {**base, "fold": fold}) for fold in folds),
         base=dict(base),
         iterations=base.get("iterations"),
         threads=threads,
         device=device,
-        files=contents_of([base], [str(data.path.parent.resolve())]),
+        files=contents_of([base], [place]) | splits_of({place: data}),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,18 @@ def fingerprint_of(found: Mapping[str, Dataset]) -> str:
     """The fingerprint of the datasets together; of one, its own."""
     own = [data.fingerprint for data in found.values()]
     return own[0] if len(own) == 1 else hashlib.sha256("\n".join(own).encode()).hexdigest()
+
+
+def splits_of(found: Mapping[str, Dataset]) -> dict[str, str]:
+    """How the cases of each dataset are dealt out, as an entry of a plan's ``files``: a digest of case and fold.
+
+    The fingerprint knows the cases alone, and ``rarevox prepare --seed`` deals the same ones out anew.
+    """
+    dealt = {
+        place: [[str(case["case"]), case.get("fold")] for case in (*data.training, *data.test)]
+        for place, data in found.items()
+    }
+    return {
+        f"the split of {place}": hashlib.sha256(json.dumps(sorted(pairs, key=str)).encode()).hexdigest()
+        for place, pairs in dealt.items()
+    }

@@ -12,7 +12,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import is_leftover, write_text
 from rarevox.pipeline.study.cells import cells_of
 from rarevox.pipeline.study.checks import check_cells, tell_single_values
-from rarevox.pipeline.study.datasets import fingerprint_of, load_all
+from rarevox.pipeline.study.datasets import fingerprint_of, load_all, splits_of
 from rarevox.pipeline.study.overlays import contents_of
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan, write_plan
 from rarevox.pipeline.study.study_file import StudyFile
@@ -45,7 +45,7 @@ def plan_of(study: StudyFile, root: Path, *, device: str) -> tuple[Plan, dict[st
             test=study.test,
             structures=study.structures,
             layout=dict(study.layout or {}),
-            files=contents_of((cell.settings for cell in cells), datasets),
+            files=contents_of((cell.settings for cell in cells), datasets) | splits_of(datasets),
         ),
         datasets,
     )

@@ -53,15 +53,18 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
         trust: see :mod:`rarevox.pipeline.trust.gate`.
 
     Raises:
-        RequestError: a fold was not evaluated, or the cases are not the dataset's training cases, each once.
+        RequestError: a fold was not evaluated, the cases are not the dataset's training cases, each once, the folds
+            have other structures, or their labels were made by other rules.
     """
     by_fold = {fold: fold_rows(study / run, fold) for fold, run in runs.items()}
     rows = [row for fold in by_fold.values() for row in fold]
     _every_case_once(rows, data)
+    decided = _decided_alike(study, runs)
     config = run_config(study / next(iter(runs.values())), "evaluate", trust=trust)
     options = with_ignored(build(config, "metric_options"), data)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     structures = {**background, **data.scored}
+    _all_structures(study, by_fold, runs, structures)
     gates = read_gates(config["gates"], data.scored)
     result = outcome(rows, structures, options=options, gates=gates)
     context = {
@@ -71,7 +74,7 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
         "fingerprint": data.fingerprint,
         "folds": len(runs),
         "rarevox": version("rarevox"),
-        **_decided(study / next(iter(runs.values()))),
+        **decided,
     }
     result |= pooled_counts([study / run for run in runs.values()], options, data.subjects)
     result["folds"] = [_of_fold(study / runs[fold], runs[fold], fold, rows) for fold, rows in by_fold.items()]
@@ -128,6 +131,43 @@ def _decided(run: Path) -> dict[str, Any]:
     """By what the rows of a fold were made; its configuration may have been tuned since."""
     context = read_json(run / EVALUATED / "metrics.json").get("context", {})
     return {key: context.get(key, "none") for key in ("operating_points", "post_processing")}
+
+
+def _decided_alike(study: Path, runs: Mapping[int, str]) -> dict[str, Any]:
+    """By what the rows of all folds were made.
+
+    Raises:
+        RequestError: those of one were made otherwise: it was evaluated again since something was chosen.
+    """
+    first, *others = ((fold, _decided(study / run)) for fold, run in runs.items())
+    for fold, decided in others:
+        for key, value in decided.items():
+            if value != first[1][key]:
+                said = f"fold {fold} was evaluated with {key} {value}, and fold {first[0]} with {first[1][key]}"
+                raise RequestError(f"{said}: {_evaluate_anew(study, runs)}")
+    return first[1]
+
+
+def _all_structures(
+    study: Path, by_fold: Mapping[int, list[dict[str, Any]]], runs: Mapping[int, str], structures: Mapping[str, Any]
+) -> None:
+    """Every fold has rows of every structure that is scored, and of no other.
+
+    Raises:
+        RequestError: the dataset's unions were changed between the evaluations of its folds.
+    """
+    for fold, rows in by_fold.items():
+        scored = {row["structure"] for row in rows}
+        if scored != set(structures):
+            odd = ", ".join(sorted(scored ^ set(structures)))
+            said = f"fold {fold} was scored for other structures than the dataset has now ({odd})"
+            raise RequestError(f"{said}: {_evaluate_anew(study, runs)}")
+
+
+def _evaluate_anew(study: Path, runs: Mapping[int, str]) -> str:
+    """What to do."""
+    commands = "; ".join(f"rarevox evaluate {study / run} DATASET --section validation" for run in runs.values())
+    return f"evaluate all of them alike ({commands}), and the same command goes on"
 
 
 def _every_case_once(rows: list[dict[str, Any]], data: Dataset) -> None:

@@ -158,6 +158,13 @@ def test_a_plan_that_says_something_else_is_refused(
     (copy / "plan.yaml").write_text(f"{plan}seed: 3\n", encoding="utf-8")
     with pytest.raises(RequestError, match=r"plan\.yaml says something else"):
         crossval(copy, tmp_path / "out", **OPTIONS)
+    (copy / "plan.yaml").write_text(plan, encoding="utf-8")
+    content = json.loads((copy / "dataset.json").read_text())
+    for case in content["training"]:
+        case["fold"] = (case["fold"] + 1) % 3
+    (copy / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(RequestError, match=r"the split of .*dataset says something else"):
+        crossval(copy, tmp_path / "out", **OPTIONS)
 
 
 def test_threads_are_shared_out_and_no_more_than_a_process_is_to_have(
@@ -252,6 +259,24 @@ def test_cases_that_are_not_the_datasets_are_not_pooled(folds: Path, dataset_dir
     runs = {fold: f"cells/fold_{fold}" for fold in range(3)}
     with pytest.raises(RequestError, match="each once"):
         pool(copy, {**runs, 2: runs[1]}, Dataset.load(dataset_dir), trust=False)
+
+
+def test_folds_that_were_scored_unlike_are_not_pooled(folds: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    runs, data = {fold: f"cells/fold_{fold}" for fold in range(3)}, Dataset.load(dataset_dir)
+    copy = shutil.copytree(folds, tmp_path / "copy")
+    file = copy / runs[1] / EVALUATED / "metrics.json"
+    before = read_json(file)
+    tuned = before["context"] | {"operating_points": {"ball": {"threshold": 0.2}}}
+    write_json(file, before | {"context": tuned})
+    with pytest.raises(
+        RequestError, match=r"fold 1 was evaluated with operating_points .*0\.2.*, and fold 0 with none"
+    ):
+        pool(copy, runs, data, trust=False)
+    write_json(file, before | {"cases": [row for row in before["cases"] if row["structure"] == "ball"]})
+    with pytest.raises(RequestError, match=r"fold 1 was scored for other structures .*\(box\).*--section validation"):
+        pool(copy, runs, data, trust=False)
+    write_json(file, before)
+    assert pool(copy, runs, data, trust=False)["n_cases"] == 6
 
 
 @pytest.mark.parametrize("members", [None, [], "cells", [3], ["../run"], ["/run"], ["cells/../../run"]])
