@@ -103,6 +103,10 @@ class Decision:
         as they are: here the score itself."""
         return self.scores(logs, of)
 
+    def sure_leads(self, logs: torch.Tensor, of: int) -> torch.Tensor:
+        """The logit of :meth:`sure_scores`."""
+        return self.leads(logs, of)
+
     def classes(self, logs: torch.Tensor) -> torch.Tensor:
         """(…) class indices that the thresholds give, of (C, …) natural logarithms of the probabilities."""
         return (logs + shaped(self.log_weights, logs)).argmax(0)

@@ -116,10 +116,15 @@ class NestedDecision(Decision):
         >>> [round(p, 6) for p in NestedDecision({}, ["whole", "core"]).sure_scores(logs, 2).tolist()]
         [0.0, 0.5]
         """
-        scores = self.scores(logs, of)
+        return torch.sigmoid(self.sure_leads(logs, of))
+
+    def sure_leads(self, logs: torch.Tensor, of: int) -> torch.Tensor:
+        """The logit of :meth:`sure_scores`, −∞ where a region around does not hold the voxel."""
+        leads = self.leads(logs, of)
         for around in range(1, of):
-            scores = scores.where(self.scores(logs, around) > self.thresholds[around - 1], scores.new_zeros(()))
-        return scores
+            held = self.scores(logs, around) > self.thresholds[around - 1]
+            leads = leads.where(held, leads.new_full((), -math.inf))
+        return leads
 
     def classes(self, logs: torch.Tensor) -> torch.Tensor:
         """(…) depths that the thresholds give, of (K + 1, …) natural logarithms of the depths' probabilities."""

@@ -88,7 +88,7 @@ class CaseCurves:
         """Add a block: its voxels leave the bin of score 0 for their own."""
         reference = torch.from_numpy(np.ascontiguousarray(self.reference[where])).to(log_probabilities.device)
         for number, (edges, value) in enumerate(zip(self.edges, self.values, strict=True), start=1):
-            leads = self.decision.leads(log_probabilities, number)
+            leads = self.decision.sure_leads(log_probabilities, number)
             seen = leads > math.log(edges[0] / (1 - edges[0]))
             if self.ignored is not None:
                 seen &= reference != self.ignored

@@ -19,7 +19,8 @@ def mirrored_mean(
         block: (B, C_in, *spatial).
         call: gives logits (B, C, *spatial).
         axes: of space, from 0.
-        nested: the outputs are nested regions: sigmoids, not a softmax, and the logits of their mean are returned.
+        nested: the outputs are nested regions, P_k = min(σ(z_1), …, σ(z_k)), and the logits of their means are
+            returned.
 
     Returns:
         (B, C, *spatial) float32.
@@ -33,7 +34,8 @@ def mirrored_mean(
     for some in subsets(axes):
         dims = [axis + 2 for axis in some]
         scores = call(block.flip(dims) if dims else block).float()
-        scores = scores.sigmoid() if nested else scores.softmax(1)
+        # The probability of a nested region is at most that of the one around it, in each image as in the mean.
+        scores = scores.cummin(1).values.sigmoid() if nested else scores.softmax(1)
         scores = scores.flip(dims) if dims else scores
         total = scores if total is None else total.add_(scores)
     assert total is not None

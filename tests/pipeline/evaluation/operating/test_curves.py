@@ -182,3 +182,23 @@ def test_curves_of_nested_regions_by_hand() -> None:
         assert voxels["recall"][at] == pytest.approx(tp / (tp + fn))
     assert found["whole"]["lesions"]["confidence"][-1] == pytest.approx(0.9)
     assert found["core"]["lesions"]["confidence"][-1] == pytest.approx(0.7)
+
+
+def test_curves_of_nested_regions_have_the_labels_at_their_own_thresholds() -> None:
+    """The fourth voxel is above the core's threshold and not within the whole: it is background, and so it counts."""
+    whole, core = np.array([0.9, 0.8, 0.8, 0.5]), np.array([0.6, 0.4, 0.2, 0.4])
+    q = torch.from_numpy(np.stack([1 - whole, whole - core, core]))
+    decision = NestedDecision({"whole": {"threshold": 0.7}, "core": {"threshold": 0.3}}, ["whole", "core"])
+    reference = np.array([250, 7, 0, 0], np.uint8).reshape(4, 1, 1)
+    case = CaseCurves({"whole": [7, 250], "core": [250]}, decision, reference, (10, 10, 10))
+    case.take(q.log().reshape(3, 4, 1, 1), (slice(0, 4), slice(0, 1), slice(0, 1)))
+    curves = Curves({"whole": [7, 250], "core": [250]}, decision, OPTIONS)
+    curves.add(case)
+    depths = decision.classes(q.log())
+    assert depths.tolist() == [2, 2, 1, 0]
+    for number, (name, threshold) in enumerate((("whole", 0.7), ("core", 0.3)), start=1):
+        voxels = curves.result()["structures"][name]["voxels"]
+        at = voxels["threshold"].index(threshold)
+        held = (depths >= number).numpy()
+        assert voxels["predicted"][at] == held.sum()
+        assert voxels["true"][at] == (held & (np.array([2, 1, 0, 0]) >= number)).sum()
