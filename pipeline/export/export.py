@@ -15,8 +15,10 @@ from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run, target_name, version
 from rarevox.pipeline.compose import put
 from rarevox.pipeline.console import console
+from rarevox.pipeline.data.missing import optional_channels
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.export.programs import FORMATS, opset_of, read, require_packages, write
+from rarevox.pipeline.figures import rules_text
 from rarevox.pipeline.files import write_json
 from rarevox.pipeline.inference.brought_up import brought_up
 from rarevox.pipeline.training.kept.checkpoint import load_weights
@@ -25,6 +27,11 @@ from rarevox.pipeline.trust.gate import run_config
 TOLERANCE = 1e-4
 """The largest difference of logits from the network's own, for logits up to 1; in proportion beyond."""
 _CLASSES = "classes, *spatial - 2 * margin); the class is the largest"
+_REGIONS = "regions, *spatial - 2 * margin); the label is how many nested regions in a row have logits above 0"
+_WITH_POINTS = (
+    " after temperature * ln((1 - t) / t) is added to each but the background's, t the threshold of operating_points "
+    "and 0.5 where there is none"
+)
 LEAST = 16
 """Voxels along each axis of the images that files are run on, at least."""
 
@@ -61,6 +68,12 @@ def export(run: str | Path, output: str | Path, formats: Sequence[str] = (), *, 
         file = output if single else folder / f"model{FORMATS[kind]}"
         found[file.name] = _written(network, geometry, file, kind, about)
         console.print(f"{file}: largest difference of logits {found[file.name]['largest_difference']:.1e}")
+    if about["operating_points"]:
+        console.print(
+            f"the run has operating points ({rules_text(about['operating_points'])}), by which its labels begin; they "
+            "are no part of the network, and stand with the rule in the JSON",
+            soft_wrap=True,
+        )
     if about["scan_statistics"]:
         console.print(
             f"scan_statistics is {about['scan_statistics']:g}: rarevox predict moves batch norms for each scan, the "
@@ -81,12 +94,14 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
     built = build(config | {"_exported": wanted}, "_exported")
     network, geometry = load_weights(built["network"], built["weights"]), built["geometry"]
     regions = config.get("regions") or {}
-    meaning = "regions, *spatial - 2 * margin); the label is how many nested regions in a row have logits above 0"
+    points = config.get("operating_points") or {}
     about = {
         "network": target_name(config["network_def"]),
         "input": "float32 (batch, channels, *spatial), normalised",
-        "output": f"float32 linear logits (batch, {meaning if regions else _CLASSES}",
+        "output": f"float32 linear logits (batch, {_REGIONS if regions else _CLASSES}{_WITH_POINTS if points else ''}",
         "channels": list(config["channels"]),
+        # 0 after normalisation where a scan lacks one.
+        "optional_channels": optional_channels(config),
         "classes": ["background", *config["structures"]],
         **({"regions": dict(regions)} if regions else {}),
         "label_values": list(config["label_values"]),
@@ -96,6 +111,8 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         # What rarevox's own inferer does, which may be set apart from the training.
         | {"loss_margin": list(getattr(built["inferer"], "surround", (0,) * geometry.spatial_dims))},
         "scan_statistics": _share(built["inferer"]),
+        "operating_points": {name: dict(point) for name, point in points.items()},
+        "temperature": float(config.get("temperature", 1.0)),
         "versions": {name: version(name) for name in ("rarevox", "torch")},
     }
     return network, geometry, about

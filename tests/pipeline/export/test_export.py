@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.export import export as stage
 from rarevox.pipeline.export.export import export, images, load
 from rarevox.pipeline.plain_data import read_yaml
+from rarevox.transforms.decision import Decision
 from tests.pipeline.export.untrained import untrained_run
 
 
@@ -67,6 +69,27 @@ def test_what_predict_does_besides_is_told(run_dir: Path, tmp_path: Path, capsys
     assert "hold its labels against rarevox predict --set scan_statistics=0" in said
     told = [json.loads((tmp_path / f"{name}.json").read_text())["scan_statistics"] for name in ("plain", "moved")]
     assert told == [0.0, 1.0]
+
+
+def test_the_rule_of_a_run_with_operating_points_stands_in_the_file(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points, temperature = {"ball": {"threshold": 0.2, "confidence": 0.8}}, 1.7
+    run = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    file = run / "configs" / "inference.yaml"
+    file.write_text(write_yaml(read_yaml(file) | {"operating_points": points, "temperature": temperature}))
+    assert export(run, tmp_path / "points.ts") == 0
+    assert "operating points (ball: threshold 0.2" in " ".join(capsys.readouterr().err.split())
+    told = json.loads((tmp_path / "points.json").read_text())
+    assert (told["operating_points"], told["temperature"], told["optional_channels"]) == (points, temperature, [])
+    assert told["output"].endswith(
+        "the class is the largest after temperature * ln((1 - t) / t) is added to each but the background's, t the "
+        "threshold of operating_points and 0.5 where there is none"
+    )
+    logits = 3 * torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
+    raised = logits + temperature * torch.tensor([0.0, math.log(0.8 / 0.2), 0.0])[:, None]
+    labels = Decision(told["operating_points"], told["classes"][1:]).classes((logits / temperature).log_softmax(0))
+    assert torch.equal(raised.argmax(0), labels) and not torch.equal(logits.argmax(0), labels)
 
 
 def test_other_numbers_leave_no_file(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
