@@ -179,10 +179,11 @@ def _described(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The contents of ``dataset.json`` and ``fingerprint.json``: names, figures, split."""
     named, values = _channel_names(found, kept), declared or _discovered(kept)
-    dealt = _split([seen.cases[fact.case] for fact in kept], kept, seen.twins, **dealing)
+    cases = _as_one_subject([seen.cases[fact.case] for fact in kept], seen.twins)
+    dealt = _split(list(cases.values()), kept, **dealing)
     fingerprint = summarise(kept, named, values, found.ignored)
     header = dealing | {"folds": dealt.folds, "fingerprint": fingerprint["sha256"]}
-    content = dataset_content(found, seen.cases, named, values, dealt, header)
+    content = dataset_content(found, cases, named, values, dealt, header)
     content |= {"ignored": found.ignored, "channel_files": rule_of(found, len(named))}
     return content | {"fixed": sorted({fix.check for fix in seen.fixes})}, fingerprint
 
@@ -238,20 +239,17 @@ def _channel_names(source: Source, facts: Sequence[CaseFacts]) -> tuple[str, ...
     return ("image",) if count == 1 else tuple(f"channel_{number}" for number in range(count))
 
 
-def _split(
-    cases: Sequence[Case],
-    facts: Sequence[CaseFacts],
-    twins: Iterable[tuple[str, str, float]],
-    *,
-    holdout: float,
-    folds: int,
-    seed: int,
-) -> Split:
-    """The split, with subjects kept together and copies of a scan treated as one subject; or the one that is stated."""
+def _as_one_subject(cases: Sequence[Case], twins: Iterable[tuple[str, str, float]]) -> dict[str, Case]:
+    """The cases by name; copies of a scan are of one subject, in the split and wherever subjects count later."""
     subjects = {case.case: case.subject for case in cases}
     pairs = [(first, second) for first, second, _ in twins if first in subjects and second in subjects]
-    subjects = joined_subjects(subjects, pairs)
-    items = []
+    joined = joined_subjects(subjects, pairs)
+    return {case.case: replace(case, subject=joined[case.case]) for case in cases}
+
+
+def _split(cases: Sequence[Case], facts: Sequence[CaseFacts], *, holdout: float, folds: int, seed: int) -> Split:
+    """The split, with subjects kept together; or the one that is stated."""
+    subjects, items = {case.case: case.subject for case in cases}, []
     for fact in facts:
         volume = sum(structure["volume_ml"] for structure in fact.structures.values())
         items.append(SplitItem(fact.case, subjects[fact.case], volume, frozenset(fact.structures)))

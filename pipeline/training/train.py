@@ -21,7 +21,7 @@ from rarevox.pipeline.locks import held
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.configured import check, configured
 from rarevox.pipeline.training.failures import one_sentence
-from rarevox.pipeline.training.kept.initial_weights import weights_of
+from rarevox.pipeline.training.kept.initial_weights import run_of, weights_of
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from rarevox.pipeline.training.planting import as_it_began
 from rarevox.pipeline.training.running import Ending, run_training
@@ -105,7 +105,7 @@ def train(
         forget_sums(folder)
         write_bundle(folder, config, data)
         if not resume or noted_cases(folder) is None:
-            note_learnt(folder, data, config["fold"], None if start_from is None else Path(start_from))
+            note_learnt(folder, data, config["fold"], run_of(config["initial_weights"]))
         return config
 
     with ExitStack() as holding:  # of the first process, for all

@@ -12,6 +12,7 @@ import numpy as np
 
 from rarevox.pipeline.errors import RequestError, nearest
 from rarevox.pipeline.evaluation.metrics.lesions import SIZES
+from rarevox.pipeline.evaluation.metrics.panoptic import COLUMNS, QUALITY
 from rarevox.pipeline.files import read_json
 
 SAME_VOLUME = 1e-3
@@ -199,11 +200,13 @@ def _same_conventions(first: Evaluation, other: Evaluation, metric: str) -> None
             f"{first.name} has the structures {', '.join(first.structures)} and {other.name} has "
             f"{', '.join(other.structures)}; evaluate both with the same structures and names"
         )
-    deciding = {"empty": "empty masks"}
+    deciding = {"empty": "empty masks", "ignored_value": "voxels that nobody annotated"}
     if metric.endswith("_mm") or metric.startswith("surface_dice"):
         deciding |= _SURFACE
     if metric.startswith("lesion"):
         deciding |= _LESIONS | {"surface": "surfaces", "lesion_penalty_mm": "missed lesions"}
+    if metric in (*COLUMNS, QUALITY):
+        deciding |= {"connectivity": "components", "panoptic_iou": "pairs of components"}
     if metric.endswith(SIZES):
         deciding["lesion_sizes_ml"] = "small and large lesions"
     for key, what in deciding.items():

@@ -37,6 +37,18 @@ def weights_of(run: str | Path) -> Path:
     return path.resolve()
 
 
+def run_of(weights: str | Path | None) -> Path | None:
+    """The run whose ``models`` folder a file of weights lies in; None of any other file, of which nothing is known.
+
+    >>> run_of("runs/first/models/model.pt").name
+    'first'
+    >>> run_of("elsewhere/model.pt") is run_of(None) is None
+    True
+    """
+    folder = None if weights is None else Path(weights).absolute().parent
+    return folder.parent if folder is not None and folder.name == "models" else None
+
+
 def match(network: torch.nn.Module, path: str | Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """The tensors of a file that fit the network by name and shape, and a row for each that does not.
 

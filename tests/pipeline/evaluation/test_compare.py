@@ -273,3 +273,23 @@ def test_command_line(folders: list[Path], tmp_path: Path, capsys: pytest.Captur
     row = json.loads((tmp_path / "o" / "compare.json").read_text())["pairs"][0]  # one case has no interval
     assert row["ci95"] == [None, None]
     assert not math.isnan(row["difference"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "other", "said"),
+    [
+        ("pq", {"panoptic_iou": 0.3}, "pairs of components"),
+        ("sq", {"connectivity": 6}, "components"),
+        ("dice", {"ignored_value": 9}, "voxels that nobody annotated"),
+    ],
+)
+def test_other_conventions_of_a_metric_are_refused(
+    tmp_path: Path, metric: str, other: dict[str, Any], said: str
+) -> None:
+    shifts = {"p": 1, "q": 0}
+    mine = _folder(tmp_path / "a", shifts, options=MetricOptions(panoptic=True))
+    theirs = _folder(tmp_path / "b", shifts, options=MetricOptions(panoptic=True, **other))
+    with pytest.raises(RequestError, match=f"treat {said} differently"):
+        compare([mine, theirs], tmp_path / "out", metric=metric)
+    if metric != "dice":
+        assert compare([mine, theirs], tmp_path / "out", metric="dice") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,10 +122,12 @@ def test_what_is_not_known_is_not_said(run: Path, split_anew: Path) -> None:
 def test_cases_of_the_run_that_the_weights_come_from_are_known_too(
     run: Path, split_anew: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
-    tuned, again = tmp_path / "tuned", tmp_path / "again"
-    for folder, start in ((tuned, run), (again, tuned)):
-        how = {"settings": (*SMALL, "validation_cases=0"), "iterations": 1, "device": "cpu", "start_from": start}
-        assert train(split_anew, folder, **how) == 0
+    tuned, again, file, setting = (tmp_path / name for name in ("tuned", "again", "file", "setting"))
+    short: dict[str, Any] = {"iterations": 1, "device": "cpu"}
+    weights = run / "models" / "model.pt"
+    for folder, start in ((tuned, run), (again, tuned), (file, weights), (setting, None)):
+        said = ["validation_cases=0"] if start is not None else ["validation_cases=0", f"initial_weights={weights}"]
+        assert train(split_anew, folder, settings=(*SMALL, *said), start_from=start, **short) == 0
         data = Dataset.load(split_anew)
         learnt = {row["case"] for row in noted_cases(run)}
         assert seen_cases([folder], data, data.test) == [case["case"] for case in data.test if case["case"] in learnt]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rarevox.pipeline.preparation.cases import Fault
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.preparation.prepare_report import _kind
 from rarevox.transforms.reader import read_scan
+from tests.conftest import write_task
 
 SHAPE = (10, 9, 8)
 
@@ -256,6 +258,18 @@ def test_a_pattern_that_capitals_keep_from_matching_is_told(pattern: str, file: 
         prepare(source, tmp_path / "out", **SUBJECTS | {"channels": {"A": pattern}})
     (row, *_) = written(tmp_path / "out", "rejected.json")["faults"]
     assert f"for the channel A {hint}; there are" in row["message"]
+
+
+def test_copies_of_a_scan_are_one_subject_everywhere(tmp_path: Path) -> None:
+    """In one fold, and in the intervals and the choices that are made by subject."""
+    task = write_task(tmp_path / "task", cases=6)
+    for kind in ("imagesTr", "labelsTr"):
+        shutil.copy(task / kind / "case_02.nii.gz", task / kind / "case_04.nii.gz")
+    assert prepare(task, tmp_path / "dataset", holdout=0, folds=3) == 0
+    data = Dataset.load(tmp_path / "dataset")
+    subjects = {case["case"]: case.get("subject") for case in data.training}
+    assert subjects["case_02"] == subjects["case_04"] and len(set(subjects.values())) == 5
+    assert all(subjects.values())
 
 
 def test_duplicate_case_names(tmp_path: Path) -> None:
