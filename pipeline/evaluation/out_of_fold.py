@@ -115,10 +115,10 @@ def folds_of(run: str | Path, data: Dataset, *, trust: bool) -> Folds:
             raise RequestError(f"{one} has fold {number}, and {data.path} has the folds 0 to {data.folds - 1}")
         if not folds.alone:
             _require_own_cases(one, number, data)
-    learnt: list[str] = []
+    seen: list[str] = []
     for one, number in zip(runs, numbers, strict=True):
-        learnt += told_if_seen([one], one, data, "validation", data.section("validation", fold=number))
-    return replace(folds, learnt=tuple(learnt))
+        seen += told_if_seen([one], one, data, "validation", data.section("validation", fold=number))
+    return replace(folds, learnt=tuple(seen))
 
 
 def _require_own_cases(run: Path, number: int, data: Dataset) -> None:

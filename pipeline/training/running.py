@@ -61,8 +61,7 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> Endin
     from monai.utils import set_determinism
 
     # Validations are compared with one another, and points that were chosen for weights before came between them.
-    by_the_most_probable = {"operating_points": {}}
-    whole = {**config, **by_the_most_probable, "bundle_root": str(folder.resolve())}
+    whole = {**config, "operating_points": {}, "bundle_root": str(folder.resolve())}
     parser = ConfigParser(with_literal_paths(whole))
     parser.parse()
     seed = int(parsed(parser, "seed"))
