@@ -34,7 +34,7 @@ dice_cost_option = click.option(
 @click.argument("run", type=FOLDER)
 @click.argument("dataset", type=FOLDER)
 @click.option("--section", default="test", show_default=True, help="test, validation, train or training.")
-@click.option("--output", type=FOLDER, help="Results.  [default: RUN/evaluation/SECTION]")
+@click.option("--output", type=FOLDER, help="Results.  [default: in RUN/evaluation]")
 @others_option
 @click.option("--without", metavar="CHANNEL", multiple=True, help="Leave a channel out of every scan. Repeatable.")
 @device_option

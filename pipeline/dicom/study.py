@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.data.formats import is_volume_name, stem
+from rarevox.pipeline.data.formats import is_volume_name
 from rarevox.pipeline.data.scans import FAILED, IGNORED, Survey, unusable
 from rarevox.pipeline.dicom.rules import Rule, Series, orientation_of
 from rarevox.transforms.dicom import is_dicom_file, series_files
@@ -53,12 +53,13 @@ def survey_series(paths: Iterable[str | Path], rules: Sequence[Rule], links: Pat
         if fault:
             survey.left.append(_left(path.name or str(path), path, FAILED, f"{path} {fault}"))
             continue
-        found = [one for folder in _folders(path) for one in series_in(folder)]
+        places, volumes = _looked_through(path, links.parent)
+        found = [one for place in places for one in series_in(place)]
         if not found:
             survey.left.append(_left(path.resolve().name, path, FAILED, f"{path} holds no DICOM images"))
             continue
         chosen += (_each if len(rules) == 1 else _by_study)(found, path, rules, survey.left)
-        survey.left += [_of_another_format(file, path) for file in _volumes(path)]
+        survey.left += [_of_another_format(file, path) for file in volumes]
     taken: dict[str, int] = {}
     for one in chosen:
         taken[one.case] = number = taken.get(one.case, 0) + 1
@@ -124,28 +125,26 @@ def _orientation(data: Any) -> str:
     return orientation_of(directions) if len(directions) == 6 else ""
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    """The folder and all in it that hold DICOM, hidden ones apart; links to folders are not followed. A file itself."""
+def _looked_through(path: Path, output: Path) -> tuple[list[Path], list[Path]]:
+    """The folder and all in it that hold DICOM, and files that are called like scans of other formats.
+
+    Hidden ones and the folder of results are passed over, links to folders not followed. A file is taken as it is.
+    """
     if not path.is_dir():
-        yield path
-        return
+        return [path], []
+    places, volumes = [], []
     for place, inner, files in os.walk(path):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and Path(place, name) != output)
         if any(is_dicom_file(Path(place) / name) for name in files if not name.startswith(".")):
-            yield Path(place)
-
-
-def _volumes(path: Path) -> Iterator[Path]:
-    """The files in a folder, and in all folders in it, that are called like scans of other formats."""
-    for place, inner, files in os.walk(path):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield from (Path(place) / name for name in sorted(files) if is_volume_name(name))
+            places.append(Path(place))
+        volumes += [Path(place) / name for name in sorted(files) if is_volume_name(name)]
+    return places, volumes
 
 
 def _of_another_format(file: Path, named: Path) -> dict[str, Any]:
-    case = "_".join((*file.relative_to(named).parts[:-1], stem(file)))
     reason = f"{file} is no DICOM, and --series looks for series alone; name it in a call without --series"
-    return _left(case, file, IGNORED, reason)
+    # With its suffix: the series in a folder of that name is another scan.
+    return _left("_".join(file.relative_to(named).parts), file, IGNORED, reason)
 
 
 def _each(found: Sequence[Series], path: Path, rules: Sequence[Rule], left: list[dict[str, Any]]) -> Iterator[Chosen]:

@@ -65,7 +65,9 @@ HELD_OUT = ("test", "validation")
 """Sections whose figures are read as those of cases that a run has not seen."""
 LEARNT = "the run learnt from this case"
 JUDGING = ("metric_options", "gates", "calibration", "curves")
-"""Keys that say how labels are judged; any other may change them."""
+"""Keys that say how labels are judged; any other may change them, but for"""
+MEANS = ("inferer#memory_gb", "inferer#tile_batch", "cuda_graphs")
+"""with what they are computed."""
 
 
 def evaluate(
@@ -89,7 +91,7 @@ def evaluate(
         section: test, validation, train or training.
         output: gets ``metrics.json``, ``cases.csv``, ``curves.csv``, ``detections.json``, ``report.html`` and
             ``predictions/``; the default is ``RUN/evaluation/SECTION``, of an ensemble
-            ``RUN/evaluation/SECTION_ensemble``.
+            ``RUN/evaluation/SECTION_ensemble``, and with settings that may change labels ``SECTION_other_settings``.
         device: auto, cpu, cuda or cuda:i.
         settings: ``KEY=VALUE`` texts over the bundle's evaluation configuration.
         others: further runs, which form an ensemble with ``run``; see :mod:`rarevox.pipeline.inference.ensemble`. The
@@ -132,13 +134,16 @@ def evaluate(
     with held(
         claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     ) as folder:
-        own = output is None and not (others or without or seen or _changes_labels(settings))
+        own = output is None and name == section and not seen
+        if output is None and _changes_labels(settings):
+            console.say("scored with other settings than the run's: into {}, its own figures stand", folder)
         return _evaluated(run, data, segmenter, gates, cases, folder, section, others, without, seen, own=own)
 
 
 def _changes_labels(settings: Sequence[str]) -> bool:
     """Whether settings say more than how labels are judged: the figures are not those of the run as it stands."""
-    return any(parse_setting(text)[0].partition("#")[0] not in JUDGING for text in settings)
+    keys = [parse_setting(text)[0] for text in settings]
+    return any(key.partition("#")[0] not in JUDGING and key not in MEANS for key in keys)
 
 
 def _name(

@@ -82,7 +82,8 @@ def tune_post_processing(
         if not paths:
             raise RequestError(f"no validation case of {data.path} could be used to choose post-processing")
         options = replace(with_ignored(build(folds.config, "metric_options"), data), distances=False)
-        options = replace(options, lesions=aim == "lesion_f1")
+        # Nothing else is asked of so many trials.
+        options = replace(options, lesions=aim == "lesion_f1", lesion_penalty_mm=None, panoptic=False, centreline=False)
         result = choose(paths, folds.parts, options, Aim(aim, dice_cost=float(dice_cost)))
     for one in folds.runs:
         with keeping_sums(one) as texts:

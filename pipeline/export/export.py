@@ -29,8 +29,8 @@ TOLERANCE = 1e-4
 _CLASSES = "classes, *spatial - 2 * margin); the class is the largest"
 _REGIONS = "regions, *spatial - 2 * margin); the label is how many nested regions in a row have logits above 0"
 _WITH_POINTS = (
-    " after temperature * ln((1 - t) / t) is added to each but the background's, t the threshold of operating_points "
-    "and 0.5 where there is none"
+    " after temperature * ln((1 - t) / t) is added to each{}, t the threshold of operating_points and 0.5 where there "
+    "is none"
 )
 LEAST = 16
 """Voxels along each axis of the images that files are run on, at least."""
@@ -95,10 +95,11 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
     network, geometry = load_weights(built["network"], built["weights"]), built["geometry"]
     regions = config.get("regions") or {}
     points = config.get("operating_points") or {}
+    rule = _WITH_POINTS.format("" if regions else " but the background's")
     about = {
         "network": target_name(config["network_def"]),
         "input": "float32 (batch, channels, *spatial), normalised",
-        "output": f"float32 linear logits (batch, {_REGIONS if regions else _CLASSES}{_WITH_POINTS if points else ''}",
+        "output": f"float32 linear logits (batch, {_REGIONS if regions else _CLASSES}{rule if points else ''}",
         "channels": list(config["channels"]),
         # 0 after normalisation where a scan lacks one.
         "optional_channels": optional_channels(config),
@@ -111,7 +112,7 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         # What rarevox's own inferer does, which may be set apart from the training.
         | {"loss_margin": list(getattr(built["inferer"], "surround", (0,) * geometry.spatial_dims))},
         "scan_statistics": _share(built["inferer"]),
-        "operating_points": {name: dict(point) for name, point in points.items()},
+        "operating_points": {name: dict(point or {}) for name, point in points.items()},
         "temperature": float(config.get("temperature", 1.0)),
         "versions": {name: version(name) for name in ("rarevox", "torch")},
     }

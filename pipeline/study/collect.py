@@ -71,6 +71,7 @@ def _figures(row: Row) -> dict[str, Any]:
         "iterations": row.iterations,
         "seconds": round(sum(row.seconds.values()), 1),
         "reason": row.reason,
+        "left_out": ", ".join(row.left_out),
     }
 
 

@@ -64,7 +64,7 @@ def crossval(
             :func:`rarevox.pipeline.training.train.train` takes them.
         places: where folds are trained; None is this machine, one after the other.
         shard: ``i/n``, only every n-th fold from the i-th on.
-        retry: begin failed folds anew.
+        retry: begin folds anew that failed, or were trained without cases that could not be read.
         trust: evaluate and resume whatever the configurations build.
 
     Returns:
@@ -149,7 +149,7 @@ def _plan(data: Dataset, base: Mapping[str, Any], device: str, threads: int) -> 
         iterations=base.get("iterations"),
         threads=threads,
         device=device,
-        files=contents_of([base], [place]) | splits_of({place: data}),
+        files=contents_of([base], [place]) | splits_of({place: data}, place),
     )
 
 

@@ -55,16 +55,19 @@ def fingerprint_of(found: Mapping[str, Dataset]) -> str:
     return own[0] if len(own) == 1 else hashlib.sha256("\n".join(own).encode()).hexdigest()
 
 
-def splits_of(found: Mapping[str, Dataset]) -> dict[str, str]:
+def splits_of(found: Mapping[str, Dataset], root: str | Path) -> dict[str, str]:
     """How the cases of each dataset are dealt out, as an entry of a plan's ``files``: a digest of case and fold.
 
-    The fingerprint knows the cases alone, and ``rarevox prepare --seed`` deals the same ones out anew.
+    The fingerprint knows the cases alone, and ``rarevox prepare --seed`` deals the same ones out anew. A dataset is
+    called as it lies within ``root``, so that it is known again where all of it has moved.
+
+    >>> splits_of({}, "/data")
+    {}
     """
-    dealt = {
-        place: [[str(case["case"]), case.get("fold")] for case in (*data.training, *data.test)]
-        for place, data in found.items()
-    }
-    return {
-        f"the split of {place}": hashlib.sha256(json.dumps(sorted(pairs, key=str)).encode()).hexdigest()
-        for place, pairs in dealt.items()
-    }
+    said = {}
+    for place, data in found.items():
+        pairs = [[str(case["case"]), case.get("fold")] for case in (*data.training, *data.test)]
+        within = Path(place).is_relative_to(root) and Path(place).relative_to(root)
+        name = f"the split of {within if within and within.parts else 'the dataset' if within else place}"
+        said[name] = hashlib.sha256(json.dumps(sorted(pairs, key=str)).encode()).hexdigest()
+    return said

@@ -35,7 +35,7 @@ class Job:
         threads: of the training.
         keep_weights: leave the model in the cell's folder.
         trust: build whatever configurations say.
-        retry: begin a failed cell anew.
+        retry: begin a cell anew that failed or lacked cases.
     """
 
     study: str
@@ -66,7 +66,7 @@ class Outcome:
         state: ``done``, ``failed``, ``kept`` (its row was there), ``elsewhere`` (another process is at it),
             ``interrupted`` or ``unwritten`` (the disk takes no more). A failed one has its row, unless its files cannot
             be reached: then nothing is written, and the next call tries it again.
-        reason: of ``failed`` and ``unwritten``; of ``interrupted`` the exit status; of ``done`` what was left out.
+        reason: of ``failed`` and ``unwritten``; of ``interrupted`` the exit status.
         seconds: that it took.
         train_dice: median Dice of the last training batches; NaN where there is none.
         test_dice: mean Dice of the held-out cases.

@@ -47,8 +47,8 @@ class Plan:
         test: whether cells are evaluated on the held-out cases.
         structures: whose Dice count; none are all.
         layout: hints for the report, as the study file gives them.
-        files: users' configuration files that cells take, to the SHA-256 of what they say; studies of earlier versions
-            have none.
+        files: users' configuration files that cells take, to the SHA-256 of what they say, and how each dataset was
+            split; studies of earlier versions have none.
     """
 
     name: str

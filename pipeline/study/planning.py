@@ -45,7 +45,7 @@ def plan_of(study: StudyFile, root: Path, *, device: str) -> tuple[Plan, dict[st
             test=study.test,
             structures=study.structures,
             layout=dict(study.layout or {}),
-            files=contents_of((cell.settings for cell in cells), datasets) | splits_of(datasets),
+            files=contents_of((cell.settings for cell in cells), datasets) | splits_of(datasets, root),
         ),
         datasets,
     )

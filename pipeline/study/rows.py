@@ -84,7 +84,7 @@ class Row:
         patch_size: voxels of a patch, by axis.
         batch_size: patches of a step.
         test: Dice of held-out cases; None where the study does not ask for it, or the cell failed.
-        left_out: training cases that could not be read, without which the cell was trained.
+        left_out: cases that could not be read, without which the cell was trained, or validated while it was.
         seconds: wall time of ``start``, ``steps`` and ``evaluation``.
         versions: of the packages.
     """

@@ -26,7 +26,9 @@ from rarevox.pipeline.study.job import Job, Outcome, jobs_of
 from rarevox.pipeline.study.places import Places, run_jobs
 from rarevox.pipeline.study.plan import Plan, PlannedCell
 from rarevox.pipeline.study.planning import Shapes, holds_study, plan_of, settle, tell_new
+from rarevox.pipeline.study.rows import Row
 from rarevox.pipeline.study.study_file import read_study
+from rarevox.pipeline.words import listed
 
 PATIENCE = 200.0
 """Times that is waited for another call: those of a job array begin at once, one plans, and the others wait for it."""
@@ -58,7 +60,7 @@ def study(
         shard: ``i/n``, only every n-th cell from the i-th on; of a job array each job has its own i from 1 to n.
         list_only: tell the cells with their states, and run nothing.
         extend: take the cells that the file has now and had not before.
-        retry: begin failed cells anew.
+        retry: begin cells anew that failed, or were trained without cases that could not be read.
         keep_weights: leave each cell's model in its folder.
         device: auto, cpu, cuda or cuda:i, of each cell.
         trust: evaluate and resume whatever the configurations build.
@@ -138,9 +140,9 @@ def selected(cells: Sequence[PlannedCell], pattern: str | None, shard: str | Non
 
 
 def unfinished(folder: Path, plan: Plan, chosen: Sequence[PlannedCell], *, retry: bool) -> list[PlannedCell]:
-    """The chosen cells without a row, and those that failed where they are to be tried again."""
+    """The chosen cells without a row; where they are to be tried again, those that failed or lacked cases too."""
     rows = rows_of(folder, plan)
-    return [cell for cell in chosen if cell.name not in rows or (retry and not rows[cell.name].done)]
+    return [cell for cell in chosen if cell.name not in rows or (retry and not rows[cell.name].whole)]
 
 
 def tell_cells(folder: Path, plan: Plan, chosen: Sequence[PlannedCell]) -> int:
@@ -151,9 +153,16 @@ def tell_cells(folder: Path, plan: Plan, chosen: Sequence[PlannedCell]) -> int:
         row = rows.get(cell.name)
         train = figure(row.train_dice.median) if row is not None and row.done else ""
         test = figure(row.test.mean_dice) if row is not None and row.test is not None else ""
-        shown.add_row(cell.name, state_of(folder, cell.name, row), train, test, row.reason if row is not None else "")
+        shown.add_row(cell.name, state_of(folder, cell.name, row), train, test, _remark(row))
     console.print(shown)
     return 0
+
+
+def _remark(row: Row | None) -> str:
+    """Why a cell failed, or what it lacked."""
+    if row is None:
+        return ""
+    return f"without {listed(row.left_out)}, which could not be read" if row.left_out else row.reason
 
 
 def shapes_of(plan: Plan, jobs: Sequence[Job], datasets: Mapping[str, Dataset], *, trust: bool) -> Shapes:
@@ -229,10 +238,17 @@ def run_and_collect(
             console.print("free space or correct the permission, and the same command goes on")
     done = sum(row.done for row in rows)
     waiting = len(plan.cells) - len(rows)
+    names = {cell.name for cell in chosen}
+    for row in rows:
+        if row.left_out and row.cell in names:
+            console.say(
+                "[yellow]{} is without {}[/yellow], which could not be read: mend them, and --retry trains it anew",
+                row.cell,
+                listed(row.left_out),
+            )
     console.print(f"{done} of {len(plan.cells)} cells done, {len(rows) - done} failed, {waiting} waiting; in {folder}")
     if status:
         console.print("interrupted; the same command goes on")
-    names = {cell.name for cell in chosen}
     faulty = any(row.cell in names and not row.whole for row in rows)
     return status or int(faulty or bool({"failed", "unwritten"} & set(states)))
 
@@ -245,8 +261,6 @@ def _tell(outcome: Outcome, number: int, count: int, seconds: float) -> None:
         figures = [f"{what} {figure(value)}" for what, value in _dice(outcome) if value == value]
         dice = f"Dice {', '.join(figures)}; " if figures else ""
         console.print(f"{number}/{count} {outcome.cell}: {dice}{outcome.seconds:.0f} s{left}")
-        if outcome.reason:
-            console.say("[yellow]{}[/yellow]: {}; mend them, or prepare anew", outcome.cell, outcome.reason)
     elif outcome.state == "failed":
         console.say("{}/{} {}: [red]failed[/red], {}{}", number, count, outcome.cell, outcome.reason, left)
     elif outcome.state == "unwritten":

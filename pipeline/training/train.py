@@ -105,7 +105,8 @@ def train(
         forget_sums(folder)
         write_bundle(folder, config, data)
         if not resume or noted_cases(folder) is None:
-            note_learnt(folder, data, config["fold"], run_of(config["initial_weights"]))
+            given = start_from or config["initial_weights"]  # weights that are a link lie elsewhere
+            note_learnt(folder, data, config["fold"], run_of(given))
         return config
 
     with ExitStack() as holding:  # of the first process, for all

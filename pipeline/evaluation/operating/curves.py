@@ -1,8 +1,9 @@
 """Voxels counted by score and lesions by confidence while the cases of an evaluation are segmented.
 
-A voxel's score is the probability of one structure against the strongest other class; see
-:mod:`rarevox.transforms.decision`. Lesions are the components at the run's own threshold, with their peak as
-confidence; see :mod:`rarevox.pipeline.evaluation.operating.detection`. What becomes of the counts:
+A voxel's score is the probability of one structure against the strongest other class (of a nested region its own, where
+the regions around it hold the voxel at the run's thresholds); see :mod:`rarevox.transforms.decision`. Lesions are the
+components at the run's own threshold, with their peak as confidence; see
+:mod:`rarevox.pipeline.evaluation.operating.detection`. What becomes of the counts:
 :mod:`rarevox.pipeline.evaluation.operating.voxels` and :mod:`rarevox.pipeline.evaluation.operating.froc`.
 """
 

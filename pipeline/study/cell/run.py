@@ -16,7 +16,6 @@ from rarevox.pipeline.study.claims import claimed
 from rarevox.pipeline.study.job import FULL, LOGS, Job, Outcome, read_row, unreachable
 from rarevox.pipeline.study.rows import CELL_FILE, Row
 from rarevox.pipeline.trust.sums import forget_sums
-from rarevox.pipeline.words import listed
 
 
 def run_cell(job: Job) -> Outcome:
@@ -32,7 +31,7 @@ def run_cell(job: Job) -> Outcome:
             if not mine:
                 return Outcome(name, "elsewhere")
             row = read_row(job.study, name)
-            if row is not None and (row.done or not job.retry):
+            if row is not None and (row.whole or not job.retry):
                 _prune(job)
                 return Outcome(name, "kept")
             if row is not None:
@@ -63,8 +62,7 @@ def _attempted(job: Job, began: float) -> Outcome:
     write_json(job.folder / CELL_FILE, row.to_json())
     _prune(job)
     test = float("nan") if row.test is None else row.test.mean_dice
-    reason = f"could not read {listed(row.left_out)}, left out of the training" if row.left_out else row.reason
-    return Outcome(name, row.state, reason, time.monotonic() - began, row.train_dice.median, test)
+    return Outcome(name, row.state, row.reason, time.monotonic() - began, row.train_dice.median, test)
 
 
 def _reason(error: Exception) -> str:

@@ -38,13 +38,15 @@ def weights_of(run: str | Path) -> Path:
 
 
 def run_of(weights: str | Path | None) -> Path | None:
-    """The run whose ``models`` folder a file of weights lies in; None of any other file, of which nothing is known.
+    """A run itself, or that whose ``models`` folder a file of weights lies in; None of other files: nothing is known.
 
     >>> run_of("runs/first/models/model.pt").name
     'first'
     >>> run_of("elsewhere/model.pt") is run_of(None) is None
     True
     """
+    if weights is not None and Path(weights).is_dir():
+        return Path(weights)
     folder = None if weights is None else Path(weights).absolute().parent
     return folder.parent if folder is not None and folder.name == "models" else None
 

@@ -80,10 +80,12 @@ def test_scans_of_other_formats_beside_series_are_told(tree: Path, tmp_path: Pat
     (tree / "two" / "p7" / "flair.nii.gz").write_bytes(b"")
     (tree / "two" / "._p7.nii.gz").write_bytes(b"")
     (tree / "table.csv").write_text("")
-    found = survey_series([tree], [parse_rule("description=flair,orientation=axial")], tmp_path / "links")
+    (tree / "out").mkdir()  # of an earlier call
+    (tree / "out" / "one_seg.nii.gz").write_bytes(b"")
+    found = survey_series([tree], [parse_rule("description=flair,orientation=axial")], tree / "out" / ".series")
     assert [scan["case"] for scan in found.scans] == ["one_images_s2", "two_ser5"]
     (row,) = found.left
-    assert (row["case"], row["status"]) == ("two_p7_flair", "ignored")
+    assert (row["case"], row["status"]) == ("two_p7_flair.nii.gz", "ignored")
     assert row["reason"].endswith(
         "flair.nii.gz is no DICOM, and --series looks for series alone; name it in a call without --series"
     )

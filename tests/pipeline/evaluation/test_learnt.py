@@ -186,6 +186,7 @@ def test_a_run_set_otherwise_for_one_call_leaves_its_own_figures_alone(run: Path
     assert read_json(run / "evaluation" / "test_other_settings" / "metrics.json")["context"]["operating_points"]
     assert not (run / "evaluation" / "test").exists()
     assert [(run / file).read_text() for file in ("docs/README.md", "configs/metadata.json")] == before
-    assert evaluate(run, dataset_dir, device="cpu", settings=["metric_options#surface=area", "curves=false"]) == 0
+    judged = ["metric_options#surface=area", "curves=false", "inferer#memory_gb=1"]
+    assert evaluate(run, dataset_dir, device="cpu", settings=judged) == 0
     assert (run / "evaluation" / "test" / "metrics.json").is_file()
     assert [(run / file).read_text() for file in ("docs/README.md", "configs/metadata.json")] != before

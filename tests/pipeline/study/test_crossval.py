@@ -163,8 +163,10 @@ def test_a_plan_that_says_something_else_is_refused(
     for case in content["training"]:
         case["fold"] = (case["fold"] + 1) % 3
     (copy / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(RequestError, match=r"the split of .*dataset says something else"):
-        crossval(copy, tmp_path / "out", **OPTIONS)
+    moved = shutil.copytree(copy, tmp_path / "moved")
+    for place in (copy, moved):
+        with pytest.raises(RequestError, match="the split of the dataset says something else"):
+            crossval(place, tmp_path / "out", **OPTIONS)
 
 
 def test_threads_are_shared_out_and_no_more_than_a_process_is_to_have(
@@ -215,16 +217,21 @@ def test_a_case_that_cannot_be_read_stops_no_fold(tmp_path: Path, capsys: pytest
     broken = next(case for case in data.training if case["fold"] == 0)
     (Path(data.root) / broken["image"]).write_bytes(b"")
     out, options = tmp_path / "out", OPTIONS | {"iterations": 2}
-    for call in range(2):
+    for _ in range(2):
         assert crossval(tmp_path / "dataset", out, places=Places(workers=1), **options) == 1
         rows = read_rows(out)
         assert [row.done for row in rows] == [True] * 3
         assert [row.left_out for row in rows] == [(), (broken["case"],), (broken["case"],)]
         told = " ".join(capsys.readouterr().err.split())
-        assert call or f"fold_1: could not read {broken['case']}, left out of the training" in told
+        assert f"fold_1 is without {broken['case']}, which could not be read" in told
+    assert {row["left_out"] for row in csv.DictReader((out / "cells.csv").open())} == {"", broken["case"]}
     result = read_json(out / "metrics.json")
     assert [row["case"] for row in result["failed"]] == [broken["case"]] and result["n_cases"] == 6
     assert (out / "ensemble.json").is_file()
+    shutil.copy(Path(data.root) / data.training[0]["image"], Path(data.root) / broken["image"])
+    shutil.copy(Path(data.root) / data.training[0]["label"], Path(data.root) / broken["label"])
+    crossval(tmp_path / "dataset", out, places=Places(workers=1), retry=True, **options)
+    assert [row.left_out for row in read_rows(out)] == [()] * 3
 
 
 def test_a_fold_that_had_failed_is_told_by_the_status(

@@ -42,7 +42,7 @@ def test_who_goes_on_is_told_how_long_by_the_cells_that_are_done(
     for retry, workers, said in ((False, 1, "1 of 4 cells to run, 1 at once, 1 thread each: about 20 min"),
                                  (True, 1, "2 of 4 cells to run, 1 at once, 1 thread each: about 40 min"),
                                  (True, 2, "2 of 4 cells to run, 2 at once, 1 thread each: about 20 min")):  # fmt: skip
-        assert study(file, dataset_dir, folder, places=Places(workers=workers), device="cpu", retry=retry) == 0
+        assert study(file, dataset_dir, folder, places=Places(workers=workers), device="cpu", retry=retry) == 1
         assert f"{said} by the cells that are done" in " ".join(capsys.readouterr().err.split())
 
 
