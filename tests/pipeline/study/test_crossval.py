@@ -234,6 +234,9 @@ def test_a_case_that_cannot_be_read_stops_no_fold(tmp_path: Path, capsys: pytest
     # Fold 0 was trained on all of its cases, and stays; only its scores are from before.
     assert crossval(tmp_path / "dataset", out, places=Places(workers=1), retry=True, **options) == 1
     assert [row.left_out for row in read_rows(out)] == [()] * 3
+    assert evaluate(out / "cells" / "fold_0", tmp_path / "dataset", section="validation", device="cpu") == 0
+    assert crossval(tmp_path / "dataset", out, places=Places(workers=1), **options) == 0
+    assert not read_json(out / "metrics.json")["failed"]
 
 
 def test_a_fold_that_had_failed_is_told_by_the_status(
