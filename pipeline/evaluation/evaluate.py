@@ -6,25 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import (
-    CARD,
-    METADATA,
-    bundle_metadata,
-    card_text,
-    left_out_of,
     require_run,
     target_name,
     version,
-    with_left_out,
 )
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.data.learnt import learnt_cases, noted_cases
 from rarevox.pipeline.data.missing import without_channels
-from rarevox.pipeline.entries import parse_setting
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.beginning import tell_beginning, told_if_seen
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
@@ -33,6 +23,7 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.added import DETECTIONS_FILE, write_detections
 from rarevox.pipeline.evaluation.operating.curves import Curves
 from rarevox.pipeline.evaluation.operating.table import CURVES_FILE, write_curves
+from rarevox.pipeline.evaluation.own_figures import changes_labels, name_of, update_bundle
 from rarevox.pipeline.evaluation.report.curves_chart import probability_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.evaluation.report.run import write_run_report
@@ -46,7 +37,7 @@ from rarevox.pipeline.evaluation.run_and_dataset import (
 )
 from rarevox.pipeline.evaluation.scorer import CaseScorer
 from rarevox.pipeline.evaluation.track import track_evaluation
-from rarevox.pipeline.files import claim_folder, clear_parts, json_text, read_json, write_text
+from rarevox.pipeline.files import claim_folder, clear_parts
 from rarevox.pipeline.gates import failed_gates, read_gates
 from rarevox.pipeline.inference.calls.trained import tell_unmoved
 from rarevox.pipeline.inference.decided import require_known, threshold_settings
@@ -56,18 +47,12 @@ from rarevox.pipeline.inference.saving import save_labels
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.inference.watch import together
 from rarevox.pipeline.locks import held
-from rarevox.pipeline.names import plain_name
 from rarevox.pipeline.trust.gate import run_config
-from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.transforms.reading.stand_ins import MISSING
 
 HELD_OUT = ("test", "validation")
 """Sections whose figures are read as those of cases that a run has not seen."""
 LEARNT = "the run learnt from this case"
-JUDGING = ("metric_options", "gates", "calibration", "curves")
-"""Keys that say how labels are judged; any other may change them, but for"""
-MEANS = ("inferer#memory_gb", "inferer#tile_batch", "cuda_graphs")
-"""with what they are computed."""
 
 
 def evaluate(
@@ -130,39 +115,14 @@ def evaluate(
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
-    name = _name(run, data, segmenter, section, others, without, settings)
+    name = name_of(run, data, segmenter.config["fold"], section, others, without, settings)
     with held(
         claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     ) as folder:
         own = output is None and name == section and not seen
-        if output is None and _changes_labels(settings):
+        if output is None and changes_labels(settings):
             console.say("scored with other settings than the run's: into {}, its own figures stand", folder)
         return _evaluated(run, data, segmenter, gates, cases, folder, section, others, without, seen, own=own)
-
-
-def _changes_labels(settings: Sequence[str]) -> bool:
-    """Whether settings say more than how labels are judged: the figures are not those of the run as it stands."""
-    keys = [parse_setting(text)[0] for text in settings]
-    return any(key.partition("#")[0] not in JUDGING and key not in MEANS for key in keys)
-
-
-def _name(
-    run: Path,
-    data: Dataset,
-    segmenter: Segmenter,
-    section: str,
-    others: Sequence[str | Path],
-    without: Sequence[str],
-    settings: Sequence[str],
-) -> str:
-    """The folder of an evaluation: figures on other data or another split, or of a run that was set otherwise for one
-    call, leave the run's own alone."""
-    split_anew = noted_cases(run) not in (None, learnt_cases(data, segmenter.config["fold"]))
-    elsewhere = [plain_name(data.name)] if _is_of_others(run, data) else ["other_split"] if split_anew else []
-    changed = ["other_settings"] if _changes_labels(settings) else []
-    return "_".join(
-        [section, *elsewhere, *(["ensemble"] if others else []), *(["without", *without] if without else []), *changed]
-    )
 
 
 def _evaluated(
@@ -216,7 +176,7 @@ def _evaluated(
     write_detections(folder, curves.lesions() if curves is not None else None)
     write_run_report(folder, result, cases, run, context)
     if own and section == "test":
-        _update_bundle(run, data, result)
+        update_bundle(run, data, result)
     if own:
         track_evaluation(run, folder.name, result)
     print_results(result)
@@ -297,40 +257,3 @@ def _context(run: Path, segmenter: Segmenter, data: Dataset, section: str) -> di
         "operating_points": config.get("operating_points") or "none",
         "post_processing": config["post_processing"] or "none",
     }
-
-
-def _is_of_others(run: Path, data: Dataset) -> bool:
-    """Whether a run says that it was trained on other data."""
-    try:
-        source = read_json(run / METADATA)["data_source"]
-        return isinstance(source, str) and data.fingerprint not in source
-    except (RequestError, LookupError, TypeError):
-        return False
-
-
-def _update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
-    """Write the held-out scores into the bundle's metadata and model card, which tell of the run's own dataset.
-
-    What is wrong with the files that they are made from is told: the evaluation is done, and stands without them.
-    """
-    from rarevox.pipeline.compose import read_yaml
-
-    try:
-        if data.fingerprint not in read_json(run / METADATA).get("data_source", ""):
-            console.say("[yellow]the model card is left as it is[/yellow]: {} is not the dataset of the run", data.name)
-            return
-        config = read_yaml(run / "configs" / "train.yaml")
-        if noted_cases(run) not in (None, learnt_cases(data, config["fold"])):
-            console.say("[yellow]the model card is left as it is[/yellow]: {} was split anew since", data.path)
-            return
-        means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
-        scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
-        facts = json_text(bundle_metadata(config, data, scores))
-        card = with_left_out(card_text(config, data, result), left_out_of(run))
-    except (RequestError, LookupError, TypeError, ValueError, AttributeError) as error:
-        what = "configs/train.yaml or configs/metadata.json is not what rarevox train wrote"
-        console.say("[yellow]the model card is left as it is[/yellow]: {}: {}", what, reason_of(error))
-        return
-    with keeping_sums(run) as texts:
-        texts[METADATA] = facts
-    write_text(run / CARD, card)

@@ -16,8 +16,8 @@ import pytest
 from rarevox.pipeline import locks
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.evaluation import evaluate as stage
 from rarevox.pipeline.evaluation.evaluate import evaluate
+from rarevox.pipeline.evaluation.own_figures import update_bundle
 from rarevox.pipeline.inference.segment import Segmenter
 
 
@@ -72,7 +72,7 @@ def test_what_the_model_card_is_made_from_may_be_wrong(
     (run / "configs").mkdir()
     (run / "configs" / "metadata.json").write_text((run_dir / "configs" / "metadata.json").read_text())
     (run / "configs" / file).write_text(text)
-    stage._update_bundle(run, Dataset.load(dataset_dir), {"structures": {}, "conventions": {}})
+    update_bundle(run, Dataset.load(dataset_dir), {"structures": {}, "conventions": {}})
     said = " ".join(capsys.readouterr().err.split())
     assert "the model card is left as it is" in said and "is not what rarevox train wrote" in said
     assert not (run / "docs").exists()
