@@ -23,7 +23,7 @@ from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.operating.added import DETECTIONS_FILE, write_detections
 from rarevox.pipeline.evaluation.operating.curves import Curves
 from rarevox.pipeline.evaluation.operating.table import CURVES_FILE, write_curves
-from rarevox.pipeline.evaluation.own_figures import changes_labels, name_of, update_bundle
+from rarevox.pipeline.evaluation.own_figures import name_of, update_bundle
 from rarevox.pipeline.evaluation.report.curves_chart import probability_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.evaluation.report.run import write_run_report
@@ -120,8 +120,10 @@ def evaluate(
         claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
     ) as folder:
         own = output is None and name == section and not seen
-        if output is None and changes_labels(settings):
-            console.say("scored with other settings than the run's: into {}, its own figures stand", folder)
+        if output is None and name != section:
+            console.say(
+                "into {}: no figures of the run by itself, whose model card and trackers stay as they are", folder
+            )
         return _evaluated(run, data, segmenter, gates, cases, folder, section, others, without, seen, own=own)
 
 

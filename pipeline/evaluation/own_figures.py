@@ -72,9 +72,6 @@ def update_bundle(run: Path, data: Dataset, result: dict[str, Any]) -> None:
             console.say("[yellow]the model card is left as it is[/yellow]: {} is not the dataset of the run", data.name)
             return
         config = read_yaml(run / "configs" / "train.yaml")
-        if noted_cases(run) not in (None, learnt_cases(data, config["fold"])):
-            console.say("[yellow]the model card is left as it is[/yellow]: {} was split anew since", data.path)
-            return
         means = {name: figures["dice"]["mean"] for name, figures in result["structures"].items()}
         scores = {f"dice_{name}": mean for name, mean in means.items() if mean is not None and np.isfinite(mean)}
         facts = json_text(bundle_metadata(config, data, scores))
