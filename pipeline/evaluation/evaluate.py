@@ -121,9 +121,7 @@ def evaluate(
     ) as folder:
         own = output is None and name == section and not seen
         if output is None and name != section:
-            console.say(
-                "into {}: no figures of the run by itself, whose model card and trackers stay as they are", folder
-            )
+            console.say("into {}: not the run's own figures; its model card and its trackers stay as they are", folder)
         return _evaluated(run, data, segmenter, gates, cases, folder, section, others, without, seen, own=own)
 
 
