@@ -79,7 +79,8 @@ REPEATED = re.compile(r"(.*\d.*?)[_-](?:time(?:point)?|tp|visit|ses(?:sion)?)[_-
 
 
 def named_subject(case: str, pattern: str | None = None) -> str:
-    """The subject that a case belongs to: what ``pattern`` matches in its name (its first group, where it has one).
+    """The subject that a case belongs to: what ``pattern`` matches in its name (its first group that does, where it has
+    groups).
 
     Without a pattern, a BIDS name gives its ``sub-`` part, one that ends in the number of a time, visit or session what
     stands before (where that holds a number of its own), and any other name stands for itself.
@@ -92,4 +93,4 @@ def named_subject(case: str, pattern: str | None = None) -> str:
     found = re.search(pattern, case) if pattern else re.search(r"^(sub-[^_]+)", case) or REPEATED.match(case)
     if not found:
         return case
-    return found.group(1) if found.re.groups else found.group(0)
+    return next((group for group in found.groups() if group), found.group(0))

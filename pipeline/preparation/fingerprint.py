@@ -212,6 +212,9 @@ def summarise(
         "channels": {name: _channel(facts, number) for number, name in enumerate(channels)},
         "structures": {name: _structure(facts, value) for name, value in labels.items() if value != 0},
         "foreground_share": spread(fact.foreground_voxels / fact.annotated_voxels for fact in facts),
+        "foreground_share_held": spread(
+            fact.foreground_voxels / fact.annotated_voxels for fact in facts if fact.structures
+        ),
         "ignored_share": spread(fact.ignored_voxels / np.prod(fact.size) for fact in facts if fact.ignored_voxels),
         "common_tissue": {
             key: spread(fact.common[key] for fact in facts if key in fact.common) for key in ("tissue", "foreground")

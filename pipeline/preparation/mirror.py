@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -23,16 +24,44 @@ LEAST_OFFSET = 0.03
 """Of the scan's width: a head is a few millimetres out of symmetry, and may be mirrored all the same."""
 
 
+FEWEST = 6
+"""Subjects that agree, of which a sign test can tell at all."""
+_NAMED = re.compile(r"(?i:(?:^|[^a-z])(?:left|right|lh|rh)(?:[^a-z]|$))|(?:^|[^A-Za-z])(?:Left|Right)(?=[A-Z])")
+
+
 def sided_cohort(dataset: Dataset) -> str | None:
-    """:func:`sided` for the cases of a prepared dataset; None where its fingerprint does not say."""
+    """:func:`sided` for the subjects of a prepared dataset; None where its fingerprint does not say.
+
+    Scans of one subject are one voice, of their mean offsets. Of fewer subjects than a sign test needs the names of the
+    structures count (left, right), and two structures that lie alike to one another in all of them: mirrored patches
+    would exchange them.
+    """
     rows = fingerprint_rows(dataset.path)
     names = {str(value): name for name, value in dataset.labels.items()}
-    cases = []
+    by_subject: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         sizes, spacings = (along_ras(row["orientation"], row[key]) for key in ("size", "spacing_mm"))
-        width_mm = sizes[0] * spacings[0]
-        cases.append({names[v]: mm / width_mm for v, mm in row.get("right_mm", {}).items() if v in names})
-    return sided(cases, least=LEAST_OFFSET)
+        width_mm, case = sizes[0] * spacings[0], str(row.get("case", len(by_subject)))
+        own = by_subject.setdefault(dataset.subjects.get(case, case), {})
+        for value, mm in row.get("right_mm", {}).items():
+            if value in names:
+                own.setdefault(names[value], []).append(mm / width_mm)
+    subjects = [{name: statistics.fmean(several) for name, several in own.items()} for own in by_subject.values()]
+    return sided(subjects, least=LEAST_OFFSET) or (_of_few(subjects, dataset) if len(subjects) < FEWEST else None)
+
+
+def _of_few(subjects: Sequence[Mapping[str, float]], dataset: Dataset) -> str | None:
+    """Which structures have a side, as far as that can be told of a few subjects."""
+    for name in dataset.structures:
+        if _NAMED.search(name):
+            return f"{name} has its side in its name"
+    for first, second in itertools.combinations(dataset.structures, 2):
+        offsets = [one[first] - one[second] for one in subjects if first in one and second in one]
+        alike = len(offsets) > 1 and (min(offsets) > 0 or max(offsets) < 0)
+        if alike and _distance(offsets) >= LEAST_OFFSET:
+            side = "right" if offsets[0] > 0 else "left"
+            return f"{first} lies to the {side} of {second} in all of {len(offsets)} cases, too few to tell more"
+    return None
 
 
 def sided(cases: Sequence[Mapping[str, float]], *, least: float = 0.0) -> str | None:

@@ -46,18 +46,24 @@ def with_split(source: Source, file: Path | None) -> Source:
         raise RequestError(
             f"no case of {source.root} is named in --split {file}; it names {', '.join(list(parts)[:3])}"
         )
-    return replace(source, cases=tuple(replace(case, part=parts.get(case.case, TRAINING)) for case in source.cases))
+    numbers = set(parts.values()) - {TEST}
+    # Of a dataset of one fold all others are in that fold too.
+    others = "0" if numbers == {"0"} else TRAINING
+    return replace(source, cases=tuple(replace(case, part=parts.get(case.case, others)) for case in source.cases))
 
 
 def read_split(file: Path) -> dict[str, str]:
-    """Case to part from ``dataset.json`` (its ``test`` and folds) or ``splits_final.json`` (the folds' ``val``)."""
+    """Case to part from ``dataset.json`` (its ``test`` and folds) or ``splits_final.json`` (the folds' ``val``; of a
+    single split, whose ``val`` alone validates, those that train are fold 1)."""
     content = read_json(file)
     try:
         if isinstance(content, list):
-            return {str(name): str(number) for number, fold in enumerate(content) for name in fold["val"]}
+            train = content[0].get("train", ()) if len(content) == 1 else ()
+            held = {str(name): str(number) for number, fold in enumerate(content) for name in fold["val"]}
+            return {str(name): "1" for name in train} | held
         parts = {str(case["case"]): str(int(case["fold"])) for case in content["training"]}
         return parts | {str(case["case"]): TEST for case in content["test"]}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise RequestError(
             f"{file} holds no split; expected a dataset.json that rarevox prepare wrote, or nnU-Net's splits_final.json"
         ) from None
@@ -70,6 +76,8 @@ def is_stated(cases: Iterable[Case]) -> bool:
 
 def follow_split(items: Sequence[SplitItem], parts: Mapping[str, str], *, folds: int, seed: int) -> Split:
     """The split as stated; cases for any fold go to that of their subject, or are dealt as usual.
+
+    Where a single fold is stated, it is what validates and all others train: they are fold 1.
 
     Args:
         items: the cases.
@@ -89,6 +97,9 @@ def follow_split(items: Sequence[SplitItem], parts: Mapping[str, str], *, folds:
     free = [item for item in items if parts[item.case] == TRAINING]
     fold |= {item.case: home[item.subject] for item in free if item.subject in home}
     dealt = [item for item in free if item.subject not in home]
+    if numbered == [0] and dealt:  # one set is stated to validate: the others train
+        fold |= {item.case: 1 for item in dealt}
+        return Split(test, dict(sorted(fold.items())), 2)
     count = len(numbered) or folds
     if dealt:
         found = split_cases(dealt, holdout=0.0, folds=count, seed=seed)

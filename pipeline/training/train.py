@@ -61,7 +61,7 @@ def train(
         iterations: optimiser steps.
         minutes: wall time, which then counts instead.
         fold: which fold validates; ``all``: none does, and every training case is learnt from.
-        device: auto, cpu, cuda or cuda:i.
+        device: auto (the configuration's ``device#name``, where it says one), cpu, cuda or cuda:i.
         resume: go on from ``models/last.pt``; the configuration is the run's own, only the budget and the device may
             change.
         start_from: another run, or a file of weights, whose layers are taken over where name and shape match.
@@ -160,7 +160,8 @@ def _options(budget: Mapping[str, Any], fold: int | str | None, device: str) -> 
         options["minutes"] = None  # those of a configuration file would win
     if fold is not None:
         options["fold"] = fold
-    return options | {"device#name": device}
+    # Left to itself the device is the configuration's, of a resumed run the one that it trained on.
+    return options | ({} if device == "auto" else {"device#name": device})
 
 
 def _resumed(

@@ -178,12 +178,15 @@ class Validation:
 
     def _last(self, engine: Engine) -> None:
         """Validate the final weights; an interrupted run only makes sure that it has a model."""
-        if not processes.agree(self.interrupted) and engine.state.iteration > self.iteration:
+        interrupted = processes.agree(self.interrupted)
+        if not interrupted and engine.state.iteration > self.iteration:
             if cases := len(self.validator.data_loader):
                 console.print(f"validating the last weights, on {cases} scan{'s' * (cases != 1)}, after the budget")
             with self._shown() if cases and processes.is_first() else nullcontext():
                 self.validate(engine)
-        if not self.model_path.exists():
+        # What an earlier interruption left was no choice, and these weights have learnt more.
+        unscored = interrupted and self.best < 0 and engine.state.iteration > self._first
+        if unscored or not self.model_path.exists():
             self._keep(engine)
 
     @contextmanager

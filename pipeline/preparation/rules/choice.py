@@ -18,12 +18,15 @@ class Choice(NamedTuple):
 
 
 def foreground_share(fingerprint: Mapping[str, Any]) -> float:
-    """Of the median scan; 0 where no case has labels.
+    """Of the median scan that holds any; 0 where no case has labels. (That others hold none is a rule of its own.)
 
     >>> foreground_share({"foreground_share": {"median": 0.004}}), foreground_share({"foreground_share": {}})
     (0.004, 0.0)
     """
-    return float(fingerprint["foreground_share"].get("median", 0.0))
+    held = (
+        fingerprint.get("foreground_share_held") or fingerprint["foreground_share"]
+    )  # which earlier versions had alone
+    return float(held.get("median", 0.0))
 
 
 def filled(fingerprint: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from rarevox.pipeline.compose import CONFIGS, read_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.data.spacing import along_ras
-from rarevox.pipeline.preparation.mirror import sided_cohort
+from rarevox.pipeline.preparation.mirror import FEWEST, sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch as fitted_patch
 from rarevox.pipeline.preparation.rules.choice import Choice
 from rarevox.pipeline.preparation.rules.network import geometry_of
@@ -95,4 +95,6 @@ def plan_mirror(dataset: Dataset) -> Choice:
     if sided:
         text = f"{sided[:1].upper()}{sided[1:]}: mirrored patches would teach what never comes."
         return Choice("mirror_axes", [], text)
-    return Choice("mirror_axes", [0], "Nothing lies on one side in nearly all cases: half of the patches are mirrored.")
+    few = len(dataset.training) + len(dataset.test) < FEWEST
+    told = "Too few cases to tell sides by" if few else "Nothing lies on one side in nearly all cases"
+    return Choice("mirror_axes", [0], f"{told}: half of the patches are mirrored.")

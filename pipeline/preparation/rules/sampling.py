@@ -17,7 +17,7 @@ PLANTING_SHARE = 0.5
 
 
 def plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
-    """Every patch that it draws holds foreground, of every structure equally often."""
+    """Every patch that it draws holds foreground, of the structures of a case equally often."""
     held = {name: row for name, row in fingerprint["structures"].items() if row["cases"]}
     reason = f"{filled(fingerprint)} (median)"
     if len(held) > 1:
@@ -25,8 +25,13 @@ def plan_sampler(fingerprint: Mapping[str, Any]) -> Choice:
         small, large = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
         if sizes[large] > sizes[small]:
             reason += f" and {large} is {sizes[large] / sizes[small]:.2g} times as large as {small}"
-    each = ", and every structure comes equally often" if len(held) > 1 else ""
+    each = ", and of those in a case every structure comes equally often" if len(held) > 1 else ""
     reason += f": every patch that the sampler draws holds some{each}."
+    total = max((row["cases"] for row in held.values()), default=0)
+    few = {name: row["cases"] for name, row in held.items() if len(held) > 1 and row["cases"] < total / 2}
+    if few:
+        counts = ", ".join(f"{name} in {number} of {total}" for name, number in few.items())
+        reason += f" ({counts} cases, and so in as few of the draws.)"
     many = lesions_of(fingerprint)
     if many:
         reason += (
@@ -42,14 +47,15 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
     """Half of the patches without foreground where it fills less than a hundredth of the median scan, or some case has
     none.
 
-    >>> [plan_background({"foreground_share": {"median": m}, "cases_without_foreground": n}).value
-    ...     for m, n in ((0.0038, []), (0.05, []), (0.05, ["a"]))]
+    >>> [plan_background(
+    ...     {"foreground_share": {"median": m}, "cases_without_foreground": n, "structures": {}}
+    ... ).value for m, n in ((0.0038, []), (0.05, []), (0.05, ["a"]))]
     [0.5, 0.0, 0.5]
     """
     fills = filled(fingerprint)
     empty = len(fingerprint["cases_without_foreground"])
     if foreground_share(fingerprint) >= RARE and not empty:
-        return Choice("background_share", 0.0, f"{fills}: patches with it suffice.")
+        return Choice("background_share", 0.0, f"{fills}: patches with it suffice.{_rare_among(fingerprint)}")
     none = counted(empty, "case holds no foreground", "cases hold no foreground") if empty else fills
     reason = (
         f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing "
@@ -63,13 +69,14 @@ def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
     """Lesions planted into half of the patches drawn for foreground, a quarter of all, where they are rare and many,
     five components a case or more.
 
-    >>> rows = {"lesion": {"cases": 6, "components": {"median": 23.0}}}
+    >>> rows = {"lesion": {"cases": 6, "components": {"median": 23.0}, "share": {"median": 0.05}}}
     >>> [plan_planting({"foreground_share": {"median": m}, "structures": rows}).value for m in (0.004, 0.05)]
     [0.5, 0.0]
     """
     many = lesions_of(fingerprint)
     if foreground_share(fingerprint) >= RARE or not many:
-        return Choice("planting_share", 0.0, "Planting is for rare structures that come as many lesions.")
+        reason = f"Planting is for rare structures that come as many lesions.{_rare_among(fingerprint)}"
+        return Choice("planting_share", 0.0, reason)
     of_all = PLANTING_SHARE * (1 - BACKGROUND_SHARE)
     reason = (
         f"{', '.join(many)} {_verb(many)} {MANY} components a case or more: into the healthy tissue of half of the "
@@ -78,6 +85,18 @@ def plan_planting(fingerprint: Mapping[str, Any]) -> Choice:
         "were found so (43 against 38 %, F1 0.47 against 0.45), with the same Dice (0.72 against 0.71)."
     )
     return Choice("planting_share", PLANTING_SHARE, reason)
+
+
+def _rare_among(fingerprint: Mapping[str, Any]) -> str:
+    """What is to be tried for lesions that are rare by themselves beside larger structures; empty without any."""
+    rows = fingerprint["structures"]
+    rare = [name for name in lesions_of(fingerprint) if rows[name]["share"]["median"] < RARE]
+    if not rare or foreground_share(fingerprint) < RARE:
+        return ""
+    return (
+        f" {', '.join(rare)} alone would be such lesions; beside larger structures nothing of this is measured: where "
+        "many false ones are marked, or many are missed, try --set background_share=0.5 --set planting_share=0.5."
+    )
 
 
 def lesions_of(fingerprint: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from rarevox.pipeline.errors import RequestError
@@ -30,8 +31,30 @@ def find_cases(
     a Decathlon or nnU-Net folder, and two subfolders such as ``images`` and ``labels`` are parallel folders.
 
     Raises:
-        RequestError: nothing there, a layout that is not recognised, or options that do not go together.
+        RequestError: nothing there, a layout that is not recognised, options that do not go together, or a pattern of
+            subjects that is none, or is found in no case's name.
     """
+    try:
+        pattern = re.compile(subject or "")
+    except re.error as error:
+        raise RequestError(f"--subject {subject} is no regular expression: {error}") from error
+    found = _found(source, channels, label, mask, images, labels, subject)
+    if found.cases and not any(pattern.search(case.case) for case in found.cases):
+        raise RequestError(
+            f"--subject {subject} is found in no case's name, such as {found.cases[0].case}; capitals count"
+        )
+    return found
+
+
+def _found(
+    source: Path,
+    channels: dict[str, str] | None,
+    label: str | None,
+    mask: str | None,
+    images: str | None,
+    labels: str | None,
+    subject: str | None,
+) -> Source:
     source = Path(source).expanduser()
     if not source.exists():
         raise RequestError(f"{source} does not exist; give the folder (or the CSV or JSON list) that holds the scans")
@@ -42,6 +65,9 @@ def find_cases(
             f"{source} is a pipe or a device; expected a folder of scans, or a .csv or .json list of cases"
         )
     if source.is_file():
+        given = {"--channel": channels, "--label": label, "--mask": mask, "--images": images, "--labels": labels}
+        if unused := [option for option, value in given.items() if value]:
+            raise RequestError(f"{', '.join(unused)}: {source} is a table, whose columns say which file is what")
         return read_table(_require_table(source), subject)
     if channels and label:
         return read_subjects(source, channels, label, mask=mask, subject=subject)

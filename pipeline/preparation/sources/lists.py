@@ -147,10 +147,11 @@ def read_table(file: Path, subject: str | None = None) -> Source:
     """
     rows = _rows(file)
     fixed = ("case", "label", "subject", "mask", "split", _MORE)
-    channels = tuple(key for key in rows[0] if key not in fixed)
-    if "label" not in rows[0] or not channels:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    channels, stated = tuple(key for key in columns if key not in fixed), "split" in columns
+    if "label" not in columns or not channels:
         raise RequestError(
-            f"{file} has the columns {', '.join(rows[0])[:200]}; expected label and one column per channel, "
+            f"{file} has the columns {', '.join(columns)[:200]}; expected label and one column per channel, "
             "and perhaps case, subject, mask, split"
         )
     cases, faults = [], []
@@ -166,8 +167,7 @@ def read_table(file: Path, subject: str | None = None) -> Source:
         image = tuple(file.parent / row[key] for key in channels)
         mask = file.parent / row["mask"] if row.get("mask") else None
         who = str(row.get("subject") or named_subject(name, subject))
-        stated = row.get("split")
-        part = read_part("" if stated is None else str(stated), f"row {number} of {file}") if "split" in row else ""
+        part = read_part(str(row.get("split") or ""), f"row {number} of {file}") if stated else ""
         cases.append(Case(name, image, file.parent / row["label"], mask, who, part))
     known = None if channels == ("image",) else channels  # a single image column may hold 4D files
     return Source(file.stem, file.parent, known, None, tuple(cases), tuple(faults), "table of cases")
@@ -191,9 +191,12 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     else:
         lines = io.StringIO(read_text(file, LARGEST_JSON).removeprefix("\ufeff"), newline="")
         try:
-            rows = list(csv.DictReader(lines, restkey=_MORE))
+            reader = csv.DictReader(lines, restkey=_MORE)
+            rows, heading = list(reader), list(reader.fieldnames or ())
         except csv.Error as error:
             raise RequestError(f"{file} is no table that can be read: {error}") from error
+        if twice := [name for name in heading if heading.count(name) > 1]:
+            raise RequestError(f"{file} has the column {twice[0]!r} twice; give each column a name of its own")
     if not rows:
         raise RequestError(f"{file} lists no cases; expected a CSV file with a header, or a JSON list of objects")
     return rows

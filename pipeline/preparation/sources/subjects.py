@@ -13,7 +13,7 @@ from rarevox.pipeline.preparation.cases import THERE, Case, Fault, Source, named
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.words import listed
 
-_ENTITY = re.compile(r"(sub|ses)-([^/_]+)")
+_ENTITY = re.compile(r"(?<![^/_])(sub|ses)-([^/_]+)")  # at the beginning of a part: no derivatives/metastases-manual
 
 
 def read_subjects(

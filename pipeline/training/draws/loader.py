@@ -24,13 +24,16 @@ from rarevox.pipeline.words import counted
 
 
 class DrawSampler(Sampler[int]):
-    """The numbers of the draws that this process makes, without end: every ``world_size``-th from ``rank`` on.
+    """The numbers of the draws that this process makes, without end: of each step a batch of those that follow on.
 
     So the draws of all processes together are those of a single one: with batches of b patches in each of w
-    processes, step i trains on the same patches as one process with batches of b·w.
+    processes, step i trains on the same patches as one process with batches of b·w. Which part of a step a process
+    takes goes round from step to step: patches with and without foreground take turns, and of every w-th draw a process
+    would see one kind alone, also with batches of one.
 
     Args:
         start: draws that this process has already made; a resumed run sets it to steps × batch size.
+        batch_size: patches in a batch of this process.
         rank: the number of this process.
         world_size: how many processes train together.
 
@@ -38,14 +41,15 @@ class DrawSampler(Sampler[int]):
         ValueError: the rank is not one of the processes.
 
     >>> from itertools import islice
-    >>> list(islice(DrawSampler(2, rank=1, world_size=2), 3))
-    [5, 7, 9]
+    >>> list(islice(DrawSampler(2, batch_size=2, rank=1, world_size=2), 4))  # of 4 … 7 the first, of 8 … 11 the last
+    [4, 5, 10, 11]
     """
 
-    def __init__(self, start: int = 0, *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, start: int = 0, *, batch_size: int = 1, rank: int = 0, world_size: int = 1) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank} of {world_size} processes; expected 0 to {world_size - 1}")
         self.start = start
+        self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
 
@@ -53,7 +57,9 @@ class DrawSampler(Sampler[int]):
         """Count."""
         number = self.start
         while True:
-            yield number * self.world_size + self.rank
+            step, place = divmod(number, self.batch_size)
+            part = step * self.world_size + (self.rank + step) % self.world_size
+            yield part * self.batch_size + place
             number += 1
 
 
@@ -198,7 +204,7 @@ def patch_loader(
         world_size = torch.distributed.get_world_size() if started else 1
     on_cuda = torch.device(device).type == "cuda"
     count = (None if on_cuda else 0) if workers == "auto" else int(workers)
-    sampler = DrawSampler(rank=rank, world_size=world_size)
+    sampler = DrawSampler(batch_size=batch_size, rank=rank, world_size=world_size)
     return PatchLoader(
         dataset, batch_size, sampler, 0 if dataset.on_device else count, on_cuda and not dataset.on_device
     )

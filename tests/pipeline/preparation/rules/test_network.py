@@ -23,7 +23,7 @@ def test_many_rare_lesions_get_a_unet_and_its_patch(
     dataset: Dataset, share: float, components: int, network: str
 ) -> None:
     fingerprint = json.loads((dataset.path.parent / "fingerprint.json").read_text())
-    fingerprint["foreground_share"]["median"] = share
+    fingerprint["foreground_share_held"]["median"] = share
     for row in fingerprint["structures"].values():
         row["components"]["median"] = components
     plan = {choice.key: choice.value for choice in make_plan(dataset, fingerprint)}

@@ -12,7 +12,7 @@ from rarevox.pipeline.training.draws import loader as loader_module
 from rarevox.pipeline.training.draws.loader import MEASURED, WARMING, DrawSampler, PatchLoader, patch_loader
 from rarevox.pipeline.training.draws.patch_dataset import PatchDataset
 from rarevox.pipeline.training.draws.workers import end_workers
-from rarevox.transforms import IndexForegroundd, RandForegroundPatchd
+from rarevox.transforms import BackgroundMixSampler, IndexForegroundd, RandForegroundPatchd
 from rarevox.transforms.sampling.patches import crop_padded
 
 
@@ -126,16 +126,31 @@ def test_a_batch_is_its_draws_whatever_is_drawn_with_them() -> None:
 def test_processes_together_draw_what_one_draws_with_the_batch_of_all(world_size: int) -> None:
     single = patch_loader(dataset(), 2 * world_size)
     ranks = [patch_loader(dataset(), 2, rank=rank, world_size=world_size) for rank in range(world_size)]
-    for whole, *parts in itertools.islice(zip(single, *ranks, strict=False), 3):
+    for step, (whole, *parts) in enumerate(itertools.islice(zip(single, *ranks, strict=False), 4)):
         for rank, part in enumerate(parts):
-            assert same(part, {key: value[rank::world_size] for key, value in whole.items()})
+            first = (rank + step) % world_size * 2
+            assert same(part, {key: value[first : first + 2] for key, value in whole.items()})
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_every_process_sees_patches_with_and_without_foreground(world_size: int, batch_size: int) -> None:
+    """Of every second draw a process would see one kind alone, and its batch norms the statistics of that kind."""
+    mixed = BackgroundMixSampler(share=0.5)
+    for rank in range(world_size):
+        draws = DrawSampler(batch_size=batch_size, rank=rank, world_size=world_size)
+        kinds = [mixed.wants_background(number) for number in itertools.islice(draws, 48)]
+        for first in range(0, 48, 2):
+            few = sum(kinds[first : first + 2])
+            assert few == 1 or (batch_size == 1 and world_size % 2)
+        assert sum(kinds) == 24
 
 
 def test_a_resumed_rank_goes_on_with_its_own_draws() -> None:
-    """Rank 1 of 2 has made 4 draws (1, 3, 5, 7); the next are 9 and 11."""
+    """Rank 1 of 2 has made 4 draws (2, 3, 4, 5); of the next step, 8 to 11, it has the last two."""
     loader = patch_loader(dataset(), 2, rank=1, world_size=2)
     loader.sampler.start = 4
-    expected = dataset().__getitems__([9, 11])
+    expected = dataset().__getitems__([10, 11])
     assert same(next(iter(loader)), expected)
     with pytest.raises(ValueError, match="rank is 2 of 2 processes; expected 0 to 1"):
         DrawSampler(rank=2, world_size=2)
