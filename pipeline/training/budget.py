@@ -24,6 +24,9 @@ class Budget:
         iterations: optimiser steps.
         minutes: wall time; given, it is the limit and ``iterations`` is ignored.
 
+    Attributes:
+        begun: the progress at the first step: time that reading the cases took.
+
     Raises:
         RequestError: neither is positive.
     """
@@ -35,6 +38,7 @@ class Budget:
         self.iterations = None if minutes is not None else int(limit)
         self.minutes = minutes
         self.spent_seconds = 0.0
+        self.begun = 0.0
         self._started = time.monotonic()
         self._agreed: float | None = None
 
@@ -55,6 +59,10 @@ class Budget:
         used = self.seconds() / (60 * self.minutes) if self.minutes is not None else iteration / (self.iterations or 1)
         return min(used, 1.0)
 
+    def of_steps(self, iteration: int) -> float:
+        """The share that is used of what the steps have: 0 at the first one, however long the cases were read."""
+        return (self.progress(iteration) - self.begun) / max(1 - self.begun, 1e-9)
+
     def attach(self, engine: Engine) -> None:
         """End the engine's run when the budget is used up, at once where a resumed run has used it up already."""
         if processes.count() > 1:
@@ -72,11 +80,12 @@ class Budget:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"seconds": self.seconds()}
+        return {"seconds": self.seconds(), "begun": self.begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.spent_seconds = float(state["seconds"])
+        self.begun = float(state.get("begun", 0.0))  # which runs of earlier versions did not keep
 
 
 def decay_factor(progress: float, *, warmup: float, power: float) -> float:
@@ -91,7 +100,7 @@ def decay_factor(progress: float, *, warmup: float, power: float) -> float:
 
 
 class PolynomialDecay:
-    """Set the learning rate before each step: base rate × :func:`decay_factor` of the budget's progress.
+    """Set the learning rate before each step: base rate × :func:`decay_factor` of the progress through the steps.
 
     The first step of the warm-up is taken at a hundredth of the base rate rather than at 0.
 
@@ -128,7 +137,9 @@ class PolynomialDecay:
 
     def __call__(self, engine: Engine) -> None:
         """Set the rate for the step to come."""
-        progress = self.budget.progress(engine.state.iteration - 1)
+        if engine.state.iteration == 1:
+            self.budget.begun = min(self.budget.progress(0), 1.0)
+        progress = self.budget.of_steps(engine.state.iteration - 1)
         factor = max(
             decay_factor(progress, warmup=self.warmup, power=self.power), 0.01 if progress < self.warmup else 0
         )

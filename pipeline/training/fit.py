@@ -47,6 +47,8 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
         config["patch_size"] = plan_patch(
             data, config["patch_size"], geometry, config["loss_margin"], config["spacing"], config["slice_axis"]
         )
+        if composed.origin["batch_size"] is Source.NETWORK:
+            config["batch_size"] = _as_many_voxels(composed.config, config["patch_size"], len(data.training))
     if not (composed.set_by_user("mirror_axes") or composed.origin["mirror_axes"] is Source.PLAN):
         config["mirror_axes"] = _unsided_axes(config["mirror_axes"], data)
     if config["slice_axis"] is not None:
@@ -64,6 +66,17 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
         console.print(f"{why}: nothing is planted")
         config["planting_share"] = 0.0
     return config
+
+
+def _as_many_voxels(before: Mapping[str, Any], patch: Sequence[int], cases: int) -> int:
+    """The batch of a network's overlay where its patch became smaller: as many voxels in more patches, up to 8, but no
+    more than there are cases; the same rule as :func:`rarevox.pipeline.preparation.rules.grid.plan_batch`.
+
+    >>> _as_many_voxels({"batch_size": 2, "patch_size": [48, 48, 48]}, [32, 48, 32], 20)
+    4
+    """
+    usual = before["batch_size"]
+    return int(max(usual, min(round(usual * math.prod(before["patch_size"]) / math.prod(patch)), 8, cases)))
 
 
 def _lacks_tissue(composed: Composition) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from rarevox.pipeline.preparation.mirror import _agreement, sided
+from rarevox.pipeline.preparation.mirror import _agreement, sided, sided_cohort
 
 
 def test_structures_named_by_side_are_sided() -> None:
@@ -50,3 +55,36 @@ def test_a_small_want_of_symmetry_is_no_side() -> None:
     cases = [{"ventricles": 0.01}] * 20
     assert sided(cases) is not None
     assert sided(cases, least=0.03) is None
+
+
+def _cohort(folder: Path, offsets: dict[str, dict[str, float]], names: list[str], **subjects: str) -> Any:
+    """A prepared dataset as far as its sides go: case → structure → mm to the right, in scans 100 mm wide."""
+    values = {name: number for number, name in enumerate(names, start=1)}
+    grid = {"orientation": "RAS", "size": [100, 90, 80], "spacing_mm": [1.0, 1.0, 1.0]}
+    rows = [
+        {"case": case, **grid, "right_mm": {str(values[name]): mm for name, mm in own.items()}}
+        for case, own in offsets.items()
+    ]
+    (folder / "fingerprint.json").write_text(json.dumps({"per_case": rows}))
+    labels = {"background": 0, **values}
+    return SimpleNamespace(path=folder / "dataset.json", labels=labels, structures=tuple(names), subjects=subjects)
+
+
+def test_scans_of_one_subject_are_one_voice(tmp_path: Path) -> None:
+    six = {f"{who}_{time}": {"lesion": 20.0} for who in "abc" for time in (1, 2)}
+    assert sided_cohort(_cohort(tmp_path, six, ["lesion"])) is not None
+    assert sided_cohort(_cohort(tmp_path, six, ["lesion"], **{case: case[0] for case in six})) is None
+
+
+def test_of_few_scans_names_and_the_order_of_structures_tell(tmp_path: Path) -> None:
+    kidneys = {case: {"k1": -30.0 + shift, "k2": 30.0 + shift} for case, shift in (("a", 0.0), ("b", 9.0), ("c", -9.0))}
+    assert sided_cohort(_cohort(tmp_path, kidneys, ["k1", "k2"])) == (
+        "k1 lies to the left of k2 in all of 3 cases, too few to tell more"
+    )
+    assert sided_cohort(_cohort(tmp_path, {"a": kidneys["a"]}, ["k1", "k2"])) is None
+    for name in ("left kidney", "kidney_R right", "LeftKidney", "lh"):
+        assert sided_cohort(_cohort(tmp_path, {"a": {}}, [name])) == f"{name} has its side in its name"
+    for name in ("bright", "leftover", "cleft"):
+        assert sided_cohort(_cohort(tmp_path, {"a": {}}, [name])) is None
+    either = {"a": {"k1": -30.0, "k2": 30.0}, "b": {"k1": 30.0, "k2": -30.0}}
+    assert sided_cohort(_cohort(tmp_path, either, ["k1", "k2"])) is None

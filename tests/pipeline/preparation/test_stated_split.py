@@ -36,6 +36,12 @@ class TestFollow:
         assert split.fold["c"] == split.fold["b"] == 1
         assert split.fold["d"] in (0, 1)
 
+    def test_a_single_stated_set_validates_and_all_others_train(self) -> None:
+        parts = {"a": "0", "b": "training", "c": "training", "d": "training"}
+        split = follow_split(items(*"abcd", subjects={"a": "s", "b": "s"}), parts, folds=5, seed=0)
+        assert (split.fold, split.folds) == ({"a": 0, "b": 0, "c": 1, "d": 1}, 2)
+        assert follow_split(items("a", "b"), {"a": "0", "b": "0"}, folds=5, seed=0).folds == 1
+
     def test_only_the_test_section_is_stated(self) -> None:
         parts = {"a": "test"} | dict.fromkeys("bcde", "training")
         split = follow_split(items(*"abcde"), parts, folds=2, seed=0)
@@ -61,6 +67,16 @@ class TestFiles:
         folds = [{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]
         (tmp_path / "splits_final.json").write_text(json.dumps(folds))
         assert read_split(tmp_path / "splits_final.json") == {"a": "0", "b": "1"}
+
+    def test_of_a_single_split_of_nnunet_s_what_trains_is_no_validation(self, tmp_path: Path) -> None:
+        (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["b", "c"], "val": ["a"]}]))
+        assert read_split(tmp_path / "splits_final.json") == {"a": "0", "b": "1", "c": "1"}
+
+    def test_what_a_dataset_of_one_fold_does_not_name_is_in_it_too(self, tmp_path: Path) -> None:
+        content = {"training": [{"case": "a", "fold": 0}], "test": [{"case": "b"}]}
+        (tmp_path / "dataset.json").write_text(json.dumps(content))
+        source = Source("n", tmp_path, None, None, tuple(case(name, "") for name in "abc"))
+        assert [one.part for one in with_split(source, tmp_path / "dataset.json").cases] == ["0", "test", "0"]
 
     @pytest.mark.parametrize("content", ["{}", "3", '[{"train": []}]', '{"training": ["a"], "test": []}'])
     def test_something_else(self, tmp_path: Path, content: str) -> None:

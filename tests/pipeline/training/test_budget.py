@@ -27,6 +27,29 @@ def test_minutes_count_from_the_command_and_go_on_after_resuming(monkeypatch: py
     assert (budget.progress(9), resumed.progress(0)) == (0.5, 0.5)
 
 
+def test_the_rate_rises_over_the_first_steps_however_long_the_cases_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [115.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    budget = Budget(minutes=1)
+    budget.start_at(100.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    decay = PolynomialDecay(optimizer, budget, warmup=0.1, power=1.0)
+    # 45 s are left of the 60: the rise takes 4.5 of them, and half of the other 40.5 are over at 139.75.
+    for iteration, now, rate in (
+        (1, 115.0, 0.01),
+        (2, 117.25, 0.5),
+        (3, 119.5, 1.0),
+        (4, 139.75, 0.5),
+        (5, 160.0, 0.0),
+    ):
+        clock[0] = now
+        decay(SimpleNamespace(state=SimpleNamespace(iteration=iteration)))  # type: ignore[arg-type]
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-9)
+    resumed = Budget(minutes=1)
+    resumed.load_state_dict(budget.state_dict())
+    assert resumed.begun == budget.begun == 0.25
+
+
 @pytest.mark.parametrize("options", [{}, {"iterations": 0}, {"minutes": -1.0}])
 def test_an_empty_budget_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(RequestError, match="positive"):

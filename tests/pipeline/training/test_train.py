@@ -89,6 +89,16 @@ def test_iterations_win_over_the_minutes_of_a_file(dataset_dir: Path, tmp_path: 
     assert len(read_rows(tmp_path / "run" / "logs" / "train.jsonl")) == 1
 
 
+def test_the_device_is_the_configuration_s_unless_another_is_named(dataset_dir: Path, tmp_path: Path) -> None:
+    """Of a resumed run that on which it was trained: the losses go on to the bit there alone."""
+    (tmp_path / "mine.yaml").write_text("device#name: cpu\n")
+    run, files = tmp_path / "run", [tmp_path / "mine.yaml"]
+    assert train(dataset_dir, run, config_files=files, settings=SMALL, iterations=1) == 0
+    for more in ({}, {"device": "auto"}):
+        assert train(dataset_dir, run, resume=True, iterations=2, **more) == 0  # type: ignore[arg-type]
+        assert yaml.safe_load((run / "configs" / "train.yaml").read_text())["device"]["name"] == "cpu"
+
+
 def test_a_run_without_a_step_says_so(dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = (*SMALL, "log#tensorboard=false")
     assert train(dataset_dir, tmp_path / "run", settings=settings, minutes=1e-4, device="cpu") == 1

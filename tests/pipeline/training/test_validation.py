@@ -15,6 +15,7 @@ from rarevox.networks import Geometry
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.dense import DenseInferer
 from rarevox.pipeline.training import validation as module
+from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.validation import Validation
 
 
@@ -176,6 +177,23 @@ def test_a_validation_that_a_signal_cuts_short_comes_again(clock: Clock, tmp_pat
     validator.run = lambda: setattr(validation, "interrupted", True)  # type: ignore[method-assign]
     assert validation.validate(Engine(lambda engine, batch: None)) is False
     assert (validation._done, validation.iteration) == (done, iteration)
+
+
+def test_without_validation_an_interrupted_run_keeps_its_last_weights(clock: Clock, tmp_path: Path) -> None:
+    """Also those of a second interruption, which have learnt more than what the first one left."""
+    for value in (1.0, 2.0):
+        validator = Validator(clock, 1.0)
+        validator.data_loader = type("Loader", (), {"dataset": [], "__len__": lambda self: 0})()
+        budget = SimpleNamespace(progress=lambda iteration: iteration / 100, seconds=lambda: 0.0)
+        log = SimpleNamespace(validation=lambda row: None, mining=lambda row: None)
+        kept = Validation(validator, metric=Scores(iter(())), budget=budget, log=log, folder=tmp_path, count=10)
+        engine = Engine(lambda engine, batch: None)
+        engine.network = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(engine.network.weight, value)
+        kept.attach(engine)
+        kept.interrupted = True
+        engine.run([{"image": torch.zeros(1, 1, 10, 10, 10)}] * 5, max_epochs=1)
+    assert float(load_tensors(kept.model_path)["weight"]) == 2.0
 
 
 def test_a_process_without_a_case_of_its_own_goes_on(clock: Clock, tmp_path: Path) -> None:

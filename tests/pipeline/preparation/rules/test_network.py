@@ -68,3 +68,12 @@ def test_the_patch_of_a_network_that_was_written_into_the_plan_is_fitted(dataset
     assert fit_to_data(compose("train", dataset=dataset), dataset)["patch_size"] == [24, 24, 24]
     edit(dataset, patch_size=[16, 16, 16])
     assert fit_to_data(compose("train", dataset=dataset), dataset)["patch_size"] == [16, 16, 16]
+
+
+def test_a_network_that_is_named_sees_as_many_voxels_a_step_in_smaller_patches(dataset: Dataset) -> None:
+    """Two patches of 48³ are sixteen of 24³: eight at most, and no more than the six cases for training."""
+    cases = len(dataset.training)
+    fitted = fit_to_data(compose("train", dataset=dataset, network="unet"), dataset)
+    assert (fitted["patch_size"], fitted["batch_size"]) == ([24, 24, 24], min(8, cases))
+    by_hand = fit_to_data(compose("train", dataset=dataset, network="unet", settings=["batch_size=3"]), dataset)
+    assert by_hand["batch_size"] == 3

@@ -10,6 +10,7 @@ import pytest
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.sources.find import find_cases
+from rarevox.pipeline.preparation.stated_split import split_leaks
 
 
 def touch(root: Path, *names: str) -> None:
@@ -229,6 +230,13 @@ class TestBids:
         )
         assert {case.subject for case in source.cases} == {"sub-01"}
 
+    def test_a_folder_that_ends_in_ses_is_no_session(self, tmp_path: Path) -> None:
+        write(tmp_path / "dataset_description.json", {"Name": "x"})
+        touch(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")
+        touch(tmp_path, "derivatives/metastases-manual/sub-01/anat/sub-01_dseg.nii.gz")
+        source = find_cases(tmp_path, channels={"FLAIR": "*_FLAIR.nii.gz"}, label="*_dseg.nii.gz")
+        assert [case.case for case in source.cases] == ["sub-01"] and not source.faults
+
     def test_patterns_are_asked_for(self, tmp_path: Path) -> None:
         write(tmp_path / "dataset_description.json", {"Name": "x"})
         with pytest.raises(RequestError, match="BIDS dataset; say which files"):
@@ -247,6 +255,30 @@ class TestTables:
         }
         assert [case.subject for case in source.cases] == ["S", "S"]
         assert [case.mask for case in source.cases] == [tmp_path / "am.nii", None]
+
+    def test_a_column_twice_and_options_that_a_table_does_not_heed_are_refused(self, tmp_path: Path) -> None:
+        write(tmp_path / "list.csv", "case,FLAIR,FLAIR,label\na,1.nii,2.nii,l.nii\n")
+        with pytest.raises(RequestError, match="has the column 'FLAIR' twice"):
+            find_cases(tmp_path / "list.csv")
+        write(tmp_path / "plain.csv", "case,FLAIR,label\na,1.nii,l.nii\n")
+        with pytest.raises(RequestError, match="--channel, --label: .* is a table"):
+            find_cases(tmp_path / "plain.csv", channels={"T1": "*T1*"}, label="*l*")
+
+    def test_rows_of_a_list_may_leave_out_what_others_have(self, tmp_path: Path) -> None:
+        """A channel that some row names is one of all, and a split that some row states is stated of all."""
+        rows = [
+            {"case": "a1", "subject": "a", "FLAIR": "f.nii", "label": "l.nii"},
+            {"case": "a2", "subject": "a", "FLAIR": "f.nii", "T1": "t.nii", "label": "l.nii"},
+        ]
+        write(tmp_path / "list.json", rows)
+        source = find_cases(tmp_path / "list.json")
+        assert source.channels == ("FLAIR", "T1")
+        assert [(fault.case, fault.check) for fault in source.faults] == [("a1", "missing-file")]
+        rows = [{**row, "T1": "t.nii"} for row in rows]
+        rows[1]["split"] = "test"
+        write(tmp_path / "list.json", rows)
+        (fault,) = split_leaks(find_cases(tmp_path / "list.json").cases, [])
+        assert (fault.case, fault.check) == ("a1", "subject-across-split")
 
     def test_json_list_says_the_same(self, tmp_path: Path) -> None:
         write(tmp_path / "list.json", [{"image": "a.nii", "label": "x/al.nii.gz"}])
@@ -301,3 +333,9 @@ def test_a_pattern_finds_the_subject(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{f}/{n}.nii" for f in ("images", "labels") for n in ("P1_before", "P1_after", "P2_before")))
     source = find_cases(tmp_path, subject=r"^(P\d)_")
     assert [case.subject for case in source.cases] == ["P1", "P1", "P2"]
+    either = find_cases(tmp_path, subject=r"^(sub-\d)|^P\d")  # a group that matches nothing is no subject of all
+    assert [case.subject for case in either.cases] == ["P1", "P1", "P2"]
+    with pytest.raises(RequestError, match=r"\^\(p.* is found in no case's name, such as P1_after; capitals count"):
+        find_cases(tmp_path, subject=r"^(p\d)_")
+    with pytest.raises(RequestError, match="is no regular expression"):
+        find_cases(tmp_path, subject=r"^(P\d")
