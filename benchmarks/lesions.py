@@ -123,34 +123,36 @@ def row_of(name: str, fold: int, scan: Path, place: Path, seconds: float) -> dic
 
 
 def tell(rows: list[dict[str, Any]], minutes: float) -> None:
-    """The table, over the folds that every method has done."""
+    """The table: each method over the patients that it and ``rarevox`` have done, with the difference over these."""
     by: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by[row["method"]][row["fold"]].append(row)
-    folds = set.intersection(*(set(found) for found in by.values()))
-    where = {row["machine"]: row["date"] for row in rows if row["fold"] in folds and row.get("machine")}
+    where = {row["machine"]: row["date"] for row in rows if row.get("machine")}
     places = "; ".join(f"{name}, {date}" for name, date in where.items())
-    print(f"{len(folds)} patients, {minutes:g} minutes each; {places}\n")
+    print(f"{minutes:g} minutes each; {places}\n")
     small, middling = SIZES_ML
     bins = (f"under {small} ml", f"to {middling} ml", "larger")
-    print("| method | Dice | lesions found | right | F1 | " + " | ".join(bins) + " | wrong, ml a scan |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| method | patients | Dice | lesions found | right | F1 | " + " | ".join(bins) + " | wrong, ml a scan |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name, found in by.items():
-        some = [row for fold in sorted(folds) for row in found[fold]]
+        folds = sorted(found.keys() & by["rarevox"].keys()) or sorted(found)
+        some = [row for fold in folds for row in found[fold]]
         total = {key: sum(row[key] for row in some) for key in ("lesions", "found", "predicted", "right", "wrong_ml")}
         sizes = np.sum([row["by_size"] for row in some], axis=0)
         print(
-            f"| {name} | {dice(some):.3f} | {total['found']} of {total['lesions']} | {total['right']} of "
-            f"{total['predicted']} | {f1(some):.3f} | "
+            f"| {name} | {len(folds)} | {dice(some):.3f} | {total['found']} of {total['lesions']} | "
+            f"{total['right']} of {total['predicted']} | {f1(some):.3f} | "
             + " | ".join(f"{hit} of {n}" for n, hit in sizes)
             + f" | {total['wrong_ml'] / len(some):.2f} |"
         )
-    mine = {fold: by["rarevox"][fold] for fold in folds}
     for name in by.keys() - {"rarevox"}:
-        other = {fold: by[name][fold] for fold in folds}
+        folds = sorted(by[name].keys() & by["rarevox"].keys())
+        if len(folds) < 2:  # of one patient there is nothing to draw from
+            continue
+        mine, other = ({fold: by[one][fold] for fold in folds} for one in ("rarevox", name))
         for what, figure in (("Dice", dice), ("lesion F1", f1)):
             low, high = interval(figure, mine, other)
-            print(f"rarevox - {name}, {what}: {low:+.3f} to {high:+.3f}")
+            print(f"rarevox - {name}, {len(folds)} patients, {what}: {low:+.3f} to {high:+.3f}")
 
 
 def main() -> None:
