@@ -82,7 +82,8 @@ def _as_many_voxels(before: Mapping[str, Any], patch: Sequence[int], cases: int)
 def _lacks_tissue(composed: Composition) -> bool:
     """Whether channels are cut to the tissue that all share, and scans may come without some, which then cut nothing:
     what is left of them would not be as the network has seen it."""
-    region = composed.config["normalisation"].get("region")
+    stated = composed.config["normalisation"]  # a reference to something of the user's own says nothing here
+    region = stated.get("region") if isinstance(stated, Mapping) else None
     return region == "common" and bool(composed.config["channel_dropout"])
 
 

@@ -39,7 +39,7 @@ def plan_normalisation(
         common: of the fingerprint (``common_tissue``); empty of one channel, None of earlier versions.
     """
     figures = [channel["image_median_over_cases"] for channel in channels.values()]
-    named = all(re.search(r"(?<![a-z0-9])ct(?![a-z])", name.lower()) for name in channels)
+    named = all(re.search(r"(?<![a-z0-9])ct(?![a-z0-9])", name.lower()) for name in channels)
     if named or all(row["p00_5"] <= -500 and row["p99_5"] >= 200 for row in figures):
         return _window(channels, "The channels are CT" if named else "The intensities look like Hounsfield units")
     zero = min(row.get("zero_share", 0.0) for row in figures)

@@ -24,7 +24,7 @@ class TestNormalisation:
         value = plan_normalisation({"image": channel(p00_5=-1000.0, p99_5=900.0)}).value
         assert value["_target_"] == "rarevox.transforms.CTWindowd"
 
-    @pytest.mark.parametrize("names", [("PET", "CT"), ("T1ct",), ("Direct",)])
+    @pytest.mark.parametrize("names", [("PET", "CT"), ("T1ct",), ("CT1",), ("Direct",)])
     def test_not_everything_with_these_letters_is_ct(self, names: tuple[str, ...]) -> None:
         assert plan_normalisation({name: channel() for name in names}).value["_target_"] == "rarevox.transforms.ZScored"
 
