@@ -132,9 +132,10 @@ def _looked_through(path: Path, output: Path) -> tuple[list[Path], list[Path]]:
     """
     if not path.is_dir():
         return [path], []
-    places, volumes = [], []
+    places, volumes, results = [], [], output.resolve()  # either may be named from the working directory
     for place, inner, files in os.walk(path):
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and Path(place, name) != output)
+        kept = (name for name in inner if not name.startswith("."))
+        inner[:] = sorted(name for name in kept if (Path(place) / name).resolve() != results)
         if any(is_dicom_file(Path(place) / name) for name in files if not name.startswith(".")):
             places.append(Path(place))
         volumes += [Path(place) / name for name in sorted(files) if is_volume_name(name)]

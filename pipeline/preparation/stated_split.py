@@ -47,8 +47,8 @@ def with_split(source: Source, file: Path | None) -> Source:
             f"no case of {source.root} is named in --split {file}; it names {', '.join(list(parts)[:3])}"
         )
     numbers = set(parts.values()) - {TEST}
-    # Of a dataset of one fold all others are in that fold too.
-    others = "0" if numbers == {"0"} else TRAINING
+    # Of a dataset of one fold all others are in that fold too; of nnU-Net's single split they are what trains.
+    others = "0" if numbers == {"0"} and isinstance(read_json(Path(file).expanduser()), dict) else TRAINING
     return replace(source, cases=tuple(replace(case, part=parts.get(case.case, others)) for case in source.cases))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,10 @@ def test_scans_of_other_formats_beside_series_are_told(tree: Path, tmp_path: Pat
     (tree / "two" / "p7" / "flair.nii.gz").write_bytes(b"")
     (tree / "two" / "._p7.nii.gz").write_bytes(b"")
     (tree / "table.csv").write_text("")
-    (tree / "out").mkdir()  # of an earlier call
+    (tree / "out").mkdir()  # of an earlier call, named from the working directory
+    out = Path(os.path.relpath(tree / "out"))
     (tree / "out" / "one_seg.nii.gz").write_bytes(b"")
-    found = survey_series([tree], [parse_rule("description=flair,orientation=axial")], tree / "out" / ".series")
+    found = survey_series([tree], [parse_rule("description=flair,orientation=axial")], out / ".series")
     assert [scan["case"] for scan in found.scans] == ["one_images_s2", "two_ser5"]
     (row,) = found.left
     assert (row["case"], row["status"]) == ("two_p7_flair.nii.gz", "ignored")

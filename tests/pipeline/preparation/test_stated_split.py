@@ -72,6 +72,10 @@ class TestFiles:
         (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["b", "c"], "val": ["a"]}]))
         assert read_split(tmp_path / "splits_final.json") == {"a": "0", "b": "1", "c": "1"}
 
+        (tmp_path / "splits_final.json").write_text('[{"val": ["a"]}]')
+        source = Source("n", tmp_path, None, None, (case("a", ""), case("b", "")))
+        assert [one.part for one in with_split(source, tmp_path / "splits_final.json").cases] == ["0", TRAINING]
+
     def test_what_a_dataset_of_one_fold_does_not_name_is_in_it_too(self, tmp_path: Path) -> None:
         content = {"training": [{"case": "a", "fold": 0}], "test": [{"case": "b"}]}
         (tmp_path / "dataset.json").write_text(json.dumps(content))
