@@ -194,7 +194,10 @@ def main() -> None:
         print(json.dumps(measure(arguments.in_process, arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        rows = {contender: spawn(contender, Path(folder)) for contender in arguments.contenders}
+        rows = {}
+        for contender in arguments.contenders:
+            rows[contender] = spawn(contender, Path(folder))
+            print(f"{contender}: {rows[contender][0]['seconds']:.3f} s", file=sys.stderr, flush=True)
     show(rows)
 
 

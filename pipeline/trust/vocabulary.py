@@ -32,6 +32,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
 
 EARLIER: Mapping[str, tuple[str, ...]] = {
     "train": ("@sampler", "@batch_augmentation", "@planting"),
+    "step": ("@cuda_graphs",),
     "rarevox_installed": (
         "$monai.utils.optional_import('rarevox.networks')[1] or exit('This bundle needs the package rarevox, which is "
         "not installed here; install it with: pip install rarevox')",

@@ -8,7 +8,7 @@ import torch
 
 from rarevox.pipeline.device import Precision, place_network
 from rarevox.pipeline.inference.dense import DenseInferer
-from tests.gpu.test_scans import NETWORKS
+from tests.gpu.test_scans import NETWORKS, indexed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -62,7 +62,7 @@ def test_weights_that_are_trained_between_two_scans_are_seen(on) -> None:
 
 
 def test_graphs_give_their_memory_back_where_it_runs_out(on) -> None:
-    device = torch.device(on)
+    device = indexed(on)
     network = prepared("HighResNet", device)
     _, graphed = inferers(network, device, torch.float32)
     for _ in range(3):

@@ -24,6 +24,12 @@ def subject(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     return NETWORKS[name]().eval(), torch.randn(1, 1, 61, 54, 47)
 
 
+def indexed(device: str) -> torch.device:
+    """A CUDA device by its number, as what limits its memory asks for it."""
+    found = torch.device(device)
+    return found if found.index is not None else torch.device(found.type, torch.cuda.current_device())
+
+
 def clear_voxels(scores: torch.Tensor, image: torch.Tensor, bound: float) -> torch.Tensor:
     """Where the two best classes lie further apart than both sides' roundings, (1, *spatial)."""
     best = scores.topk(2, dim=1).values
@@ -58,7 +64,7 @@ def test_labels_are_those_of_the_cpu(on, name, dtype) -> None:
 def test_where_memory_runs_out_tiles_get_smaller(on, name) -> None:
     network, _ = subject(name)
     image = torch.randn(1, 1, 160, 160, 160)
-    device = torch.device(on)
+    device = indexed(on)
     network = place_network(network, device)
     precision = Precision(device, torch.float32)
     expected = scanned(network, image, on, torch.float32, "labels")

@@ -8,7 +8,7 @@ change, the momentum of its batch norms: in a graph it is 1, which leaves the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -21,33 +21,8 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.device import Precision, release_memory
 from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.training import processes
+from rarevox.pipeline.training.steps.recording import CAPTURES, WARM_UPS, recorded, rejoin, side_stream
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
-
-WARM_UPS = 3
-"""Passes on the stream of the capture before it, as PyTorch advises: libraries get their workspaces there."""
-CAPTURES = 3
-Replay = Callable[[], None]
-
-
-def recorded(run: Callable[[], Sequence[Tensor]], like: Captured | None, stream: Any) -> tuple[Replay, Any]:
-    """Record what ``run`` launches; what starts it anew, and the memory of its results with the graph's pool.
-
-    `torch.cuda.make_graphed_callables` does the like, but lets no other thread ask the device for memory meanwhile,
-    and loaders pin the next batches in theirs.
-
-    Args:
-        run: its results are tensors.
-        like: whose pool of memory is taken.
-        stream: to capture on.
-
-    Raises:
-        RuntimeError: something waits for the device, or memory is short.
-    """
-    graph = torch.cuda.CUDAGraph()
-    pool = None if like is None else like.pool
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-        found = run()
-    return graph.replay, (found, graph.pool())
 
 
 class Captured:
@@ -63,7 +38,6 @@ class Captured:
     def __init__(self, network: nn.Module, images: Tensor, statistics: SteadyStatistics, precision: Precision) -> None:
         self.parameters = [one for one in network.parameters() if one.requires_grad]
         self.inputs = images.detach().clone(memory_format=torch.preserve_format)
-        self.pool: Any = None
         logits: list[Tensor] = []
         kind, half = images.device.type, precision.dtype != torch.float32
 
@@ -79,11 +53,8 @@ class Captured:
             return [one for one in found if one is not None]
 
         self.number = 0
-        stream = None
-        if images.is_cuda:
-            stream = torch.cuda.Stream(images.device)
-            stream.wait_stream(torch.cuda.current_stream(images.device))
         before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        stream = side_stream(images)
         try:
             with statistics.of_the_batch_alone(), in_graph():
                 with torch.cuda.stream(stream):
@@ -96,11 +67,14 @@ class Captured:
                         del y
                     logits.clear()
                     require_plain_statistics(network, before)
-                self._forward, ((self.logits,), self.pool) = recorded(forward, None, stream)
-                self._backward, (self.gradients, _) = recorded(backward, self, stream)
+                self._forward, ((self.logits,), pool) = recorded(forward, None, stream)
+                self._backward, (self.gradients, _) = recorded(backward, pool, stream)
+            # Of the pass only its memory is used from now on. Its nodes would keep the parameters' own alive, which
+            # then run on the stream of the capture in every step, each with a wait for the other stream.
+            self.logits = self.logits.detach()
+            logits.clear()
         finally:  # what the trials moved
-            if stream is not None:
-                torch.cuda.current_stream(images.device).wait_stream(stream)
+            rejoin(images, stream)
             with torch.no_grad():
                 for name, buffer in network.named_buffers():
                     buffer.copy_(before[name])
@@ -163,6 +137,32 @@ class _Passes(torch.autograd.Function):
         return None, None, *ctx.captured.backward(gradient)
 
 
+class Leaves:
+    """A network's parameters and buffers and where they lie; equal to itself alone.
+
+    To ask a module for its parameters takes 50 µs for each ten of them, and a step asks whether all lie where they lay.
+
+    Args:
+        network: whose parameters and buffers are looked up now.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._found: list[tuple[dict[str, Any], str, Tensor, int, bool]] = []
+        for module in network.modules():
+            for places in (module._parameters, module._buffers):
+                for name, one in places.items():
+                    if one is not None:
+                        self._found.append((places, name, one, one.data_ptr(), one.requires_grad))
+
+    def are_those_of(self, network: nn.Module) -> bool:
+        """Whether ``network`` is the same, and each parameter and buffer, its memory and whether it is trained."""
+        return network is self.network and all(
+            places.get(name) is one and one.data_ptr() == pointer and one.requires_grad == trained
+            for places, name, one, pointer, trained in self._found
+        )
+
+
 class GraphedPasses:
     """Passes of a step's network, by graphs once batches of one size have come twice in a row.
 
@@ -172,6 +172,9 @@ class GraphedPasses:
 
     Args:
         precision: of the passes.
+
+    Attributes:
+        active: whether the last pass went by graphs, so that its logits lie where those of the next will.
     """
 
     def __init__(self, precision: Precision) -> None:
@@ -181,12 +184,15 @@ class GraphedPasses:
         self._last: Hashable = None
         self._key: Hashable = None
         self._captured: Captured | None = None
+        self._leaves: Leaves | None = None
+        self.active = False
 
     def of(self, network: nn.Module, statistics: SteadyStatistics) -> Callable[[Tensor], Tensor]:
         """``network``, by graphs where they can be had; running statistics are those of its own pass in any case."""
 
         def passed(images: Tensor) -> Tensor:
             captured = self._for(network, images, statistics)
+            self.active = captured is not None
             if captured is None:
                 return network(images)  # type: ignore[no-any-return]
             logits = captured(images)
@@ -198,9 +204,9 @@ class GraphedPasses:
     def _for(self, network: nn.Module, images: Tensor, statistics: SteadyStatistics) -> Captured | None:
         if self.failed or not usable(network, images):
             return None
-        places = tuple(one.data_ptr() for one in (*network.parameters(), *network.buffers()))
-        wanted = tuple(one.requires_grad for one in network.parameters())
-        key = (images.shape, images.stride(), images.dtype, images.device, places, wanted)
+        if self._leaves is None or not self._leaves.are_those_of(network):
+            self._leaves = Leaves(network)
+        key = (images.shape, images.stride(), images.dtype, images.device, self._leaves)
         if key == self._key:
             return self._captured
         if key != self._last or self.captures == CAPTURES:
@@ -209,6 +215,8 @@ class GraphedPasses:
         self._key, self._captured = None, None
         self.captures += 1
         why = ""
+        if images.is_cuda:
+            torch.cuda.empty_cache()  # graphs have memory of their own: what the steps before held is no use to them
         try:
             self._captured = Captured(network, images, statistics, self.precision)
             self._key = key

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rarevox.pipeline.training.steps.recording import Repeated
+
 # Coefficients of the quintic iteration, chosen for its slope at 0: five rounds bring the singular values to 0.7 … 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 ROUNDS = 5
@@ -69,6 +71,9 @@ class Muon(torch.optim.Optimizer):
     >>> optimizer.step()
     """
 
+    graphs = False
+    """On CUDA: the directions come by a graph, `rarevox.pipeline.training.steps.recording.Repeated`."""
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -97,14 +102,17 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        for number, group in enumerate(self.param_groups):
             alike: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike[(parameter.ndim < 2, parameter.device, parameter.dtype)].append(parameter)
-            for (vectors, *_), parameters in alike.items():
+            for (vectors, device, dtype), parameters in alike.items():
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                (self._adam if vectors else self._along_orthogonal)(parameters, group)
+                if vectors:
+                    self._adam(parameters, group)
+                else:
+                    self._along_orthogonal(parameters, group, (number, device, dtype))
         return loss
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
@@ -148,24 +156,45 @@ class Muon(torch.optim.Optimizer):
             self.state[parameter]["step"] = step
         return step
 
-    def _along_orthogonal(self, kernels: list[Tensor], group: dict[str, Any]) -> None:
-        """The step of kernels, matrices of one size going through the iteration together."""
+    def _along_orthogonal(self, kernels: list[Tensor], group: dict[str, Any], which: tuple[Any, ...]) -> None:
+        """The step of kernels, matrices of one size going through the iteration together.
+
+        Args:
+            kernels: of one device and type.
+            group: of parameters, which they are of.
+            which: a name of these kernels.
+        """
         for kernel in kernels:
             if not self.state[kernel]:
                 self.state[kernel]["momentum_buffer"] = torch.zeros_like(kernel)
         gradients = [kernel.grad for kernel in kernels if kernel.grad is not None]
         momenta = [self.state[kernel]["momentum_buffer"] for kernel in kernels]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        updates = [update.flatten(1) for update in torch._foreach_lerp(gradients, momenta, group["momentum"])]
-        directions = orthogonalised(updates)
-        rates = [-group["lr"] * RMS * max(update.shape) ** 0.5 for update in updates]
-        steps = [one.view(kernel.shape).to(kernel.dtype) for one, kernel in zip(directions, kernels, strict=True)]
-        if kernels[0].is_cuda:
+        updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+        rates = [-group["lr"] * RMS * max(len(one), one[0].numel()) ** 0.5 for one in updates]
+        if is_on_gpu(kernels[0]):
+            steps = self._repeated(which)(updates) if self.graphs else directions_like(updates)
             torch._foreach_mul_(steps, rates)
             torch._foreach_add_(kernels, steps)
         else:
-            for kernel, step, rate in zip(kernels, steps, rates, strict=True):
+            for kernel, step, rate in zip(kernels, directions(updates), rates, strict=True):
                 kernel.add_(step, alpha=rate)
+
+    def _repeated(self, which: tuple[Any, ...]) -> Repeated:
+        """The graph of some kernels; no part of the optimiser's state, and not copied with it."""
+        graphs: dict[tuple[Any, ...], Repeated] = self.__dict__.setdefault("_graphs", {})
+        return graphs.setdefault(which, Repeated(directions_like))
+
+
+def directions(updates: Sequence[Tensor]) -> list[Tensor]:
+    """`orthogonalised`, of kernels (C', C, k, k, k) in place of matrices."""
+    found = orthogonalised([update.flatten(1) for update in updates])
+    return [one.view(update.shape).to(update.dtype) for one, update in zip(found, updates, strict=True)]
+
+
+def directions_like(updates: Sequence[Tensor]) -> list[Tensor]:
+    """`directions` in the layouts of the kernels, as operations on lists of tensors want it."""
+    return [torch.empty_like(update).copy_(one) for one, update in zip(directions(updates), updates, strict=True)]
 
 
 def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:

@@ -51,11 +51,13 @@ class SteadyStatistics:
     def __call__(self, *, step: int, batch: int) -> None:
         """Set the momentum for a step, counted from 1, of a number of patches."""
         for norm, momentum in self.norms:
-            norm.momentum = max(1 / step, min(momentum, max(10 / step, batch / self.patches)))
+            now = max(1 / step, min(momentum, max(10 / step, batch / self.patches)))
+            if now != norm.momentum:  # a module takes long to be told
+                norm.momentum = now
 
     def keep(self) -> None:
         """Remember the statistics as they are before the forward pass of a step, which moves them."""
-        self._undo.keep([buffer for norm in self._all for buffer in norm.buffers()])
+        self._undo.keep([one for norm in self._all for one in norm._buffers.values() if one is not None])
 
     @contextmanager
     def of_the_batch_alone(self) -> Iterator[None]:

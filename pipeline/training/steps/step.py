@@ -18,7 +18,9 @@ from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.heads import heads_of, weighted_sum
 from rarevox.pipeline.training.steps.graphed import GraphedPasses
+from rarevox.pipeline.training.steps.graphed_loss import GraphedLoss
 from rarevox.pipeline.training.steps.late import LateLoss, is_well, judged, numbers_of, undoable
+from rarevox.pipeline.training.steps.muon import Muon
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
 from rarevox.pipeline.training.steps.undo import Undo
 
@@ -78,8 +80,8 @@ class TrainingStep:
         statistics_patches: patches that the running statistics of batch norms span at least
             (`rarevox.pipeline.training.steps.steady_statistics`).
         late: False reads each step's loss at once on CUDA too.
-        cuda_graphs: on CUDA, in one process, the network's passes go through graphs
-            (:mod:`rarevox.pipeline.training.steps.graphed`).
+        cuda_graphs: on CUDA, in one process, the network's passes, the loss and the matrix products of Muon go through
+            graphs (:mod:`rarevox.pipeline.training.steps.graphed`, ``graphed_loss`` and ``recording`` beside it).
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class TrainingStep:
     ) -> None:
         self.precision = precision
         self.graphs = GraphedPasses(precision) if cuda_graphs else None
+        # float16's gradients are made at the scaler's scale, at which alone they are not lost; a graph knows no scale.
+        self._graphed_loss = GraphedLoss() if cuda_graphs and not precision.needs_scaling else None
         self.late = late and precision.device.type == "cuda"
         self._unread: LateLoss | None = None
         self._undo: dict[int, Undo] = {}
@@ -119,7 +123,8 @@ class TrainingStep:
         device = engine.state.device
         images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
         labels = batch[Keys.LABEL].to(device, non_blocking=True)
-        engine.network.train()
+        if not engine.network.training:  # to say so to a hundred modules takes a millisecond
+            engine.network.train()
         statistics = self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
@@ -181,7 +186,9 @@ class TrainingStep:
 
     def _objective(self, engine: SupervisedTrainer, logits: torch.Tensor, labels: torch.Tensor) -> Objective:
         """What is minimised: the trainer's loss."""
-        return Objective(engine.loss_function(logits, labels), {})
+        if self._graphed_loss is None or self.graphs is None or not self.graphs.active:
+            return Objective(engine.loss_function(logits, labels), {})
+        return Objective(self._graphed_loss(engine.loss_function, logits, labels), {})
 
     def _backward(self, engine: SupervisedTrainer, objective: Objective) -> None:
         """Leave the gradients, at the scaler's scale, in the parameters' ``grad``."""
@@ -202,6 +209,8 @@ class TrainingStep:
         self._backward(engine, objective)
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         optimizer = self._optimizer(engine)
+        if isinstance(optimizer, Muon):
+            optimizer.graphs = self.graphs is not None and processes.count() == 1
         self.scaler.unscale_(optimizer)
         limit = math.inf if self.clip_norm is None else self.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), limit)

@@ -228,13 +228,19 @@ def test_channels_of_zeros_after_the_real_ones_stay_zero(activation):
     wide = channels_last(torch.nn.functional.pad(x.detach(), (0, 0) * 3 + (0, 2))).requires_grad_()
     y = fused.norm_act(wide, norm, act)
     y.backward(channels_last(torch.nn.functional.pad(g, (0, 0) * 3 + (0, 2), value=7.0)))
-    assert torch.equal(y[:, :6], expected) and torch.equal(wide.grad[:, :6], x.grad)
+    # Tiles of eight channels hold other voxels than those of six, so that sums are put together in another order: of n
+    # terms they may differ by n roundings of the sum of their sizes. In bfloat16 that may be a step of a result.
+    voxels, most = x.numel() // x.shape[1], float(x.detach().float().abs().amax())
+    normed = (x.detach().float() - x.detach().float().mean((0, 2, 3, 4), keepdim=True)).abs() + 1
+    for found, other in ((y, expected), (wide.grad, x.grad)):
+        assert_within(found[:, :6], other, 2.0**-7 * other.abs() + voxels * FLOAT * most)
     assert not y[:, 6:].any() and not wide.grad[:, 6:].any()
+    size = 10 * (g.float().abs() * normed).sum()  # the deviations of the channels are 0.1 and more
     layers_of = ([*norm.parameters(), *act.parameters()], [*expected_norm.parameters(), *expected_act.parameters()])
     for one, other in zip(*layers_of, strict=True):
-        assert torch.equal(one.grad, other.grad)
+        assert_within(one.grad, other.grad, 6 * voxels * FLOAT * size)
     for one, other in zip(norm.buffers(), expected_norm.buffers(), strict=True):
-        assert torch.equal(one, other)
+        assert_within(one.double(), other.double(), torch.as_tensor(voxels * FLOAT * (1 + most) ** 2))
 
 
 @kernels

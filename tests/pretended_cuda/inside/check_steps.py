@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import DynUNet
 
 from rarevox import losses, networks
-from rarevox.pipeline.training.steps import graphed
+from rarevox.pipeline.training.steps import graphed, graphed_loss, recording
 from rarevox.pipeline.training.steps.alternating import AlternatingStep
 from rarevox.pipeline.training.steps.projected import ProjectedStep
 from tests.pretended_cuda.inside.training import default_loss, take_steps
@@ -135,8 +135,8 @@ def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypa
 
 # Options, the most launches of a step beside its two graphs, and the norms in these.
 IN_GRAPHS = {
-    "default": ({}, 315, norms(20)),
-    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 440, norms(18)),
+    "default": ({}, 80, norms(20)),
+    "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 90, norms(18)),
 }
 
 
@@ -147,17 +147,19 @@ def test_a_step_by_graphs_launches_what_is_beside_the_network(ledger, name, monk
     captured: collections.Counter[str] = collections.Counter()
     calls = []
 
-    def recorded(run, like, stream):
+    def recorded(run, pool, stream):
         ledger.clear()
         found = run()
         captured.update(ledger.launches)
         assert not ledger.waits and not ledger.pageable and not ledger.late, ledger.report()
-        return (lambda: calls.append(like)), (found, None)
+        return (lambda: calls.append(run.__qualname__.split(".")[0])), (found, "a pool")
 
-    monkeypatch.setattr(graphed, "recorded", recorded)
+    for module in (graphed, graphed_loss, recording):
+        monkeypatch.setattr(module, "recorded", recorded)
     monkeypatch.setattr(graphed, "require_plain_statistics", lambda network, before: None)  # there are no numbers
     take_steps(ledger, cuda_graphs=True, steps=4, **options)
-    assert len(calls) == 2 * 3
+    # Of four steps three pass by graphs (there and back) and take their directions so, and two have such a loss.
+    assert collections.Counter(calls) == {"Captured": 6, "Repeated": 3, "_Captured": 2}
     assert {kernel: n for kernel, n in captured.items() if kernel.startswith("triton norm")} == kernels
     assert not any("batch_norm" in kernel for kernel in captured), captured
     assert not ledger.waits and not ledger.pageable and ledger.late == {LATE: ledger.total}, ledger.report()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from rarevox.losses import GeneralizedDiceCELoss
-from rarevox.pipeline.training.steps import graphed
+from rarevox.losses import DiceCELoss, GeneralizedDiceCELoss
+from rarevox.pipeline.training.steps import graphed, graphed_loss, muon, recording
 from rarevox.pipeline.training.steps.muon import Muon
 from rarevox.pipeline.training.steps.projected import ProjectedStep
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
@@ -48,7 +49,35 @@ class Recorder:
                 for buffer, old in zip(self.network.buffers(), before, strict=True):
                     buffer.copy_(old if is_back else buffer)
 
-        return replay, (found, None)
+        return replay, (found, "a pool")
+
+
+class Again:
+    """The same for functions that leave nothing but their results."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def __call__(self, run: Callable[[], Sequence[torch.Tensor]], pool: Any, stream: Any) -> Any:
+        found = list(run())
+
+        def replay() -> None:
+            self.replays += 1
+            for one, new in zip(found, run(), strict=True):
+                one.detach().copy_(new.detach())
+
+        return replay, (found, "a pool")
+
+
+@pytest.fixture
+def again(monkeypatch: pytest.MonkeyPatch) -> Again:
+    """Losses and functions of tensors are captured on the CPU too."""
+    found = Again()
+    for module in (recording, graphed_loss):
+        monkeypatch.setattr(module, "recorded", found)
+        monkeypatch.setattr(module, "graphable", lambda tensor: True)
+    monkeypatch.setattr(muon, "is_on_gpu", lambda tensor: tensor.ndim > 2)  # of the kernels, not of the counters
+    return found
 
 
 @pytest.fixture
@@ -72,9 +101,15 @@ def network_of() -> nn.Module:
     )
 
 
-def trained(step: TrainingStep, steps: int = 6, network: nn.Module | None = None, sizes: Sequence[int] = (8,)) -> Any:
+def trained(
+    step: TrainingStep,
+    steps: int = 6,
+    network: nn.Module | None = None,
+    sizes: Sequence[int] = (8,),
+    loss: nn.Module | None = None,
+) -> Any:
     network = network or network_of()
-    engine = engine_for(network, GeneralizedDiceCELoss())
+    engine = engine_for(network, loss or GeneralizedDiceCELoss())
     engine.optimizer = Muon(network.parameters(), lr=0.05)
     torch.manual_seed(1)
     losses = []
@@ -98,6 +133,98 @@ def test_a_training_is_the_same(recorder: Recorder, sizes: Sequence[int], graphe
         # Weights to the bit; running statistics are put together in another order of two products and a sum.
         bits = 4 * torch.finfo(torch.float32).eps if "running" in key else 0.0
         assert torch.allclose(state[key], value, rtol=bits, atol=bits), key
+
+
+class Counted(GeneralizedDiceCELoss):
+    """Someone's own, that may depend on anything."""
+
+
+@pytest.mark.parametrize(("loss", "by_graphs"), [(GeneralizedDiceCELoss, True), (DiceCELoss, True), (Counted, False)])
+def test_a_training_whose_loss_and_directions_come_by_graphs_is_the_same(
+    recorder: Recorder, again: Again, loss: Any, by_graphs: bool
+) -> None:
+    plain, losses = trained(TrainingStep(CPU32), 8, loss=loss())
+    assert again.replays == 0
+    step = TrainingStep(CPU32, cuda_graphs=True)
+    state, found = trained(step, 8, loss=loss())
+    assert found == losses
+    # The passes from the second step on, the directions in it for the second time; the loss sees the logits of the
+    # graphs in the second step, comes again in the third, and is captured there.
+    assert again.replays == 7 + 6 * by_graphs
+    assert all(torch.equal(state[key], plain[key]) for key in plain if "running" not in key)
+
+
+def test_a_share_that_moves_is_seen(recorder: Recorder, again: Again) -> None:
+    """What a graph knows of a loss is what it was when it was captured."""
+    loss, logits, labels = DiceCELoss(), torch.randn(1, 2, 4, 4, 4, requires_grad=True), torch.ones(1, 1, 4, 4, 4)
+    graphed_one = graphed_loss.GraphedLoss()
+    for share in (0.5, 0.5, 0.5, 0.25, 0.125, 0.125, 0.125):
+        loss.alpha = share
+        logits.grad = None
+        value = graphed_one(loss, logits, labels)
+        value.backward()
+        other = logits.detach().clone().requires_grad_()
+        expected = loss(other, labels)
+        expected.backward()
+        assert value.item() == expected.item()
+        assert logits.grad is not None and torch.equal(logits.grad, other.grad)
+    assert graphed_one.captures == 2 and again.replays == 4
+
+
+def test_labels_outside_the_classes_are_refused_by_graphs_too(recorder: Recorder, again: Again) -> None:
+    logits, labels = torch.randn(1, 2, 4, 4, 4, requires_grad=True), torch.ones(1, 1, 4, 4, 4)
+    call, loss = graphed_loss.GraphedLoss(), GeneralizedDiceCELoss()
+    for _ in range(3):
+        call(loss, logits, labels)
+    with pytest.raises(ValueError, match="labels reach"):
+        call(loss, logits, labels + 1)
+
+
+def test_a_loss_that_waits_for_the_device_goes_as_before(recorder, again, monkeypatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    for module in (recording, graphed_loss):
+        monkeypatch.setattr(module, "recorded", refuse)
+    plain, losses = trained(TrainingStep(CPU32))
+    state, found = trained(TrainingStep(CPU32, cuda_graphs=True))
+    assert found == losses
+    assert all(torch.equal(state[key], plain[key]) for key in plain if "running" not in key)
+
+
+def test_kernels_of_other_sizes_are_captured_a_few_times(again: Again) -> None:
+    twice = recording.Repeated(lambda tensors: [2 * one for one in tensors])
+    for size in (1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 5):
+        assert [one.tolist() for one in twice([torch.full((size,), 1.5)])] == [[3.0] * size]
+    assert twice.captures == recording.CAPTURES and again.replays == 2 + 1 + 1
+
+
+def test_an_optimiser_is_copied_without_its_graphs(again: Again) -> None:
+    network = network_of()
+    optimizer = Muon(network.parameters())
+    optimizer.graphs = True
+    for _ in range(3):
+        network(torch.ones(1, 1, 4, 4, 4)).sum().backward()
+        optimizer.step()
+    assert again.replays == 2
+    copied = copy.deepcopy(optimizer)
+    assert "_graphs" in vars(optimizer) and "_graphs" not in vars(copied)
+    assert optimizer.state_dict().keys() == {"state", "param_groups"}
+
+
+def test_a_parameter_that_is_another_is_seen() -> None:
+    network = network_of()
+    leaves = graphed.Leaves(network)
+    assert leaves.are_those_of(network)
+    network[0].weight.requires_grad_(False)
+    assert not leaves.are_those_of(network)
+    leaves = graphed.Leaves(network)
+    network[0].weight.data = network[0].weight.data.clone()
+    assert not leaves.are_those_of(network)
+    leaves = graphed.Leaves(network)
+    network[0].bias = nn.Parameter(network[0].bias.detach())
+    assert not leaves.are_those_of(network)
+    assert not graphed.Leaves(network).are_those_of(network_of())
 
 
 def test_gradients_of_two_terms_are_kept_apart(recorder: Recorder) -> None:

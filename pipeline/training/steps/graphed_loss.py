@@ -1,0 +1,141 @@
+"""A loss and its gradient as one CUDA graph: a hundred and thirty small operations on a table of a few numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rarevox.losses import Loss
+from rarevox.losses.sums.checks import check_values, checked_later
+from rarevox.pipeline.device import release_memory
+from rarevox.pipeline.errors import reason_of
+from rarevox.pipeline.training.steps.recording import CAPTURES, graphable, recorded, rejoin, side_stream
+
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+class GraphedLoss:
+    """Calls of a loss, by a graph once it came twice in a row with logits in one place.
+
+    The logits of a pass by graphs lie in one place (:class:`rarevox.pipeline.training.steps.graphed.GraphedPasses`), so
+    that they are read where they are. A loss whose options change, as the share of one that follows a schedule does,
+    goes as it would without; so do losses of other people's, which may depend on more than can be seen, and those that
+    wait for the device. The values are those without, to the bit.
+
+    Attributes:
+        why: the reason for which there is no graph, if it could not be captured.
+    """
+
+    def __init__(self) -> None:
+        self.why = ""
+        self.captures = 0
+        self._last: Any = None
+        self._key: Any = None
+        self._captured: _Captured | None = None
+
+    def __call__(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        captured = self._for(loss, logits, labels)
+        if captured is None:
+            return loss(logits, labels)  # type: ignore[no-any-return]
+        value: Tensor = _Value.apply(logits, labels, captured)
+        return value
+
+    def _for(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> _Captured | None:
+        if self.why or not logits.requires_grad or not graphable(logits) or not is_known(loss):
+            return None
+        key = (options_of(loss), logits.data_ptr(), *(_kind(one) for one in (logits, labels)))
+        if key == self._key:
+            return self._captured
+        if key != self._last or self.captures == CAPTURES:
+            self._last = key
+            return None
+        self._key, self._captured = None, None
+        self.captures += 1
+        try:
+            self._captured = _Captured(loss, logits, labels)
+            self._key = key
+        except Exception as error:  # it waits for the device, say; the loss can be had without
+            self.why = reason_of(error)
+        if self.why:
+            release_memory(logits.device)
+        return self._captured
+
+
+def is_known(loss: nn.Module) -> bool:
+    """Whether all that a loss depends on is seen by :func:`options_of`: one of ours, that needs no regions.
+
+    >>> from rarevox.losses import GeneralizedDiceCELoss, ComponentDiceCELoss
+    >>> is_known(GeneralizedDiceCELoss()), is_known(ComponentDiceCELoss()), is_known(nn.CrossEntropyLoss())
+    (True, False, False)
+    """
+    return (
+        isinstance(loss, Loss)
+        and not loss.needs_regions
+        and all(type(one).__module__.startswith("rarevox.losses.") for one in loss.modules())
+    )
+
+
+def options_of(loss: nn.Module) -> list[Any]:
+    """What a loss depends on beside its tensors, and where these lie.
+
+    >>> from rarevox.losses import DiceCELoss
+    >>> loss = DiceCELoss(); before = options_of(loss); loss.alpha = 0.25
+    >>> options_of(loss) == before
+    False
+    """
+    found: list[Any] = [id(loss)]
+    for module in loss.modules():
+        own = {name: value for name, value in vars(module).items() if name not in OF_EVERY_MODULE}
+        for name, value in {**own, **module._buffers}.items():
+            found.append((name, value.data_ptr() if isinstance(value, Tensor) else value))
+    return found
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+class _Captured:
+    """The graph for logits in one place, and the memory that it writes."""
+
+    def __init__(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> None:
+        leaf = logits.detach().requires_grad_()  # the same memory
+        self.labels = labels.detach().clone()
+
+        def run() -> list[Tensor]:
+            with torch.enable_grad(), checked_later() as waiting:
+                value = loss(leaf, self.labels)
+                (gradient,) = torch.autograd.grad(value, leaf)
+            self.classes = [one.num_classes for one in waiting]
+            return [value.detach(), gradient, *(one.seen for one in waiting)]
+
+        stream = side_stream(logits)
+        try:
+            with torch.cuda.stream(stream):
+                run()
+            self._replay, ((self.value, self.gradient, *self.seen), _) = recorded(run, None, stream)
+        finally:
+            rejoin(logits, stream)
+
+    def __call__(self, labels: Tensor) -> Tensor:
+        self.labels.copy_(labels)
+        self._replay()
+        for seen, classes in zip(self.seen, self.classes, strict=True):
+            check_values(seen.clone(), classes)
+        return self.value.clone()
+
+
+class _Value(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, captured: _Captured) -> Tensor:
+        ctx.gradient = captured.gradient
+        return captured(labels)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return ctx.gradient * gradient, None, None
