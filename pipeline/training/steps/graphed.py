@@ -48,7 +48,10 @@ class Captured:
             return logits
 
         def backward() -> list[Tensor]:
-            found = torch.autograd.grad(logits, self.parameters, [self.gradient], allow_unused=True)
+            # What the pass forward saved must outlast a pass back: there may be several. Unless it is kept, its memory
+            # is given to what is computed on the way, and a second pass back reads that.
+            keep = {"retain_graph": True, "allow_unused": True}
+            found = torch.autograd.grad(logits, self.parameters, [self.gradient], **keep)
             self.used = [one is not None for one in found]
             return [one for one in found if one is not None]
 
