@@ -107,6 +107,7 @@ class TrainingStep:
         self.statistics_patches = statistics_patches
         self._statistics: SteadyStatistics | None = None
         self._told = False
+        self._modules: list[torch.nn.Module] | None = None
         self.margin = tuple(margin)
         self.loss_margin = (loss_margin,) * len(self.margin) if isinstance(loss_margin, int) else tuple(loss_margin)
         self.clip_norm = clip_norm
@@ -123,8 +124,7 @@ class TrainingStep:
         device = engine.state.device
         images = batch[Keys.IMAGE].to(device, non_blocking=True, memory_format=channels_last(len(self.margin)))
         labels = batch[Keys.LABEL].to(device, non_blocking=True)
-        if not engine.network.training:  # to say so to a hundred modules takes a millisecond
-            engine.network.train()
+        self._in_training(engine.network)
         statistics = self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
@@ -150,6 +150,13 @@ class TrainingStep:
         engine.state.output = {Keys.LOSS: value}
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+    def _in_training(self, network: torch.nn.Module) -> None:
+        """Every module in training, as after a validation they are not; to tell a hundred takes milliseconds."""
+        if self._modules is None or self._modules[0] is not network:
+            self._modules = list(network.modules())
+        if not all(module.training for module in self._modules):
+            network.train()
 
     def _tell(self, ways: Sequence[str]) -> None:
         """Say once in which way the loss is computed."""

@@ -98,3 +98,13 @@ def test_running_statistics_span_many_small_batches() -> None:
         network[0].momentum = 0.1
     TrainingStep(CPU32, statistics_patches=4)(engine, batch())
     assert network[0].momentum == 0.1
+
+
+@pytest.mark.parametrize("part", [lambda network: network, lambda network: network[1]], ids=["all", "a part"])
+def test_every_part_of_a_network_is_in_training(part) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.BatchNorm3d(2))
+    engine, step = engine_for(network, GeneralizedDiceCELoss()), TrainingStep(CPU32)
+    for _ in range(2):
+        part(network).eval()
+        step(engine, batch())
+        assert all(module.training for module in network.modules())
