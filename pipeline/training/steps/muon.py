@@ -173,7 +173,7 @@ class Muon(torch.optim.Optimizer):
         updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
         rates = [-group["lr"] * RMS * max(len(one), one[0].numel()) ** 0.5 for one in updates]
         if is_on_gpu(kernels[0]):
-            steps = self._repeated(which)(updates) if self.graphs else directions_like(updates)
+            steps = self._repeated(which)(updates) if self.graphs else directions(updates)
             torch._foreach_mul_(steps, rates)
             torch._foreach_add_(kernels, steps)
         else:
@@ -193,7 +193,7 @@ def directions(updates: Sequence[Tensor]) -> list[Tensor]:
 
 
 def directions_like(updates: Sequence[Tensor]) -> list[Tensor]:
-    """`directions` in the layouts of the kernels, as operations on lists of tensors want it."""
+    """`directions` in the layouts of the kernels, as operations on lists of tensors want it: free in a graph."""
     return [torch.empty_like(update).copy_(one) for one, update in zip(directions(updates), updates, strict=True)]
 
 
