@@ -14,12 +14,14 @@ It needs PyTorch, what rarevox needs, and pytest (the tests take less with pytes
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -126,15 +128,17 @@ def run(command: list[str], seconds: float) -> tuple[str, float, str]:
     if seconds < 5:
         return "no time left", 0.0, ""
     began = time.monotonic()
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
-        return "too slow", round(time.monotonic() - began, 1), said.decode(errors="replace")[-3000:]
-    said = done.stdout if done.returncode == 0 else done.stdout + done.stderr
-    return "done" if done.returncode == 0 else "failed", round(time.monotonic() - began, 1), said[-6000:]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), **pipes) as process:
+        try:
+            said, wrong = process.communicate(timeout=seconds)
+            outcome = "done" if process.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):  # its own processes would go on beside the next part
+                os.killpg(process.pid, signal.SIGKILL)
+            said, wrong = process.communicate()
+            outcome = "too slow"
+    return outcome, round(time.monotonic() - began, 1), (said if outcome == "done" else said + wrong)[-6000:]
 
 
 def environment() -> dict[str, str]:

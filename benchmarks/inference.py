@@ -197,7 +197,7 @@ def main() -> None:
         rows = {}
         for contender in arguments.contenders:
             rows[contender] = spawn(contender, Path(folder))
-            print(f"{contender}: {rows[contender][0]['seconds']:.3f} s", file=sys.stderr, flush=True)
+            print(f"{contender}: {rows[contender][0]['seconds']:.3f} s", flush=True)
     show(rows)
 
 

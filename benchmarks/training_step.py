@@ -73,7 +73,7 @@ def make_step(
         if graphs:
             statistics.keep()
         with context:
-            logits = passes.of(network, statistics)(images) if graphs else network(images)
+            logits = passes.of(network, statistics, images)(images) if graphs else network(images)
         value = loss(logits if isinstance(loss, GeneralizedDiceCELoss) else logits.float(), labels)
         value.backward()
         optimizer.step()

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import gc
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,12 +181,43 @@ def keep_freed_memory(*, large: bool = False) -> bool:
     return bool(mallopt(mmap_max, 0)) if kept and large else kept
 
 
+_set_aside: weakref.WeakKeyDictionary[object, tuple[torch.device, int]] = weakref.WeakKeyDictionary()
+
+
+def unused_bytes(device: torch.device) -> int:
+    """What PyTorch's allocator keeps of freed memory on a CUDA device; 0 elsewhere.
+
+    >>> unused_bytes(torch.device("cpu"))
+    0
+    """
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def set_aside(owner: object, device: torch.device, count: int) -> None:
+    """Memory that the allocator counts as unused and only ``owner`` can use, a recorded graph say, while that lives.
+
+    Args:
+        owner: that may be referred to weakly.
+        device: where the memory lies.
+        count: of bytes; none where it is not above 0.
+    """
+    if count > 0:
+        _set_aside[owner] = (device, count)
+
+
+def _is(one: torch.device, other: torch.device) -> bool:
+    """Whether two names may be one device's: without a number it is the current one."""
+    return one.type == other.type and (None in (one.index, other.index) or one.index == other.index)
+
+
 def available_memory_gb(device: torch.device) -> float:
     """Memory that can be taken now, in GB (10⁹ bytes): free device memory, or
     :func:`rarevox.transforms.reading.memory.available_bytes`; 4 GB where the system does not say (not Linux).
     """
     if device.type == "cuda":  # with what PyTorch's allocator keeps of freed memory, for its next tensors
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        kept = unused_bytes(device) - sum(count for where, count in _set_aside.values() if _is(where, device))
         return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
     available = available_bytes()
     return 4.0 if math.isinf(available) else available / 1e9

@@ -23,7 +23,8 @@ from rarevox.networks.cuda.norm_passes import About, backward, forward
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Five passes saved over so many bytes take an H100's memory 50 µs. Four launches of Triton take the host about as much
-# more than those that they replace (20 µs for 5 assumed: docs/gpu.md), which counts where a step waits for the host.
+# more than those that they replace (20 µs for 5 assumed; on the host of docs/gpu.md they meet at some 80 MiB), which
+# counts where a step waits for the host and not in graphs, as training takes them.
 LEAST_BYTES = 1 << 25
 LARGEST_CHANNELS = 2048
 

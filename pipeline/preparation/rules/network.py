@@ -25,8 +25,8 @@ def plan_network(fingerprint: Mapping[str, Any]) -> Choice:
         return Choice("network", DEFAULT, "HighResNet, the default: full resolution throughout.")
     reason = (
         f"{filled(fingerprint)}, in many lesions: on a CPU a UNet takes several steps while HighResNet takes one, and "
-        "found more lesions of real scans in the same minutes. On a GPU a step of either takes alike, and which is "
-        "better there is not measured. Another one is tried by rarevox train --network highresnet, which brings its "
+        "found more lesions of real scans in the same minutes. On an H100 steps of the two took alike; which "
+        "is better there is not measured. Another one is tried by rarevox train --network highresnet, which brings its "
         "own patch; named here, it wants the lines patch_size and batch_size removed."
     )
     return Choice("network", "unet", reason)

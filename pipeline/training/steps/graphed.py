@@ -1,8 +1,9 @@
 """The network of a training step as CUDA graphs: all launches of its pass forward in one call, those back in another.
 
-Everything else of a step (loss, clipping, optimiser, whether to take the step) is launched as ever, so that what
-changes from step to step, the learning rate say, needs no place on the device. One number within the network does
-change, the momentum of its batch norms: in a graph it is 1, which leaves the batch's own statistics, and
+The loss and the optimiser's directions have graphs of their own (`graphed_loss`, `recording`); clipping, the rest of
+the optimiser and whether to take the step are launched as ever, so that what changes from step to step, the learning
+rate say, needs no place on the device. One number within the network does change, the momentum of its batch norms: in a
+graph it is 1, which leaves the batch's own statistics, and
 :meth:`rarevox.pipeline.training.steps.steady_statistics.SteadyStatistics.blend` moves the running ones by them.
 """
 
@@ -18,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarevox.networks.cuda.norm import in_graph
 from rarevox.pipeline.console import console
-from rarevox.pipeline.device import Precision, release_memory
+from rarevox.pipeline.device import Precision, release_memory, set_aside, unused_bytes
 from rarevox.pipeline.errors import reason_of
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.steps.recording import CAPTURES, WARM_UPS, recorded, rejoin, side_stream
@@ -67,8 +68,8 @@ class Captured:
                             raise TypeError(f"the network answers with a {type(y).__name__}, not with a tensor")
                         self.gradient = torch.zeros_like(y)
                         backward()
+                        logits.clear()  # or what this pass saved would lie beside the next one's
                         del y
-                    logits.clear()
                     require_plain_statistics(network, before)
                 self._forward, ((self.logits,), pool) = recorded(forward, None, stream)
                 self._backward, (self.gradients, _) = recorded(backward, pool, stream)
@@ -144,6 +145,7 @@ class Leaves:
     """A network's parameters and buffers and where they lie; equal to itself alone.
 
     To ask a module for its parameters takes 50 µs for each ten of them, and a step asks whether all lie where they lay.
+    A module that takes another's place within the network is not seen.
 
     Args:
         network: whose parameters and buffers are looked up now.
@@ -190,8 +192,19 @@ class GraphedPasses:
         self._leaves: Leaves | None = None
         self.active = False
 
-    def of(self, network: nn.Module, statistics: SteadyStatistics) -> Callable[[Tensor], Tensor]:
-        """``network``, by graphs where they can be had; running statistics are those of its own pass in any case."""
+    def of(
+        self, network: nn.Module, statistics: SteadyStatistics, images: Tensor
+    ) -> nn.Module | Callable[[Tensor], Tensor]:
+        """``network``, by graphs where they can be had; running statistics are those of its own pass in any case.
+
+        Args:
+            network: in training.
+            statistics: of its batch norms, kept as they were.
+            images: a batch of the step; where nothing is captured for its like, on a CPU say, the network comes back.
+        """
+        self.active = False
+        if not usable(network, images):
+            return network
 
         def passed(images: Tensor) -> Tensor:
             captured = self._for(network, images, statistics)
@@ -205,7 +218,7 @@ class GraphedPasses:
         return passed
 
     def _for(self, network: nn.Module, images: Tensor, statistics: SteadyStatistics) -> Captured | None:
-        if self.failed or not usable(network, images):
+        if self.failed:
             return None
         if self._leaves is None or not self._leaves.are_those_of(network):
             self._leaves = Leaves(network)
@@ -220,9 +233,12 @@ class GraphedPasses:
         why = ""
         if images.is_cuda:
             torch.cuda.empty_cache()  # graphs have memory of their own: what the steps before held is no use to them
+        unused = unused_bytes(images.device)
         try:
             self._captured = Captured(network, images, statistics, self.precision)
             self._key = key
+            # Between its passes nothing of this memory is in use, and yet nobody else can have it.
+            set_aside(self._captured, images.device, unused_bytes(images.device) - unused)
         except Exception as error:  # whatever CUDA makes of it, the pass can be had without
             why = reason_of(error)
         if why:

@@ -10,9 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from rarevox.losses import Loss
 from rarevox.losses.sums.checks import check_values, checked_later
+from rarevox.pipeline.console import console
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.errors import reason_of
-from rarevox.pipeline.training.steps.recording import CAPTURES, graphable, recorded, rejoin, side_stream
+from rarevox.pipeline.training.steps.recording import CAPTURES, graphable, recorded, rejoin, side_stream, waits_refused
 
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
@@ -34,17 +35,26 @@ class GraphedLoss:
         self.captures = 0
         self._last: Any = None
         self._key: Any = None
-        self._captured: _Captured | None = None
+        self._captured: _CapturedLoss | None = None
 
     def __call__(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """The loss, a scalar.
+
+        Args:
+            loss: of any kind.
+            logits: (B, C, *spatial), as the loss takes them.
+            labels: as the loss takes them.
+
+        Raises:
+            ValueError: what the loss refuses; of a graph's later (`rarevox.losses.sums.checks.checked_later`).
+        """
         captured = self._for(loss, logits, labels)
         if captured is None:
             return loss(logits, labels)  # type: ignore[no-any-return]
         value: Tensor = _Value.apply(logits, labels, captured)
         return value
 
-    def _for(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> _Captured | None:
+    def _for(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> _CapturedLoss | None:
         if self.why or not logits.requires_grad or not graphable(logits) or not is_known(loss):
             return None
         key = (options_of(loss), logits.data_ptr(), *(_kind(one) for one in (logits, labels)))
@@ -56,12 +66,13 @@ class GraphedLoss:
         self._key, self._captured = None, None
         self.captures += 1
         try:
-            self._captured = _Captured(loss, logits, labels)
+            self._captured = _CapturedLoss(loss, logits, labels)
             self._key = key
         except Exception as error:  # it waits for the device, say; the loss can be had without
             self.why = reason_of(error)
         if self.why:
             release_memory(logits.device)
+            console.say("the loss goes without a CUDA graph: {}", self.why)
         return self._captured
 
 
@@ -87,7 +98,7 @@ def options_of(loss: nn.Module) -> list[Any]:
     >>> options_of(loss) == before
     False
     """
-    found: list[Any] = [id(loss)]
+    found: list[Any] = [loss]  # itself, and not its id, which another may have later
     for module in loss.modules():
         own = {name: value for name, value in vars(module).items() if name not in OF_EVERY_MODULE}
         for name, value in {**own, **module._buffers}.items():
@@ -99,12 +110,13 @@ def _kind(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
-class _Captured:
+class _CapturedLoss:
     """The graph for logits in one place, and the memory that it writes."""
 
     def __init__(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> None:
         leaf = logits.detach().requires_grad_()  # the same memory
         self.labels = labels.detach().clone()
+        self.number = 0
 
         def run() -> list[Tensor]:
             with torch.enable_grad(), checked_later() as waiting:
@@ -115,13 +127,14 @@ class _Captured:
 
         stream = side_stream(logits)
         try:
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(stream), waits_refused(logits):
                 run()
             self._replay, ((self.value, self.gradient, *self.seen), _) = recorded(run, None, stream)
         finally:
             rejoin(logits, stream)
 
     def __call__(self, labels: Tensor) -> Tensor:
+        self.number += 1
         self.labels.copy_(labels)
         self._replay()
         for seen, classes in zip(self.seen, self.classes, strict=True):
@@ -131,11 +144,14 @@ class _Captured:
 
 class _Value(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, captured: _Captured) -> Tensor:
-        ctx.gradient = captured.gradient
-        return captured(labels)
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, captured: _CapturedLoss) -> Tensor:
+        value = captured(labels)
+        ctx.captured, ctx.number = captured, captured.number
+        return value
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return ctx.gradient * gradient, None, None
+        if ctx.number != ctx.captured.number:
+            raise RuntimeError("the graph holds a later loss: take the gradient of one before the next is called for")
+        return ctx.captured.gradient * gradient, None, None

@@ -72,7 +72,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     graphs = False
-    """On CUDA: the directions come by a graph, `rarevox.pipeline.training.steps.recording.Repeated`."""
+    """On CUDA: the directions come by a graph (`rarevox.pipeline.training.steps.recording.Repeated`). A training step
+    (`rarevox.pipeline.training.TrainingStep`) sets this in each step, as its ``cuda_graphs`` says."""
 
     def __init__(
         self,
@@ -171,7 +172,7 @@ class Muon(torch.optim.Optimizer):
         momenta = [self.state[kernel]["momentum_buffer"] for kernel in kernels]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-        rates = [-group["lr"] * RMS * max(len(one), one[0].numel()) ** 0.5 for one in updates]
+        rates = [-group["lr"] * RMS * max(len(one), one.numel() // len(one)) ** 0.5 for one in updates]
         if is_on_gpu(kernels[0]):
             steps = self._repeated(which)(updates) if self.graphs else directions(updates)
             torch._foreach_mul_(steps, rates)
@@ -183,11 +184,15 @@ class Muon(torch.optim.Optimizer):
     def _repeated(self, which: tuple[Any, ...]) -> Repeated:
         """The graph of some kernels; no part of the optimiser's state, and not copied with it."""
         graphs: dict[tuple[Any, ...], Repeated] = self.__dict__.setdefault("_graphs", {})
-        return graphs.setdefault(which, Repeated(directions_like))
+        return graphs.setdefault(which, Repeated(directions_like, "the optimiser"))
 
 
 def directions(updates: Sequence[Tensor]) -> list[Tensor]:
-    """`orthogonalised`, of kernels (C', C, k, k, k) in place of matrices."""
+    """`orthogonalised`, of kernels (C', C, *k) in place of matrices, in shapes and types of their own.
+
+    >>> [one.shape for one in directions([torch.ones(2, 3, 1, 1, 1)])]
+    [torch.Size([2, 3, 1, 1, 1])]
+    """
     found = orthogonalised([update.flatten(1) for update in updates])
     return [one.view(update.shape).to(update.dtype) for one, update in zip(found, updates, strict=True)]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rarevox.pipeline.console import console
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.errors import reason_of
 
@@ -15,7 +17,7 @@ WARM_UPS = 3
 """Passes on the stream of the capture before it, as PyTorch advises: libraries get their workspaces there."""
 CAPTURES = 3
 """Of one thing at most: sizes that change again and again go as they would without."""
-Replay = Callable[[], None]
+Replay = Callable[[], Any]
 
 
 def recorded(run: Callable[[], Sequence[Tensor]], pool: Any, stream: Any) -> tuple[Replay, Any]:
@@ -32,10 +34,31 @@ def recorded(run: Callable[[], Sequence[Tensor]], pool: Any, stream: Any) -> tup
     Raises:
         RuntimeError: something waits for the device, or memory is short.
     """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-        found = run()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(stream.device)
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            found = run()
+    except BaseException:  # a capture that something has ended does not leave its stream
+        torch.cuda.set_stream(before)
+        raise
     return graph.replay, (found, graph.pool())
+
+
+@contextlib.contextmanager
+def waits_refused(tensor: Tensor) -> Iterator[None]:
+    """Let what waits for the device raise a RuntimeError: to find it before a capture, which it would break.
+
+    Where there is no CUDA nothing is looked for. What other threads do meanwhile is held to it too.
+    """
+    if not tensor.is_cuda or not hasattr(torch._C, "_cuda_set_sync_debug_mode"):
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def side_stream(tensor: Tensor) -> Any:
@@ -61,14 +84,16 @@ def graphable(tensor: Tensor) -> bool:
 class Repeated:
     """A function of tensors, by a graph once tensors of the same kinds have come twice in a row.
 
-    On a small volume launches take the host longer than the device: the 45 matrix products of an optimiser's step
-    took it 5 ms where the device needed 0.6 (H100, 27 November 2026). Where it cannot be captured, and on a CPU, the
-    function is called as ever.
+    On small volumes launches take the host longer than the device (docs/gpu.md). Where it cannot be captured, and on a
+    CPU, the function is called as ever.
 
     Args:
-        function: of a list of tensors, to a list of tensors; it depends on nothing else, and waits for nothing.
+        function: of a list of tensors, not an empty one, to a list of tensors; it depends on nothing else, and waits
+            for nothing.
+        name: in words, for what is said where it cannot be captured.
 
     Attributes:
+        captures: how often graphs were recorded.
         why: the reason for which there is no graph, if it could not be captured.
 
     >>> twice = Repeated(lambda tensors: [2 * one for one in tensors])
@@ -76,8 +101,9 @@ class Repeated:
     [[2.0]]
     """
 
-    def __init__(self, function: Callable[[Sequence[Tensor]], list[Tensor]]) -> None:
+    def __init__(self, function: Callable[[Sequence[Tensor]], list[Tensor]], name: str = "a function") -> None:
         self.function = function
+        self.name = name
         self.why = ""
         self.captures = 0
         self._last: list[Any] | None = None
@@ -111,12 +137,13 @@ class Repeated:
             with torch.no_grad():
                 self._inputs = [one.clone(memory_format=torch.preserve_format) for one in tensors]
                 stream = side_stream(tensors[0])  # after the copies
-                with torch.cuda.stream(stream):
+                with torch.cuda.stream(stream), waits_refused(tensors[0]):
                     self.function(self._inputs)
                 self._replay, (self._results, _) = recorded(lambda: self.function(self._inputs), None, stream)
         except Exception as error:  # whatever CUDA makes of it, the function can be called without
             self.why = reason_of(error)
         rejoin(tensors[0], stream)
         if self.why:
-            self._inputs = []
+            self._inputs, self._replay = [], tuple
             release_memory(tensors[0].device)
+            console.say("{} goes without a CUDA graph: {}", self.name, self.why)

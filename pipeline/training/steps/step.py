@@ -128,7 +128,7 @@ class TrainingStep:
         statistics = self._steady_statistics(engine, len(images))
         engine.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
-            network = engine.network if self.graphs is None else self.graphs.of(engine.network, statistics)
+            network = engine.network if self.graphs is None else self.graphs.of(engine.network, statistics, images)
             heads = heads_of(engine.inferer(images, network), len(self.margin))
         seen = tuple(m + n for m, n in zip(self.margin, self.loss_margin, strict=True))
         heads, labels = tuple(crop_faces(head, self.loss_margin) for head in heads), crop_faces(labels, seen)

@@ -235,10 +235,10 @@ def test_channels_of_zeros_after_the_real_ones_stay_zero(activation):
     for found, other in ((y, expected), (wide.grad, x.grad)):
         assert_within(found[:, :6], other, 2.0**-7 * other.abs() + voxels * FLOAT * most)
     assert not y[:, 6:].any() and not wide.grad[:, 6:].any()
-    size = 10 * (g.float().abs() * normed).sum()  # the deviations of the channels are 0.1 and more
+    size = 10 * (g.float().abs() * normed).sum((0, 2, 3, 4)).amax()  # the deviations of the channels are 0.1 and more
     layers_of = ([*norm.parameters(), *act.parameters()], [*expected_norm.parameters(), *expected_act.parameters()])
     for one, other in zip(*layers_of, strict=True):
-        assert_within(one.grad, other.grad, 6 * voxels * FLOAT * size)
+        assert_within(one.grad, other.grad, voxels * FLOAT * size)
     for one, other in zip(norm.buffers(), expected_norm.buffers(), strict=True):
         assert_within(one.double(), other.double(), torch.as_tensor(voxels * FLOAT * (1 + most) ** 2))
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rarevox.losses import DiceCELoss, GeneralizedDiceCELoss
+from rarevox.losses.sums.checks import checked_later
 from rarevox.pipeline.training.steps import graphed, graphed_loss, muon, recording
 from rarevox.pipeline.training.steps.muon import Muon
 from rarevox.pipeline.training.steps.projected import ProjectedStep
@@ -174,16 +175,32 @@ def test_a_share_that_moves_is_seen(recorder: Recorder, again: Again) -> None:
     assert graphed_one.captures == 2 and again.replays == 4
 
 
-def test_labels_outside_the_classes_are_refused_by_graphs_too(recorder: Recorder, again: Again) -> None:
+def test_what_a_graph_saw_is_looked_at_in_every_step() -> None:
+    """Labels outside the classes are seen by the device alone; here a graph is said to have seen some."""
+    captured = object.__new__(graphed_loss._CapturedLoss)
+    captured.labels, captured.number, captured._replay = torch.zeros(1, 1, 2), 0, tuple
+    captured.value, captured.gradient = torch.tensor(0.5), torch.ones(1, 3, 2)
+    captured.seen, captured.classes = [torch.tensor([0.0, 0.0, 2.0, 0.0, 0.0, 0.0])], [3]
+    assert captured(torch.ones(1, 1, 2)) == 0.5 and captured.labels.eq(1).all()
+    captured.seen[0][2] = 3.0
+    with pytest.raises(ValueError, match="labels reach from 0 to 3"):
+        captured(torch.ones(1, 1, 2))
+    with checked_later() as waiting:
+        captured(torch.ones(1, 1, 2))
+    captured.seen[0][2] = 1.0  # the next step's, which must not change what is still to be read
+    assert waiting[0].seen[2] == 3.0 and waiting[0].num_classes == 3
+
+
+def test_a_loss_that_a_later_one_has_overwritten_has_no_way_back(again: Again) -> None:
     logits, labels = torch.randn(1, 2, 4, 4, 4, requires_grad=True), torch.ones(1, 1, 4, 4, 4)
     call, loss = graphed_loss.GraphedLoss(), GeneralizedDiceCELoss()
-    for _ in range(3):
-        call(loss, logits, labels)
-    with pytest.raises(ValueError, match="labels reach"):
-        call(loss, logits, labels + 1)
+    values = [call(loss, logits, labels) for _ in range(4)]
+    values[3].backward()
+    with pytest.raises(RuntimeError, match="holds a later loss"):
+        values[2].backward()
 
 
-def test_a_loss_that_waits_for_the_device_goes_as_before(recorder, again, monkeypatch) -> None:
+def test_a_loss_that_waits_for_the_device_goes_as_before(recorder, again, monkeypatch, capsys) -> None:
     def refuse(*_: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -193,6 +210,9 @@ def test_a_loss_that_waits_for_the_device_goes_as_before(recorder, again, monkey
     state, found = trained(TrainingStep(CPU32, cuda_graphs=True))
     assert found == losses
     assert all(torch.equal(state[key], plain[key]) for key in plain if "running" not in key)
+    told = " ".join(capsys.readouterr().err.split())
+    for what in ("the loss", "the optimiser"):
+        assert told.count(f"{what} goes without a CUDA graph: operation not permitted") == 1
 
 
 def test_kernels_of_other_sizes_are_captured_a_few_times(again: Again) -> None:
@@ -322,7 +342,8 @@ def test_a_network_that_answers_with_a_tuple_is_told(recorder: Recorder, capsys:
     statistics = SteadyStatistics(network)
     statistics.keep()
     for _ in range(3):
-        assert isinstance(passes.of(network, statistics)(torch.ones(1, 1, 2, 2, 2)), tuple)
+        x = torch.ones(1, 1, 2, 2, 2)
+        assert isinstance(passes.of(network, statistics, x)(x), tuple)
     assert "answers with a tuple" in " ".join(capsys.readouterr().err.split())
 
 
@@ -339,7 +360,8 @@ def test_a_pass_that_a_later_one_has_overwritten_has_no_way_back(recorder: Recor
     passes, network = graphed.GraphedPasses(CPU32), network_of()
     statistics = SteadyStatistics(network)
     statistics.keep()
-    call, x = passes.of(network, statistics), torch.ones(1, 1, 4, 4, 4)
+    x = torch.ones(1, 1, 4, 4, 4)
+    call = passes.of(network, statistics, x)
     call(x)
     first, _ = call(x), call(x)
     with pytest.raises(RuntimeError, match="hold a later pass"):
