@@ -50,11 +50,9 @@ class Part(NamedTuple):
 SCAN = ("--size", "240", "240", "155", "--channels", "1", "--classes", "3")
 PARTS = {
     "training step": Part("training_step.py", ("--steps", "30"), writes=True, seconds=45),
-    "scan, HighResNet": Part(
-        "inference.py", (*SCAN, "--contenders", "auto", "graphs", "float32", "monai-amp"), seconds=120
-    ),
+    "scan, HighResNet": Part("inference.py", (*SCAN, "--contenders", "auto", "graphs", "monai-amp"), seconds=85),
     "scan, DeepMedic": Part(
-        "inference.py", (*SCAN, "--network", "deepmedic", "--contenders", "auto", "graphs", "float32"), seconds=90
+        "inference.py", (*SCAN, "--network", "deepmedic", "--contenders", "auto", "float32"), seconds=45
     ),
     "losses": Part("losses.py", ("--repeats", "5"), seconds=40),
     "norms": Part("norms.py", ("--repeats", "20"), seconds=20),
