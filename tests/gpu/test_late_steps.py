@@ -96,9 +96,9 @@ def test_steps_by_graphs_are_those_without(on, dtype) -> None:
     # after it take them only a bound on the loss's curvature would say: these are held to be finite and to fall.
     assert losses[1][0] == pytest.approx(losses[0][0], rel=2.0**-10 if dtype == torch.float32 else 2.0**-4)
     assert all(math.isfinite(loss) for loss in losses[1]) and losses[1][-1] < losses[1][0]
-    assert launched.graphs is None and graphed.graphs is not None and not graphed.graphs.failed
+    assert launched.graphs is None and graphed.graphs is not None and not graphed.graphs.held.why
     if on != "cpu":
-        assert graphed.graphs._captured is not None
-        assert graphed._graphed_loss is not None and graphed._graphed_loss._captured is not None
+        assert graphed.graphs.held.recorded is not None
+        assert graphed._graphed_loss is not None and graphed._graphed_loss.held.recorded is not None
         found = trainings[1][0].optimizer._graphs.values()
-        assert found and all(one.captures == 1 and not one.why for one in found)
+        assert found and all(one.held.captures == 1 and not one.held.why for one in found)

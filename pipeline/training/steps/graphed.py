@@ -9,7 +9,7 @@ graph it is 1, which leaves the batch's own statistics, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,10 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarevox.networks.cuda.norm import in_graph
 from rarevox.pipeline.console import console
-from rarevox.pipeline.device import Precision, release_memory, set_aside, unused_bytes
-from rarevox.pipeline.errors import reason_of
+from rarevox.pipeline.device import Precision, set_aside, unused_bytes
 from rarevox.pipeline.training import processes
-from rarevox.pipeline.training.steps.recording import CAPTURES, WARM_UPS, recorded, rejoin, side_stream
+from rarevox.pipeline.training.steps.recording import WARM_UPS, Held, kind_of, recorded, rejoin, side_stream
 from rarevox.pipeline.training.steps.steady_statistics import SteadyStatistics
 
 
@@ -171,24 +170,22 @@ class Leaves:
 class GraphedPasses:
     """Passes of a step's network, by graphs once batches of one size have come twice in a row.
 
-    One size has graphs, which hold the memory of a pass as long as they live; others go as they would without. Another
-    size that comes twice in a row takes the graphs over, at most :data:`CAPTURES` times in all. Where a pass cannot be
-    captured that is said once, and all go as they would without.
+    One size has graphs, which hold the memory of a pass as long as they live; others go as they would without. Where a
+    pass cannot be captured that is said once, and all go as they would without.
 
     Args:
         precision: of the passes.
 
     Attributes:
+        held: the graphs (:class:`rarevox.pipeline.training.steps.recording.Held`).
         active: whether the last pass went by graphs, so that its logits lie where those of the next will.
     """
 
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
-        self.failed = False
-        self.captures = 0
-        self._last: Hashable = None
-        self._key: Hashable = None
-        self._captured: Captured | None = None
+        self.held: Held[Captured] = Held(
+            lambda why: console.say("[yellow]no CUDA graphs of training steps: no pass was captured: {}[/]", why)
+        )
         self._leaves: Leaves | None = None
         self.active = False
 
@@ -218,35 +215,19 @@ class GraphedPasses:
         return passed
 
     def _for(self, network: nn.Module, images: Tensor, statistics: SteadyStatistics) -> Captured | None:
-        if self.failed:
-            return None
         if self._leaves is None or not self._leaves.are_those_of(network):
             self._leaves = Leaves(network)
-        key = (images.shape, images.stride(), images.dtype, images.device, self._leaves)
-        if key == self._key:
-            return self._captured
-        if key != self._last or self.captures == CAPTURES:
-            self._last = key
-            return None
-        self._key, self._captured = None, None
-        self.captures += 1
-        why = ""
+        kind = (kind_of(images), self._leaves)
+        return self.held.of(kind, lambda: self._capture(network, images, statistics), images.device)
+
+    def _capture(self, network: nn.Module, images: Tensor, statistics: SteadyStatistics) -> Captured:
         if images.is_cuda:
             torch.cuda.empty_cache()  # graphs have memory of their own: what the steps before held is no use to them
         unused = unused_bytes(images.device)
-        try:
-            self._captured = Captured(network, images, statistics, self.precision)
-            self._key = key
-            # Between its passes nothing of this memory is in use, and yet nobody else can have it.
-            set_aside(self._captured, images.device, unused_bytes(images.device) - unused)
-        except Exception as error:  # whatever CUDA makes of it, the pass can be had without
-            why = reason_of(error)
-        if why:
-            self.failed = True
-            release_memory(images.device)  # the traceback, which held some of it, is gone
-            size = "×".join(map(str, images.shape))
-            console.say("[yellow]no CUDA graphs of training steps: a pass of {} was not captured: {}[/]", size, why)
-        return self._captured
+        captured = Captured(network, images, statistics, self.precision)
+        # Between its passes nothing of this memory is in use, and yet nobody else can have it.
+        set_aside(captured, images.device, unused_bytes(images.device) - unused)
+        return captured
 
 
 def usable(network: nn.Module, images: Tensor) -> bool:

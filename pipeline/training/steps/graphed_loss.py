@@ -11,9 +11,15 @@ from torch.autograd.function import once_differentiable
 from rarevox.losses import Loss
 from rarevox.losses.sums.checks import check_values, checked_later
 from rarevox.pipeline.console import console
-from rarevox.pipeline.device import release_memory
-from rarevox.pipeline.errors import reason_of
-from rarevox.pipeline.training.steps.recording import CAPTURES, graphable, recorded, rejoin, side_stream, waits_refused
+from rarevox.pipeline.training.steps.recording import (
+    Held,
+    graphable,
+    kind_of,
+    recorded,
+    rejoin,
+    side_stream,
+    waits_refused,
+)
 
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
@@ -27,15 +33,11 @@ class GraphedLoss:
     wait for the device. The values are those without, to the bit.
 
     Attributes:
-        why: the reason for which there is no graph, if it could not be captured.
+        held: its graph (:class:`rarevox.pipeline.training.steps.recording.Held`).
     """
 
     def __init__(self) -> None:
-        self.why = ""
-        self.captures = 0
-        self._last: Any = None
-        self._key: Any = None
-        self._captured: _CapturedLoss | None = None
+        self.held: Held[_CapturedLoss] = Held(lambda why: console.say("the loss goes without a CUDA graph: {}", why))
 
     def __call__(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar.
@@ -48,32 +50,14 @@ class GraphedLoss:
         Raises:
             ValueError: what the loss refuses; of a graph's later (`rarevox.losses.sums.checks.checked_later`).
         """
-        captured = self._for(loss, logits, labels)
+        captured = None
+        if logits.requires_grad and graphable(logits) and is_known(loss):
+            kind = (options_of(loss), logits.data_ptr(), kind_of(logits), kind_of(labels))
+            captured = self.held.of(kind, lambda: _CapturedLoss(loss, logits, labels), logits.device)
         if captured is None:
             return loss(logits, labels)  # type: ignore[no-any-return]
         value: Tensor = _Value.apply(logits, labels, captured)
         return value
-
-    def _for(self, loss: nn.Module, logits: Tensor, labels: Tensor) -> _CapturedLoss | None:
-        if self.why or not logits.requires_grad or not graphable(logits) or not is_known(loss):
-            return None
-        key = (options_of(loss), logits.data_ptr(), *(_kind(one) for one in (logits, labels)))
-        if key == self._key:
-            return self._captured
-        if key != self._last or self.captures == CAPTURES:
-            self._last = key
-            return None
-        self._key, self._captured = None, None
-        self.captures += 1
-        try:
-            self._captured = _CapturedLoss(loss, logits, labels)
-            self._key = key
-        except Exception as error:  # it waits for the device, say; the loss can be had without
-            self.why = reason_of(error)
-        if self.why:
-            release_memory(logits.device)
-            console.say("the loss goes without a CUDA graph: {}", self.why)
-        return self._captured
 
 
 def is_known(loss: nn.Module) -> bool:
@@ -104,10 +88,6 @@ def options_of(loss: nn.Module) -> list[Any]:
         for name, value in {**own, **module._buffers}.items():
             found.append((name, value.data_ptr() if isinstance(value, Tensor) else value))
     return found
-
-
-def _kind(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 class _CapturedLoss:

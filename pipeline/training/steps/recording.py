@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ WARM_UPS = 3
 CAPTURES = 3
 """Of one thing at most: sizes that change again and again go as they would without."""
 Replay = Callable[[], Any]
+Recorded = TypeVar("Recorded")
 
 
 def recorded(run: Callable[[], Sequence[Tensor]], pool: Any, stream: Any) -> tuple[Replay, Any]:
@@ -81,6 +82,66 @@ def graphable(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
+class Held(Generic[Recorded]):
+    """What is recorded for calls of one kind, once they have come twice in a row.
+
+    One kind is held; another that comes twice in a row takes its place, at most :data:`CAPTURES` times in all. What
+    cannot be captured is said once, and not tried again.
+
+    Args:
+        tell: is given the reason for which a capture failed, and what was to be captured.
+
+    Attributes:
+        recorded: for the last kind that was captured; None where there is none.
+        captures: how often something was recorded.
+        why: the reason for which there is nothing, if it could not be captured.
+
+    >>> held = Held(print)
+    >>> [held.of("a kind", lambda: "a graph", torch.device("cpu")) for _ in range(3)]
+    [None, 'a graph', 'a graph']
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.recorded: Recorded | None = None
+        self.captures = 0
+        self.why = ""
+        self._tell = tell
+        self._last: Any = None
+        self._kind: Any = None
+
+    def of(self, kind: Any, capture: Callable[[], Recorded], device: torch.device) -> Recorded | None:
+        """What is held for calls of this kind, and None where they go as they would without.
+
+        Args:
+            kind: equal to another where one recording is good for both.
+            capture: makes the recording; it may raise anything.
+            device: whose memory is given back where that fails.
+        """
+        if self.why:
+            return None
+        if kind == self._kind:
+            return self.recorded
+        if kind != self._last or self.captures == CAPTURES:
+            self._last = kind
+            return None
+        self._kind, self.recorded = None, None
+        self.captures += 1
+        try:
+            self.recorded = capture()
+            self._kind = kind
+        except Exception as error:  # whatever CUDA makes of it, it can be done without
+            self.why = reason_of(error)
+        if self.why:
+            release_memory(device)  # the traceback, which held some of it, is gone
+            self._tell(self.why)
+        return self.recorded
+
+
+def kind_of(tensor: Tensor) -> tuple[Any, ...]:
+    """What tensors have in common that one recording is good for: shape, strides, type and device."""
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
 class Repeated:
     """A function of tensors, by a graph once tensors of the same kinds have come twice in a row.
 
@@ -93,8 +154,7 @@ class Repeated:
         name: in words, for what is said where it cannot be captured.
 
     Attributes:
-        captures: how often graphs were recorded.
-        why: the reason for which there is no graph, if it could not be captured.
+        held: its graph (:class:`Held`).
 
     >>> twice = Repeated(lambda tensors: [2 * one for one in tensors])
     >>> [one.tolist() for one in twice([torch.tensor([1.0])])]
@@ -103,47 +163,32 @@ class Repeated:
 
     def __init__(self, function: Callable[[Sequence[Tensor]], list[Tensor]], name: str = "a function") -> None:
         self.function = function
-        self.name = name
-        self.why = ""
-        self.captures = 0
-        self._last: list[Any] | None = None
-        self._kinds: list[Any] | None = None
-        self._inputs: list[Tensor] = []
-        self._results: list[Tensor] = []
-        self._replay: Replay = tuple
+        self.held: Held[_Call] = Held(lambda why: console.say("{} goes without a CUDA graph: {}", name, why))
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """What the function gives, in memory that the next call writes anew."""
-        if self.why or not graphable(tensors[0]):
+        if not graphable(tensors[0]):
             return self.function(tensors)
-        kinds = [(one.shape, one.stride(), one.dtype, one.device) for one in tensors]
-        if kinds != self._kinds:
-            if kinds != self._last or self.captures == CAPTURES:
-                self._last = kinds
-                return self.function(tensors)
-            self._capture(tensors)
-            if self.why:
-                return self.function(tensors)
-            self._kinds = kinds
-        torch._foreach_copy_(self._inputs, list(tensors))
-        self._replay()
-        return self._results
+        kinds = [kind_of(one) for one in tensors]
+        call = self.held.of(kinds, lambda: _Call(self.function, tensors), tensors[0].device)
+        return self.function(tensors) if call is None else call(tensors)
 
-    def _capture(self, tensors: Sequence[Tensor]) -> None:
-        self.captures += 1
-        self._kinds, self._results = None, []
-        stream = None
-        try:
-            with torch.no_grad():
-                self._inputs = [one.clone(memory_format=torch.preserve_format) for one in tensors]
-                stream = side_stream(tensors[0])  # after the copies
+
+class _Call:
+    """A call of a function as a graph, and the memory that it reads and writes."""
+
+    def __init__(self, function: Callable[[Sequence[Tensor]], list[Tensor]], tensors: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            self.inputs = [one.clone(memory_format=torch.preserve_format) for one in tensors]
+            stream = side_stream(tensors[0])
+            try:
                 with torch.cuda.stream(stream), waits_refused(tensors[0]):
-                    self.function(self._inputs)
-                self._replay, (self._results, _) = recorded(lambda: self.function(self._inputs), None, stream)
-        except Exception as error:  # whatever CUDA makes of it, the function can be called without
-            self.why = reason_of(error)
-        rejoin(tensors[0], stream)
-        if self.why:
-            self._inputs, self._replay = [], tuple
-            release_memory(tensors[0].device)
-            console.say("{} goes without a CUDA graph: {}", self.name, self.why)
+                    function(self.inputs)
+                self.replay, (self.results, _) = recorded(lambda: function(self.inputs), None, stream)
+            finally:
+                rejoin(tensors[0], stream)
+
+    def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        torch._foreach_copy_(self.inputs, list(tensors))
+        self.replay()
+        return list(self.results)

@@ -172,7 +172,7 @@ def test_a_share_that_moves_is_seen(recorder: Recorder, again: Again) -> None:
         expected.backward()
         assert value.item() == expected.item()
         assert logits.grad is not None and torch.equal(logits.grad, other.grad)
-    assert graphed_one.captures == 2 and again.replays == 4
+    assert graphed_one.held.captures == 2 and again.replays == 4
 
 
 def test_what_a_graph_saw_is_looked_at_in_every_step() -> None:
@@ -219,7 +219,7 @@ def test_kernels_of_other_sizes_are_captured_a_few_times(again: Again) -> None:
     twice = recording.Repeated(lambda tensors: [2 * one for one in tensors])
     for size in (1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 5):
         assert [one.tolist() for one in twice([torch.full((size,), 1.5)])] == [[3.0] * size]
-    assert twice.captures == recording.CAPTURES and again.replays == 2 + 1 + 1
+    assert twice.held.captures == recording.CAPTURES and again.replays == 2 + 1 + 1
 
 
 def test_an_optimiser_is_copied_without_its_graphs(again: Again) -> None:
@@ -352,7 +352,7 @@ def test_sizes_that_change_again_and_again_are_captured_a_few_times(recorder: Re
     plain, losses = trained(TrainingStep(CPU32), 20, sizes=(6, 6, 8, 8))
     state, found = trained(step, 20, sizes=(6, 6, 8, 8))
     assert found == losses
-    assert step.graphs is not None and step.graphs.captures == graphed.CAPTURES
+    assert step.graphs is not None and step.graphs.held.captures == recording.CAPTURES
     assert all(torch.equal(state[key], plain[key]) for key in plain if "running" not in key)
 
 
@@ -371,7 +371,7 @@ def test_a_pass_that_a_later_one_has_overwritten_has_no_way_back(recorder: Recor
 def test_nothing_is_captured_on_the_cpu() -> None:
     step = TrainingStep(CPU32, cuda_graphs=True)
     trained(step)
-    assert step.graphs is not None and not step.graphs.failed and step.graphs._captured is None
+    assert step.graphs is not None and not step.graphs.held.why and step.graphs.held.recorded is None
 
 
 def test_statistics_are_blended_by_the_momentum_of_the_step() -> None:
