@@ -159,7 +159,7 @@ def test_a_step_by_graphs_launches_what_is_beside_the_network(ledger, name, monk
     monkeypatch.setattr(graphed, "require_plain_statistics", lambda network, before: None)  # there are no numbers
     take_steps(ledger, cuda_graphs=True, steps=4, **options)
     # Of four steps three pass by graphs (there and back) and take their directions so, and two have such a loss.
-    assert collections.Counter(calls) == {"Captured": 6, "Repeated": 3, "_CapturedLoss": 2}
+    assert collections.Counter(calls) == {"Captured": 6, "_Call": 3, "_CapturedLoss": 2}
     assert {kernel: n for kernel, n in captured.items() if kernel.startswith("triton norm")} == kernels
     assert not any("batch_norm" in kernel for kernel in captured), captured
     assert not ledger.waits and not ledger.pageable and ledger.late == {LATE: ledger.total}, ledger.report()
