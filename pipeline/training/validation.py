@@ -158,10 +158,14 @@ class Validation:
         progress = self.budget.progress(iteration)
         again = iteration in self._again
         due = int(progress * self.count) > (self._done or 0) and iteration > max(self._again, default=0)
-        if not (again or due) or progress >= 1 or processes.agree(self.interrupted):
+        if not (again or due) or progress >= 1:
             return
         in_time = again or self.spent_seconds + self._expected_seconds(engine) <= self.share * self.budget.seconds()
-        if processes.agree(in_time) and self.validate(engine):
+        if not processes.agree(in_time):
+            return
+        if processes.agree(self.interrupted):  # the signal came within the step: the validation is done on resuming
+            self._due = iteration
+        elif self.validate(engine):
             self._done = int(progress * self.count)
 
     def _expected_seconds(self, engine: Engine) -> float:

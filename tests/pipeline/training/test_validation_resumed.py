@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rarevox.pipeline.compose import read_yaml, write_yaml
+from rarevox.pipeline.training import TrainingStep
 from rarevox.pipeline.training import validation as module
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
@@ -120,6 +121,24 @@ def test_a_signal_during_a_validation_leaves_it_to_be_done_at_its_step(
         patch.setattr(Validation, "_run", interrupted)
         assert train(dataset_dir, tmp_path / "run", settings=SETTINGS, iterations=9, device="cpu") == 143
     assert load_tensors(tmp_path / "run" / "models" / "last.pt")["validation"]["due"] == 6
+    assert train(dataset_dir, tmp_path / "run", device="cpu", resume=True) == 0
+    assert history(tmp_path / "run") == history(whole)
+
+
+def test_a_signal_in_the_step_before_a_validation_leaves_it_to_be_done_at_its_step(
+    whole: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = TrainingStep.__call__
+
+    def interrupted(self: TrainingStep, engine: Any, batch: Any) -> Any:
+        if engine.state.iteration == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, engine, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStep, "__call__", interrupted)
+        assert train(dataset_dir, tmp_path / "run", settings=SETTINGS, iterations=9, device="cpu") == 143
+    assert load_tensors(tmp_path / "run" / "models" / "last.pt")["iteration"] == 6
     assert train(dataset_dir, tmp_path / "run", device="cpu", resume=True) == 0
     assert history(tmp_path / "run") == history(whole)
 
