@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from rarevox.pipeline.preparation.rules.loss import plan_loss
 from rarevox.pipeline.preparation.rules.network import plan_network
 from rarevox.pipeline.preparation.rules.sampling import lesions_of, plan_background, plan_planting, plan_sampler
 
-EDITED_FILE = "plan.edited.yaml"
+EDITED_FILE = "plan.edited.yaml"  # and plan.edited-2.yaml, -3 and so on, of those edited later
 _SIGNED = "# as prepare wrote it: "
 
 
@@ -85,14 +87,25 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ")
 
 
-def write_plan(folder: Path, name: str, choices: Sequence[Choice]) -> bool:
-    """Write ``plan.yaml``; one that was edited is kept beside it as ``plan.edited.yaml``. Returns whether it was."""
-    path = folder / PLAN_FILE
-    edited = path.is_file() and is_edited(path.read_bytes().decode(errors="replace"))
-    if edited:
-        path.replace(folder / EDITED_FILE)
+def write_plan(folder: Path, name: str, choices: Sequence[Choice]) -> Path | None:
+    """Write ``plan.yaml``; one that was edited is kept beside it. Returns where it is kept, None where none was."""
+    path, kept = folder / PLAN_FILE, None
+    if path.is_file() and is_edited(path.read_bytes().decode(errors="replace")):
+        names = (Path(EDITED_FILE).with_stem(f"{Path(EDITED_FILE).stem}-{number}").name for number in count(2))
+        kept = next(file for file in (folder / name for name in chain([EDITED_FILE], names)) if not file.exists())
+        path.replace(kept)
     write_text(path, plan_text(name, choices))
-    return edited
+    return kept
+
+
+def is_edited_plan(name: str) -> bool:
+    """Whether a file's name is that of a plan that was edited and kept.
+
+    >>> [is_edited_plan(name) for name in ("plan.edited.yaml", "plan.edited-2.yaml", "plan.yaml", "plan.edited-x.yaml")]
+    [True, True, False, False]
+    """
+    first = Path(EDITED_FILE)
+    return bool(re.fullmatch(rf"{re.escape(first.stem)}(-\d+)?{re.escape(first.suffix)}", name))
 
 
 def is_edited(text: str) -> bool:

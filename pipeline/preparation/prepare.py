@@ -20,7 +20,7 @@ from rarevox.pipeline.preparation.checks_page import write_checks_page
 from rarevox.pipeline.preparation.content import dataset_content, rule_of
 from rarevox.pipeline.preparation.examine import Examination, Treatment, examine
 from rarevox.pipeline.preparation.fingerprint import CaseFacts, summarise
-from rarevox.pipeline.preparation.plan_file import EDITED_FILE, PLAN_FILE, make_plan, write_plan
+from rarevox.pipeline.preparation.plan_file import PLAN_FILE, is_edited_plan, make_plan, write_plan
 from rarevox.pipeline.preparation.prepare_report import show_faults, show_fixes, show_plan, show_replaced, show_summary
 from rarevox.pipeline.preparation.rules.choice import Choice
 from rarevox.pipeline.preparation.sources.find import find_cases
@@ -33,7 +33,7 @@ FIXED_FILE = "fixed.json"
 PAGE_FILE = "checks.html"
 FIXED_FOLDER, N4_FOLDER = "fixed", "n4"
 _CACHE = "cache"  # of training, which may lie here
-_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE, FIXED_FILE, PAGE_FILE, PLAN_FILE, EDITED_FILE}
+_FILES = {DATASET_FILE, FINGERPRINT_FILE, REJECTED_FILE, FIXED_FILE, PAGE_FILE, PLAN_FILE}
 _FILES |= {FIXED_FOLDER, N4_FOLDER, _CACHE}
 
 
@@ -199,7 +199,7 @@ def _check_names(found: Source, source: Path, structures: dict[str, int] | None,
 
 def _is_prepared(folder: Path) -> bool:
     """Whether the folder holds nothing but what an earlier prepare wrote, and training's cache."""
-    names = {path.name for path in folder.iterdir() if not is_leftover(path)}
+    names = {path.name for path in folder.iterdir() if not (is_leftover(path) or is_edited_plan(path.name))}
     if not names <= _FILES or REJECTED_FILE not in names:
         return False
     rejected = read_json(folder / REJECTED_FILE)
@@ -275,8 +275,8 @@ def _plan(output: Path, fingerprint: dict[str, Any]) -> list[Choice]:
     data = Dataset.load(output)
     choices = make_plan(data, fingerprint)
     with _telling(output / PLAN_FILE):
-        if write_plan(output, data.name, choices):
-            console.print(f"{PLAN_FILE} had been edited; that one is kept as {EDITED_FILE}")
+        if kept := write_plan(output, data.name, choices):
+            console.print(f"{PLAN_FILE} had been edited; that one is kept as {kept.name}")
     return choices
 
 

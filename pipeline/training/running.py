@@ -111,7 +111,12 @@ def run_training(folder: Path, config: Mapping[str, Any], began: float) -> Endin
         return Ending(1, untrained=True)
     if first and trainer.state.iteration == first:
         steps = counted(first, "step")
-        console.print(f"nothing was to be done: the budget was used up by the {steps} before; give a larger one")
+        why = (
+            "patience ended the run, whatever its budget; train anew with a larger patience, or none, to go further"
+            if validation.out_of_patience
+            else f"the budget was used up by the {steps} before; give a larger one"
+        )
+        console.print(f"nothing was to be done: {why}")
     if unwritten:
         console.say("[red]the run is not whole[/]: {}", unwritten)
         return Ending(1)

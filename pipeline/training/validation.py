@@ -148,8 +148,13 @@ class Validation:
         if engine.state.iteration in self._again and self.validate(engine):
             self._done = past
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether so many validations in a row were not above the best that training ends."""
+        return self.patience is not None and self.without_gain >= self.patience
+
     def _stop_early(self, engine: Engine) -> None:
-        if self.patience is not None and self.without_gain >= self.patience:
+        if self.out_of_patience:
             console.print(f"no better validation in {self.without_gain}: training ends early (patience)")
             engine.terminate()
 

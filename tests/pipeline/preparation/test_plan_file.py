@@ -14,7 +14,7 @@ from rarevox.pipeline.console import Console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation import prepare_report
-from rarevox.pipeline.preparation.plan_file import is_edited, make_plan, plan_text, write_plan
+from rarevox.pipeline.preparation.plan_file import is_edited, is_edited_plan, make_plan, plan_text, write_plan
 from rarevox.pipeline.preparation.rules.choice import Choice
 from rarevox.pipeline.training.fit import fit_to_data
 from rarevox.pipeline.training.train import train
@@ -41,10 +41,13 @@ class TestText:
     def test_an_edited_plan_is_kept(self, tmp_path: Path) -> None:
         assert not write_plan(tmp_path, "x", self.CHOICES)
         assert not write_plan(tmp_path, "x", self.CHOICES[:1])
-        (tmp_path / "plan.yaml").write_text("batch_size: 7\n")
-        assert write_plan(tmp_path, "x", self.CHOICES)
-        assert (tmp_path / "plan.edited.yaml").read_text(encoding="utf-8") == "batch_size: 7\n"
-        assert not is_edited((tmp_path / "plan.yaml").read_text(encoding="utf-8"))
+        for number, name in enumerate(("plan.edited.yaml", "plan.edited-2.yaml", "plan.edited-3.yaml"), 7):
+            (tmp_path / "plan.yaml").write_text(f"batch_size: {number}\n")
+            assert write_plan(tmp_path, "x", self.CHOICES) == tmp_path / name
+            assert is_edited_plan(name)
+            assert not is_edited((tmp_path / "plan.yaml").read_text(encoding="utf-8"))
+        kept = sorted(path.read_text(encoding="utf-8") for path in tmp_path.glob("plan.edited*"))
+        assert kept == ["batch_size: 7\n", "batch_size: 8\n", "batch_size: 9\n"]
 
     def test_a_plan_that_is_no_text_is_kept_too(self, tmp_path: Path) -> None:
         (tmp_path / "plan.yaml").write_bytes(b"batch_size: \xff\n")

@@ -14,6 +14,7 @@ import pytest
 from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.training import TrainingStep
 from rarevox.pipeline.training import validation as module
+from rarevox.pipeline.training.dice_metric import HardDice
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
 from rarevox.pipeline.training.kept.run_checkpoint import RunCheckpoint
 from rarevox.pipeline.training.record.run_log import RunLog, read_rows
@@ -171,6 +172,19 @@ def test_what_was_validated_comes_again_whatever_the_clock_says(
     assert "share: 0.0" in path.read_text()
     assert train(dataset_dir, tmp_path / "run", device="cpu", resume=True) == 0
     assert history(tmp_path / "run") == history(whole)
+
+
+def test_a_run_that_patience_ended_says_so_when_it_is_taken_up(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(HardDice, "compute", lambda self: 0.5)
+    run = tmp_path / "run"
+    assert train(dataset_dir, run, settings=[*SETTINGS, "patience=1"], iterations=9, device="cpu") == 0
+    assert load_tensors(run / "models" / "last.pt")["iteration"] == 6  # the second of three validations is no better
+    capsys.readouterr()
+    assert train(dataset_dir, run, device="cpu", resume=True, iterations=20) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing was to be done: patience ended the run" in told and "budget was used up" not in told
 
 
 def _kill() -> None:
