@@ -74,8 +74,8 @@ def case_rows(
     if options.ignored_value is not None:
         ignored = reference == options.ignored_value
         prediction = np.where(ignored, reference, prediction) if ignored.any() else prediction
-    if prediction.flags.f_contiguous and reference.flags.f_contiguous:
-        # No figure depends on the order of the axes, and NIfTI's order is walked fastest through its transpose.
+    if prediction.flags.f_contiguous and reference.flags.f_contiguous and not options.centreline:
+        # No other figure depends on the order of the axes, and NIfTI's order is walked fastest through its transpose.
         prediction, reference, spacing_mm = prediction.T, reference.T, tuple(spacing_mm)[::-1]
     rows = []
     for name, value in foreground(structures, options).items():

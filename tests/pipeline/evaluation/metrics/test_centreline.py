@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from rarevox.pipeline.evaluation.metrics import centreline
 from rarevox.pipeline.evaluation.metrics.centreline import centreline_dice, is_there
@@ -76,6 +77,69 @@ def test_scikit_image() -> None:
     # Thinning shortens a line at its ends by about its radius: 1 voxel at each of the six ends.
     assert row["cldice"] == pytest.approx(2 * 0.8 / 1.8, abs=0.12)
     assert case_rows("a", _tube(0, 20), _tube(0, 20), (1, 1, 1), {"s": 1}, options=options)[0]["cldice"] == 1.0
+
+
+def _box(shape: tuple[int, int, int], *corners: tuple[int, ...]) -> np.ndarray:
+    """Boxes from their first to behind their last voxels: x, X, y, Y, z, Z."""
+    mask = np.zeros(shape, bool)
+    for x, to_x, y, to_y, z, to_z in corners:
+        mask[x:to_x, y:to_y, z:to_z] = True
+    return mask
+
+
+@pytest.mark.parametrize("width", [(1, 2), (2, 1), (2, 2), (2, 3), (4, 4), (3, 6)])
+@pytest.mark.parametrize("axis", range(3))
+def test_lines_of_even_width_are_there(width: tuple[int, int], axis: int) -> None:
+    """Thinning alone leaves nothing of most."""
+    pytest.importorskip("skimage.morphology", reason="needs scikit-image")
+    mask = np.moveaxis(_box((40, 12, 12), (4, 36, 3, 3 + width[0], 3, 3 + width[1])), 0, axis)
+    line = centreline.skeleton(mask)
+    assert not (line & ~mask).any()
+    there = np.flatnonzero(line.any(tuple(other for other in range(3) if other != axis)))
+    # A line ends within the width of the ends of its tube, and is whole.
+    assert there[0] <= 4 + max(width) and there[-1] >= 35 - max(width)
+    assert len(there) == there[-1] - there[0] + 1
+    assert ndimage.label(line, np.ones((3, 3, 3)))[1] == 1 and line.sum() <= 2 * len(there)
+
+
+@pytest.mark.parametrize("size", range(1, 7))
+def test_every_component_has_a_line(size: int) -> None:
+    pytest.importorskip("skimage.morphology", reason="needs scikit-image")
+    assert centreline.skeleton(_box((9, 9, 30), (1, 1 + size, 1, 1 + size, 1, 1 + size), (3, 6, 3, 6, 15, 28)))[
+        ..., :9
+    ].any()
+
+
+def test_a_narrow_arm_keeps_its_line() -> None:
+    """3 × 3 wide in the middle, 2 × 2 on either side; thinning alone eats one of the arms."""
+    pytest.importorskip("skimage.morphology", reason="needs scikit-image")
+    mask = _box((40, 9, 9), (2, 38, 3, 5, 3, 5), (15, 25, 3, 6, 3, 6))
+    there = np.flatnonzero(centreline.skeleton(mask).any((1, 2)))
+    assert there[0] <= 4 and there[-1] >= 35 and np.diff(there).max() <= 4  # a gap of twice the width at most
+
+
+def test_a_vessel_two_voxels_wide_counts() -> None:
+    pytest.importorskip("skimage.morphology", reason="needs scikit-image")
+    options = MetricOptions(centreline=True, distances=False, lesions=False)
+    wide, narrow = (2, 38, 2, 5, 2, 5), (2, 38, 8, 10, 8, 10)
+    both, one, other = _box((40, 12, 12), wide, narrow), _box((40, 12, 12), wide), _box((40, 12, 12), narrow)
+    score = {
+        name: case_rows("a", found, reference, (1, 1, 1), {"s": 1}, options=options)[0]["cldice"]
+        for name, found, reference in (("missed", one, both), ("whole", other, other), ("beside", one, other))
+    }
+    # Of two lines of nearly one length the prediction has one, and nothing else: 2 · 1 · ½ / (1 + ½), or nearly.
+    assert score == {"missed": pytest.approx(2 / 3, abs=0.03), "whole": 1.0, "beside": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_in_memory_changes_nothing(seed: int) -> None:
+    pytest.importorskip("skimage.morphology", reason="needs scikit-image")
+    options = MetricOptions(centreline=True, distances=False, lesions=False)
+    random = np.random.default_rng(seed)
+    masks = [ndimage.gaussian_filter(random.random((24, 20, 16)), 2) > 0.5 for _ in range(2)]
+    orders = ([np.asarray(mask, order=order) for mask in masks] for order in ("C", "F"))
+    first, second = (case_rows("a", *pair, (1, 1, 1), {"s": 1}, options=options)[0]["cldice"] for pair in orders)
+    assert first == second
 
 
 def _tubes(seed: int) -> tuple[np.ndarray, np.ndarray]:
