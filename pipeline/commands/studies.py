@@ -39,7 +39,7 @@ def places_options(command: Command) -> Command:
         click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="GPUs likewise.  [default: 0]"),
         click.option("--shard", metavar="I/N", help="Only every N-th cell from the I-th on: a job of an array."),
         click.option(
-            "--retry", is_flag=True, help="Begin cells anew that failed, or lacked cases that could not be read."
+            "--retry", is_flag=True, help="Try cells again that failed, and train those anew that lacked cases."
         ),
     )
     for option in reversed(options):

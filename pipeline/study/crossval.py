@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import parse_setting
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.report.curves_chart import probability_lines
 from rarevox.pipeline.evaluation.report.results_table import print_results
+from rarevox.pipeline.figures import rules_text
 from rarevox.pipeline.files import claim_folder, write_json
 from rarevox.pipeline.gates import failed_gates
 from rarevox.pipeline.inference.members import ENSEMBLE_FILE
@@ -64,7 +66,7 @@ def crossval(
             :func:`rarevox.pipeline.training.train.train` takes them.
         places: where folds are trained; None is this machine, one after the other.
         shard: ``i/n``, only every n-th fold from the i-th on.
-        retry: begin folds anew that failed, or were trained without cases that could not be read.
+        retry: try folds again that failed, and train those anew that lacked cases that could not be read.
         trust: evaluate and resume whatever the configurations build.
 
     Returns:
@@ -90,6 +92,7 @@ def crossval(
     options |= {"threads": plan.threads, "trust": trust, "retry": retry}
     jobs = jobs_of(folder, data.path.parent.resolve(), unfinished(folder, plan, chosen, retry=retry), **options)
     if jobs:
+        _end_ensemble(folder)
         tell_time(folder, plan, jobs, lambda: shapes or shapes_of(plan, jobs, datasets, trust=trust), places)
     pooled: list[dict[str, Any]] = []
     status = run_and_collect(folder, plan, chosen, jobs, places, then=_pooling(data, pooled, trust=trust))
@@ -169,6 +172,29 @@ def _tell_parted_subjects(data: Dataset) -> None:
             )
 
 
+def _end_ensemble(folder: Path) -> None:
+    """Until every fold is trained again there is no ensemble: ``predict`` would take half-trained weights for one."""
+    file = folder / ENSEMBLE_FILE
+    if file.exists():
+        file.unlink()
+        console.print(f"metrics.json and report.html in {folder} are of the folds before, until all are done again")
+
+
+def _tell_chosen_before(folder: Path, members: Sequence[str]) -> None:
+    """Say which folds lack what was chosen for all of them: those that were trained anew since then."""
+    configs = {member: read_yaml(folder / member / "configs" / "inference.yaml") for member in members}
+    for key in ("operating_points", "post_processing"):
+        texts = {member: write_yaml({key: config.get(key)}) for member, config in configs.items()}
+        if len(set(texts.values())) > 1:
+            said = "; ".join(f"{member} {rules_text(configs[member].get(key))}" for member in members)
+            console.say(
+                "[yellow]the folds' {} differ[/yellow] ({}), and those of {} count in the ensemble: choose them anew",
+                key.replace("_", " "),
+                said,
+                members[0],
+            )
+
+
 def _pooling(data: Dataset, pooled: list[dict[str, Any]], *, trust: bool) -> Callable[[Path, Plan], None]:
     """What is done once the rows are collected: where all folds are done, they are pooled into ``pooled``."""
 
@@ -178,5 +204,6 @@ def _pooling(data: Dataset, pooled: list[dict[str, Any]], *, trust: bool) -> Cal
             runs = {int(cell.settings["fold"]): f"{CELLS}/{cell.name}" for cell in plan.cells}
             pooled.append(pool(folder, runs, data, trust=trust))
             write_json(folder / ENSEMBLE_FILE, {"members": list(runs.values())})
+            _tell_chosen_before(folder, list(runs.values()))
 
     return then

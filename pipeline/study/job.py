@@ -35,7 +35,7 @@ class Job:
         threads: of the training.
         keep_weights: leave the model in the cell's folder.
         trust: build whatever configurations say.
-        retry: begin a cell anew that failed or lacked cases.
+        retry: try a cell again that failed, and train one anew that lacked cases.
     """
 
     study: str

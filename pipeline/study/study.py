@@ -60,7 +60,7 @@ def study(
         shard: ``i/n``, only every n-th cell from the i-th on; of a job array each job has its own i from 1 to n.
         list_only: tell the cells with their states, and run nothing.
         extend: take the cells that the file has now and had not before.
-        retry: begin cells anew that failed, or were trained without cases that could not be read.
+        retry: try cells again that failed, and train those anew that lacked cases that could not be read.
         keep_weights: leave each cell's model in its folder.
         device: auto, cpu, cuda or cuda:i, of each cell.
         trust: evaluate and resume whatever the configurations build.

@@ -80,28 +80,34 @@ def falling(record: Mapping[str, np.ndarray]) -> float:
     return 1.0 if np.ptp(loss) == 0 else float(spearmanr(np.arange(len(loss)), loss, alternative="less").pvalue)
 
 
-def held_out(rows: Sequence[Mapping[str, Any]], structures: Sequence[str] = ()) -> HeldOut:
+def held_out(
+    rows: Sequence[Mapping[str, Any]], structures: Sequence[str] = (), *, mean_over: Sequence[str] = ()
+) -> HeldOut:
     """The Dice of cases from the rows of an evaluation.
 
     Args:
         rows: one for each case and structure.
-        structures: whose Dice count; none are all.
+        structures: whose Dice are kept and count; none are all.
+        mean_over: which of these the mean and the median are over, as of the evaluation's ``mean_dice``; none are all.
 
     >>> rows = [{"case": "a", "structure": s, "dice": d} for s, d in (("x", 0.5), ("y", 1.0), ("z", 0.0))]
     >>> found = held_out(rows, ["x", "y"])
     >>> found.mean_dice, found.median_dice, len(found.cases)
     (0.75, 0.75, 2)
+    >>> held_out(rows, mean_over=["x", "y"]).mean_dice  # z is a union of these
+    0.75
     """
     cases = tuple(
         CaseDice(str(row["case"]), str(row["structure"]), math.nan if row["dice"] is None else float(row["dice"]))
         for row in rows
         if not structures or row["structure"] in structures
     )
+    counted = [case for case in cases if structures or not mean_over or case.structure in mean_over]
     means = []
-    for name in dict.fromkeys(case.structure for case in cases):
-        known = [case.dice for case in cases if case.structure == name and math.isfinite(case.dice)]
+    for name in dict.fromkeys(case.structure for case in counted):
+        known = [case.dice for case in counted if case.structure == name and math.isfinite(case.dice)]
         means += [float(np.mean(known))] if known else []
-    median = quartiles(np.array([case.dice for case in cases])).median
+    median = quartiles(np.array([case.dice for case in counted])).median
     return HeldOut(cases, float(np.mean(means)) if means else math.nan, median)
 
 

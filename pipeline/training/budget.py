@@ -25,7 +25,7 @@ class Budget:
         minutes: wall time; given, it is the limit and ``iterations`` is ignored.
 
     Attributes:
-        begun: the progress at the first step: time that reading the cases took.
+        begun_seconds: of the run at its first step: what reading the cases took.
 
     Raises:
         RequestError: neither is positive.
@@ -38,7 +38,7 @@ class Budget:
         self.iterations = None if minutes is not None else int(limit)
         self.minutes = minutes
         self.spent_seconds = 0.0
-        self.begun = 0.0
+        self.begun_seconds = 0.0
         self._started = time.monotonic()
         self._agreed: float | None = None
 
@@ -61,7 +61,8 @@ class Budget:
 
     def of_steps(self, iteration: int) -> float:
         """The share that is used of what the steps have: 0 at the first one, however long the cases were read."""
-        return (self.progress(iteration) - self.begun) / max(1 - self.begun, 1e-9)
+        begun = 0.0 if self.minutes is None else min(self.begun_seconds / (60 * self.minutes), 1.0)
+        return (self.progress(iteration) - begun) / max(1 - begun, 1e-9)
 
     def attach(self, engine: Engine) -> None:
         """End the engine's run when the budget is used up, at once where a resumed run has used it up already."""
@@ -80,12 +81,12 @@ class Budget:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"seconds": self.seconds(), "begun": self.begun}
+        return {"seconds": self.seconds(), "begun_seconds": self.begun_seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where the saved run was."""
         self.spent_seconds = float(state["seconds"])
-        self.begun = float(state.get("begun", 0.0))  # which runs of earlier versions did not keep
+        self.begun_seconds = float(state.get("begun_seconds", 0.0))  # which runs of earlier versions did not keep
 
 
 def decay_factor(progress: float, *, warmup: float, power: float) -> float:
@@ -138,7 +139,7 @@ class PolynomialDecay:
     def __call__(self, engine: Engine) -> None:
         """Set the rate for the step to come."""
         if engine.state.iteration == 1:
-            self.budget.begun = min(self.budget.progress(0), 1.0)
+            self.budget.begun_seconds = self.budget.seconds()
         progress = self.budget.of_steps(engine.state.iteration - 1)
         factor = max(
             decay_factor(progress, warmup=self.warmup, power=self.power), 0.01 if progress < self.warmup else 0

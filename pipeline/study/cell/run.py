@@ -21,7 +21,8 @@ from rarevox.pipeline.trust.sums import forget_sums
 def run_cell(job: Job) -> Outcome:
     """Bring a cell to its row, unless it has one or another process is at it.
 
-    A cell that was cut off goes on from its checkpoint, bit for bit, and one without a checkpoint begins anew.
+    A cell that was cut off goes on from its checkpoint, bit for bit, and one without a checkpoint begins anew; so does
+    one that failed and is tried again. One that was trained without some cases begins anew, to learn from them.
     Whatever is wrong with it becomes the reason in its row. What is printed goes to ``logs/CELL.log`` of the study.
     """
     began = time.monotonic()
@@ -32,10 +33,11 @@ def run_cell(job: Job) -> Outcome:
                 return Outcome(name, "elsewhere")
             row = read_row(job.study, name)
             if row is not None and (row.whole or not job.retry):
-                _prune(job)
+                _prune(job, row)
                 return Outcome(name, "kept")
-            if row is not None:
+            if row is not None and row.done:
                 shutil.rmtree(folder, ignore_errors=True)
+            (folder / CELL_FILE).unlink(missing_ok=True)
             with _told_to(Path(job.study) / LOGS / f"{name}.log"):
                 return _attempted(job, began)
     except OSError as error:
@@ -60,7 +62,7 @@ def _attempted(job: Job, began: float) -> Outcome:
             return unreachable(name, error)
         row = Row(name, job.cell.labels, "failed", _reason(error), last=job.last)
     write_json(job.folder / CELL_FILE, row.to_json())
-    _prune(job)
+    _prune(job, row)
     test = float("nan") if row.test is None else row.test.mean_dice
     return Outcome(name, row.state, row.reason, time.monotonic() - began, row.train_dice.median, test)
 
@@ -70,9 +72,14 @@ def _reason(error: Exception) -> str:
     return reason_of(error) if worded else f"{type(error).__name__}: {reason_of(error)}"
 
 
-def _prune(job: Job) -> None:
-    """Take away what nothing needs once the row is there: half-written files, and weights that nobody asked for."""
+def _prune(job: Job, row: Row) -> None:
+    """Take away what nothing needs once the row is there: half-written files, and weights that nobody asked for.
+
+    Of a cell that failed the checkpoint stays: what it failed of (memory, a worker, the scoring) may be mended.
+    """
     clear_parts_below(job.folder)
+    if not row.done:
+        return
     if not job.keep_weights:
         shutil.rmtree(job.folder / "models", ignore_errors=True)
         with suppress(OSError):

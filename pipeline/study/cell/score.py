@@ -16,8 +16,8 @@ from rarevox.pipeline.files import read_json
 from rarevox.pipeline.inference.segment import Segmenter
 
 
-def score_light(run: Path, data: Dataset, *, section: str, device: str, trust: bool) -> list[dict[str, Any]]:
-    """Score a run on a section by overlap alone, through the code of ``rarevox evaluate``; its rows.
+def score_light(run: Path, data: Dataset, *, section: str, device: str, trust: bool) -> dict[str, Any]:
+    """Score a run on a section by overlap alone, through the code of ``rarevox evaluate``; its result.
 
     ``metrics.json``, ``cases.csv`` and ``predictions/`` are left in ``RUN/evaluation/SECTION``; a case that fails has
     Dice 0 and its reason.
@@ -36,10 +36,11 @@ def score_light(run: Path, data: Dataset, *, section: str, device: str, trust: b
         score_case(scorer, found, case, folder)
     result = scorer.result()
     write_results(folder, result, extra={"context": {"dataset": data.name, "section": section}})
-    return list(result["cases"])
+    return result
 
 
-def score_fully(run: Path, data: Dataset, *, section: str, device: str, trust: bool) -> list[dict[str, Any]]:
-    """The rows of ``rarevox evaluate`` with all its figures and its page."""
+def score_fully(run: Path, data: Dataset, *, section: str, device: str, trust: bool) -> dict[str, Any]:
+    """The result of ``rarevox evaluate`` with all its figures and its page."""
     evaluate(run, data.path.parent, section=section, device=device, trust=trust)
-    return list(read_json(run / "evaluation" / section / "metrics.json")["cases"])
+    result: dict[str, Any] = read_json(run / "evaluation" / section / "metrics.json")
+    return result

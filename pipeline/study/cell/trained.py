@@ -115,7 +115,7 @@ def _scored(job: Job, data: Dataset) -> HeldOut | None:
         return None
     score = score_fully if job.full else score_light
     try:
-        rows = score(job.folder, data, section=job.section, device=job.device, trust=job.trust)
+        result = score(job.folder, data, section=job.section, device=job.device, trust=job.trust)
     except RequestError as error:
         raise RequestError(f"trained, and not scored: {error}") from error
-    return held_out(rows, job.structures)
+    return held_out(result["cases"], job.structures, mean_over=result["conventions"]["mean_over"])

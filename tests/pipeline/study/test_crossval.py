@@ -210,7 +210,9 @@ def test_ended_at_any_moment_and_called_again_it_ends_the_same(folds: Path, data
         assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_a_case_that_cannot_be_read_stops_no_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_case_that_cannot_be_read_stops_no_fold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = write_task(tmp_path / "task", cases=6)
     assert prepare(task, tmp_path / "dataset", holdout=0, folds=3, seed=0) == 0
     data = Dataset.load(tmp_path / "dataset")
@@ -231,6 +233,11 @@ def test_a_case_that_cannot_be_read_stops_no_fold(tmp_path: Path, capsys: pytest
     assert [row["case"] for row in result["failed"]] == [broken["case"]] and result["n_cases"] == 6
     assert (out / "ensemble.json").is_file()
     image.write_bytes(content)
+    with monkeypatch.context() as patch:  # a call that ends before its folds do leaves no ensemble of some of them
+        patch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: shutil.rmtree(out / "cells" / "fold_1") or [])
+        crossval(tmp_path / "dataset", out, places=Places(workers=1), retry=True, **options)
+        assert not (out / "ensemble.json").exists() and (out / "metrics.json").exists()
+        assert "are of the folds before" in " ".join(capsys.readouterr().err.split())
     # Fold 0 was trained on all of its cases, and stays; only its scores are from before.
     assert crossval(tmp_path / "dataset", out, places=Places(workers=1), retry=True, **options) == 1
     assert [row.left_out for row in read_rows(out)] == [()] * 3

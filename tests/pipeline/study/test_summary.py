@@ -73,6 +73,8 @@ def test_held_out_cases_by_structure() -> None:
     found = held_out(rows)
     assert found.mean_dice == pytest.approx(0.5) and found.median_dice == 0.5 and len(found.cases) == 4
     assert held_out(rows, ["lesion"]).mean_dice == pytest.approx(0.7)
+    apart = held_out(rows, mean_over=["lesion"])  # as where the organ is a union of others
+    assert apart.mean_dice == pytest.approx(0.7) and apart.median_dice == pytest.approx(0.7) and len(apart.cases) == 4
     assert math.isnan(held_out([]).mean_dice)
 
 

@@ -47,7 +47,33 @@ def test_the_rate_rises_over_the_first_steps_however_long_the_cases_were_read(mo
         assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-9)
     resumed = Budget(minutes=1)
     resumed.load_state_dict(budget.state_dict())
-    assert resumed.begun == budget.begun == 0.25
+    assert resumed.begun_seconds == budget.begun_seconds == 15.0
+
+
+@pytest.mark.parametrize(
+    ("more", "share"),
+    [
+        ({"minutes": 1.0}, 0.0),  # as it was: 24 of 60 s were read, and the first step is to come
+        ({"minutes": 2.0}, 0.0),
+        ({"iterations": 48}, 0.25),  # 12 steps were done
+        ({"iterations": 1200}, 0.01),
+    ],
+)
+def test_another_budget_goes_on_where_the_steps_are(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, float], share: float
+) -> None:
+    """What reading took is a time, no share of whatever budget: the rate neither rises anew nor stands still."""
+    clock = [24.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    budget = Budget(minutes=1)
+    budget.start_at(0.0)
+    decay = PolynomialDecay(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), budget)
+    decay(SimpleNamespace(state=SimpleNamespace(iteration=1)))  # type: ignore[arg-type]
+    resumed = Budget(**more)
+    resumed.load_state_dict(budget.state_dict())
+    assert resumed.of_steps(12) == pytest.approx(share)
+    clock[0] += 18.0  # half of the 36 s that a minute leaves, 18 of the 96 that two leave
+    assert resumed.of_steps(12) == pytest.approx({1.0: 0.5, 2.0: 0.1875}.get(more.get("minutes", 0), share))
 
 
 @pytest.mark.parametrize("options", [{}, {"iterations": 0}, {"minutes": -1.0}])

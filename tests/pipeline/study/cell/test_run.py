@@ -1,17 +1,24 @@
-"""A cell whose files cannot be reached: told with its own reason, in its own process, and the others go on."""
+"""A cell that fails: its own reason in its own process, the others go on, and what was trained is kept."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from rarevox.pipeline.entries import parse_setting
 from rarevox.pipeline.study.cell.run import run_cell
 from rarevox.pipeline.study.engines.queue import Queue, failed
-from rarevox.pipeline.study.job import Job, read_row
+from rarevox.pipeline.study.job import Job, Outcome, read_row
 from rarevox.pipeline.study.plan import PlannedCell
+from rarevox.pipeline.training import TrainingStep
+from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
+from tests.conftest import SMALL
 
 
 def job(study: Path, name: str = "a") -> Job:
@@ -43,6 +50,40 @@ def test_files_that_cannot_be_reached_are_the_cells_reason(tmp_path: Path, spoil
     assert any(name in outcome.reason for name in ("claims", "a.log", "cells/a"))
     assert read_row(tmp_path, "a") is None
     assert queue.take() is not None
+
+
+def test_a_cell_that_failed_goes_on_from_its_checkpoint_when_it_is_tried_again(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that was trained is lost, and the row is that of a cell in which nothing failed."""
+    texts = {"checkpoint#minutes": 0} | dict(map(parse_setting, SMALL))
+    cell = PlannedCell("a", {"fold": "0"}, {"iterations": 8, "settings": texts})
+    steps, taken = TrainingStep.__call__, []
+
+    def step(self: TrainingStep, engine: Any, batch: Any) -> Any:
+        taken.append(engine.state.iteration)
+        if len(taken) == 6:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return steps(self, engine, batch)
+
+    def tried(study: Path, *, retry: bool = False) -> Outcome:
+        return run_cell(Job(str(study), str(dataset_dir), cell, device="cpu", section="", retry=retry))
+
+    whole, once = tmp_path / "whole", tmp_path / "once"
+    for folder in (whole, once):
+        folder.mkdir()
+    first = tried(whole)
+    assert first.state == "done", first.reason
+    monkeypatch.setattr(TrainingStep, "__call__", step)
+    outcome = tried(once)
+    assert outcome.state == "failed" and "the last checkpoint is kept" in outcome.reason
+    assert has_checkpoint(once / "cells" / "a")
+    assert tried(once).state == "kept" and has_checkpoint(once / "cells" / "a")
+    assert tried(once, retry=True).state == "done"
+    assert taken == [1, 2, 3, 4, 5, 6, 6, 7, 8]
+    assert not (once / "cells" / "a" / "models").exists()
+    rows = [replace(row, seconds={}) for row in (read_row(whole, "a"), read_row(once, "a")) if row is not None]
+    assert len(rows) == 2 and rows[0] == rows[1]
 
 
 @pytest.mark.parametrize(("number", "state"), [(errno.EACCES, "failed"), (errno.ENOSPC, "unwritten")])
