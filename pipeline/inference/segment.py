@@ -132,7 +132,7 @@ class Segmenter:
             put(self.config, *parse_setting(text))
         check_hints(self.config)
         check_points(self.config)
-        parts = ("load_weights", "preprocessing", "inferer", "network", "device")
+        parts = ("load_weights", "preprocessing", "inferer", "network", "device", "in_channels")
         wanted = {key: f"@{key}" for key in parts}
         native = {"_target_": "rarevox.transforms.LabelsOnNativeGridd", "keys": "pred", "values": "@label_values"}
         built = build(self.config | {"_segmenter": wanted | {"native": native}}, "_segmenter")
@@ -144,7 +144,7 @@ class Segmenter:
         except ValueError as error:
             raise RequestError(str(error)) from error
         self.preprocessing, self.inferer, self.network = built["preprocessing"], built["inferer"], built["network"]
-        self.device, self.to_native = built["device"], built["native"]
+        self.device, self.to_native, self.in_channels = built["device"], built["native"], int(built["in_channels"])
         self.score_gb: float | None = None
         self._slabs = 0
 
@@ -165,11 +165,12 @@ class Segmenter:
             raise ValueError(reason)
         whole = with_stand_ins(item, self.config["channels"])
         data: dict[str, Any] = self.preprocessing({key: value for key, value in whole.items() if key != "roi"})
-        expected, found = len(self.config["channels"]), data["image"].shape[0]
-        if found != expected:
-            names = ", ".join(self.config["channels"])
-            how = "one file with these in this order, or a file each" if expected > 1 else "a file with this one"
-            there = counted(found, "channel")
+        channels, found = self.config["channels"], data["image"].shape[0]
+        if found != self.in_channels:
+            names, expected = ", ".join(channels), self.in_channels
+            how = "one file with these in this order, or a file each" if len(channels) > 1 else "a file with this one"
+            # A normalisation may make several channels of one, as several CT windows do.
+            there = counted(found, "channel") + (" after preprocessing" if len(channels) != expected else "")
             raise ValueError(f"the scan has {there} and the network takes {expected} ({names}); give {how}, no others")
         if not bool(torch.isfinite(data["image"].as_tensor().sum())):
             raise ValueError(f"the scan holds NaN or infinite voxels; {NOT_FINITE}")
@@ -184,27 +185,29 @@ class Segmenter:
     def _both(self, data: dict[str, Any], watch: Watch | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The label values, and what they were before post-processing if there is any."""
         region = data.get("region")
-        if region is not None and watch is not None:
-            watch = RegionWatch(watch, region)
-        native = self._decided(data, watch)
-        if region is not None:
-            native = native * torch.from_numpy(region)
+        native = self._decided(data, watch, region)
         found: dict[Any, Any] = self.cleaner({"image": data["image"], "pred": native})
         labels, raw = np.asarray(found["pred"])[0], np.asarray(found["raw"])[0] if "raw" in found else None
         if region is not None and raw is not None:
             labels = labels * region  # holes are filled, but not outside
         return labels, raw
 
-    def _decided(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
-        """Label values (1, X, Y, Z) on the scan's own grid, without components that lack confidence."""
+    def _decided(self, data: dict[str, Any], watch: Watch | None, region: np.ndarray | None) -> torch.Tensor:
+        """Label values (1, X, Y, Z) on the scan's own grid, without components that lack confidence; within the region
+        alone, where there is one, of which no voxel outside has a say."""
         confidences = self.decision.confidences
-        if not confidences:
-            return self._native(data, watch)
-        found = LabelScores(self.decision)
-        native = self._native(data, found if watch is None else Together([watch, found]))
-        return torch.from_numpy(without_unsure(native[0].numpy(), found, confidences, self.config["label_values"]))[
-            None
-        ]
+        found = LabelScores(self.decision) if confidences else None
+        watches: list[Watch] = [one for one in (watch, found) if one is not None]
+        shown = Together(watches) if len(watches) > 1 else next(iter(watches), None)
+        if region is not None and shown is not None:
+            shown = RegionWatch(shown, region)
+        native = self._native(data, shown)
+        if region is not None:
+            native = native * torch.from_numpy(region)
+        if found is None:
+            return native
+        labels = without_unsure(native[0].numpy(), found, confidences, self.config["label_values"])
+        return torch.from_numpy(labels)[None]
 
     def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
         """Label values (1, X, Y, Z) on the scan's own grid; outside the bounding box of its region, 0."""

@@ -49,7 +49,7 @@ def require_sound(case: Mapping[Any, Any], channels: int | None = None) -> None:
     image = case["image"]
     if channels is not None and image.shape[0] != channels:
         there = counted(image.shape[0], "channel")
-        raise ValueError(f"the scan has {there} and the dataset declares {channels}")
+        raise ValueError(f"the scan has {there} after preprocessing and the network takes {channels} (in_channels)")
     if not bool(torch.isfinite(image.sum())):
         raise ValueError("the scan holds NaN or infinite voxels")
     for key, name in (("label", "label map"), ("mask", "mask")):

@@ -77,6 +77,10 @@ def check_cells(
         if shape in shapes and other in seen:
             continue
         config = composed_cell(cell, datasets[place_of(cell.settings, root)], device=device)
+        if not (config.get("batch_record") or {}).get("keep", True):
+            raise RequestError(
+                f"the cell {spoken(cell.labels)}: batch_record#keep is false, and its row is made of that"
+            )
         if other not in seen and not trust:
             _require_plain_words(cell, config)
         seen.add(other)

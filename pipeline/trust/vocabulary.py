@@ -31,7 +31,8 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
 """Targets beside those of the packaged files: what ``docs/configuration.md`` offers, what runs are written with."""
 
 EARLIER: Mapping[str, tuple[str, ...]] = {
-    "train": ("@sampler", "@batch_augmentation", "@planting"),
+    "train": ("@sampler", "@batch_augmentation", "@planting", "$len(@channels)"),
+    "validate": ("$len(@channels)",),
     "step": ("@cuda_graphs",),
     "rarevox_installed": (
         "$monai.utils.optional_import('rarevox.networks')[1] or exit('This bundle needs the package rarevox, which is "

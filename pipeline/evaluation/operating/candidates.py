@@ -94,13 +94,11 @@ class StoredCase:
         """Volume of a voxel."""
         return float(np.prod(self.spacing_mm)) / 1000.0
 
-    def scores(self, decision: Decision, of: int, ignored: int | None) -> np.ndarray:
+    def scores(self, decision: Decision, of: int) -> np.ndarray:
         """(X, Y, Z) scores of class ``of`` against the others as the decision weighs them, of a nested region within
         those around it; 0 where not kept."""
         dense = np.zeros(self.reference.shape, np.float32)
         dense.ravel()[self.places] = decision.sure_scores(self.logs.T, of).numpy()
-        if ignored is not None:
-            dense[self.reference == ignored] = 0
         return dense
 
     def labels(self, decision: Decision, values: Sequence[int]) -> np.ndarray:
@@ -152,17 +150,18 @@ def case_table(
         confidences: of components; 0 removes none.
         options: how lesions are counted.
     """
-    scores, reference = case.scores(decision, of, options.ignored_value), np.isin(case.reference, value)
+    scores, reference = case.scores(decision, of), np.isin(case.reference, value)
     box = bounding_box((scores > 0) | reference)
     shape = len(thresholds), len(confidences)
     counts = {key: np.zeros(shape, np.int64) for key in COUNTS}
     if box is None:
         return CaseTable(case.name, counts, 0, 0, case.subject, case.voxel_ml)
     scores, reference = scores[box], reference[box]
+    unseen = None if options.ignored_value is None else case.reference[box] == options.ignored_value
     lesions = reference_lesions(reference, neighbourhood(options.connectivity), options.lesion_dilation)
     wanted = 0
     for row, threshold in enumerate(thresholds):
-        found = detections(scores, threshold, reference, case.voxel_ml, options, lesions)
+        found = detections(scores, threshold, reference, case.voxel_ml, options, lesions, unseen=unseen)
         wanted = len(found.reference_peaks)
         for key, numbers in found.at(confidences).items():
             counts[key][row] = numbers

@@ -106,12 +106,10 @@ class CaseCurves:
         found = []
         for number, value in enumerate(self.values, start=1):
             places, scores = self.labelled.of(number)
-            if self.ignored is not None:
-                here = self.reference.ravel()[places] != self.ignored
-                places, scores = places[here], scores[here]
             dense = np.zeros(self.reference.shape, np.float32)
             dense.ravel()[places] = scores
-            found.append(lesions_of(dense, _of(self.reference, value), self.voxel_ml, options))
+            unseen = None if self.ignored is None else self.reference == self.ignored
+            found.append(lesions_of(dense, _of(self.reference, value), self.voxel_ml, options, unseen))
         return found
 
 
@@ -129,12 +127,19 @@ def edges_of(decision: Decision) -> list[list[float]]:
     return [sorted({*THRESHOLDS, threshold}) for threshold in decision.thresholds]
 
 
-def lesions_of(scores: np.ndarray, reference: np.ndarray, voxel_ml: float, options: MetricOptions) -> Detections:
+def lesions_of(
+    scores: np.ndarray,
+    reference: np.ndarray,
+    voxel_ml: float,
+    options: MetricOptions,
+    unseen: np.ndarray | None = None,
+) -> Detections:
     """The lesions of labelled voxels, whose scores are above 0; within the box that holds anything."""
     box = bounding_box((scores > 0) | reference)
     if box is None:
         return NOTHING
-    return detections(scores[box], 0.0, reference[box], voxel_ml, options)
+    hidden = None if unseen is None else unseen[box]
+    return detections(scores[box], 0.0, reference[box], voxel_ml, options, unseen=hidden)
 
 
 class Curves:

@@ -92,8 +92,13 @@ def detections(
     voxel_ml: float,
     options: MetricOptions,
     lesions: np.ndarray | None = None,
+    *,
+    unseen: np.ndarray | None = None,
 ) -> Detections:
     """The lesions of one case.
+
+    The confidence of a lesion is the highest score of the component that holds it, where prediction would take it away
+    or leave it: of 26 neighbours, and with the voxels that nobody annotated, which count for nothing else.
 
     Args:
         scores: (X, Y, Z) scores of a structure.
@@ -102,20 +107,22 @@ def detections(
         voxel_ml: volume of a voxel.
         options: connectivity, dilation and the smallest lesion that counts.
         lesions: of :func:`rarevox.pipeline.evaluation.metrics.lesions.reference_lesions`, where they are known.
+        unseen: (X, Y, Z) bool, the voxels that nobody annotated; None: there are none.
     """
     near, dilation = neighbourhood(options.connectivity), options.lesion_dilation
     if lesions is None:
         lesions = reference_lesions(reference, near, dilation)
-    predicted = components_of(scores > threshold, near)
+    marked = scores > threshold
+    predicted = components_of(marked if unseen is None else marked & ~unseen, near)
     sizes = sizes_of(predicted)
     found, ignored = matches(lesions, predicted, sizes, dilation, options.lesion_min_ml / voxel_ml)
     true = np.zeros(len(sizes), bool)
     for lesion in found:
         true[lesion.touching] = True
     inside = predicted > 0
-    whole = predicted if near.all() else components_of(scores > threshold, np.ones_like(near))
+    whole = predicted if near.all() and unseen is None else components_of(marked, np.ones_like(near))
     highest = np.zeros(int(whole.max(initial=0)) + 1)
-    np.maximum.at(highest, whole[inside], scores[inside])
+    np.maximum.at(highest, whole[marked], scores[marked])
     peaks = np.zeros(len(sizes))
     peaks[predicted[inside]] = highest[whole[inside]]
     overlaps = np.bincount(predicted[reference].ravel(), minlength=len(sizes))

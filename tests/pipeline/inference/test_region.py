@@ -7,13 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, label
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.entropy import EntropyMap
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.inference.region import check_mask_grid, model_box, require_grid
 from rarevox.pipeline.inference.segment import Segmenter
+from tests.pipeline.inference.test_decided import Whole
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,35 @@ def test_inside_are_the_labels_of_the_whole_scan_and_outside_is_background(
     assert (inside[region > 0] == everywhere[region > 0]).mean() > 0.999  # to rounding where scores are interpolated
     if not settings:
         assert np.array_equal(inside, everywhere * (region > 0))
+
+
+@pytest.mark.parametrize("more", [(), ("spacing=[1.3, 1.1, 1.7]",)])
+def test_how_sure_a_component_is_says_the_region_alone(
+    run_dir: Path, task_dir: Path, scan: nib.Nifti1Image, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """A voxel of a component whose peak lies beside the region, and perhaps within its box: background either way."""
+    item = {"case": "a", "image": str(task_dir / "imagesTr" / "case_01.nii.gz")}
+    seen, sure = Whole(), Segmenter(run_dir, device="cpu", settings=more)
+    ball = sure._both(sure.read(item), seen)[0] == 1
+    p = seen.p.numpy()
+    score = np.where(ball, p[1] / (p[1] + np.maximum(p[0], p[2])), 2)
+    rim = np.unravel_index(score.argmin(), score.shape)
+    components = label(ball, np.ones((3, 3, 3)))[0]
+    peak = score[components == components[rim]].max()
+    assert peak - score[rim] > 1e-3
+    low, high = 1e-6, float(peak + score[rim]) / 2
+    found = {}
+    for name, corners in (("alone", []), ("wide", [(0, 0, 0), tuple(n - 1 for n in scan.shape)])):
+        region = np.zeros(scan.shape, np.uint8)
+        for place in (rim, *corners):
+            region[place] = 1
+        asked = item | {"roi": str(save(tmp_path / f"{name}.nii.gz", region, scan.affine))}
+        for confidence in (low, high):
+            setting = f"operating_points#ball#confidence={confidence}"
+            segmenter = Segmenter(run_dir, device="cpu", settings=[*more, setting])
+            found[name, confidence] = segmenter.segment(segmenter.read(asked))[rim]
+    assert found["alone", low] == found["wide", low] == 1
+    assert found["alone", high] == found["wide", high] == 0
 
 
 def test_holes_are_not_filled_outside_of_the_region(

@@ -315,6 +315,8 @@ def test_one_fold_and_a_fold_of_ones_own_are_refused(dataset_dir: Path, tmp_path
         crossval(copy, tmp_path / "out")
     with pytest.raises(RequestError, match="leave out --set fold"):
         crossval(dataset_dir, tmp_path / "out", settings=["fold=1"])
+    with pytest.raises(RequestError, match="batch_record#keep is false"):
+        crossval(dataset_dir, tmp_path / "out", settings=["batch_record#keep=false"])
 
 
 def test_scans_of_a_subject_at_several_times_stay_in_one_fold(tmp_path: Path) -> None:

@@ -89,6 +89,14 @@ def test_a_run_holds_its_landmarks_in_every_configuration(dataset_dir: Path, tmp
     assert list((tmp_path / "out").glob("*_seg.nii.gz"))
 
 
+def test_several_ct_windows_are_channels_of_one_scan(dataset_dir: Path, tmp_path: Path) -> None:
+    run, scan = tmp_path / "run", Dataset.load(dataset_dir).section("test")[0]["image"]
+    settings = [*SMALL, "normalisation#windows=[[0, 1], [0.5, 2]]", "in_channels=2", "validations=2"]
+    assert train(dataset_dir, run, config_files=["ct"], settings=settings, iterations=2, device="cpu") == 0
+    assert predict(run, [scan], output=tmp_path / "out") == 0
+    assert list((tmp_path / "out").glob("*_seg.nii.gz"))
+
+
 @pytest.mark.parametrize(
     ("overlay", "setting", "kind"),
     [

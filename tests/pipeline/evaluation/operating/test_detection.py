@@ -28,18 +28,26 @@ def _scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
         MetricOptions(lesion_dilation=1, lesion_min_ml=0.002),
     ],
 )
+@pytest.mark.parametrize("annotated", [1.0, 0.5])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_counts_at_every_confidence_are_the_lesion_scores_of_what_is_left(options: MetricOptions, seed: int) -> None:
+def test_counts_at_every_confidence_are_the_lesion_scores_of_what_is_left(
+    options: MetricOptions, seed: int, annotated: float
+) -> None:
+    """What nobody annotated is marked or left with the component that it belongs to, and counts for nothing."""
     scores, truth = _scene(seed)
     threshold = 0.4
-    found = detections(scores, threshold, truth, 0.001, options)
+    field = ndimage.gaussian_filter(np.random.default_rng(seed + 9).normal(size=truth.shape), 1.0)
+    unseen = field > np.quantile(field, annotated) if annotated < 1 else None
+    hidden = np.zeros_like(truth) if unseen is None else unseen
+    truth = truth & ~hidden
+    found = detections(scores, threshold, truth, 0.001, options, unseen=unseen)
     components, count = ndimage.label(scores > threshold, neighbourhood(26))  # by which labels are left out
     peaks = ndimage.maximum(scores, components, range(1, count + 1))
     assert count > 5
     levels = [0.0, *np.quantile(peaks, [0.2, 0.5, 0.9]), 1.1]
     told = found.at(levels)
     for index, level in enumerate(levels):
-        left = np.isin(components, 1 + np.flatnonzero(peaks >= level))
+        left = np.isin(components, 1 + np.flatnonzero(peaks >= level)) & ~hidden
         wanted = lesion_scores(
             left,
             truth,
