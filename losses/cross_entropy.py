@@ -77,7 +77,8 @@ def weighted_cross_entropy(table: SumTable, class_weights: Sequence[float]) -> T
     classes = table.reference.shape[-1]
     if len(class_weights) != classes:
         raise ValueError(f"class_weights has {len(class_weights)} numbers; expected {classes}, one for each class")
-    weights = torch.tensor(class_weights, dtype=table.reference.dtype, device=table.reference.device)
+    # Filled there, number by number: a copy from the host would make it wait for the device.
+    weights = torch.stack([torch.full_like(table.reference[..., 0], weight) for weight in class_weights], -1)
     return ratio((weights * table.cross_entropy).sum(-1), (weights * table.reference).sum(-1))
 
 

@@ -59,9 +59,8 @@ class InPieces(Backend):
             soft = softmax_piece(z, place, scratch("exponential", z.shape, z.dtype, z.device))
             return piece_sums(soft, piece, volume.reference(piece.labels), self.columns), piece_extremes(piece)
 
-        spans = list(volume.spans())
-        done = each_piece(work, spans, threads=volume.threads)
-        totals = _totals(volume, spans, [sums for sums, _ in done])
+        done = each_piece(work, volume.spans(), threads=volume.threads)
+        totals = _totals(volume, [sums for sums, _ in done])
         return totals, merge_extremes([extremes for _, extremes in done])
 
     def gradient(self, volume: Volume, grad_sums: Tensor) -> Tensor:
@@ -83,17 +82,20 @@ class InPieces(Backend):
         return grad
 
 
-def _totals(volume: Volume, spans: list[Span], of_pieces: list[dict[int, Tensor]]) -> Tensor:
-    """(columns, problems, K): the sums of the pieces added up, problem by problem, in the accumulators' precision."""
+def _totals(volume: Volume, of_pieces: list[dict[int, Tensor]]) -> Tensor:
+    """(columns, problems, K): the sums of the pieces added up, problem by problem, in the accumulators' precision.
+
+    Every problem has as many pieces as the others, and they follow one another. So nothing that lies on the host's side
+    (an index of problems, say) has to be sent to a device, for which the host would wait.
+    """
     device = volume.logits.device
     totals = torch.zeros(
         volume.problems, len(SumTable._fields), volume.classes, dtype=volume.accumulator, device=device
     )
-    problems = torch.tensor([span.problem for span in spans], device=device)
     totals[:, VOXELS] = volume.labels.shape[-1]  # without weights each voxel counts 1
     for column in of_pieces[0]:
-        stacked = torch.stack([sums[column] for sums in of_pieces]).to(volume.accumulator).view(len(spans), -1)
-        totals[:, column].zero_().index_add_(0, problems, stacked.expand(-1, volume.classes))
+        stacked = torch.stack([sums[column] for sums in of_pieces]).to(volume.accumulator)
+        totals[:, column] = stacked.view(volume.problems, -1, stacked.numel() // len(of_pieces)).sum(1)
     return totals.transpose(0, 1).contiguous()
 
 

@@ -89,7 +89,7 @@ def centreline_dice(
     if not prediction.any() or not reference.any():
         return math.nan
     ours, theirs = thin(prediction), thin(reference)
-    precision = np.count_nonzero(ours & reference) / max(np.count_nonzero(ours), 1)
-    sensitivity = np.count_nonzero(theirs & prediction) / max(np.count_nonzero(theirs), 1)
+    precision = np.count_nonzero(ours & reference) / max(int(np.count_nonzero(ours)), 1)
+    sensitivity = np.count_nonzero(theirs & prediction) / max(int(np.count_nonzero(theirs)), 1)
     total = precision + sensitivity
     return float(2 * precision * sensitivity / total) if total else 0.0

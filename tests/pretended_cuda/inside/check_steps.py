@@ -103,10 +103,7 @@ def test_a_step_waits_once_if_at_all_and_launches_little(ledger, name):
     assert dict(ledger.pinned) == SENT, ledger.report()
     assert ledger.total <= most, ledger.report()
     assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
-    # PyTorch's path makes its totals on the host's side of a table, once a step.
-    assert dict(ledger.pageable) == ({} if kernels.keys() & FUSED else {"losses/sums/pieces.py:_totals": 1}), (
-        ledger.report()
-    )
+    assert not ledger.pageable, ledger.report()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -137,6 +134,10 @@ def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypa
 IN_GRAPHS = {
     "default": ({}, 80, norms(20)),
     "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 90, norms(18)),
+    # What no kernel of losses makes goes by PyTorch's operations, and by a graph all the same.
+    "focal": ({"loss": losses.DiceFocalLoss(batch=True)}, 80, norms(20)),
+    "smoothed labels": ({"loss": losses.CrossEntropyLoss(label_smoothing=0.1)}, 80, norms(20)),
+    "weights of classes": ({"loss": losses.CrossEntropyLoss(class_weights=[1.0, 2.0, 3.0])}, 80, norms(20)),
 }
 
 
@@ -171,6 +172,7 @@ LOSSES = {
     "dice_ce": (losses.DiceCELoss(batch=True, ignore_index=255), FUSED, {}),
     "tversky": (losses.TverskyLoss(), FUSED, {}),
     "weighted cross-entropy": (losses.WeightedCrossEntropyLoss(), FUSED, {}),
+    "weights of classes": (losses.CrossEntropyLoss(class_weights=[1.0, 2.0, 3.0]), FUSED, {}),
     "cross-entropy": (losses.CrossEntropyLoss(), FUSED, {}),
     "sensitivity and specificity": (losses.SensitivitySpecificityLoss(), FUSED, {}),
     "two-class dice": (losses.TwoClassDiceLoss(), FUSED, {}),
@@ -189,7 +191,7 @@ def test_a_loss_is_fused_where_it_is_meant_to_be(ledger, name):
     one = {"make": of_classes(1)} if loss.sigmoid else {}
     take_steps(ledger, loss=loss, steps=1, size=(16, 16, 16), **one)
     assert {kernel: n for kernel, n in ledger.launches.items() if kernel.startswith("triton")} == kernels
-    assert dict(ledger.waits) == {READ: 1, **more}, ledger.report()
+    assert dict(ledger.waits) == {READ: 1, **more} and not ledger.pageable, ledger.report()
 
 
 def test_every_loss_is_in_the_table():
