@@ -70,8 +70,8 @@ def _run(arguments: list[str]) -> int:
     try:
         with leaving_no_empty_folders():
             status = cli.main(args=arguments, prog_name="rarevox", standalone_mode=False)
-    except click.exceptions.Abort:
-        return 130
+    except click.exceptions.Abort:  # click's name for a Ctrl-C that the command leaves to it
+        return _explain(KeyboardInterrupt())
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)

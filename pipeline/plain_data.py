@@ -72,7 +72,9 @@ def parse_yaml(text: str) -> Any:
     except _TooMuch:
         raise
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:  # ValueError: the 32nd of a month
-        raise ValueError(f"it is not valid YAML: {_one_line(error)}") from error
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else _one_line(error)
+        raise ValueError(f"it is not valid YAML: {where}") from error
 
 
 def parse_json(text: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, nearest
+from rarevox.pipeline.words import counted
 from rarevox.transforms.reading.stand_ins import MISSING
 
 
@@ -31,6 +32,27 @@ def refusal(missing: Sequence[str], config: Mapping[str, Any]) -> str:
     return "the scan has none of the channels" if missing and len(set(missing)) >= len(channels) else ""
 
 
+def require_channels(found: int, expected: int, channels: Sequence[str]) -> None:
+    """Refuse a scan of another number of channels, as it was read or as it is after preprocessing.
+
+    Args:
+        found: its channels.
+        expected: those that are wanted.
+        channels: the names of those of a scan. A normalisation may make several of one, as several CT windows do.
+
+    >>> require_channels(2, 1, ["CT"])
+    Traceback (most recent call last):
+    ...
+    ValueError: the scan has 2 channels and the network takes 1 (CT); give a file with this one, no others
+    """
+    if found == expected:
+        return
+    how = "one file with these in this order, or a file each" if len(channels) > 1 else "a file with this one"
+    there = counted(found, "channel") + (" after preprocessing" if len(channels) != expected else "")
+    names = ", ".join(channels)
+    raise ValueError(f"the scan has {there} and the network takes {expected} ({names}); give {how}, no others")
+
+
 def _others(channels: Sequence[str], free: Sequence[str]) -> str:
     return ", ".join(name for name in channels if name not in free)
 
@@ -46,7 +68,7 @@ def without_channels(
     channels = list(config["channels"])
     for name in left_out:
         if name not in channels:
-            raise RequestError(f"--without {name}: {nearest(name, channels)}")
+            raise RequestError(f"--without {name}: the run takes no channel of that name; {nearest(name, channels)}")
     reason = refusal(left_out, config)
     if reason:
         raise RequestError(f"--without {' '.join(left_out)}: {reason}")

@@ -101,7 +101,8 @@ def require_scans(found: Survey) -> list[dict[str, Any]]:
         place = str(first["image"])
         where = "" if place in first["reason"] else f"{first['case']} ({place}): "
         more = f" (and {len(found.left) - 1} more such)" if len(found.left) > 1 else ""
-        raise RequestError(f"nothing to segment: {where}{first['reason']}{more}")
+        within = f" in {found.named[0]}" if len(found.named) == 1 and more else ""
+        raise RequestError(f"nothing to segment{within}: {where}{first['reason']}{more}")
     raise RequestError(f"no scans in {', '.join(map(str, found.named))}; {_EXPECTED}")
 
 

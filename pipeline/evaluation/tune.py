@@ -92,7 +92,8 @@ def tune_post_processing(
     figures, made = folds.results / RESULT_FILE, folds.context(data)
     write_json(figures, result | {"n_cases": len(paths), "failed": failed, "context": made, "versions": versions()})
     _print(result, len(paths))
-    console.print(f"written into {folds.configurations}; the figures of all candidates are in {figures}")
+    wrote = f"written into {folds.configurations}" if result["chosen"] else f"none is set in {folds.configurations}"
+    console.print(f"{wrote}; the figures of all candidates are in {figures}")
     return 1 if failed else 0
 
 

@@ -32,6 +32,8 @@ from rarevox.pipeline.trust.sums import keeping_sums
 from rarevox.pipeline.words import counted
 
 RESULT_FILE = "operating_points.json"
+MUCH = 3.0
+"""Times the references' volume, from which figures of lesions say little: one component may touch all of them."""
 STAGES = ("train", "evaluate", "inference")
 ROUNDS = 4
 """Of several structures, how often each is chosen anew beside the others at most."""
@@ -105,7 +107,8 @@ def tune_threshold(
     _print(result, len(files))
     if any(read_yaml(one / "configs" / "inference.yaml")["post_processing"] for one in folds.runs):
         console.print("the run's post-processing was chosen for other labels; rarevox tune-postprocessing chooses anew")
-    console.print(f"written into {folds.configurations}; the figures are in {file}")
+    wrote = f"written into {folds.configurations}" if result["chosen"] else f"none is set in {folds.configurations}"
+    console.print(f"{wrote}; the figures are in {file}")
     return 1 if failed else 0
 
 
@@ -260,9 +263,16 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
             )
         before, after = one["without"], one["with"]
         volumes = f"volume {figure(before['volume_ml'], 2)} to {figure(after['volume_ml'], 2)} ml a case"
+        volumes += f" (references {figure(after['reference_ml'], 2)} ml)"
         if aim != "dice":
             volumes = f"Dice {figure(before['dice'])} to {figure(after['dice'])}, {volumes}"
         out.print(f"    with it {volumes}")
+        times = after["volume_ml"] / after["reference_ml"] if after["reference_ml"] else 0.0
+        if one["taken"] and times > MUCH:
+            out.print(
+                f"    [yellow]that marks {times:.0f} times what is there[/], and so finds lesions with few false ones: "
+                "look at the Dice, and train longer"
+            )
         crossed = one["cross_validated"]
         if crossed is not None:
             gain = f", gain {_said(crossed['gain'])}" if "gain" in crossed else ""

@@ -19,7 +19,7 @@ from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml
-from rarevox.pipeline.data.missing import refusal
+from rarevox.pipeline.data.missing import refusal, require_channels
 from rarevox.pipeline.data.spacing import lone_slice, unlike_spacing
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
@@ -44,7 +44,7 @@ from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.pipeline.inference.watch import Together, Watch
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
-from rarevox.pipeline.words import counted
+from rarevox.pipeline.words import listed
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.intensity.outcome import NOT_FINITE
@@ -164,19 +164,27 @@ class Segmenter:
         if reason := refusal(missing, self.config):
             raise ValueError(reason)
         whole = with_stand_ins(item, self.config["channels"])
-        data: dict[str, Any] = self.preprocessing({key: value for key, value in whole.items() if key != "roi"})
-        channels, found = self.config["channels"], data["image"].shape[0]
-        if found != self.in_channels:
-            names, expected = ", ".join(channels), self.in_channels
-            how = "one file with these in this order, or a file each" if len(channels) > 1 else "a file with this one"
-            # A normalisation may make several channels of one, as several CT windows do.
-            there = counted(found, "channel") + (" after preprocessing" if len(channels) != expected else "")
-            raise ValueError(f"the scan has {there} and the network takes {expected} ({names}); give {how}, no others")
+        whole = {key: value for key, value in whole.items() if key != "roi"}
+        channels = self.config["channels"]
+        try:
+            data: dict[str, Any] = self.preprocessing(whole)
+        except (RuntimeError, ValueError) as error:
+            if not is_out_of_memory(error):  # a normalisation may have met another number of channels, without names
+                require_channels(self._channels_of(whole), len(channels), channels)
+            raise
+        require_channels(len(data["image"]), self.in_channels, channels)
         if not bool(torch.isfinite(data["image"].as_tensor().sum())):
             raise ValueError(f"the scan holds NaN or infinite voxels; {NOT_FINITE}")
         if "roi" in item:
             data["region"] = read_region(item["roi"], data["image"])
         return data
+
+    def _channels_of(self, item: Mapping[str, Any]) -> int:
+        """How many channels a scan has as it is read; as many as are wanted where it cannot be."""
+        try:
+            return len(self.preprocessing.transforms[0](item)["image"])
+        except Exception:
+            return len(self.config["channels"])
 
     def segment(self, data: dict[str, Any]) -> np.ndarray:
         """Label values (X, Y, Z) of a preprocessed scan on its own grid."""
@@ -267,8 +275,9 @@ class Segmenter:
         found.append("" if by_slices else lone_slice(shape))
         if seen and self.config["spacing"] is None:
             found.append(unlike_spacing(affine, seen, slices=by_slices))
-        lacks = str(data["image"].meta.get(MISSING, ""))
-        told: dict[str, Any] = {MISSING: lacks.splitlines()} if lacks else {}
+        lacks = str(data["image"].meta.get(MISSING, "")).splitlines()
+        found.append(f"segmented without {listed(lacks)}, which the scan lacks" if lacks else "")
+        told: dict[str, Any] = {MISSING: lacks} if lacks else {}
         return told | ({"warning": "; ".join(dict.fromkeys(filter(None, found)))} if any(found) else {})
 
     @contextmanager

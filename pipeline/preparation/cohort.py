@@ -190,7 +190,7 @@ def tissue_apart(facts: Sequence[CaseFacts]) -> list[Fault]:
             continue
         inside = fact.common.get("foreground", 1.0)
         if inside >= INSIDE:
-            then = "stripped of the skull in that alone? normalisation#region=common leaves it out"
+            then = "stripped of the skull in that alone? the plan's normalisation#region=common leaves it out"
         else:
             then = f"so is {100 - 100 * inside:.2g} % of the foreground"
         away = f"{100 - 100 * fact.common['tissue']:.0f} % of the tissue in its channels is 0 in one of them"

@@ -23,6 +23,8 @@ from rarevox.pipeline.preparation.rules.choice import Choice
 from rarevox.pipeline.words import counted, listed
 
 _MANY = 10
+_FEW = 50
+"""Subjects below which a test set held out of them is too small to tell."""
 _LONGEST = 40
 """Letters of a word that no terminal of 80 columns need break."""
 _FIGURE = re.compile(r"\d[\d.]*(?:e[+-]?\d+)?(?: of | (?:label |foreground )?voxels?| mm\b| ?%|°)")
@@ -51,7 +53,7 @@ def show_faults(faults: Sequence[Fault], root: Path) -> None:
         style = "red" if fault.severity == "error" else "yellow"
         message = fault.message if not fault.file or fault.file in fault.message else f"{fault.message} ({fault.file})"
         if len({tuple(_FIGURE.findall(one.message)) for one in some}) > 1:
-            message = f"such as: {message}"
+            message = f"in one of them: {message}"
         severity = Text(fault.severity, style)
         table.add_row(case, fault.check, severity, message.replace(f"{root}/", ""))
     console.print(table)
@@ -136,6 +138,10 @@ def show_summary(
     written = ("dataset.json", "fingerprint.json", "checks.html")
     table.add_row("written", ", ".join(str(output / name) for name in written))
     console.print(table)
+    count = len(set(subjects.values()))
+    if test and count < _FEW:
+        few = f"{counted(count, 'subject')} are few to hold some out of"
+        console.print(f"{few}: prepared with --holdout 0, rarevox crossval scores every one")
 
 
 def _cases_text(subjects: Sequence[str]) -> str:

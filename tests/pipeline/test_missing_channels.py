@@ -67,6 +67,9 @@ def test_a_subset_is_the_model_fed_zeros(two: Path, tmp_path: Path, there: str, 
         assert {row["channel"] for row in csv.DictReader(handle)} == {there}
     row = json.loads((tmp_path / "out" / "predictions.json").read_text())["scans"][0]
     assert row["missing_channels"] == [lacks]
+    assert (
+        f"segmented without {lacks}, which the scan lacks" in row["warning"]
+    )  # in predictions.csv and on the page too
     whole = {"case": "x", "image": [str(case / "A.nii.gz"), str(case / "B.nii.gz")]}
     wanted = _zeroed(two / "run", whole, "AB".index(lacks))
     found = np.asarray(nib.load(tmp_path / "out" / row["output"]).dataobj)

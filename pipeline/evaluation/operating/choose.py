@@ -115,7 +115,7 @@ def choice(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dic
     Returns:
         ``threshold``, ``confidence``, ``taken`` and, where it is not, ``reason``; ``without`` and ``with``, the
         figures of the aim (mean and 95 % interval over subjects; for ``recall`` with ``false_per_scan``), each with the
-        ``dice`` and the ``volume_ml`` that come with it (means over cases);
+        ``dice`` and the ``volume_ml`` that come with it (means over cases), beside the references' ``reference_ml``;
         ``cross_validated``: the figures with the choice of the others, ``gain`` over ``without``, and the
         ``chosen`` of each fold; None with a single case.
     """
@@ -178,10 +178,11 @@ def _figures(
 
 
 def _voxels(tables: Sequence[CaseTable], at: tuple[int, int], options: MetricOptions) -> dict[str, float]:
-    """The mean Dice and the mean volume at a candidate."""
+    """The mean Dice, the mean volume at a candidate, and that of the references."""
     dice = _mean([figures(table, "dice", options)[at] for table in tables])
     volumes = [table.counts["predicted"][at] * table.voxel_ml for table in tables]
-    return {"dice": float(dice), "volume_ml": float(np.mean(volumes))}
+    there = [table.voxels * table.voxel_ml for table in tables]
+    return {"dice": float(dice), "volume_ml": float(np.mean(volumes)), "reference_ml": float(np.mean(there))}
 
 
 def _subjects(tables: Sequence[CaseTable]) -> list[str]:

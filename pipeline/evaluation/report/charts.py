@@ -56,7 +56,11 @@ def log_axis(values: Iterable[float]) -> dict[str, Any]:
     finite = [float(v) for v in values if math.isfinite(v) and v > 0] or [1.0]
     low, high = min(finite) / 1.15, max(finite) * 1.15
     span = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [m * 10.0**p for p in span for m in ((1, 2, 5) if len(span) < 4 else (1,)) if low <= m * 10.0**p <= high]
+    steps: Sequence[Sequence[float]] = [(1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)]
+    for multiples in steps if len(span) >= 4 else steps[1:]:
+        ticks = [m * 10.0**p for p in span for m in multiples if low <= m * 10.0**p <= high]
+        if len(ticks) > 1:  # of one alone no scale can be read
+            break
     scale = {"low": low, "high": high, "log": True}
     return scale | {"ticks": [{"text": f"{t:g}", "at": percent(t, scale)} for t in ticks]}
 

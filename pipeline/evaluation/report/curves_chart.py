@@ -60,11 +60,12 @@ def _froc(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
     score = interval_text(lesions["froc_score"], lesions["froc_score_ci95"])
     said = f"{name}, lesions: FROC score {score}; as the run is set {figure(share)} found at {rate:.3g} false a scan"
     dot = percent(max(rate, FALSE_LESIONS[0]), scale), percent(share, unit)
+    beyond = f"; the run as it is set, at {rate:.3g}, lies beyond" if rate > FALSE_LESIONS[-1] else ""
     if max(lesions["false_per_scan"], default=0.0) <= FALSE_LESIONS[0]:
         most = max(lesions["false_per_scan"], default=0.0)
         note = f"Lesions: {figure(share)} found, with {most:.3g} false ones a scan at the most, whatever the confidence"
         return {"note": f"{note}: no curve from {FALSE_LESIONS[0]:g} on.", "said": said}
-    return _chart(points, dot, said) | {"x": scale, "label": f"{name}: sensitivity over false lesions a scan"}
+    return _chart(points, dot, said) | {"x": scale, "label": f"{name}: sensitivity over false lesions a scan{beyond}"}
 
 
 def _chart(points: Sequence[tuple[float, float]], dot: tuple[float, float] | None, said: str) -> dict[str, Any]:

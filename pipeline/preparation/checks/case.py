@@ -178,7 +178,8 @@ def label_not_whole(loaded: Loaded) -> Iterator[Finding]:
         array = loaded.label.array
         odd = array[~(array == np.round(array)) | ~np.isfinite(array)]
         shown = ", ".join(f"{value:g}" for value in np.unique(odd)[:3])
-        yield f"not whole numbers in {counted(odd.size, 'label voxel')} (such as {shown})", loaded.case.label
+        told = f"not whole numbers in {counted(odd.size, 'label voxel')} (such as {shown})"
+        yield f"{told}; resample label maps by nearest neighbour, or write the mask that is meant", loaded.case.label
 
 
 def label_ignored(loaded: Loaded) -> Iterator[Finding]:
@@ -234,7 +235,7 @@ def _undeclared(value: int, loaded: Loaded) -> bool:
 def empty_label(loaded: Loaded) -> Iterator[Finding]:
     """The label holds at least one voxel that is not background. Such a case is kept: it teaches what absence is."""
     if not loaded.foreground.any():
-        yield "the label holds no foreground; the case is kept and counted", loaded.case.label
+        yield "the label holds no foreground: of such a case is learnt what absence is", loaded.case.label
 
 
 def label_outside(loaded: Loaded) -> Iterator[Finding]:

@@ -48,6 +48,10 @@ def read_subjects(
         example = next((files for files in groups.values() if files), [])
         seen = ", ".join(within for within, _ in example[:6]) or "no volumes at all"
         hint = next((hint for pattern in wanted.values() if (hint := _in_other_case(example, pattern))), "")
+        if not any(groups.values()):
+            raise RequestError(
+                f"{root} holds no volumes (NIfTI, NRRD, MHA, …); give the folder that holds the subjects"
+            )
         raise RequestError(f"no file under {root} matches the patterns{hint}; the first subject holds: {seen}")
     cases, faults = [], []
     for name, files in groups.items():

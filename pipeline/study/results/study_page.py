@@ -9,6 +9,7 @@ from typing import Any
 
 from rarevox.pipeline.evaluation.comparison.tables import p_text
 from rarevox.pipeline.page import write_page
+from rarevox.pipeline.study.plan import read_plan
 from rarevox.pipeline.study.results import rules
 from rarevox.pipeline.study.results.example_figure import ABSENT
 from rarevox.pipeline.study.results.figures import Figures
@@ -44,7 +45,7 @@ def write_study_page(
     return write_page(
         path,
         TEMPLATE,
-        title=f"Study {study.resolve().name}",
+        title=f"Study {read_plan(study).name}",
         style=("study.css",),
         results=results,
         figures=figures,
@@ -56,7 +57,7 @@ def write_study_page(
         verdicts=sorted(judged, key=lambda one: order.index(one.verdict)),
         tally={word: sum(one.verdict == word for one in judged) for word in order},
         words=WORDS,
-        sections=_sections(results, figures, heldout, ranks),
+        sections=_sections(results, figures, heldout, ranks, tested=any(one.verdict != UNTESTED for one in judged)),
         plural=PLURAL,
         most_lines=MOST_LINES,
         classes=CLASSES,
@@ -139,10 +140,12 @@ def _robustness(
     return sorted(rows, key=lambda row: (-(row[1] / row[2] if row[2] else 0.0), -row[1]))
 
 
-def _sections(results: Results, figures: Figures, heldout: PaperTable | None, ranks: Ranking | None) -> dict[str, str]:
-    """Anchor → name of the sections that the page has, in their order."""
+def _sections(
+    results: Results, figures: Figures, heldout: PaperTable | None, ranks: Ranking | None, *, tested: bool
+) -> dict[str, str]:
+    """Anchor → name of the sections that the page has, in their order; the paper's claims where some are tested."""
     there = {
-        "claims": ("Claims", True),
+        "claims": ("Claims", tested),
         "dice": ("Training Dice", True),
         "isolines": ("Isolines", bool(figures.isolines)),
         "held-out": ("Held-out cases", heldout is not None or bool(figures.heldout)),

@@ -66,7 +66,10 @@ def test_left_out_on_purpose() -> None:
     assert [one["image"] for one in found] == [["t"], "both.nii"]
     assert all(one[MISSING] == ["FLAIR"] for one in found)
     assert without_channels(items, [], CONFIG) == items
-    for names, said in ((["T3"], "valid names: FLAIR, T1"), (["FLAIR", "T1"], "none of the channels")):
+    for names, said in (
+        (["T3"], "T3: the run takes no channel of that name; valid names: FLAIR, T1"),
+        (["FLAIR", "T1"], "none of the channels"),
+    ):
         with pytest.raises(RequestError, match=said):
             without_channels(items, names, CONFIG)
     with pytest.raises(RequestError, match="trained without"):

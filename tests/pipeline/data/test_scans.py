@@ -153,6 +153,9 @@ def test_of_nothing_to_segment_the_first_case_is_told_with_its_place(tmp_path: P
     assert said.startswith(f"nothing to segment: part ({part / 'FLAIR.nii.gz'}): no file is the channel T1; ")
     assert "add the file" in said
     assert "channel_dropout" in said
+    touch(tmp_path / "other", "FLAIR.nii.gz")
+    with pytest.raises(RequestError, match=f"nothing to segment in {tmp_path}: other .*and 1 more such"):
+        require_scans(survey([tmp_path], ("FLAIR", "T1")))
     with pytest.raises(RequestError) as refused:
         require_scans(survey([tmp_path / "none.nii.gz"]))
     assert str(refused.value) == f"nothing to segment: {tmp_path / 'none.nii.gz'} does not exist"

@@ -269,8 +269,16 @@ def test_a_dataset_that_was_dealt_out_anew_is_refused(folds: Path, dataset_dir: 
     ("threshold", "said"), [(0.99, "highest threshold tried"), (0.01, "lowest threshold tried"), (0.5, "")]
 )
 def test_the_end_of_what_was_tried_is_told(threshold: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {"mean": 0.3, "ci95": [0.2, 0.4], "volume_ml": 1.0, "dice": 0.3}
+    figures = {"mean": 0.3, "ci95": [0.2, 0.4], "volume_ml": 1.0, "reference_ml": 1.0, "dice": 0.3}
     one = {"threshold": threshold, "confidence": 0, "taken": True, "without": figures, "with": figures}
     _print({"aim": "dice", "structures": {"lesion": {**one, "cross_validated": None}}}, 3)
     told = " ".join(capsys.readouterr().out.split())
     assert said in told and ("better train longer" in told) is bool(said)
+    assert "times what is there" not in told
+
+
+def test_what_marks_much_more_than_there_is_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"mean": 1.0, "ci95": [1.0, 1.0], "volume_ml": 38.2, "reference_ml": 2.0, "dice": 0.05}
+    one = {"threshold": 0.3, "confidence": 0, "taken": True, "without": figures, "with": figures}
+    _print({"aim": "lesion_f1", "structures": {"lesion": {**one, "cross_validated": None}}}, 3)
+    assert "marks 19 times what is there" in " ".join(capsys.readouterr().out.split())

@@ -259,6 +259,10 @@ def test_wrong_channels_and_bad_voxels_fail_with_their_reason(run_dir: Path, sca
     assert reasons[0].endswith("2 channels and the network takes 1 (noise); give a file with this one, no others")
     assert "NaN or infinite" in reasons[1]
     assert "export the scan anew" in reasons[1]
+    # Also where a normalisation knows of another number first.
+    nyul = "{_target_: rarevox.transforms.NyulNormalised, keys: image, region: image, landmarks: [[0, 1]], "
+    three = Segmenter(run_dir, device="cpu", settings=[f"normalisation={nyul} percentiles: [10, 90]}}"])
+    assert "2 channels and the network takes 1 (noise)" in next(three(items[:1])).reason
 
 
 def test_wrong_requests(run_dir: Path, scans: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_options_from_texts() -> None:
         ("surface", "mesh", "expected one of voxels, area"),
         ("lesion_dilation", "many", "lesion_dilation=many"),
         ("resamples", "1", "expected at least 2"),
-        ("seed", "[1", "--set seed=.1: it is not valid YAML: while parsing"),
+        ("seed", "[1", "--set seed=.1: it is not valid YAML: line 1, column 3: expected"),
     ):
         with pytest.raises(RequestError, match=message):
             read_options({name: text})

@@ -55,6 +55,8 @@ def test_log_axis_by_hand() -> None:
     assert percent(1e9, scale) == 100.0
     assert [tick["text"] for tick in log_axis([0.9, 110])["ticks"]] == ["1", "10", "100"]
     assert log_axis([])["ticks"]
+    # Between 2 and 5 there is none of 1, 2 and 5 but these; one tick alone would tell no scale.
+    assert [tick["text"] for tick in log_axis([1.4, 2.9])["ticks"]] == ["1.5", "2", "3"]
 
 
 def test_strip_by_hand() -> None:

@@ -32,6 +32,14 @@ def test_points_by_hand() -> None:
     assert lesions["x"]["ticks"][3] == {"text": "1", "at": 50.0}
 
 
+def test_a_run_beyond_the_axis_is_told_with_its_figure() -> None:
+    curves = _curves()
+    lesions = curves["structures"]["lesion"]["lesions"]
+    assert "beyond" not in operating_charts(curves)[1]["label"]
+    lesions["false_per_scan"] = [21 * rate for rate in lesions["false_per_scan"]]
+    assert operating_charts(curves)[1]["label"].endswith("; the run as it is set, at 21, lies beyond")
+
+
 def test_where_hardly_any_lesion_is_false_a_sentence_stands_for_the_curve() -> None:
     curves = _curves()
     lesions = curves["structures"]["lesion"]["lesions"]

@@ -159,7 +159,7 @@ def test_of_the_papers_claims_only_what_is_tested_is_counted(study: Path, page: 
         judged = json.loads((folder / "report" / "verdicts.json").read_text(encoding="utf-8"))["verdicts"]
         tested = any(one["verdict"] != "not tested" for one in judged)
         assert (shown.count('<span class="label">claims of the paper') == 3) == tested == (folder == study)
-        assert ('<table class="verdicts">' in shown) == tested
+        assert ('<table class="verdicts">' in shown) == tested == ('id="claims"' in shown)
 
 
 def test_failed_pending_and_broken_cells_are_rows_with_their_reason(tmp_path: Path) -> None:
