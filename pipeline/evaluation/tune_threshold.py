@@ -269,9 +269,10 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
         out.print(f"    with it {volumes}")
         times = after["volume_ml"] / after["reference_ml"] if after["reference_ml"] else 0.0
         if one["taken"] and times > MUCH:
-            out.print(
-                f"    [yellow]that marks {times:.0f} times what is there[/], and so finds lesions with few false ones: "
-                "look at the Dice, and train longer"
+            out.say(
+                "    [yellow]that marks {:.0f} times what is there[/], and finds lesions so with few false ones: "
+                "look at the Dice, and train longer",
+                times,
             )
         crossed = one["cross_validated"]
         if crossed is not None:

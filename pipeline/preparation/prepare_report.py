@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,13 +21,11 @@ from rarevox.pipeline.preparation.cases import THERE, Fault
 from rarevox.pipeline.preparation.corrected.corrections import Fix
 from rarevox.pipeline.preparation.examine import Examination
 from rarevox.pipeline.preparation.rules.choice import Choice
-from rarevox.pipeline.words import counted, listed
+from rarevox.pipeline.words import counted, listed, visible
 
 _MANY = 10
 _FEW = 50
 """Subjects below which a test set held out of them is too small to tell."""
-_LONGEST = 40
-"""Letters of a word that no terminal of 80 columns need break."""
 _FIGURE = re.compile(r"\d[\d.]*(?:e[+-]?\d+)?(?: of | (?:label |foreground )?voxels?| mm\b| ?%|°)")
 """A number that each case has its own of, by what it counts or measures; values of labels are not such."""
 
@@ -155,27 +154,28 @@ def _cases_text(subjects: Sequence[str]) -> str:
 
 
 def show_plan(plan: Sequence[Choice], output: Path, *, named: bool) -> None:
-    """What was chosen for training and why; and how structures get names, where they have none."""
-    table = Table(title="Plan", title_justify="left", show_header=False)
-    rows: list[tuple[str, ...]] = [(choice.key, _value_text(choice.value), choice.reason) for choice in plan]
-    if sum(width + 3 for width in _longest_words(rows)) >= console.width:
-        rows = [(f"{key}\n{value}", reason) for key, value, reason in rows]
-    for width in _longest_words(rows):  # the names of classes are to be copied, not guessed: none is broken
-        table.add_column(overflow="fold", min_width=width)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    """What was chosen for training and why, in a sentence each; and how structures get names, where they have none."""
+    console.print(f"Plan, with all of its reasons in {output / 'plan.yaml'}", soft_wrap=True)
+    for choice in plan:
+        console.print(f"  {choice.key}: {_value_text(choice.value)}", soft_wrap=True)  # to be copied: never broken
+        console.print(Padding(Text(visible(_first_sentence(choice.reason))), (0, 0, 0, 6)))
     if not named:
         console.print("structures are called after their values; name them with --structure NAME=VALUE")
     console.print(
-        f"next: rarevox train {output} --output RUN, with {output / 'plan.yaml'} as it is or edited, or --set KEY=VALUE"
+        f"next: look at {output / 'checks.html'}; rarevox train {output} --output RUN, with plan.yaml as it is or "
+        "edited, or --set KEY=VALUE",
+        soft_wrap=True,
     )
 
 
-def _longest_words(rows: Sequence[Sequence[str]]) -> list[int]:
-    """The letters of the longest word of each column, as far as there is room for it."""
-    columns = ([word for text in column for word in text.split()] for column in zip(*rows, strict=True))
-    return [min(_LONGEST, max(map(len, words), default=1)) for words in columns]
+def _first_sentence(reason: str) -> str:
+    """The first sentence of a reason.
+
+    >>> _first_sentence("Foreground fills 0.38 % of a scan: half of the patches hold none. They stay so.")
+    'Foreground fills 0.38 % of a scan: half of the patches hold none.'
+    """
+    first, dot, _ = reason.partition(". ")
+    return first + dot.rstrip()
 
 
 def _value_text(value: Any) -> str:

@@ -111,13 +111,15 @@ def test_an_edited_patch_is_trained_on_as_it_stands(dataset: Dataset, tmp_path: 
 def test_no_name_of_a_class_is_broken(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     monkeypatch.setattr(prepare_report, "console", Console(file=text, width=width))
-    reason = "Some words, and rarevox.transforms.LesionBalancedSampler would draw small ones as often as large ones."
+    reason = "Some words, and rarevox.transforms.LesionBalancedSampler would draw small ones as often. Then more."
     sampler = Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
     rest = [Choice("normalisation", {"_target_": "a.ZScored", "keys": "image", "region": "nonzero"}, "Why " * 30)]
     prepare_report.show_plan([sampler, *rest, Choice("background_share", 0.5, "Half.")], Path("out"), named=True)
     for name in ("rarevox.transforms.LesionBalancedSampler", "ClassBalancedSampler", "background_share"):
         assert name in text.getvalue()
-    assert all(len(line) <= width for line in text.getvalue().splitlines() if "│" in line)
+    told = [line for line in text.getvalue().splitlines() if line.startswith("      ")]
+    assert told and all(len(line.rstrip()) <= width for line in told)  # reasons are broken at words
+    assert "Then more" not in text.getvalue()  # the first sentence is enough here; plan.yaml has all
 
 
 def test_a_configuration_that_replaces_what_is_planned_is_told(
