@@ -115,6 +115,8 @@ def evaluate(
         raise RequestError(
             f"section {section!r} of {data.path} is empty; choose another --section or prepare with --holdout"
         )
+    for member in members_of(segmenter):  # refused before anything is told or made
+        without_channels([], without, member.config)
     name = name_of(run, data, segmenter.config["fold"], section, others, without, settings)
     with held(
         claim_folder(output or home / "evaluation" / name, holds=_holds_evaluation, what="an evaluation")
