@@ -96,10 +96,13 @@ def bundle_metadata(
         **({"structure_codes": dataset.structure_codes} if dataset.structure_codes else {}),
     }
     formats = content["network_data_format"]
+    count, stated = len(dataset.channels), config.get("in_channels")
+    several = stated // count if isinstance(stated, int) else 1  # of each channel, as several CT windows make
+    inputs = [f"{name}, {n + 1}" if several > 1 else name for n in range(several) for name in dataset.channels]
     formats["inputs"]["image"] |= {
-        "num_channels": len(dataset.channels),
+        "num_channels": len(inputs),
         "spatial_shape": list(config["patch_size"]),
-        "channel_def": {str(i): name for i, name in enumerate(dataset.channels)},
+        "channel_def": {str(i): name for i, name in enumerate(inputs)},
     }
     outputs = list(config.get("regions") or names)
     formats["outputs"]["pred"] |= {

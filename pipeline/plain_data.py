@@ -72,8 +72,9 @@ def parse_yaml(text: str) -> Any:
     except _TooMuch:
         raise
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:  # ValueError: the 32nd of a month
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else _one_line(error)
+        mark, where = getattr(error, "problem_mark", None), _one_line(error)
+        if mark is not None and (problem := getattr(error, "problem", None)):
+            where = f"line {mark.line + 1}, column {mark.column + 1}: {problem[:300]}"
         raise ValueError(f"it is not valid YAML: {where}") from error
 
 

@@ -35,7 +35,8 @@ class ZeroMissingChannelsd(MapTransform):
         numbers = [self.channels.index(name) for name in missing]
         for key in self.key_iterator(out):
             image = out[key].clone() if isinstance(out[key], torch.Tensor) else out[key]
-            image[numbers] = 0
+            for number in numbers:  # of each of several CT windows, where there are such
+                image[number :: len(self.channels)] = 0
             if hasattr(image, "meta"):
                 image.meta[MISSING] = "\n".join(missing)
             out[key] = image

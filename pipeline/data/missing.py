@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rarevox.pipeline.errors import RequestError, nearest
-from rarevox.pipeline.words import counted
+from rarevox.pipeline.words import counted, listed
 from rarevox.transforms.reading.stand_ins import MISSING
 
 
@@ -30,6 +30,15 @@ def refusal(missing: Sequence[str], config: Mapping[str, Any]) -> str:
         how = "trained without channel_dropout" if not free else f"its required channels are {_others(channels, free)}"
         return f"the scan lacks {', '.join(unable)}, which the run needs ({how})"
     return "the scan has none of the channels" if missing and len(set(missing)) >= len(channels) else ""
+
+
+def told_missing(names: Sequence[str]) -> str:
+    """The warning of a scan that lacks channels.
+
+    >>> told_missing(["T1"])
+    'segmented without T1, which the scan lacks'
+    """
+    return f"segmented without {listed(names)}, which the scan lacks"
 
 
 def require_channels(found: int, expected: int, channels: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from rarevox.pipeline.bundle import (
 )
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.data.missing import without_channels
+from rarevox.pipeline.data.missing import told_missing, without_channels
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.beginning import tell_beginning, told_if_seen
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
@@ -230,7 +230,10 @@ def score_case(
         image = case["image"]
         first = image[0] if isinstance(image, list) else image
         _, grid = save_labels(found.labels, first, found.case, folder / "predictions")
-        warning = "; ".join(filter(None, (also, str((found.notes or {}).get("warning", "")))))
+        noted = str((found.notes or {}).get("warning", "")).split("; ")
+        if missing:  # left out on purpose: the rows name them
+            noted = [one for one in noted if one != told_missing(missing)]
+        warning = "; ".join(filter(None, (also, *noted)))
         rows = scorer.add(found.case, found.labels, case["label"], found.raw, grid=grid, warning=warning)
         _name_missing(rows, (found.notes or {}).get(MISSING, missing))
         return True

@@ -268,7 +268,7 @@ def _print(result: Mapping[str, Any], n_cases: int) -> None:
             volumes = f"Dice {figure(before['dice'])} to {figure(after['dice'])}, {volumes}"
         out.print(f"    with it {volumes}")
         times = after["volume_ml"] / after["reference_ml"] if after["reference_ml"] else 0.0
-        if one["taken"] and times > MUCH:
+        if aim != "dice" and one["taken"] and times > MUCH:
             out.say(
                 "    [yellow]that marks {:.0f} times what is there[/], and finds lesions so with few false ones: "
                 "look at the Dice, and train longer",

@@ -90,7 +90,7 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
     config = brought_up(run_config(run, "inference", trust=trust), run)
     config["bundle_root"] = str(run.resolve())
     put(config, "device#name", "cpu")
-    wanted = {"network": "@network_def", "geometry": "@geometry", "weights": "@weights", "inferer": "@inferer"}
+    wanted = {key: f"@{key}" for key in ("geometry", "weights", "inferer", "in_channels")} | {"network": "@network_def"}
     built = build(config | {"_exported": wanted}, "_exported")
     network, geometry = load_weights(built["network"], built["weights"]), built["geometry"]
     regions = config.get("regions") or {}
@@ -101,6 +101,7 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         "input": "float32 (batch, channels, *spatial), normalised",
         "output": f"float32 linear logits (batch, {_REGIONS if regions else _CLASSES}{rule if points else ''}",
         "channels": list(config["channels"]),
+        "in_channels": int(built["in_channels"]),  # more where the normalisation makes several of one
         # 0 after normalisation where a scan lacks one.
         "optional_channels": optional_channels(config),
         "classes": ["background", *config["structures"]],
@@ -139,7 +140,7 @@ def images(geometry: Geometry, channels: int) -> list[torch.Tensor]:
 
 def _written(network: nn.Module, geometry: Geometry, file: Path, kind: str, about: dict[str, Any]) -> dict[str, Any]:
     """Write a file under a name of its own, run it, and put it in place if its numbers are the network's."""
-    example, *others = images(geometry, len(about["channels"]))
+    example, *others = images(geometry, about["in_channels"])
     part = file.with_name(f".{os.getpid()}{FORMATS[kind]}")
     try:
         try:

@@ -19,7 +19,7 @@ from rarevox.networks.cpu.ops import load_kernels
 from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import require_run
 from rarevox.pipeline.compose import read_yaml
-from rarevox.pipeline.data.missing import refusal, require_channels
+from rarevox.pipeline.data.missing import refusal, require_channels, told_missing
 from rarevox.pipeline.data.spacing import lone_slice, unlike_spacing
 from rarevox.pipeline.device import release_memory
 from rarevox.pipeline.entries import parse_setting, put
@@ -44,7 +44,6 @@ from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.pipeline.inference.watch import Together, Watch
 from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.pipeline.trust.gate import run_config
-from rarevox.pipeline.words import listed
 from rarevox.transforms.clean import CleanLabelsd
 from rarevox.transforms.decision import Decision
 from rarevox.transforms.intensity.outcome import NOT_FINITE
@@ -276,7 +275,7 @@ class Segmenter:
         if seen and self.config["spacing"] is None:
             found.append(unlike_spacing(affine, seen, slices=by_slices))
         lacks = str(data["image"].meta.get(MISSING, "")).splitlines()
-        found.append(f"segmented without {listed(lacks)}, which the scan lacks" if lacks else "")
+        found.append(told_missing(lacks) if lacks else "")
         told: dict[str, Any] = {MISSING: lacks} if lacks else {}
         return told | ({"warning": "; ".join(dict.fromkeys(filter(None, found)))} if any(found) else {})
 

@@ -137,8 +137,9 @@ def show_summary(
     written = ("dataset.json", "fingerprint.json", "checks.html")
     table.add_row("written", ", ".join(str(output / name) for name in written))
     console.print(table)
-    count = len(set(subjects.values()))
-    if test and count < _FEW:
+    count = len({subjects[case["case"]] for case in (*training, *test)})
+    stated = any(case.part for case in seen.cases.values())
+    if test and not stated and count < _FEW:
         few = f"{counted(count, 'subject')} are few to hold some out of"
         console.print(f"{few}: prepared with --holdout 0, rarevox crossval scores every one")
 
@@ -158,7 +159,7 @@ def show_plan(plan: Sequence[Choice], output: Path, *, named: bool) -> None:
     console.print(f"Plan, with all of its reasons in {output / 'plan.yaml'}", soft_wrap=True)
     for choice in plan:
         console.print(f"  {choice.key}: {_value_text(choice.value)}", soft_wrap=True)  # to be copied: never broken
-        console.print(Padding(Text(visible(_first_sentence(choice.reason))), (0, 0, 0, 6)))
+        console.print(Padding(Text(visible(_first_sentence(choice.reason))), (0, 0, 0, 6)), soft_wrap=False)
     if not named:
         console.print("structures are called after their values; name them with --structure NAME=VALUE")
     console.print(

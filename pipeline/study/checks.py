@@ -77,7 +77,7 @@ def check_cells(
         if shape in shapes and other in seen:
             continue
         config = composed_cell(cell, datasets[place_of(cell.settings, root)], device=device)
-        if not (config.get("batch_record") or {}).get("keep", True):
+        if not (config["batch_record"] or {"keep": False}).get("keep", True):
             raise RequestError(
                 f"the cell {spoken(cell.labels)}: batch_record#keep is false, and its row is made of that"
             )
@@ -108,5 +108,5 @@ def shape_of(cell: PlannedCell) -> str:
 def _other_of(cell: PlannedCell) -> str:
     """What else can be wrong, as a text; numbers read alike."""
     own = {k: v for k, v in cell.settings.get("settings", {}).items() if k.partition("#")[0] not in SHAPING}
-    kinds = {key: type(value).__name__ if isinstance(value, (int, float)) else value for key, value in own.items()}
+    kinds = {key: type(value).__name__ if type(value) in (int, float) else value for key, value in own.items()}
     return json.dumps([{key: cell.settings.get(key) for key in ("loss", "config")}, kinds], sort_keys=True)

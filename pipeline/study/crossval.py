@@ -177,7 +177,10 @@ def _end_ensemble(folder: Path) -> None:
     file = folder / ENSEMBLE_FILE
     if file.exists():
         file.unlink()
-        console.print(f"metrics.json and report.html in {folder} are of the folds before, until all are done again")
+        console.print(
+            f"metrics.json and report.html in {folder} are of the folds before, and {ENSEMBLE_FILE} is gone, until all "
+            "are done: the same command goes on"
+        )
 
 
 def _tell_chosen_before(folder: Path, members: Sequence[str]) -> None:

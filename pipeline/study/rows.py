@@ -55,11 +55,13 @@ class HeldOut:
         cases: a figure for each case and structure.
         mean_dice: mean over structures of the mean over cases.
         median_dice: median over all figures.
+        mean_over: the structures that both are over; empty for all. Unions of others are in ``cases`` alone.
     """
 
     cases: tuple[CaseDice, ...] = ()
     mean_dice: float = NAN
     median_dice: float = NAN
+    mean_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ def _quartiles(content: Mapping[str, Any]) -> Quartiles:
 
 def _test(content: Mapping[str, Any]) -> HeldOut:
     cases = tuple(CaseDice(str(one["case"]), str(one["structure"]), _number(one["dice"])) for one in content["cases"])
-    return HeldOut(cases, _number(content.get("mean_dice")), _number(content.get("median_dice")))
+    means = _number(content.get("mean_dice")), _number(content.get("median_dice"))
+    return HeldOut(cases, *means, tuple(map(str, content.get("mean_over") or ())))
 
 
 def rows_text(rows: Iterable[Row]) -> str:

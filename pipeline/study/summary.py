@@ -108,7 +108,8 @@ def held_out(
         known = [case.dice for case in counted if case.structure == name and math.isfinite(case.dice)]
         means += [float(np.mean(known))] if known else []
     median = quartiles(np.array([case.dice for case in counted])).median
-    return HeldOut(cases, float(np.mean(means)) if means else math.nan, median)
+    over = () if len(counted) == len(cases) else tuple(dict.fromkeys(case.structure for case in counted))
+    return HeldOut(cases, float(np.mean(means)) if means else math.nan, median, over)
 
 
 def step_seconds(run: Path) -> float:

@@ -29,5 +29,8 @@ def test_channels_become_zero_and_the_metadata_say_so() -> None:
     assert out["image"].meta[MISSING] == "T1"
     assert MISSING not in out
     assert image.sum() == 24  # what came in is left
+    # Of three channels through two CT windows, the first window's come first.
+    twice = ZeroMissingChannelsd("image", NAMES)({"image": MetaTensor(torch.ones(6, 2, 2, 2)), MISSING: ["T1"]})
+    assert twice["image"].sum((1, 2, 3)).tolist() == [8, 0, 8, 8, 0, 8]
     same = ZeroMissingChannelsd("image", NAMES)({"image": image})
     assert same["image"] is image

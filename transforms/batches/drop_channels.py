@@ -44,6 +44,7 @@ class BatchDropChannels(BatchTransform):
         check_required(channels, required)
         if prob >= 1:
             raise ValueError(f"channel_dropout is {prob}; expected a probability below 1, such as 0.25")
+        self.count = len(channels)
         self.free = [number for number, name in enumerate(channels) if name not in required]
         self.all_may_go = len(self.free) == len(channels)
         if prob > 0 and (not self.free or len(channels) < 2):
@@ -62,7 +63,7 @@ class BatchDropChannels(BatchTransform):
             for key in self.keys:
                 for place, number in enumerate(self.free):
                     if gone[place]:
-                        batch[key][row, number] = 0
+                        batch[key][row, number :: self.count] = 0  # of each of several CT windows too
         return batch
 
 

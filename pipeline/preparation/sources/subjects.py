@@ -46,12 +46,10 @@ def read_subjects(
     wanted = {**channels, "label": label, **({"mask": mask} if mask else {})}
     if not any(_matches(files, pattern) for files in groups.values() for pattern in wanted.values()):
         example = next((files for files in groups.values() if files), [])
-        seen = ", ".join(within for within, _ in example[:6]) or "no volumes at all"
+        seen = ", ".join(within for within, _ in example[:6])
         hint = next((hint for pattern in wanted.values() if (hint := _in_other_case(example, pattern))), "")
         if not any(groups.values()):
-            raise RequestError(
-                f"{root} holds no volumes (NIfTI, NRRD, MHA, …); give the folder that holds the subjects"
-            )
+            raise RequestError(f"{root} has no folder with volumes in it; give that which holds one for each subject")
         raise RequestError(f"no file under {root} matches the patterns{hint}; the first subject holds: {seen}")
     cases, faults = [], []
     for name, files in groups.items():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
+from rarevox.pipeline.bundle import LEFT_OUT
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.files import clear_parts_below, write_json
 from rarevox.pipeline.study.cell.trained import Interrupted, Unwritten, trained_row
@@ -35,7 +36,7 @@ def run_cell(job: Job) -> Outcome:
             if row is not None and (row.whole or not job.retry):
                 _prune(job, row)
                 return Outcome(name, "kept")
-            if row is not None and row.done:
+            if row is not None and (row.done or (folder / LEFT_OUT).is_file()):
                 shutil.rmtree(folder, ignore_errors=True)
             (folder / CELL_FILE).unlink(missing_ok=True)
             with _told_to(Path(job.study) / LOGS / f"{name}.log"):

@@ -102,6 +102,7 @@ def _train(job: Job, place: str) -> tuple[str, ...]:
     if status >= 128:
         raise Interrupted(int(status))
     if status.untrained:
+        shutil.rmtree(folder / "models", ignore_errors=True)  # its time is over: to go on from it would be no attempt
         raise RequestError("the time was over before the first step, since reading the cases counts; give more minutes")
     if status and not status.left:
         raise Unwritten(

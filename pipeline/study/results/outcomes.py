@@ -166,6 +166,7 @@ def _outcome(name: str, labels: Mapping[str, str], cell: Mapping[str, Any] | Non
         reason = str(cell.get("reason") or "no reason is known")
         return Outcome(name, labels, "failed", reason, zero, zero, zero, test=zero)
     dice, share, test = cell.get("train_dice") or {}, cell.get("foreground_share") or {}, cell.get("test") or {}
+    over = test.get("mean_over") or None  # unions of other structures are in no figure
     return Outcome(
         name,
         labels,
@@ -180,7 +181,7 @@ def _outcome(name: str, labels: Mapping[str, str], cell: Mapping[str, Any] | Non
         constant=number(cell.get("constant_dice")),
         falling=number(cell.get("falling")),
         test_constant=number(test.get("constant_dice")),
-        test_cases=tuple(test.get("cases") or ()),
+        test_cases=tuple(one for one in test.get("cases") or () if over is None or one.get("structure") in over),
         seconds=_total(cell.get("seconds")),
     )
 

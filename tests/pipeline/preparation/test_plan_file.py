@@ -110,7 +110,7 @@ def test_an_edited_patch_is_trained_on_as_it_stands(dataset: Dataset, tmp_path: 
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_name_of_a_class_is_broken(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    monkeypatch.setattr(prepare_report, "console", Console(file=text, width=width))
+    monkeypatch.setattr(prepare_report, "console", Console(file=text, width=width, soft_wrap=True))
     reason = "Some words, and rarevox.transforms.LesionBalancedSampler would draw small ones as often. Then more."
     sampler = Choice("sampler", {"_target_": "rarevox.transforms.ClassBalancedSampler"}, reason)
     rest = [Choice("normalisation", {"_target_": "a.ZScored", "keys": "image", "region": "nonzero"}, "Why " * 30)]
@@ -118,6 +118,7 @@ def test_no_name_of_a_class_is_broken(width: int, monkeypatch: pytest.MonkeyPatc
     for name in ("rarevox.transforms.LesionBalancedSampler", "ClassBalancedSampler", "background_share"):
         assert name in text.getvalue()
     told = [line for line in text.getvalue().splitlines() if line.startswith("      ")]
+    assert " ".join(" ".join(told).split()).count("Why") == 30 and "as often." in text.getvalue()  # nothing is cut off
     assert told and all(len(line.rstrip()) <= width for line in told)  # reasons are broken at words
     assert "Then more" not in text.getvalue()  # the first sentence is enough here; plan.yaml has all
 

@@ -12,6 +12,7 @@ from rarevox.pipeline.build import build
 from rarevox.pipeline.compose import compose, read_yaml
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.export.export import images, load
 from rarevox.pipeline.inference.predict import predict
 from rarevox.pipeline.training import learn
 from rarevox.pipeline.training.learn import learn_normalisation
@@ -95,6 +96,12 @@ def test_several_ct_windows_are_channels_of_one_scan(dataset_dir: Path, tmp_path
     assert train(dataset_dir, run, config_files=["ct"], settings=settings, iterations=2, device="cpu") == 0
     assert predict(run, [scan], output=tmp_path / "out") == 0
     assert list((tmp_path / "out").glob("*_seg.nii.gz"))
+    network, geometry, about = load(run)
+    with torch.no_grad():  # what an export is made with
+        assert network(images(geometry, about["in_channels"])[0]).isfinite().all()
+    said = json.loads((run / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
+    name = about["channels"][0]
+    assert (said["num_channels"], said["channel_def"]) == (2, {"0": f"{name}, 1", "1": f"{name}, 2"})
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_without_triton_a_step_goes_on_in_operations_of_pytorch(ledger, monkeypa
 IN_GRAPHS = {
     "default": ({}, 80, norms(20)),
     "DeepMedic": ({"make": deepmedic, "size": (75,) * 3, "margin": (24,) * 3}, 90, norms(18)),
-    # What no kernel of losses makes goes by PyTorch's operations, and by a graph all the same.
+    # Losses that no kernel of ours makes, or that have weights or options of their own, go by a graph all the same.
     "focal": ({"loss": losses.DiceFocalLoss(batch=True)}, 80, norms(20)),
     "smoothed labels": ({"loss": losses.CrossEntropyLoss(label_smoothing=0.1)}, 80, norms(20)),
     "weights of classes": ({"loss": losses.CrossEntropyLoss(class_weights=[1.0, 2.0, 3.0])}, 80, norms(20)),

@@ -38,6 +38,12 @@ def test_required_channels_stay_and_all_others_may_go() -> None:
     assert gone[:, [0, 2]].all(1).any()
 
 
+def test_a_channel_goes_from_every_ct_window() -> None:
+    rows = [np.random.default_rng((0, n)) for n in range(50)]
+    out = BatchDropChannels("image", 0.5, NAMES)({"image": torch.ones(50, 6, 2)}, rows)["image"]
+    assert torch.equal(out[:, :3], out[:, 3:]) and 0 < out.sum() < out.numel()
+
+
 def test_a_patch_comes_out_alike_in_every_batch() -> None:
     transform = BatchDropChannels("image", 0.5, NAMES)
     together = _dropped(transform, 5)

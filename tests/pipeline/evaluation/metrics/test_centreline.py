@@ -110,12 +110,28 @@ def test_every_component_has_a_line(size: int) -> None:
     ].any()
 
 
-def test_a_narrow_arm_keeps_its_line() -> None:
-    """3 × 3 wide in the middle, 2 × 2 on either side; thinning alone eats one of the arms."""
+@pytest.mark.parametrize("width", [(1, 2), (2, 1), (1, 4), (2, 2), (2, 4), (4, 4), (3, 4)])
+@pytest.mark.parametrize("middle", [3, 5])
+def test_a_narrow_arm_keeps_its_line(width: tuple[int, int], middle: int) -> None:
+    """Square in the middle, narrower on either side; thinning alone eats one of the arms."""
     pytest.importorskip("skimage.morphology", reason="needs scikit-image")
-    mask = _box((40, 9, 9), (2, 38, 3, 5, 3, 5), (15, 25, 3, 6, 3, 6))
-    there = np.flatnonzero(centreline.skeleton(mask).any((1, 2)))
-    assert there[0] <= 4 and there[-1] >= 35 and np.diff(there).max() <= 4  # a gap of twice the width at most
+    y, z = (slice(5, 5 + one) for one in width)
+    mask = _box((60, 14, 14), (2, 58, y.start, y.stop, z.start, z.stop), (25, 35, 4, 4 + middle, 4, 4 + middle))
+    line = centreline.skeleton(mask)
+    there = np.flatnonzero(line.any((1, 2)))
+    assert not (line & ~mask).any()
+    # A gap of the width of the middle at most, where the lines of the middle and of an arm end.
+    assert there[0] <= 2 + 4 and there[-1] >= 57 - 4 and np.diff(there).max() <= 2 * 3 + 2
+
+
+def test_lines_of_neighbours_are_their_own() -> None:
+    """Two vessels with a voxel between them, one and both of even width: a line along each, and as long as it."""
+    pytest.importorskip("skimage.morphology", reason="needs scikit-image")
+    for width in (2, 3):
+        mask = _box((40, 8, 12), (2, 38, 2, 4, 2, 4), (2, 38, 2, 2 + width, 5, 5 + width))
+        line = centreline.skeleton(mask)
+        for part in (line[..., :4], line[..., 5:]):
+            assert 32 <= part.sum() <= 40 and len(np.flatnonzero(part.any((1, 2)))) >= 32
 
 
 def test_a_vessel_two_voxels_wide_counts() -> None:

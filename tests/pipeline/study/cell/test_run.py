@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from rarevox.pipeline.bundle import LEFT_OUT
 from rarevox.pipeline.entries import parse_setting
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.study.cell.run import run_cell
 from rarevox.pipeline.study.engines.queue import Queue, failed
 from rarevox.pipeline.study.job import Job, Outcome, read_row
 from rarevox.pipeline.study.plan import PlannedCell
+from rarevox.pipeline.study.rows import Row
 from rarevox.pipeline.training import TrainingStep
 from rarevox.pipeline.training.kept.run_checkpoint import has_checkpoint
 from tests.conftest import SMALL
@@ -84,6 +87,34 @@ def test_a_cell_that_failed_goes_on_from_its_checkpoint_when_it_is_tried_again(
     assert not (once / "cells" / "a" / "models").exists()
     rows = [replace(row, seconds={}) for row in (read_row(whole, "a"), read_row(once, "a")) if row is not None]
     assert len(rows) == 2 and rows[0] == rows[1]
+
+
+def test_a_cell_that_failed_without_some_cases_begins_anew(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps were of other cases than those of the row that it would get; so does one whose time was over."""
+    began = []
+
+    def trained(job: Job, began_at: float) -> Row:
+        began.append(sorted(path.name for path in job.folder.rglob("*") if path.is_file()))
+        for file in (job.folder / "models" / "last.pt", job.folder / LEFT_OUT):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("")
+        raise RequestError("memory ran out")
+
+    monkeypatch.setattr("rarevox.pipeline.study.cell.run.trained_row", trained)
+    for retry in (False, True):
+        outcome = run_cell(replace(job(tmp_path), retry=retry))
+        assert outcome.state == "failed"
+    assert began == [[], []]
+
+
+def test_a_cell_whose_time_was_over_has_nothing_to_go_on_from(dataset_dir: Path, tmp_path: Path) -> None:
+    cell = PlannedCell("a", {"fold": "0"}, {"minutes": 1e-6, "settings": dict(map(parse_setting, SMALL))})
+    for retry in (False, True):
+        outcome = run_cell(Job(str(tmp_path), str(dataset_dir), cell, device="cpu", section="", retry=retry))
+        assert "over before the first step" in outcome.reason
+        assert not has_checkpoint(tmp_path / "cells" / "a")
 
 
 @pytest.mark.parametrize(("number", "state"), [(errno.EACCES, "failed"), (errno.ENOSPC, "unwritten")])
