@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rarevox.pipeline.console import console
@@ -62,8 +66,10 @@ def _fetch(address: str, place: Path, name: str, md5: str) -> None:
     from monai.apps.utils import HashCheckError, download_url, extractall
 
     archive = place / name
+    console.print(f"downloading {address}")
     try:
-        download_url(address, archive, hash_val=md5, hash_type="md5", progress=True)
+        with _told_once():
+            download_url(address, archive, hash_val=md5, hash_type="md5", progress=True)
     except HashCheckError:
         raise RequestError(
             f"the archive at {address} has another MD5 than {md5}; it is damaged or not the task"
@@ -77,6 +83,20 @@ def _fetch(address: str, place: Path, name: str, md5: str) -> None:
         extractall(archive, place / "files", has_base=False)
     except Exception as error:  # tarfile, zipfile and MONAI's own refusals differ
         raise RequestError(f"cannot extract the archive from {address}: {_reason(error)}") from error
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """What MONAI logs of a failure is raised too, and told as one sentence; that a bar needs tqdm is no news."""
+    logger = logging.getLogger("monai.apps.utils")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="tqdm is not installed")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _reason(error: BaseException) -> str:

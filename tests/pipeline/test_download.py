@@ -136,3 +136,14 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         main(["download", "Task99", "--to", str(tmp_path)])
     assert ended.value.code == 2
     assert "no task is called 'Task99'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_failure_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["download", TASK, "--to", str(tmp_path), "--url", "http://127.0.0.1:9/a.tar", "--md5", "0" * 32]
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capfd.readouterr()
+    first, second = said.err.strip().split("\n")
+    assert first == "downloading http://127.0.0.1:9/a.tar"
+    assert second.startswith("rarevox: cannot download http://127.0.0.1:9/a.tar: ") and said.out == ""
