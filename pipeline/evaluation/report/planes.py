@@ -52,9 +52,11 @@ def to_native(shape: Sequence[int], affine: np.ndarray | None) -> np.ndarray:
 def focus(
     prediction: np.ndarray | None, reference: np.ndarray, spacing_mm: Sequence[float], structures: Mapping[str, Any]
 ) -> tuple[tuple[slice, ...], tuple[int, ...]]:
-    """The box around the structures (``MARGIN_MM`` wider) and along each axis the slice with the most disagreement.
+    """The box around the structures (``MARGIN_MM`` wider), and the voxel to look at first.
 
-    Without any disagreement it is the slice with the most of the reference; without structures the middle.
+    Of the voxels that the two label differently it is the one whose three slices hold most of such voxels, in sum, so
+    that every plane shows much of them and their common point is one. Without any it is such a voxel of the
+    structures; without structures the middle.
 
     >>> reference = np.zeros((9, 9, 9), int)
     >>> reference[2:5, 4, 4] = 1
@@ -72,12 +74,14 @@ def focus(
     around = bounding_box(wanted)
     if around is None:
         return tuple(slice(0, n) for n in reference.shape), tuple(n // 2 for n in reference.shape)
-    look, box, centre = (apart if apart.any() else wanted), [], []
+    box = []
     for axis, span in enumerate(around):
         margin = int(np.ceil(MARGIN_MM / float(spacing_mm[axis])))
         box.append(slice(max(span.start - margin, 0), min(span.stop + margin, reference.shape[axis])))
-        centre.append(int(np.argmax(look.sum(axis=tuple(a for a in range(3) if a != axis)))))
-    return tuple(box), tuple(centre)
+    places = np.nonzero(apart if apart.any() else wanted)
+    in_slices = [np.bincount(place)[place] for place in places]
+    first = int(np.argmax(sum(in_slices)))
+    return tuple(box), tuple(int(place[first]) for place in places)
 
 
 def label_mask(labels: np.ndarray, values: int | Sequence[int]) -> np.ndarray:

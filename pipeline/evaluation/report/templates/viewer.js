@@ -60,16 +60,19 @@ function choose() {
   const { data, reference, prediction } = scan;
   inside = new Uint8Array(4096);
   for (const [name, codes] of Object.entries(data.structures)) if (!choice.value || choice.value === name) for (const c of codes) inside[c] = 1;
-  const wrong = data.shape.map(n => new Uint32Array(n));
-  if (prediction) {
-    const [nx, ny] = data.shape;
-    for (let i = 0; i < reference.length; i++) {
-      if (!differ(reference[i], prediction[i])) continue;
-      wrong[0][i % nx]++; wrong[1][Math.floor(i / nx) % ny]++; wrong[2][Math.floor(i / (nx * ny))]++;
-    }
-  }
+  const wrong = data.shape.map(n => new Uint32Array(n)), [nx, ny] = data.shape;
+  const place = i => [i % nx, Math.floor(i / nx) % ny, Math.floor(i / (nx * ny))];
+  const errors = [];
+  if (prediction) reference.forEach((label, i) => { if (differ(label, prediction[i])) errors.push(i); });
+  for (const i of errors) place(i).forEach((to, axis) => { wrong[axis][to]++; });
   planes.forEach(plane => plane.profile(wrong[plane.axis]));
-  scan.worst = wrong.map((counts, axis) => Math.max(...counts) ? counts.indexOf(Math.max(...counts)) : data.centre[axis]);
+  // The voxel in error whose three slices hold most of the errors: in each plane they are seen, and here is one.
+  let most = 0;
+  scan.worst = data.centre;
+  for (const i of errors) {
+    const at = place(i), sum = wrong[0][at[0]] + wrong[1][at[1]] + wrong[2][at[2]];
+    if (sum > most) [most, scan.worst] = [sum, at];
+  }
   drawAll();
 }
 

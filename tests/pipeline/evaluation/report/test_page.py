@@ -234,6 +234,18 @@ def test_focus_is_where_the_maps_disagree() -> None:
     assert focus(prediction, reference, (1, 1, 1), {"s": 1})[1] == (15, 15, 15)
 
 
+def test_focus_is_a_voxel_in_error_where_the_slices_with_most_errors_meet_in_none() -> None:
+    # Three sheets, each the most of one axis, which do not meet: sagittal 2, coronal 4 and axial 9.
+    reference, prediction = np.zeros((20, 20, 20), np.uint8), np.zeros((20, 20, 20), np.uint8)
+    prediction[2, 10:14, 12:16] = prediction[10:14, 4, 14:18] = prediction[14:18, 12:15, 9] = 1
+    assert prediction[2, 4, 9] == 0
+    centre = focus(prediction, reference, (1, 1, 1), {"s": 1})[1]
+    assert prediction[centre] == 1
+    errors = np.argwhere(prediction)
+    seen = [sum((prediction.take(place, axis) == 1).sum() for axis, place in enumerate(error)) for error in errors]
+    assert centre == tuple(errors[int(np.argmax(seen))])
+
+
 def test_canonical_turns_to_ras() -> None:
     volume = np.arange(24).reshape(2, 3, 4)
     affine = np.zeros((4, 4))  # x of the file runs to the left, y upwards, z to the front
