@@ -1,4 +1,4 @@
-"""What prepare shows on screen: the table of faults and the summary of the dataset."""
+"""What prepare shows on screen: the faults, the summary of the dataset and the plan."""
 
 from __future__ import annotations
 
@@ -31,31 +31,35 @@ _FIGURE = re.compile(r"\d[\d.]*(?:e[+-]?\d+)?(?: of | (?:label |foreground )?vox
 
 
 def show_faults(faults: Sequence[Fault], root: Path) -> None:
-    """Errors, those alike but for the case's name in one row; a warning that more than ten cases share is told once.
+    """Errors, those alike but for the case's name together; a warning that more than ten cases share is told once.
 
     File names are shown relative to ``root``, the source; ``rejected.json`` has them in full.
     """
     if not faults:
         return
     counts = Counter(fault.check for fault in faults if fault.severity == "warning")
-    table = Table(title="Faults", title_justify="left")
-    for heading in ("case", "check", "severity", "what is wrong"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("check", "severity"))
     alike: dict[tuple[str, str], list[Fault]] = {}
     for fault in faults:
         many = fault.severity == "warning" and counts[fault.check] > _MANY
         alike.setdefault((fault.check, "" if many else _kind(fault)), []).append(fault)
+    console.print("Faults")
     for (_, kind), some in alike.items():
         fault = some[0]
         cases = list(dict.fromkeys(one.case for one in some))
         case = (f"{len(cases)} cases: " if len(cases) > 1 else "") + listed(cases, _MANY if kind else 1)
-        style = "red" if fault.severity == "error" else "yellow"
         message = fault.message if not fault.file or fault.file in fault.message else f"{fault.message} ({fault.file})"
         if len({tuple(_FIGURE.findall(one.message)) for one in some}) > 1:
             message = f"in one of them: {message}"
-        severity = Text(fault.severity, style)
-        table.add_row(case, fault.check, severity, message.replace(f"{root}/", ""))
-    console.print(table)
+        if fault.severity == "error":
+            console.say("  [red]error[/red] {}, {}", fault.check, case)
+        else:
+            console.say("  [yellow]warning[/yellow] {}, {}", fault.check, case)
+        _below(message.replace(f"{root}/", ""))
+
+
+def _below(text: str) -> None:
+    """What belongs to the line above, broken between words alone: what is to be copied stays whole."""
+    console.print(Padding(Text(visible(text)), (0, 0, 0, 6)), soft_wrap=False)
 
 
 def _kind(fault: Fault) -> str:
@@ -67,18 +71,16 @@ def _kind(fault: Fault) -> str:
 
 
 def show_fixes(fixes: Sequence[Fix]) -> None:
-    """What was corrected, one row for each kind of correction; ``fixed.json`` has them all."""
+    """What was corrected, once for each kind of correction; ``fixed.json`` has them all."""
     if not fixes:
         return
-    table = Table(title="Corrected copies", title_justify="left")
-    for heading in ("cases", "check", "what was done, in the first"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "check")
+    console.print("Corrected copies")
     for check in dict.fromkeys(fix.check for fix in fixes):
         some = [fix for fix in fixes if fix.check == check]
         cases = dict.fromkeys(fix.case for fix in some)
         who = next(iter(cases)) if len(cases) == 1 else f"{next(iter(cases))} and {len(cases) - 1} more"
-        table.add_row(who, check, some[0].what)
-    console.print(table)
+        console.say("  {}, {}", check, who)
+        _below(some[0].what if len(cases) == 1 else f"in the first: {some[0].what}")
 
 
 def show_replaced(file: Path, fingerprint: str) -> None:
@@ -159,7 +161,7 @@ def show_plan(plan: Sequence[Choice], output: Path, *, named: bool) -> None:
     console.print(f"Plan, with all of its reasons in {output / 'plan.yaml'}", soft_wrap=True)
     for choice in plan:
         console.print(f"  {choice.key}: {_value_text(choice.value)}", soft_wrap=True)  # to be copied: never broken
-        console.print(Padding(Text(visible(_first_sentence(choice.reason))), (0, 0, 0, 6)), soft_wrap=False)
+        _below(_first_sentence(choice.reason))
     if not named:
         console.print("structures are called after their values; name them with --structure NAME=VALUE")
     console.print(
