@@ -53,6 +53,8 @@ def test_when_the_run_ends_it_says_what_was_planted(tmp_path: Path) -> None:
     engine.fire_event(Events.COMPLETED)
     text = (tmp_path / "planting.html").read_text()
     assert "2 lesions of 52 voxels in 1 patch, 1 of them shapes of lesion maps" in text
+    headings = ["By structure", "By size", "By the case that they are copied from"]
+    assert re.findall(r"<h3>([^<]*)</h3>", text) == headings
     assert "&lt;lesion&gt;" in text and "<lesion>" not in text and "case <0>" not in text
     rows = re.findall(r'<th scope="row">([^<]*)</th><td>(\d+)</td>(?:<td>(\d+)</td>)?</tr>', text)
     assert (
