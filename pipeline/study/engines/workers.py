@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -138,8 +139,11 @@ def work(line: Any, alive: Any, log: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_watch, args=(alive,), daemon=True).start()
     show_logs_visibly()
+    from rarevox.compiled.team import take_own_team
     from rarevox.pipeline.study.cell.run import run_cell
 
+    take_own_team()  # the server has imported modules and computed nothing
+    gc.freeze()  # nor is what it imported ever garbage: no collection of a cell's looks through it, or copies its pages
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while (job := line.recv()) is not None:
             line.send(run_cell(job))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from rarevox.compiled import team
 from rarevox.pipeline.study.collect import rows_of
+from rarevox.pipeline.study.engines.workers import work
 from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.plan import read_plan
 from rarevox.pipeline.study.study import study
 from tests import forked
+from tests.compiled.test_team import callers
 from tests.pipeline.study.test_study import figures
 
 MAIN = "from rarevox.pipeline.cli import main; import sys; main(sys.argv[1:])"
@@ -127,3 +133,30 @@ def run(jobs, *_):
 stage.run_jobs = run
 {code}
 """
+
+
+def _worker(line: Any, alive: Any, log: str) -> None:
+    """One whose cells are the number of threads that compiled work is shared out to."""
+    from rarevox.pipeline.study.cell import run
+
+    def counted(threads: int) -> int:
+        torch.set_num_threads(threads)
+        return len(set(callers()))
+
+    run.run_cell = counted  # type: ignore[assignment]
+    work(line, alive, log)
+
+
+@pytest.mark.skipif(team._team() is None, reason="PyTorch has another threading library")
+def test_compiled_work_of_a_cell_goes_to_all_of_its_threads(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    (line, theirs), (alive, ours) = context.Pipe(), context.Pipe(duplex=False)
+    process = context.Process(target=_worker, args=(theirs, alive, str(tmp_path / "workers.log")), daemon=True)
+    process.start()
+    for threads in (2, 3):
+        line.send(threads)
+        assert line.poll(120) and line.recv() == threads
+    line.send(None)
+    process.join(60)
+    ours.close()
+    assert process.exitcode == 0
