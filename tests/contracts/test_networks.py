@@ -92,6 +92,7 @@ def test_output_size_is_as_stated(network_class: type[nn.Module], dims: int) -> 
             assert network(_input(size)).shape == (1, 3, *geometry.output_size(size))
 
 
+@pytest.mark.float64
 @every_network
 @every_dims
 def test_receptive_field_by_gradient_is_as_stated(
@@ -273,6 +274,7 @@ def _reach(network: nn.Module, length: int, period: int) -> int:
     return farthest
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
 def test_overlays_state_the_receptive_field_of_networks_from_elsewhere(path: Path) -> None:
     parser = ConfigParser(ConfigParser.load_config_file(path))

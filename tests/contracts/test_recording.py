@@ -14,15 +14,16 @@ from rarevox import networks
 from rarevox.networks import geometry_of
 
 IN_OUT = {"in_channels": 2, "out_channels": 3}
-NARROW = {"channels": (16,) * 8, "joint": (16, 16)}  # as few as the compiled kernels take
+# As few channels as the compiled kernels take, and layers until there is one after a residual one, the fourth.
+NARROW = {"channels": (16,) * 5, "joint": (16, 16)}
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "highresnet": lambda: networks.HighResNet(**IN_OUT),
     "highresnet2d": lambda: networks.HighResNet(**IN_OUT, spatial_dims=2),
     "highresnet instance": lambda: networks.HighResNet(**IN_OUT, width=8, norm="instance", activation="prelu"),
     "deepmedic": lambda: networks.DeepMedic(**IN_OUT, **NARROW),
     "deepmedic residual": lambda: networks.DeepMedic(**IN_OUT, **NARROW, residual=True, preactivation=True),
-    "deepmedic wide": lambda: networks.DeepMedic(**IN_OUT, channels=(16,) * 8, wide=True),
-    "deepmedic2d": lambda: networks.DeepMedic(**IN_OUT, spatial_dims=2),
+    "deepmedic wide": lambda: networks.DeepMedic(**IN_OUT, **NARROW, wide=True),
+    "deepmedic2d": lambda: networks.DeepMedic(**IN_OUT, **NARROW, spatial_dims=2),
     "unet": lambda: networks.ValidUNet(**IN_OUT, spatial_dims=3, width=16),
     "unet2d": lambda: networks.ValidUNet(**IN_OUT, width=16),
     "twopathcnn": lambda: networks.TwoPathCNN(**IN_OUT, local_features=4, global_features=4),

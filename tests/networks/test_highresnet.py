@@ -79,6 +79,7 @@ def test_identity_is_padded_half_before_and_half_after(grad: bool) -> None:
     assert not y[:, 4:].any()
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize(("dims", "size"), [(2, (12, 8)), (2, (13, 18)), (3, (8, 4, 12)), (3, (9, 11, 8))])
 @pytest.mark.parametrize("options", [{}, {"activation": "prelu"}, {"norm": "instance"}])
 @pytest.mark.parametrize("training", [False, True])
@@ -144,6 +145,7 @@ def test_sub_lattices_side_by_side_agree_to_rounding(
     assert_within(found.double(), expected, bound * max(x.abs().max().item(), expected.abs().max().item()))
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("size", [(8, 12, 8), (9, 11, 8)])
 @pytest.mark.parametrize("voxels", [1, 200])
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], voxels: int) -> None:

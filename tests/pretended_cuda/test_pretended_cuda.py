@@ -1,4 +1,4 @@
-"""The discipline of the CUDA path: each group of checks in `inside/` runs in a process in which CUDA is pretended."""
+"""The discipline of the CUDA path: the groups of checks in `inside/` run in a process in which CUDA is pretended."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch.utils import cpp_extension
 
+from tests.elsewhere import Elsewhere, asked_for
+
 HERE = Path(__file__).parent
-CHECKS = sorted(path.stem for path in (HERE / "inside").glob("check_*.py"))
+CHECKS = sorted((HERE / "inside").glob("check_*.py"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`hooks.cpp`, compiled against the installed PyTorch."""
     if torch.version.cuda is not None or torch.version.hip is not None:
@@ -35,16 +37,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.mark.parametrize("checks", CHECKS)
-def test_on_a_pretended_device(library, checks):
-    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "python_files=check_*.py"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRITON_"))}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "start.py"), str(library), *options, str(HERE / "inside" / f"{checks}.py")],
-        cwd=HERE.parents[1],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-3000:]
+@pytest.fixture(scope="module")
+def pretended(library: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    """The checks that are asked for, done."""
+    command = [sys.executable, str(HERE / "start.py"), str(library), "-o", "python_files=check_*.py"]
+    folder = tmp_path_factory.mktemp("pretended")
+    return Elsewhere(command, asked_for(request, "checks"), folder, without=("TRITON_",))
+
+
+@pytest.mark.parametrize("checks", CHECKS, ids=lambda path: path.stem)
+def test_on_a_pretended_device(pretended, checks):
+    pretended.require(checks)

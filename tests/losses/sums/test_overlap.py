@@ -71,6 +71,7 @@ def test_memory_layout_changes_neither_sums_nor_gradient(printed, small_pieces, 
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("columns", [None, EVERYTHING, Columns(squares=False, entropy=False, focal_gamma=0.5)])
 @pytest.mark.parametrize("variant", ["plain", "weight", "ignore", "entropy weight"])
 def test_gradient(printed, small_pieces, columns, variant):
@@ -86,6 +87,7 @@ def test_gradient(printed, small_pieces, columns, variant):
     )
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sigmoid_gradient(printed, small_pieces, channels):
     logits, _, weight = printed.example((2, channels, 3, 4))

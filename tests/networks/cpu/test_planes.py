@@ -69,7 +69,7 @@ def test_any_pushes_give_the_planes_of_one_pass(channels, residual, more, pushed
         {"residual": True},
         {"residual": True, "channels": (16, 18, 20, 30, 30, 40, 40, 50)},
         {"residual": True, "channels": (16, 18, 18, 19, 33, 34, 34, 35), "preactivation": True},
-        {"residual": True, "wide": True, "low_resolution_factors": (3, 5)},
+        {"residual": True, "wide": True, "low_resolution_factors": (2, 3)},
         {"channels": (17,) * 5, "residual": True},
     ],
 )

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interpreted import INTERPRETED, needs_triton, run_interpreted
+from tests.interpreted import INTERPRETED
 
-if not INTERPRETED:
-
-    @needs_triton
-    def test_networks_under_the_interpreter():
-        run_interpreted(__file__)
-
-else:
+if INTERPRETED:
     import copy
 
     import torch

@@ -11,14 +11,7 @@ from torch import nn
 
 from rarevox.networks.cuda import norm as fused
 from tests.bounds import assert_within, sum_bound, unit_roundoff
-from tests.interpreted import INTERPRETED, needs_triton, run_interpreted
-
-
-@needs_triton
-@pytest.mark.skipif(INTERPRETED, reason="this is that process")
-def test_the_kernels_under_the_interpreter():
-    run_interpreted(__file__)
-
+from tests.interpreted import INTERPRETED
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 

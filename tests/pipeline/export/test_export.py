@@ -3,10 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from rarevox.pipeline.export import export as stage
 from rarevox.pipeline.export.export import export, images, load
 from rarevox.pipeline.plain_data import read_yaml
 from rarevox.transforms.decision import Decision
+from tests import forked
 from tests.pipeline.export.untrained import untrained_run
 
 
@@ -119,58 +117,57 @@ def test_images_differ_and_fit() -> None:
     assert all(geometry.accepts(tuple(x.shape[2:])) for x in found)
 
 
-def test_monais_tools_take_a_run(run_dir: Path, tmp_path: Path) -> None:
-    def monai(*arguments: str) -> None:
-        command = [sys.executable, "-m", "monai.bundle", *arguments, "--config_file", "configs/inference.yaml"]
-        # The package under test, where the interpreter is told of it by the path alone.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        done = subprocess.run(command, cwd=run_dir, capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-
-    monai("verify_net_in_out", "network_def", "--meta_file", "configs/metadata.json", "--device", "cpu")
-    monai("ckpt_export", "--use_trace", "True", "--filepath", str(tmp_path / "model.ts"))
-    network, x = load(run_dir)[0], torch.randn(1, 1, 18, 21, 10)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts"))(x), network(x), rtol=1e-4, atol=1e-4)
-
-
-WITHOUT_RAREVOX = """
-import runpy, sys
+# Of the package a fork has what a fresh process has: it is imported when it is named, or it is nowhere.
+MONAIS_TOOLS = """
+import json, runpy, sys
 class Nowhere:
     def find_spec(self, name, *_):
         if name.partition('.')[0] == 'rarevox':
             raise ModuleNotFoundError('no module', name=name)
-sys.meta_path.insert(0, Nowhere())
+installed, *calls = json.loads(sys.argv[1])
+if not installed:
+    sys.meta_path.insert(0, Nowhere())
 for name in [name for name in sys.modules if name.partition('.')[0] == 'rarevox']:
     del sys.modules[name]
-for arguments in ARGUMENTS:
+for arguments in calls:
     sys.argv = ['monai.bundle', *arguments]
     try:
         runpy.run_module('monai.bundle', run_name='__main__')
         print('ended with', 0, file=sys.stderr)
     except SystemExit as end:
         print('ended with', end.code, file=sys.stderr)
+assert installed == any(name.partition('.')[0] == 'rarevox' for name in sys.modules)
 """
 
 
-def without_rarevox(run: Path, *calls: list[str]) -> list[str]:
-    """How MONAI's tools end in a run, called one after another where nothing finds the package."""
-    code = WITHOUT_RAREVOX.replace("ARGUMENTS", repr(calls))
-    done = subprocess.run([sys.executable, "-c", code], cwd=run, capture_output=True, text=True, timeout=300)
+def monai(run: Path, *calls: list[str], installed: bool) -> list[str]:
+    """How MONAI's tools end in a run, called one after another; without rarevox where nothing is to find it."""
+    done = forked.run(["-c", MONAIS_TOOLS, json.dumps([installed, *calls])], cwd=run)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
     return [line.removeprefix("ended with ") for line in done.stderr.splitlines() if line.startswith("ended with ")]
+
+
+def test_monais_tools_take_a_run(run_dir: Path, tmp_path: Path) -> None:
+    inference = ["--config_file", "configs/inference.yaml"]
+    verify = ["verify_net_in_out", "network_def", *inference, "--meta_file", "configs/metadata.json", "--device", "cpu"]
+    export_it = ["ckpt_export", "--use_trace", "True", "--filepath", str(tmp_path / "model.ts"), *inference]
+    assert monai(run_dir, verify, export_it, installed=True) == ["0", "0"]
+    network, x = load(run_dir)[0], torch.randn(1, 1, 18, 21, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts"))(x), network(x), rtol=1e-4, atol=1e-4)
 
 
 def test_without_rarevox_monais_tools_say_in_one_sentence_that_it_must_be(run_dir: Path, tmp_path: Path) -> None:
     """The absence is that of an interpreter in which nothing finds the package."""
     inference = ["--config_file", "configs/inference.yaml"]
-    ends = without_rarevox(
+    ends = monai(
         run_dir,
         ["verify_net_in_out", "network_def", *inference, "--meta_file", "configs/metadata.json", "--device", "cpu"],
         ["ckpt_export", "--use_trace", "True", "--filepath", str(tmp_path / "model.ts"), *inference],
         ["run", *inference, "--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")],
         ["run", "--config_file", "configs/evaluate.yaml", "--output_dir", str(tmp_path / "out")],
         ["run", "--config_file", "configs/train.yaml"],
+        installed=False,
     )
     assert ends == [
         "This bundle needs the package rarevox, which is not installed here; install it with: pip install . in the "
@@ -186,7 +183,7 @@ def test_a_network_of_monais_own_is_exported_by_monai_where_rarevox_is_not_insta
     inference = ["--config_file", "configs/inference.yaml"]
     export_it = ["ckpt_export", "--use_trace", "True", "--filepath", str(tmp_path / "model.ts"), *inference]
     verify = ["verify_net_in_out", "network_def", *inference, "--meta_file", "configs/metadata.json", "--device", "cpu"]
-    assert without_rarevox(run, verify, export_it) == ["0", "0"]
+    assert monai(run, verify, export_it, installed=False) == ["0", "0"]
     network, x = load(run)[0], torch.randn(1, 1, 16, 24, 8)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts"))(x), network(x), rtol=1e-4, atol=1e-4)

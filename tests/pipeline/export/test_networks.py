@@ -20,7 +20,8 @@ NARROW = {
     "highresnet_paper": WIDTH,
     "deepmedic": FEATURES,
     "deepmedic_paper": FEATURES,
-    "deepmedic_wide": FEATURES,
+    # With 3 and 5 sizes are multiples of 15, and images of 155³ are checked.
+    "deepmedic_wide": [*FEATURES, "network_def#low_resolution_factors=[2,3]", "patch_size=[108,108,108]"],
     "unet": ["network_def#channels=[4,8,8,8]"],
     "segresnet": ["network_def#init_filters=8"],
     "dynunet": ["network_def#filters=[4,8,8,8]"],

@@ -301,20 +301,30 @@ def test_a_network_gives_the_same_logits_and_gradients_with_it(monkeypatch) -> N
         assert F.cosine_similarity(one.flatten(), other.flatten(), dim=0) > least_cosine(network)
 
 
+COMPILED_THEN_KEPT = """
+import os, pathlib, sys, torch
+from rarevox.networks.cpu.winograd import convolution as winograd
+assert "numba" not in sys.modules, "what is forked has compiled nothing"
+for _ in range(2):
+    if os.fork() == 0:
+        torch.manual_seed(0)
+        x, weight = torch.randn(2, 17, 9, 8, 7, requires_grad=True), torch.randn(20, 17, 3, 3, 3, requires_grad=True)
+        y = winograd.conv3d(x, weight, 1)
+        parts = (y, *torch.autograd.grad(y, (x, weight), torch.randn(y.shape)))
+        print([part.contiguous().view(torch.int32).sum().item() for part in parts], flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+    kept = sorted(pathlib.Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbc"))
+    print([(file.name, file.stat().st_mtime_ns) for file in kept], flush=True)
+"""
+
+
 def test_code_that_was_just_compiled_rounds_as_kept_code_does(tmp_path) -> None:
     """Else a run that is killed and goes on would not be the uninterrupted one to the bit."""
-    program = (
-        "import torch\nfrom rarevox.networks.cpu.winograd import convolution as winograd\ntorch.manual_seed(0)\n"
-        "x = torch.randn(2, 17, 9, 8, 7, requires_grad=True)\n"
-        "weight = torch.randn(20, 17, 3, 3, 3, requires_grad=True)\n"
-        "y = winograd.conv3d(x, weight, 1)\n"
-        "parts = (y, *torch.autograd.grad(y, (x, weight), torch.randn(y.shape)))\n"
-        "print([part.contiguous().view(torch.int32).sum().item() for part in parts])\n"
-    )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    first, second = (
-        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-        for _ in range(2)
-    )
-    assert list(tmp_path.rglob("*.nbc"))
-    assert first.stdout == second.stdout
+    command = [sys.executable, "-c", COMPILED_THEN_KEPT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, kept, second, still_kept = done.stdout.splitlines()
+    assert kept != "[]" and kept == still_kept, "the second compiled nothing"
+    assert first == second
