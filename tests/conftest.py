@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import locale
@@ -24,6 +25,8 @@ from hypothesis import settings
 
 from tests import forked
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    gc.disable()  # until all is collected, which makes millions of objects that stay
 settings.register_profile("rarevox", deadline=None, derandomize=True)  # machines differ in speed; seeds are explicit
 settings.load_profile("rarevox")
 multiprocessing.get_context("forkserver").set_forkserver_preload(forked.LIBRARIES)
@@ -54,7 +57,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1
 
 
-LONG = ("test_site", "test_pretended_cuda", "test_crossval", "engines", "export", "test_survival", "test_processes")
+LONG = (
+    "test_site",
+    "test_pretended_cuda",
+    "interpreted",
+    "test_crossval",
+    "engines",
+    "export",
+    "test_survival",
+    "test_processes",
+)
 """Files and folders that take half a minute and more, and so begin first: none is to run alone at the end."""
 
 
@@ -67,6 +79,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("data") and not (folder and Path(folder).is_dir()):
             item.add_marker(pytest.mark.skip(reason="needs the real volumes: --data DIR or RAREVOX_TEST_DATA"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected is no garbage: a full collection, which looks at it all, takes two seconds."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """At the end it is: what of nanobind is left then is told as leaked. Nor does a process of a failed test stay."""
+    gc.unfreeze()
+    forked.kill_all()
 
 
 LOCALE = locale.setlocale(locale.LC_ALL)
@@ -135,8 +159,11 @@ def task_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset_dir(task_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic cases, prepared: two held out, three folds."""
+    from multiprocessing import forkserver
+
     from rarevox.pipeline.preparation.prepare import prepare
 
+    forkserver.ensure_running()  # with what `forked.LIBRARIES` names, before a stage starts one with less
     folder = tmp_path_factory.mktemp("prepared") / "dataset"
     assert prepare(task_dir, folder, holdout=0.25, folds=3, seed=0) == 0
     return folder

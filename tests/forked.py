@@ -7,18 +7,30 @@ or of what it imports, needs ``subprocess``.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import gc
+import json
 import multiprocessing
 import os
 import runpy
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 # What a server of forks imports before its first fork; `conftest.py` says so to multiprocessing.
-LIBRARIES = ["monai.bundle", "torch.utils.tensorboard", "rarevox.pipeline.cli", "rarevox.pipeline.training.train"]
+LIBRARIES = [
+    "monai.bundle",
+    "torch.utils.tensorboard",
+    "rarevox.pipeline.cli",
+    "rarevox.pipeline.training.train",
+    "tests.warm",
+]
 _server = multiprocessing.get_context("forkserver")
 
 
@@ -49,6 +61,7 @@ class Forked:
         assert self._process.pid is not None
         self.pid = self._process.pid
         self.arguments = arguments
+        _running.add(self)
 
     def is_alive(self) -> bool:
         return self._process.is_alive()
@@ -57,17 +70,31 @@ class Forked:
         """What it has written to standard error by now."""
         return self._files[1].read_text() if self._files[1].exists() else ""
 
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+
     def wait(self, timeout: float) -> subprocess.CompletedProcess[str]:
         """Wait for its end; the status of a signal is negative, as ``subprocess`` has it."""
         self._process.join(timeout)
+        _running.discard(self)
         if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+            self.kill()
             raise subprocess.TimeoutExpired(self.arguments, timeout, stderr=self.stderr())
         texts = [file.read_text() if file.exists() else "" for file in self._files]
         self._said.cleanup()
         assert self._process.exitcode is not None
         return subprocess.CompletedProcess(self.arguments, self._process.exitcode, *texts)
+
+
+_running: set[Forked] = set()
+
+
+def kill_all() -> None:
+    """End those that nobody has waited for, as after a test that failed: Python would wait for them when it ends."""
+    while _running:
+        _running.pop().kill()
 
 
 def run(
@@ -88,11 +115,17 @@ def _work(arguments: list[str], cwd: str, env: dict[str, str], files: list[str],
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    if "OMP_NUM_THREADS" in env:  # which the libraries read when they were imported
-        import torch
+    tempfile.tempdir = None  # it was looked up in another environment
+    import torch
 
+    from rarevox.compiled.team import take_own_team
+
+    take_own_team()  # the server has computed nothing
+    gc.freeze()  # what was imported is no garbage, and stays shared
+    if "OMP_NUM_THREADS" in env:  # which the libraries read when they were imported
         torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     multiprocessing.set_start_method(None, force=True)  # what it starts in its turn starts by the default way
+    _set_server_aside()
     with _interrupted_as_python_is():
         _run(arguments)
 
@@ -117,3 +150,53 @@ def _interrupted_as_python_is() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _set_server_aside() -> None:
+    """Fork what becomes the server of forks, should this process start one, before it does anything else.
+
+    multiprocessing starts a server by ``python -c``, which imports the libraries once more. The fork has them, and is
+    the same otherwise: a child of this process, in its group, that holds no descriptor but those that are passed.
+    """
+    here, there = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        here.close()
+        _become_server(there)
+    there.close()
+    start = util.spawnv_passfds
+
+    def started(path: bytes, arguments: list[str], descriptors: Sequence[int]) -> int:
+        code = arguments[-1]
+        if here.fileno() < 0 or "multiprocessing.forkserver" not in code:  # a second one is started as always
+            return start(path, arguments, descriptors)
+        socket.send_fds(here, [json.dumps([code, list(descriptors)]).encode()], descriptors)
+        here.close()
+        return pid
+
+    util.spawnv_passfds = started
+
+
+def _become_server(there: socket.socket) -> None:
+    """Wait to be asked, take the descriptors at the numbers that the code names, and run it; end where nobody asks."""
+    status = 0
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a server does
+        asked, received, _, _ = socket.recv_fds(there, 2**20, 16)
+        if asked:
+            code, wanted = json.loads(asked)
+            above = max([*wanted, *(int(open_.name) for open_ in Path("/dev/fd").iterdir())]) + 1
+            received = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in received]
+            there.detach()
+            os.closerange(3, above)
+            for descriptor, number in zip(received, wanted, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            exec(code, {"__name__": "__main__"})
+    except SystemExit:
+        pass
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    finally:
+        os._exit(status)

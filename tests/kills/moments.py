@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import importlib
 import multiprocessing
 import os
@@ -222,10 +223,6 @@ def warm() -> None:
     """Import what the commands import when they run, and read what they read of this package."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
-    for module in ("torch._dynamo", *(f"rarevox.pipeline.{stage}" for stage in STAGES)):
+    for module in ("tests.warm", *(f"rarevox.pipeline.{stage}" for stage in STAGES)):
         importlib.import_module(module)
-    from rarevox.networks.cpu.ops import load_kernels
-    from rarevox.pipeline.trust.vocabulary import vocabulary
-
-    vocabulary()
-    load_kernels()
+    gc.freeze()
