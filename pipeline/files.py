@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import errno
 import itertools
 import json
 import os
@@ -33,21 +34,34 @@ def atomic(path: str | Path, *, keep: str | Path | None = None) -> Iterator[Path
             whole.
 
     Raises:
-        OSError: no space, no permission; ``path`` is then as it was before.
+        OSError: no space, no permission, the folder has gone; ``path`` is then as it was before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _part(path)
     try:
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        if keep is not None and path.exists():
-            _keep(path, Path(keep))
-        temporary.replace(path)
+        with _told_where_gone(temporary):
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            if keep is not None and path.exists():
+                _keep(path, Path(keep))
+            temporary.replace(path)
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_where_gone(temporary: Path) -> Iterator[None]:
+    """Say of a file that was written and is not there that its folder has changed, in place of two names."""
+    try:
+        yield
+    except FileNotFoundError:
+        if temporary.exists():
+            raise
+        reason = "the folder was moved or emptied meanwhile"
+        raise FileNotFoundError(errno.ENOENT, reason, str(temporary.parent)) from None
 
 
 def _part(path: Path) -> Path:

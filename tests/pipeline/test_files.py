@@ -40,6 +40,15 @@ def test_the_temporary_name_fits_wherever_the_final_one_does(tmp_path: Path) -> 
     assert sorted(file.name[0] for file in tmp_path.iterdir()) == ["a", "b"]
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_folder_that_goes_while_a_file_in_it_is_written_is_named(tmp_path: Path, moved: bool) -> None:
+    folder = tmp_path / "out"
+    said = pytest.raises(FileNotFoundError, match="the folder was moved or emptied meanwhile: .*/out")
+    with said, atomic(folder / "a.json") as temporary:
+        temporary.write_text("{}")
+        folder.rename(tmp_path / "moved") if moved else temporary.unlink()
+
+
 def test_names_that_are_not_utf8_come_back_from_json(tmp_path: Path) -> None:
     name = os.fsdecode(b"sc\xffan")
     write_json(tmp_path / "a.json", {"case": name})

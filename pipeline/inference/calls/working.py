@@ -11,6 +11,7 @@ from typing import Any
 
 from rarevox.pipeline.cohort.collect import write_results
 from rarevox.pipeline.cohort.desk import Desk
+from rarevox.pipeline.cohort.ledger import Ledger
 from rarevox.pipeline.cohort.owners import lives
 from rarevox.pipeline.cohort.rows import RESULT_FILE
 from rarevox.pipeline.console import console, progress_bar
@@ -19,8 +20,9 @@ from rarevox.pipeline.files import clear_parts_below
 from rarevox.pipeline.inference.calls.crew import Hands
 from rarevox.pipeline.inference.calls.planning import Plan
 from rarevox.pipeline.inference.calls.row import begun_row, remove_files
-from rarevox.pipeline.inference.calls.session import Session
+from rarevox.pipeline.inference.calls.session import PATIENCE, Session
 from rarevox.pipeline.inference.outputs.output import Output
+from rarevox.pipeline.locks import held
 from rarevox.pipeline.workers.pool import Task
 from rarevox.pipeline.workers.shards import Shard
 
@@ -127,10 +129,20 @@ def _finish(folder: Path, session: Session, own: set[str] | None, ended: _Ended)
         unwritten.append(f"{RESULT_FILE} not written: {error.strerror or error}")
         console.print(f"{'; '.join(unwritten)}; {remedy}")
         return 1
-    ledger = session.ledger
-    if not any(lives(folder, one.id, one.header) for one in ledger.sources if not one.ended and one.header):
-        clear_parts_below(folder)
+    _clear_up(folder, session.ledger)
     status = tally.tell(folder)
     if unwritten:
         console.print(f"{'; '.join(unwritten)}; {remedy}")
     return 1 if unwritten else status
+
+
+def _clear_up(folder: Path, ledger: Ledger) -> None:
+    """Remove what killed calls left half-written, where no other call is at work any more.
+
+    The folder is held meanwhile: a call elsewhere whose scans are done may still write the files made of the journals,
+    and another one may begin.
+    """
+    with held(folder, patience=PATIENCE):
+        ledger.refresh()
+        if not any(lives(folder, one.id, one.header) for one in ledger.sources if not one.ended and one.header):
+            clear_parts_below(folder)

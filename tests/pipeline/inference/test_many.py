@@ -19,8 +19,9 @@ import pytest
 
 from rarevox.pipeline.cli import cli
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.files import LOCK_FILE
 from rarevox.pipeline.inference import predict as module
-from rarevox.pipeline.inference.calls import crew
+from rarevox.pipeline.inference.calls import crew, working
 from rarevox.pipeline.inference.calls.prediction import Prediction
 from rarevox.pipeline.inference.predict import predict
 from tests import forked
@@ -171,6 +172,17 @@ def test_two_calls_at_once_share_the_scans(
     assert statuses == [0, 0]
     assert stored == Counter(names)
     assert list(rows(out)) == names
+
+
+def test_what_killed_calls_left_is_cleared_away_while_the_folder_is_held(
+    run_dir: Path, task_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call on another machine that has done its scans may be writing the files made of the journals."""
+    scans, out = copies(task_dir, tmp_path / "scans", ["a"]), tmp_path / "out"
+    held: list[bool] = []
+    monkeypatch.setattr(working, "clear_parts_below", lambda folder: held.append((folder / LOCK_FILE).is_file()))
+    assert predict(run_dir, [scans], out, device="cpu") == 0
+    assert held == [True]
 
 
 def test_shares_of_a_job_array_fill_one_folder(run_dir: Path, task_dir: Path, tmp_path: Path) -> None:
