@@ -25,6 +25,9 @@ PLAIN := tests/losses/sums/test_overlap.py tests/contracts/test_networks.py test
 	tests/networks/cpu/test_convolution.py tests/pipeline/test_doctor.py tests/test_older_cpu.py
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Some images set it: every process would then compile all sources anew, and pytest rewrite all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test numerics lint install clean docs wheel-test audit gpu
 .DEFAULT_GOAL := demo
 

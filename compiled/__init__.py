@@ -6,7 +6,7 @@ Imported by `networks` and `losses`; imports none of the project's other package
 
 from rarevox.compiled.eager import becomes_program, is_eager, is_exported, is_recorded
 from rarevox.compiled.modules import compiled_module, has_compiler, source_stamp, why_plain
-from rarevox.compiled.team import run_on_team, share_out
+from rarevox.compiled.team import run_on_team, share_out, why_alone
 
 __all__ = [
     "becomes_program",
@@ -18,5 +18,6 @@ __all__ = [
     "run_on_team",
     "share_out",
     "source_stamp",
+    "why_alone",
     "why_plain",
 ]

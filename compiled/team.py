@@ -10,13 +10,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-_state = {"forked": False}
+_state = {"forked": False, "told": False}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 
@@ -38,7 +40,8 @@ def _team() -> ctypes._NamedFuncPointer | None:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return None
-    root = str(Path(torch.__file__).parent)  # torch/lib or torch.libs
+    # torch/lib or torch.libs; the system tells places without links, and homes and environments are often links.
+    root = str(Path(torch.__file__).resolve().parent)
     paths = {line.split(maxsplit=5)[-1] for line in lines if "gomp" in line and root in line}
     if len(paths) != 1:
         return None
@@ -46,6 +49,15 @@ def _team() -> ctypes._NamedFuncPointer | None:
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     function.restype = None
     return function
+
+
+def why_alone() -> str | None:
+    """Why compiled work runs on the calling thread alone, in a few words; None where all of PyTorch's threads do it."""
+    if _state["forked"]:
+        return "this process is a fork of one that had imported rarevox (start it by another method than fork)"
+    if _team() is None:
+        return "PyTorch's OpenMP library, GNU's beside it in the wheels for Linux, was not found"
+    return None
 
 
 def run_on_team(function: int, argument: int) -> None:
@@ -61,6 +73,11 @@ def run_on_team(function: int, argument: int) -> None:
     """
     team = None if _state["forked"] else _team()
     if team is None:
+        # Elsewhere PyTorch comes with another library, and nobody can change that.
+        unexpected = _state["forked"] or sys.platform == "linux"
+        if unexpected and not _state["told"] and torch.get_num_threads() > 1:
+            _state["told"] = True
+            warnings.warn(f"compiled work runs on one thread: {why_alone()}", RuntimeWarning, stacklevel=2)
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(argument)
     else:
         team(function, argument, torch.get_num_threads(), 0)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from rarevox.pipeline.commands import data, evaluation, review, runs, scores, studies, system
+from rarevox.pipeline.cores import share_threads
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import leaving_no_empty_folders
 from rarevox.pipeline.shortage import is_out_of_memory
@@ -66,6 +67,7 @@ def _run(arguments: list[str]) -> int:
     # Threads that wait for one another asleep instead of spinning: the same speed on a quiet machine, and with one
     # other busy process on two cores a convolution takes 21 ms instead of 50 ms. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_threads()
     name_the_user()
     try:
         with leaving_no_empty_folders():

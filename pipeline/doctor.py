@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from rarevox.compiled import why_plain
+from rarevox.compiled import why_alone, why_plain
 from rarevox.losses.sums.triton import overlap as triton
 from rarevox.pipeline.bundle import version
 from rarevox.pipeline.console import console
@@ -76,8 +76,12 @@ def cpu_bfloat16() -> Finding:
 def cpu_kernels() -> Finding:
     """Tells whether the compiled convolutions and losses are taken on the CPU, and why not."""
     reason = why_plain()
+    if reason is None and (alone := why_alone()) is not None and torch.get_num_threads() > 1:
+        advice = "install PyTorch's own wheel for Linux (pip install torch), whose threads are shared"
+        return Finding("CPU kernels", False, f"compiled by Numba, on one thread: {alone}", advice)
     if reason is None:
-        return Finding("CPU kernels", True, "compiled by Numba: float32 convolutions, 1³ layers, norms and losses")
+        said = "compiled by Numba: float32 convolutions, 1³ layers, norms and losses"
+        return Finding("CPU kernels", True, f"{said}, on {torch.get_num_threads()} threads")
     advice = "install Numba beside rarevox (pip install numba): without it PyTorch's operations are taken, slower"
     return Finding("CPU kernels", False, f"plain PyTorch: {reason}", advice)
 

@@ -88,7 +88,7 @@ def _fetch(address: str, place: Path, name: str, md5: str) -> None:
 @contextmanager
 def _told_once() -> Iterator[None]:
     """What MONAI logs of a failure is raised too, and told as one sentence; that a bar needs tqdm is no news."""
-    logger = logging.getLogger("monai.apps.utils")
+    logger = logging.getLogger("monai.apps")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:

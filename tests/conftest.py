@@ -53,8 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than there are cores: tests that wait for other processes leave a third of two cores idle."""
-    return (os.cpu_count() or 1) + 1
+    """One process more than there are cores: tests that wait for other processes leave a third of two cores idle.
+
+    The numerics alone wait for nobody, and each process costs some seconds to start.
+    """
+    waiting = not (config.getoption("--older-cpu") or config.getoption("--without-numba"))
+    return (os.cpu_count() or 1) + waiting
 
 
 LONG = (

@@ -192,6 +192,7 @@ def _become_server(there: socket.socket) -> None:
             for descriptor, number in zip(received, wanted, strict=True):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # what its own forks get back
             exec(code, {"__name__": "__main__"})
     except SystemExit:
         pass

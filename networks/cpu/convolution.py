@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rarevox.compiled import compiled_module, has_compiler, is_eager
+from rarevox.compiled import compiled_module, is_eager, why_plain
 from rarevox.networks.cpu import half_precision
 from rarevox.networks.cpu.instructions.sizes import LANES
 from rarevox.networks.cpu.winograd import convolution as winograd
@@ -143,9 +143,9 @@ def prefers_float32(network: nn.Module) -> bool:
     """Whether a network on a CPU without matrix units is faster in float32 than in bfloat16, if it has both.
 
     Networks whose convolutions go through `rarevox.networks.cpu.winograd.convolution` say so (``float32_kernels``), and
-    Numba must be there.
+    the kernels must be there.
     """
-    return bool(getattr(network, "float32_kernels", False)) and has_compiler()
+    return bool(getattr(network, "float32_kernels", False)) and why_plain() is None
 
 
 def load_kernels() -> None:

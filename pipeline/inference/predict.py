@@ -154,7 +154,8 @@ def predict(
     made = origin(runs.folders, runs.settings)
     if engine == "ray":  # whose actors stand in folders of their own
         wanted = wanted.absolute()
-    job, keep, items = _job(runs, device, asked, folder, made, crew), not overwrite, wanted.share(share)[0]
+    keep, items = not overwrite, wanted.share(share)[0]
+    job = _job(runs, device, asked, folder, made, crew.threads(len(items)))
     done = keep and all_stand(folder, [item for _, item in items], made, asdict(asked), outputs)
     with crew.hands(job, len(items), at_once=not done) as hands:
         session = begin(folder, wanted, made, asdict(asked), runs.config, outputs, keep=keep)
@@ -184,9 +185,9 @@ def _asked_of(asked: Asked, wanted: Plan) -> Asked:
     return replace(asked, roots=roots_of(wanted.items)) if asked.layout == "bids" else asked
 
 
-def _job(runs: Trained, device: str, asked: Asked, folder: Path, made: Mapping[str, Any], crew: Crew) -> Prediction:
+def _job(runs: Trained, device: str, asked: Asked, folder: Path, made: Mapping[str, Any], threads: int) -> Prediction:
     """What is done with each scan; its paths hold wherever a worker stands."""
-    return Prediction(runs.networks(device), asked, str(folder.absolute()), made=made, threads=crew.threads)
+    return Prediction(runs.networks(device), asked, str(folder.absolute()), made=made, threads=threads)
 
 
 def _absolute(file: str | Path | None) -> str | None:

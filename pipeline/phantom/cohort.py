@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rarevox.pipeline.console import progress_bar
+from rarevox.pipeline.cores import cores
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import atomic, claim_folder, read_json, write_json
 from rarevox.pipeline.phantom.anatomy import Atlas, build_atlas, subject_shape, template_positions, warp_atlas
@@ -167,7 +167,7 @@ def write_cohort(
         return folder
     try:
         atlas = build_atlas(settings.spacing_mm)
-        _write_subjects(folder, subjects, settings, atlas, workers or _usable_cpus())
+        _write_subjects(folder, subjects, settings, atlas, workers or cores())
         write_json(folder / "dataset.json", description)
     except OSError as error:
         reason = error.strerror or error
@@ -252,8 +252,3 @@ def _is_ours(folder: Path, description: dict[str, Any]) -> bool:
     wanted = {Path(path) for pair in description["training"] for path in pair.values()}
     present = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and ".part." not in path.name}
     return present <= wanted
-
-
-def _usable_cpus() -> int:
-    """CPUs that this process may run on (fewer than the machine has, inside a container)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -59,7 +59,8 @@ def show_faults(faults: Sequence[Fault], root: Path) -> None:
 
 def _below(text: str) -> None:
     """What belongs to the line above, broken between words alone: what is to be copied stays whole."""
-    console.print(Padding(Text(visible(text)), (0, 0, 0, 6)), soft_wrap=False)
+    said = visible(text).replace("\n", r"\x0a")  # no name feigns a line
+    console.print(Padding(Text(said), (0, 0, 0, 6)), soft_wrap=False)
 
 
 def _kind(fault: Fault) -> str:

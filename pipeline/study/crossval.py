@@ -11,6 +11,7 @@ from typing import Any
 
 from rarevox.pipeline.compose import read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console
+from rarevox.pipeline.cores import cores
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.entries import parse_setting
 from rarevox.pipeline.errors import RequestError
@@ -26,7 +27,7 @@ from rarevox.pipeline.study.collect import rows_of
 from rarevox.pipeline.study.datasets import splits_of
 from rarevox.pipeline.study.job import CELLS, jobs_of
 from rarevox.pipeline.study.overlays import contents_of, read_overlay
-from rarevox.pipeline.study.places import Places, cores
+from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan
 from rarevox.pipeline.study.planning import holds_study, settle
 from rarevox.pipeline.study.pooled import pool

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from rarevox.pipeline.cores import cores
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.study.job import Job, Outcome
 
@@ -45,15 +45,6 @@ class Places:
         if self.workers is not None:
             return self.workers
         return 1 if self.cuda else max(1, cores() // threads)
-
-
-def cores() -> int:
-    """The cores that this process may use.
-
-    >>> cores() >= 1
-    True
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_cuda(device: str) -> bool:

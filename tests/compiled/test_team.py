@@ -6,6 +6,8 @@ import ctypes
 import multiprocessing
 import sys
 import threading
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ def callers() -> list[int]:
     return seen
 
 
-@pytest.mark.skipif(team._team() is None, reason="PyTorch has another threading library")
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's wheels bring GNU's OpenMP on Linux alone")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_each_thread_of_the_team_is_called_once(threads):
     before = torch.get_num_threads()
@@ -65,7 +67,10 @@ def test_the_job_is_the_values_and_the_address_of_the_first_number(monkeypatch):
 
 def in_a_fork(queue):
     torch.set_num_threads(2)
-    queue.put(len(callers()))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = [len(callers()) for _ in range(2)]
+    queue.put((found, [str(one.message) for one in told]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is the default on Linux alone")
@@ -79,7 +84,9 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(two_threads)
     if child.is_alive():
         child.kill()
         pytest.fail("the forked process waits for the team of its parent")
-    assert queue.get() == 1
+    found, told = queue.get()
+    assert found == [1, 1]
+    assert len(told) == 1 and told[0].startswith("compiled work runs on one thread: this process is a fork")
 
 
 def _in_a_worker(pipe) -> None:
@@ -90,7 +97,15 @@ def _in_a_worker(pipe) -> None:
     pipe.send((len(set(seen)), len(set(callers()) & set(seen))))
 
 
-@pytest.mark.skipif(team._team() is None, reason="PyTorch has another threading library")
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's wheels bring GNU's OpenMP on Linux alone")
+def test_the_library_is_found_where_pytorch_lies_behind_a_link(tmp_path, monkeypatch):
+    link = tmp_path / "packages"
+    link.symlink_to(Path(torch.__file__).parents[1])
+    monkeypatch.setattr(torch, "__file__", str(link / "torch" / "__init__.py"))
+    assert team._team.__wrapped__() is not None and team.why_alone() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's wheels bring GNU's OpenMP on Linux alone")
 def test_a_fork_of_a_process_that_computed_nothing_has_a_team_of_its_own():
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()

@@ -47,7 +47,7 @@ def test_auto_takes_the_format_in_which_the_cpu_is_fastest(units, vectors, kerne
     """For no network in particular, HighResNet, a HighResNet of few channels and one of two axes: b(float16) or f."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
-    monkeypatch.setattr(convolution, "has_compiler", lambda: kernels)
+    monkeypatch.setattr(convolution, "why_plain", lambda: None if kernels else "a reason")
     networks = [None, *(HighResNet(in_channels=1, out_channels=2, **more) for more in ({}, {"width": 4}))]
     networks.append(HighResNet(in_channels=1, out_channels=2, spatial_dims=2))
     found = [select_precision("auto", "cpu", network).dtype for network in networks]
@@ -58,7 +58,7 @@ def test_auto_takes_the_format_in_which_the_cpu_is_fastest(units, vectors, kerne
     ("options", "prefers"), [({}, True), ({"channels": (8,) * 8}, False), ({"spatial_dims": 2}, False)]
 )
 def test_deepmedic_says_whether_float32_kernels_do_its_work(options, prefers, monkeypatch) -> None:
-    monkeypatch.setattr(convolution, "has_compiler", lambda: True)
+    monkeypatch.setattr(convolution, "why_plain", lambda: None)
     assert prefers_float32(DeepMedic(in_channels=1, out_channels=2, **options)) is prefers
     assert not prefers_float32(torch.nn.Conv3d(1, 1, 3))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from rarevox.compiled import compiled_module, modules, why_plain
 from rarevox.pipeline import doctor as module
@@ -57,6 +58,16 @@ def test_without_numba_the_reason_is_told_and_what_to_do(monkeypatch: pytest.Mon
     assert not found.ok
     assert found.said == "plain PyTorch: Numba is not installed"
     assert "pip install numba" in found.advice
+
+
+def test_that_kernels_run_on_one_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "why_plain", lambda: None)
+    monkeypatch.setattr(module, "why_alone", lambda: "a reason")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    found = cpu_kernels()
+    assert not found.ok and found.said == "compiled by Numba, on one thread: a reason"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert cpu_kernels().ok
 
 
 def test_a_numba_that_does_not_import_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

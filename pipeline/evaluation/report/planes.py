@@ -78,10 +78,17 @@ def focus(
     for axis, span in enumerate(around):
         margin = int(np.ceil(MARGIN_MM / float(spacing_mm[axis])))
         box.append(slice(max(span.start - margin, 0), min(span.stop + margin, reference.shape[axis])))
-    places = np.nonzero(apart if apart.any() else wanted)
-    in_slices = [np.bincount(place)[place] for place in places]
-    first = int(np.argmax(sum(in_slices)))
-    return tuple(box), tuple(int(place[first]) for place in places)
+    return tuple(box), _fullest(apart if apart.any() else wanted)
+
+
+def _fullest(mask: np.ndarray) -> tuple[int, ...]:
+    """Of the voxels of a mask that is not empty the first whose three slices hold most of them in sum."""
+    counts = [np.count_nonzero(mask, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    across = counts[1][:, None] + counts[2][None, :]
+    best = [counts[0][x] + across[plane].max() if plane.any() else 0 for x, plane in enumerate(mask)]
+    x = int(np.argmax(best))
+    y, z = np.unravel_index(int(np.argmax(np.where(mask[x], across, 0))), across.shape)
+    return x, int(y), int(z)
 
 
 def label_mask(labels: np.ndarray, values: int | Sequence[int]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from rarevox.pipeline.cohort.desk import Desk
 from rarevox.pipeline.console import console
+from rarevox.pipeline.cores import cores
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.calls.prediction import Prediction
 from rarevox.pipeline.inference.calls.preloaded import PRELOADED
@@ -57,12 +57,16 @@ class Crew:
         if self.scan_minutes is not None and self.scan_minutes <= 0:
             raise RequestError(f"--scan-minutes {self.scan_minutes:g} is no time; give more than 0")
 
-    @property
-    def threads(self) -> int:
-        """Threads of a worker on the CPU: the cores that this process may use, shared out; 0 leaves it to PyTorch."""
+    def threads(self, scans: int) -> int:
+        """Threads of a worker on the CPU: the cores that this process may use, shared out; 0 leaves it to PyTorch.
+
+        Args:
+            scans: how many there are; no more workers than these begin.
+        """
         if self.engine == "ray":
             return int(self.cpus or 1)
-        return max(1, cores() // self.workers) if self.workers > 1 else 0
+        workers = min(self.workers, scans)
+        return max(1, cores() // workers) if workers > 1 else 0
 
     @contextmanager
     def hands(self, job: Prediction, scans: int, *, at_once: bool = True) -> Iterator[Hands]:
@@ -133,8 +137,3 @@ def _one_by_one(desk: Desk, others: int, failed: Failed) -> Iterator[tuple[int, 
             desk.done(task.number, dict(failed(task, reason)))
         else:
             yield task.number, task.work
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

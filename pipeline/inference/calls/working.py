@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rarevox.pipeline.files import clear_parts_below
 from rarevox.pipeline.inference.calls.crew import Hands
 from rarevox.pipeline.inference.calls.planning import Plan
 from rarevox.pipeline.inference.calls.row import begun_row, remove_files
-from rarevox.pipeline.inference.calls.session import PATIENCE, Session
+from rarevox.pipeline.inference.calls.session import Session
 from rarevox.pipeline.inference.outputs.output import Output
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.workers.pool import Task
@@ -140,9 +140,9 @@ def _clear_up(folder: Path, ledger: Ledger) -> None:
     """Remove what killed calls left half-written, where no other call is at work any more.
 
     The folder is held meanwhile: a call elsewhere whose scans are done may still write the files made of the journals,
-    and another one may begin.
+    and another one may begin. Where one does, it is left to that one.
     """
-    with held(folder, patience=PATIENCE):
+    with suppress(RequestError, OSError), held(folder, patience=0):
         ledger.refresh()
         if not any(lives(folder, one.id, one.header) for one in ledger.sources if not one.ended and one.header):
             clear_parts_below(folder)

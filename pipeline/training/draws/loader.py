@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rarevox.pipeline.console import console
+from rarevox.pipeline.cores import cores
 from rarevox.pipeline.training.draws.patch_dataset import Batch, PatchDataset, collate
 from rarevox.pipeline.training.draws.shared_batches import Buffer, NumberedBatches, SharedBatch, SharedBuffers
 from rarevox.pipeline.training.draws.workers import leave_signals_to_the_trainer
@@ -167,8 +168,7 @@ def workers_for(draw_seconds: float, step_seconds: float, cores: int) -> int:
 def _told(draw_seconds: float, step_seconds: float) -> int:
     """The processes for these times on this machine, told where there are any."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = workers_for(draw_seconds, step_seconds, cores // local)
+    workers = workers_for(draw_seconds, step_seconds, cores() // local)
     if workers:
         console.print(
             f"drawing a batch takes {1000 * draw_seconds:.0f} ms and a step {1000 * step_seconds:.0f} ms: "

@@ -28,6 +28,7 @@ async function pick(number) {
   at = [...data.centre];
   planes.forEach(plane => plane.fit(scan));
   choose();
+  at = [...scan.worst];
   layout();
   root.dataset.shown = picks[number].dataset.case;
 }
