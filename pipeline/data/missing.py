@@ -84,6 +84,33 @@ def without_channels(
     return [without(item, left_out, channels) for item in items] if left_out else [dict(item) for item in items]
 
 
+def placed(items: Sequence[Mapping[str, Any]], there: Sequence[str], channels: Sequence[str]) -> list[dict[str, Any]]:
+    """Entries of a dataset that lacks some of a run's channels: a file for each channel of the run, None for those.
+
+    Args:
+        items: of the dataset.
+        there: its channels.
+        channels: of the run.
+
+    Raises:
+        RequestError: an image of several channels in one file, which cannot be told apart by name.
+
+    >>> placed([{"image": ["t.nii", "f.nii"]}], ["T1", "FLAIR"], ["FLAIR", "T2", "T1"])
+    [{'image': ['f.nii', None, 't.nii']}]
+    """
+    found = []
+    for item in items:
+        files = item["image"] if isinstance(item["image"], list) else [item["image"]]
+        if len(files) != len(there):
+            raise RequestError(
+                f"{files[0]} holds the channels {listed(there)} in one file, and the run takes {listed(channels)}; "
+                "prepare the dataset from a file for each channel"
+            )
+        named = dict(zip(there, files, strict=True))
+        found.append({**item, "image": [named.get(name) for name in channels]})
+    return found
+
+
 def without(item: Mapping[str, Any], left_out: Sequence[str], channels: Sequence[str]) -> dict[str, Any]:
     """An entry without channels; of an image with a file for each, without their files.
 

@@ -14,7 +14,7 @@ from rarevox.pipeline.bundle import (
 )
 from rarevox.pipeline.console import Console, console, progress_bar
 from rarevox.pipeline.data.dataset import Dataset
-from rarevox.pipeline.data.missing import told_missing, without_channels
+from rarevox.pipeline.data.missing import optional_channels, placed, told_missing, without_channels
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.beginning import tell_beginning, told_if_seen
 from rarevox.pipeline.evaluation.calibration.measure import Calibration
@@ -48,6 +48,7 @@ from rarevox.pipeline.inference.segment import Segmentation, Segmenter
 from rarevox.pipeline.inference.watch import together
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.trust.gate import run_config
+from rarevox.pipeline.words import listed
 from rarevox.transforms.reading.stand_ins import MISSING
 
 HELD_OUT = ("test", "validation")
@@ -103,7 +104,7 @@ def evaluate(
     how: dict[str, Any] = {"device": device, "settings": settings, "uncorrected": not data.n4, "trust": trust}
     segmenter = segmenter_of(run, others, "evaluate", **how)
     tell_unmoved([one.run for one in members_of(segmenter)], settings)
-    same_structures(segmenter.config, data, run)
+    without = _left_out(segmenter, data, run, without)
     tell_correction(segmenter, data)
     gates = read_gates(segmenter.config["gates"], data.scored)
     if section == "validation":
@@ -125,6 +126,15 @@ def evaluate(
         if output is None and name != section:
             console.say("into {}: not the run's own figures; its model card and its trackers stay as they are", folder)
         return _evaluated(run, data, segmenter, gates, cases, folder, section, others, without, seen, own=own)
+
+
+def _left_out(segmenter: Segmenter, data: Dataset, run: Path, without: Sequence[str]) -> list[str]:
+    """The channels that are left out: those asked for, and those that the dataset lacks and every member may miss."""
+    free = [set(optional_channels(member.config)) for member in members_of(segmenter)]
+    lacking = same_structures(segmenter.config, data, run, optional=list(set.intersection(*free)))
+    if lacking:
+        console.say("[yellow]without {}[/yellow]: {} has no such channel", listed(lacking), data.name)
+    return [*without, *(name for name in lacking if name not in without)]
 
 
 def _evaluated(
@@ -152,6 +162,8 @@ def _evaluated(
     counters = [one for one in (calibration, curves) if one is not None]
     watch = together([one.watch for one in counters])
     items = as_items(cases)
+    if len(data.channels) < len(segmenter.config["channels"]):
+        items = placed(items, list(data.channels), segmenter.config["channels"])
     for member in members_of(segmenter):
         left_out = without_channels(items, without, member.config)
     with progress_bar() as bar:

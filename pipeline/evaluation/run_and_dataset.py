@@ -14,19 +14,40 @@ from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.inference.ensemble import members_of
 from rarevox.pipeline.inference.segment import Segmenter, corrects
+from rarevox.pipeline.words import listed
 
 
-def same_structures(config: dict[str, Any], data: Dataset, run: Path) -> None:
-    """A run answers only for the structures and channels that it learnt."""
+def same_structures(config: dict[str, Any], data: Dataset, run: Path, *, optional: Sequence[str] = ()) -> list[str]:
+    """A run answers only for the structures and channels that it learnt.
+
+    Args:
+        config: of the run.
+        data: what it is to be measured on.
+        run: its folder.
+        optional: channels that the dataset may lack.
+
+    Returns:
+        the channels that it lacks.
+
+    Raises:
+        RequestError: other structures, label values or channels.
+    """
+    lacking = [name for name in config["channels"] if name not in data.channels]
+    fewer = bool(lacking) and set(data.channels) <= set(config["channels"])
+    # Of fewer channels the order does not matter: their files are told apart by name.
+    own_channels = list(data.channels) if fewer and set(lacking) <= set(optional) else list(config["channels"])
     # Those of a run that learnt nested regions are in the order of depth.
     structures, values = by_value(config["structures"], config["label_values"])
     for what, own, theirs in (
         ("structures", structures, list(data.structures)),
         ("label values", values, list(data.label_values)),
-        ("channels", config["channels"], list(data.channels)),
+        ("channels", own_channels, list(data.channels)),
     ):
         if list(own) != theirs:
-            raise RequestError(f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset")
+            may = f", or a run that may go without {listed(lacking)} (channel_dropout)" if fewer else ""
+            said = f"{run} was trained for {what} {own}, and {data.path} has {theirs}; use its own dataset"
+            raise RequestError(said + (may if what == "channels" else ""))
+    return lacking
 
 
 def with_ignored(options: MetricOptions, data: Dataset) -> MetricOptions:

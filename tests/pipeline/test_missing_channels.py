@@ -101,6 +101,46 @@ def test_evaluate_leaves_channels_out(two: Path, tmp_path: Path) -> None:
     assert np.array_equal(found, _zeroed(two / "run", {"case": case, "image": files}, 1))
 
 
+def test_a_dataset_that_lacks_a_channel_is_evaluated(two: Path, tmp_path: Path) -> None:
+    """As with ``--without``, into a folder of its own; with the channels in any order."""
+    how: dict[str, Any] = {"label": "label.nii.gz", "structures": {"ball": 1, "box": 2}, "holdout": 0.25, "folds": 3}
+    assert prepare(two / "source", tmp_path / "only_B", channels={"B": "B.nii.gz"}, **how) == 0
+    base = [
+        "evaluate",
+        str(two / "run"),
+        str(tmp_path / "only_B"),
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    done = CliRunner().invoke(cli, base)
+    assert (done.exception, done.exit_code) == (None, 0)
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert told["context"]["missing_channels"] == ["A"]
+    assert {row["missing_channels"] for row in told["cases"]} == {"A"}
+    case = told["cases"][0]["case"]
+    found = np.asarray(nib.load(tmp_path / "out" / "predictions" / f"{case}_seg.nii.gz").dataobj)
+    files = [str(two / "source" / case / f"{name}.nii.gz") for name in "AB"]
+    assert np.array_equal(found, _zeroed(two / "run", {"case": case, "image": files}, 0))
+    with pytest.raises(RequestError, match="the scan has none of the channels"):
+        evaluate(two / "run", tmp_path / "only_B", output=tmp_path / "none", device="cpu", without=["B"])
+
+
+def test_a_dataset_that_lacks_what_the_run_needs_is_refused(two: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two / "run", run)
+    path = run / "configs" / "evaluate.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"required_channels": ["A"]}))
+    data = json.loads((two / "dataset" / "dataset.json").read_text()) | {"root": str(two / "source")}
+    for case in [*data["training"], *data["test"]]:
+        case["image"] = case["image"][1:]
+    data |= {"channels": ["B"], "channel_files": ["B.nii.gz"]}
+    (tmp_path / "dataset.json").write_text(json.dumps(data))
+    with pytest.raises(RequestError, match=r"has \['B'\]; use its own dataset, or a run that may go without A"):
+        evaluate(run, tmp_path, output=tmp_path / "out", device="cpu")
+
+
 def test_cases_that_fail_without_a_channel_name_it_too(two: Path, tmp_path: Path) -> None:
     data = json.loads((two / "dataset" / "dataset.json").read_text())
     (tmp_path / "broken.nii.gz").write_bytes(b"")

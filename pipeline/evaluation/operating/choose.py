@@ -16,6 +16,7 @@ Of candidates that serve alike the one without a confidence is taken, then the t
 A choice made on few cases fits these cases. So it is also made once for each subject on all others, and measured on
 the cases left out: the mean over cases of that is the cross-validated figure, and what it gains over a threshold of 1/2
 is what may be expected of new cases. For Dice and F1, a choice whose cross-validated gain is not above 0 is not taken.
+Nor is any from cases of which none holds the structure: there whatever marks least serves best.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ THRESHOLDS = (0.01, 0.02, *(n / 20 for n in range(1, 20)), 0.98, 0.99)
 CONFIDENCES = (0.0, *(n / 10 for n in range(1, 10)), 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 DEFAULT = THRESHOLDS.index(0.5), 0
 """The candidate that changes nothing."""
+NOWHERE = "no validation case holds it: whatever marks least would serve best"
+"""Why nothing is chosen for a structure that the cases lack."""
 _ALIKE = 1e-12
 _BOTH = {"one": 1.0, "zero": 0.0, "nan": math.nan}
 
@@ -119,6 +122,8 @@ def choice(tables: Sequence[CaseTable], aim: Aim, options: MetricOptions) -> dic
         ``cross_validated``: the figures with the choice of the others, ``gain`` over ``without``, and the
         ``chosen`` of each fold; None with a single case.
     """
+    if not any(table.voxels for table in tables):
+        return {"taken": False, "reason": NOWHERE}
     best = choose(tables, aim, options)
     if best is None:
         some = any(table.lesions for table in tables)

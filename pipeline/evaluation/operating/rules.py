@@ -8,9 +8,9 @@ Aims, over cases:
 Each rule of ``CANDIDATES`` is first tried alone on its structure; of rules that serve alike the earlier one is taken,
 nothing first. The choice is also made once for each subject on the cases of all others and measured on the cases left
 out, as that of :mod:`rarevox.pipeline.evaluation.operating.choose` is: a rule whose cross-validated gain is not above 0
-is not taken, nor is any from a single subject. Then the rules are added, the largest gain first, each only if with it
-the aim's figure of no structure is lower than without, and the mean Dice of no other structure (rules meet where a
-structure encloses another).
+is not taken, nor is any from a single subject or from cases of which none holds the structure. Then the rules are
+added, the largest gain first, each only if with it the aim's figure of no structure is lower than without, and the mean
+Dice of no other structure (rules meet where a structure encloses another).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from rarevox.pipeline.evaluation.metrics.aggregate import bootstrap_means, interval
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.evaluation.metrics.rows import case_rows
-from rarevox.pipeline.evaluation.operating.choose import Aim
+from rarevox.pipeline.evaluation.operating.choose import NOWHERE, Aim
 from rarevox.pipeline.evaluation.operating.parts import Parts
 from rarevox.transforms.clean import clean_labels, clean_regions, read_rules
 
@@ -86,7 +86,8 @@ def choose(paths: Sequence[Path], parts: Parts, options: MetricOptions, aim: Aim
     for name in parts.structures:
         trials = [{name: rule} for rule in CANDIDATES]
         tried[name] = trial_figures(map(ValidationCase.load, paths), parts, trials, options, aim, of=[name])[name]
-    told = {name: _choice(figures, subjects, aim, options) for name, figures in tried.items()}
+    held = _held(paths, parts)
+    told = {name: _choice(figures, subjects, aim, options, held=name in held) for name, figures in tried.items()}
     chosen: dict[str, Rule] = {}
     without = {name: {key: float(_mean(v)[0]) for key, v in figures.items()} for name, figures in tried.items()}
     reached = without
@@ -149,14 +150,24 @@ def trial_figures(
     return {name: {key: np.array(v, float) for key, v in figures.items()} for name, figures in found.items()}
 
 
-def _choice(figures: Figures, subjects: Sequence[str], aim: Aim, options: MetricOptions) -> dict[str, Any]:
-    """The rule for one structure, tried alone, with its figures and the cross-validated ones."""
+def _held(paths: Sequence[Path], parts: Parts) -> set[str]:
+    """The structures that the reference of some case holds."""
+    values = np.unique(np.concatenate([np.unique(case.reference) for case in map(ValidationCase.load, paths)]))
+    return {name for name, own in parts.structures.items() if np.isin(values, own).any()}
+
+
+def _choice(
+    figures: Figures, subjects: Sequence[str], aim: Aim, options: MetricOptions, *, held: bool
+) -> dict[str, Any]:
+    """The rule for one structure, tried alone, with its figures and the cross-validated ones; ``held``: it is there."""
     best, values = _best(figures, aim), figures[aim.name]
     means = _mean(values)
     told: dict[str, Any] = {"rule": dict(CANDIDATES[best]), "without": float(means[0]), "with": float(means[best])}
     told["cross_validated"] = crossed = _cross_validated(figures, subjects, aim, options)
     if best == 0:
         return told | {"taken": False, "reason": "nothing serves better" if np.isfinite(means).any() else "no figure"}
+    if not held:
+        return told | {"taken": False, "reason": NOWHERE}
     if crossed is None:
         return told | {"taken": False, "reason": "a single case, or subject, says nothing of others"}
     if not crossed["gain"]["mean"] > _SMALLEST_GAIN:

@@ -17,7 +17,7 @@ from rarevox.pipeline.cli import main
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.evaluate import evaluate
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
-from rarevox.pipeline.evaluation.operating.choose import Aim
+from rarevox.pipeline.evaluation.operating.choose import NOWHERE, Aim
 from rarevox.pipeline.evaluation.operating.parts import Parts
 from rarevox.pipeline.evaluation.operating.rules import ValidationCase, choose, trial_figures
 from rarevox.pipeline.evaluation.scorer import CaseScorer
@@ -77,6 +77,19 @@ def test_nothing_is_chosen_where_nothing_helps(tmp_path: Path) -> None:
     result = choose(_store(tmp_path, perfect), STRUCTURES, OPTIONS, DICE)
     assert result["chosen"] == {}
     assert result["with"] == result["without"] == {"organ": 1.0, "spots": 1.0}
+
+
+def test_of_a_structure_that_no_case_holds_nothing_is_removed(tmp_path: Path) -> None:
+    """False spots in every case: without them Dice is 1 in each, and real ones of this size would be lost."""
+    cases = [_case(name) for name in "ab"]
+    for case in cases:
+        case.labels[12:14, 6, 6] = 2
+        case.reference[case.reference == 2] = 0
+        case.labels[9:15, 2:4, 2:4] = 0
+    for aim, options in ((DICE, OPTIONS), (F1, LESIONS)):
+        told = choose(_store(tmp_path, cases), STRUCTURES, options, aim)
+        assert told["chosen"] == {"organ": {"min_ml": 0.01}}
+        assert told["structures"]["spots"]["reason"] == NOWHERE
 
 
 def test_a_rule_that_harms_a_structure_beside_the_others_is_not_taken(tmp_path: Path) -> None:

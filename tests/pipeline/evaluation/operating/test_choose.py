@@ -16,6 +16,7 @@ from rarevox.pipeline.evaluation.operating.candidates import COUNTS, CaseTable
 from rarevox.pipeline.evaluation.operating.choose import (
     CONFIDENCES,
     DEFAULT,
+    NOWHERE,
     THRESHOLDS,
     Aim,
     choice,
@@ -145,7 +146,53 @@ def test_recall_tells_its_false_lesions_and_needs_lesions() -> None:
     assert told["taken"]
     assert told["with"]["mean"] == 0.75
     assert told["with"]["false_per_scan"] == 0.5
-    assert choice([_table(lesions=0, voxels=0)], Aim("recall", 1.0), OPTIONS)["reason"] == "no case has a figure"
+    # Of lesions too small to count there is no recall.
+    assert choice([_table(lesions=0)], Aim("recall", 1.0), OPTIONS)["reason"] == "no case has a figure"
+
+
+@pytest.mark.parametrize("aim", ["dice", "lesion_f1", "recall"])
+def test_of_cases_without_the_structure_nothing_is_chosen(aim: str) -> None:
+    """A threshold at which nothing is marked has a Dice of 1 in each, and would be what lesions are lost by."""
+    strict = {(t, 0): 0 if THRESHOLDS[t] > 0.7 else 5 for t in range(len(THRESHOLDS))}
+    tables = [_table(name, voxels=0, lesions=0, predicted=strict, false=strict) for name in "abc"]
+    assert choice(tables, Aim(aim), OPTIONS) == {"taken": False, "reason": NOWHERE}
+
+
+def _exhaustive(tables: list[CaseTable], most: float, cost: float) -> list[tuple[int, int]]:
+    """Candidates of the highest recall with at most so many false lesions a scan, and of these of the highest Dice,
+    one by one."""
+    rows: list[tuple[float, float, tuple[int, int]]] = []
+    dice: dict[tuple[int, int], float] = {}
+    for at in np.ndindex(*SHAPE):
+        each = []
+        for table in tables:
+            total = int(table.counts["predicted"][at]) + table.voxels
+            each.append(2 * int(table.counts["tp"][at]) / total if total else 1.0)
+        dice[at] = math.fsum(each) / len(each)
+    least = max(dice[DEFAULT], max(dice.values()) / 2) - cost
+    for at in np.ndindex(*SHAPE):
+        false = sum(int(table.counts["false"][at]) for table in tables)
+        found = sum(int(table.counts["detected"][at]) for table in tables)
+        if false <= most * len(tables) and dice[at] >= least - 1e-12:
+            rows.append((found, dice[at], at))
+    best = max((row[0] for row in rows), default=None)
+    highest = max((row[1] for row in rows if row[0] == best), default=0.0)
+    return [at for found, of, at in rows if found == best and of >= highest - 1e-12]
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 1.0, 3.0]), st.sampled_from([0.05, 1.0]))
+def test_recall_at_so_many_false_lesions_is_brute_forces(seed: int, most: float, cost: float) -> None:
+    random = np.random.default_rng(seed)
+    tables = []
+    for name in "abc"[: random.integers(1, 4)]:
+        voxels, lesions = int(random.integers(1, 30)), int(random.integers(1, 6))
+        counts = {key: random.integers(0, 6, SHAPE) for key in COUNTS}
+        counts["tp"] = np.minimum(random.integers(0, 30, SHAPE), voxels)
+        counts["predicted"] = counts["tp"] + random.integers(0, 10, SHAPE)
+        counts["detected"] = np.minimum(counts["detected"], lesions)
+        tables.append(CaseTable(name, counts, voxels, lesions))
+    found, wanted = choose(tables, Aim("recall", most, dice_cost=cost), OPTIONS), _exhaustive(tables, most, cost)
+    assert found in wanted if wanted else found is None
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["one", "zero", "nan"]), st.sampled_from([0.0, 0.0015]))
