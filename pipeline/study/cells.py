@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.study.overlays import laid_over
+from rarevox.pipeline.study.overlays import BUDGETS, laid_over
 from rarevox.pipeline.study.plan import PlannedCell
 from rarevox.pipeline.study.study_file import StudyFile
 
@@ -26,7 +26,7 @@ def cells_of(study: StudyFile) -> tuple[PlannedCell, ...]:
     """All cells, the last axis the fastest.
 
     Raises:
-        RequestError: too many, a ``by`` that does not fit, no budget, or two cells that are the same.
+        RequestError: too many, a ``by`` that does not fit, no budget or two, or two cells that are the same.
     """
     count = math.prod(map(len, study.axes.values()))
     if count > MOST_CELLS:
@@ -42,6 +42,11 @@ def cells_of(study: StudyFile) -> tuple[PlannedCell, ...]:
             settings = laid_over(settings, study.axes[axis][label], labels, f"axis {axis} {label}")
         if "iterations" not in settings and "minutes" not in settings:
             raise RequestError(f"the cell {spoken(labels)} has no budget; give base: {{iterations: 1000}}")
+        if settings.keys() >= BUDGETS:
+            raise RequestError(
+                f"the cell {spoken(labels)} has two budgets, {settings['iterations']} iterations and "
+                f"{settings['minutes']:g} minutes; give one of them"
+            )
         same = seen.setdefault(json.dumps(settings, sort_keys=True), labels)
         if same is not labels:
             raise RequestError(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.compose import read_yaml, write_yaml
+from rarevox.pipeline.compose import compose, read_yaml, write_yaml
 from rarevox.pipeline.console import Console, console
 from rarevox.pipeline.cores import cores
 from rarevox.pipeline.data.dataset import Dataset
@@ -26,15 +26,12 @@ from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.study.collect import rows_of
 from rarevox.pipeline.study.datasets import splits_of
 from rarevox.pipeline.study.job import CELLS, jobs_of
-from rarevox.pipeline.study.overlays import contents_of, read_overlay
+from rarevox.pipeline.study.overlays import BUDGETS, contents_of, read_overlay
 from rarevox.pipeline.study.places import Places
 from rarevox.pipeline.study.plan import PLAN_FILE, Plan, PlannedCell, read_plan
 from rarevox.pipeline.study.planning import holds_study, settle
 from rarevox.pipeline.study.pooled import pool
 from rarevox.pipeline.study.study import PATIENCE, run_and_collect, selected, shapes_of, tell_time, unfinished
-
-ITERATIONS = 2000
-"""Of ``configs/train.yaml``, where neither steps nor minutes are said."""
 
 
 def crossval(
@@ -80,7 +77,7 @@ def crossval(
     if data.folds < 2:
         raise RequestError(f"{data.path} has one fold, whose cases are those trained on; prepare with --folds 5")
     _tell_parted_subjects(data)
-    base = _base(network, loss, config_files, settings, iterations, minutes)
+    base = _base(data, network, loss, config_files, settings, {"minutes": minutes, "iterations": iterations})
     folder = claim_folder(output, holds=holds_study, what="a cross-validation")
     places = places or Places(workers=1)
     with held(folder, patience=PATIENCE):
@@ -108,12 +105,12 @@ def crossval(
 
 
 def _base(
+    data: Dataset,
     network: str | None,
     loss: str | None,
     config_files: Sequence[str | Path],
     settings: Sequence[str],
-    iterations: int | None,
-    minutes: float | None,
+    budget: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the folds have in common, as a cell's settings."""
     config = [str(Path(one).resolve()) if Path(one).suffix else str(one) for one in config_files]
@@ -121,9 +118,21 @@ def _base(
     base = read_overlay({key: value for key, value in said.items() if value}, "--set")
     if "fold" in base:
         raise RequestError("every fold is trained; leave out --set fold")
-    budget = {"minutes": minutes, "iterations": iterations}
     base |= {key: value for key, value in budget.items() if value is not None}
-    return base if {"minutes", "iterations"} & set(base) else base | {"iterations": ITERATIONS}
+    return base if BUDGETS & set(base) else base | _configured_budget(data, network, loss, config_files, settings)
+
+
+def _configured_budget(
+    data: Dataset, network: str | None, loss: str | None, config_files: Sequence[str | Path], settings: Sequence[str]
+) -> dict[str, Any]:
+    """The budget of a training for which no option states one: that of the files, the plan, or the templates."""
+    how: dict[str, Any] = {"network": network, "loss": loss, "config_files": config_files, "settings": settings}
+    config = compose("train", dataset=data, **how).config
+    key = "iterations" if config["minutes"] is None else "minutes"
+    try:
+        return read_overlay({key: config[key]}, "the configuration")
+    except RequestError as error:
+        raise RequestError(f"{error}; or give --iterations or --minutes") from None
 
 
 def _threads(folder: Path, places: Places) -> int:

@@ -16,6 +16,8 @@ from rarevox.pipeline.plain_data import read_yaml
 
 NAMES = ("network", "loss", "dataset")
 NUMBERS = ("iterations", "fold")
+BUDGETS = {"iterations", "minutes"}
+"""Of a cell one: minutes would count alone."""
 OVERLAY_KEYS = (*NAMES, *NUMBERS, "minutes", "config", "settings", "by")
 Overlay = dict[str, Any]
 """Normal form: ``network``, ``loss``, ``dataset`` (names), ``iterations``, ``fold``, ``minutes`` (numbers), ``config``
@@ -111,6 +113,8 @@ def _checked(value: Any, kind: type | tuple[type, ...], where: str, words: str) 
 def laid_over(below: Overlay, above: Overlay, labels: Mapping[str, str], where: str) -> Overlay:
     """One overlay over another: names and numbers replace, ``config`` is appended, settings replace one by one.
 
+    A budget in steps replaces one in minutes too, and the other way round.
+
     Args:
         below: changed neither.
         above: its ``by`` is followed for the labels of the cell.
@@ -122,8 +126,12 @@ def laid_over(below: Overlay, above: Overlay, labels: Mapping[str, str], where: 
 
     >>> laid_over({"config": ["paper"]}, {"by": {"network": {"A": {"config": ["ema"]}}}}, {"network": "A"}, "patch S")
     {'config': ['paper', 'ema']}
+    >>> laid_over({"minutes": 12.0}, {"iterations": 500}, {}, "steps 500")
+    {'iterations': 500}
     """
     found = dict(below)
+    if BUDGETS & above.keys():
+        found = {key: value for key, value in found.items() if key not in BUDGETS}
     for key, value in above.items():
         if key == "config":
             found[key] = [*found.get(key, ()), *value]

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rarevox.pipeline.build import build
 from rarevox.pipeline.bundle import target_name, version
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError, reason_of
 from rarevox.pipeline.evaluation.calibration.measure import add_calibrations
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
-from rarevox.pipeline.evaluation.metrics.options import MetricOptions
+from rarevox.pipeline.evaluation.metrics.options import MetricOptions, read_options
 from rarevox.pipeline.evaluation.operating.added import Lesions, add_curves, read_detections
 from rarevox.pipeline.evaluation.operating.table import write_curves
 from rarevox.pipeline.evaluation.outcome import outcome
 from rarevox.pipeline.evaluation.report.page import CaseImages, shown_cases, write_report
 from rarevox.pipeline.evaluation.report.run import case_images
-from rarevox.pipeline.evaluation.run_and_dataset import with_ignored
 from rarevox.pipeline.files import read_json
 from rarevox.pipeline.gates import read_gates
 from rarevox.pipeline.trust.gate import run_config
@@ -54,14 +53,15 @@ def pool(study: Path, runs: Mapping[int, str], data: Dataset, *, trust: bool) ->
 
     Raises:
         RequestError: a fold was not evaluated, the cases are not the dataset's training cases, each once, the folds
-            have other structures, or their labels were made by other rules.
+            have other structures, or their labels or figures were made by other rules.
     """
     by_fold = {fold: fold_rows(study / run, fold) for fold, run in runs.items()}
     rows = [row for fold in by_fold.values() for row in fold]
     _every_case_once(rows, data)
-    decided = _decided_alike(study, runs)
+    decided, conventions = _alike(study, runs, _decided), _alike(study, runs, _conventions)
     config = run_config(study / next(iter(runs.values())), "evaluate", trust=trust)
-    options = with_ignored(build(config, "metric_options"), data)
+    # Those of the rows: a fold's configuration may ask for others, of which --set told when they were made.
+    options = read_options({}, **conventions)
     background = {name: value for name, value in data.labels.items() if value == 0 and options.include_background}
     structures = {**background, **data.scored}
     _all_structures(study, by_fold, runs, structures)
@@ -133,17 +133,25 @@ def _decided(run: Path) -> dict[str, Any]:
     return {key: context.get(key, "none") for key in ("operating_points", "post_processing")}
 
 
-def _decided_alike(study: Path, runs: Mapping[int, str]) -> dict[str, Any]:
-    """By what the rows of all folds were made.
+def _conventions(run: Path) -> dict[str, Any]:
+    """Under which the rows of a fold were made, as far as the version that made them states it."""
+    stated = read_json(run / EVALUATED / "metrics.json").get("conventions", {})
+    found = {field.name: stated[field.name] for field in fields(MetricOptions) if field.name in stated}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+
+
+def _alike(study: Path, runs: Mapping[int, str], of: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """By what the rows of all folds were made, or under which conventions.
 
     Raises:
         RequestError: those of one were made otherwise: it was evaluated again since something was chosen.
     """
-    first, *others = ((fold, _decided(study / run)) for fold, run in runs.items())
-    for fold, decided in others:
-        for key, value in decided.items():
-            if value != first[1][key]:
-                said = f"fold {fold} was evaluated with {key} {value}, and fold {first[0]} with {first[1][key]}"
+    first, *others = ((fold, of(study / run)) for fold, run in runs.items())
+    for fold, found in others:
+        for key in sorted(found.keys() | first[1].keys()):
+            own, other = (one.get(key, "none") for one in (found, first[1]))
+            if own != other:
+                said = f"fold {fold} was evaluated with {key} {own}, and fold {first[0]} with {other}"
                 raise RequestError(f"{said}: {_evaluate_anew(study, runs)}")
     return first[1]
 

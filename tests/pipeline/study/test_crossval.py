@@ -26,6 +26,7 @@ from rarevox.pipeline.preparation.cases import named_subject
 from rarevox.pipeline.preparation.prepare import prepare
 from rarevox.pipeline.study.crossval import _threads, crossval
 from rarevox.pipeline.study.places import Places
+from rarevox.pipeline.study.plan import read_plan
 from rarevox.pipeline.study.pooled import EVALUATED, pool
 from rarevox.pipeline.study.rows import Row, read_rows
 from rarevox.pipeline.training.kept.checkpoint import load_tensors
@@ -261,6 +262,35 @@ def test_a_fold_that_had_failed_is_told_by_the_status(
     assert crossval(dataset_dir, out, shard="1/3", **OPTIONS) == 0
 
 
+@pytest.mark.parametrize("said", ["file", "plan"])
+def test_the_budget_of_a_configuration_is_that_of_the_folds(
+    said: str, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``train`` has it: an option counts first, then ``--config``, then the plan, and minutes before iterations."""
+    monkeypatch.setattr("rarevox.pipeline.study.study.run_jobs", lambda *_: [])
+    monkeypatch.setattr("rarevox.pipeline.study.study.step_seconds", lambda shapes, threads: dict.fromkeys(shapes, 1.0))
+    data = tmp_path / "data"
+    shutil.copytree(dataset_dir, data)
+    options: dict[str, Any] = {**OPTIONS, "iterations": None}
+    text = "iterations: 37\n"
+    if said == "plan":
+        plan = data / "plan.yaml"
+        plan.write_text(plan.read_text() + text)
+    else:
+        (tmp_path / "own.yaml").write_text(text)
+        options["config_files"] = [tmp_path / "own.yaml"]
+    assert crossval(data, tmp_path / "steps", **options) == 0
+    assert {cell.settings["iterations"] for cell in read_plan(tmp_path / "steps").cells} == {37}
+    assert crossval(data, tmp_path / "told", **{**options, "iterations": 3}) == 0
+    assert {cell.settings["iterations"] for cell in read_plan(tmp_path / "told").cells} == {3}
+    timed = {**options, "settings": [*SMALL, "minutes=2"]}
+    assert crossval(data, tmp_path / "minutes", **timed) == 0
+    assert {cell.settings.get("minutes") for cell in read_plan(tmp_path / "minutes").cells} == {2.0}
+    assert crossval(data, tmp_path / "usual", **{**OPTIONS, "iterations": None}) == 0
+    usual = {cell.settings["iterations"] for cell in read_plan(tmp_path / "usual").cells}
+    assert usual == ({37} if said == "plan" else {2000})
+
+
 def test_a_fold_without_time_for_a_step_has_failed(dataset_dir: Path, tmp_path: Path) -> None:
     options = {**OPTIONS, "iterations": None, "minutes": 1e-6}
     assert crossval(dataset_dir, tmp_path / "out", places=Places(workers=1), **options) == 1
@@ -293,11 +323,20 @@ def test_folds_that_were_scored_unlike_are_not_pooled(folds: Path, dataset_dir: 
         RequestError, match=r"fold 1 was evaluated with operating_points .*0\.2.*, and fold 0 with none"
     ):
         pool(copy, runs, data, trust=False)
+    write_json(file, before | {"conventions": before["conventions"] | {"lesion_dilation": 2}})
+    with pytest.raises(RequestError, match="fold 1 was evaluated with lesion_dilation 2, and fold 0 with 0: evaluate"):
+        pool(copy, runs, data, trust=False)
     write_json(file, before | {"cases": [row for row in before["cases"] if row["structure"] == "ball"]})
     with pytest.raises(RequestError, match=r"fold 1 was scored for other structures .*\(box\).*--section validation"):
         pool(copy, runs, data, trust=False)
     write_json(file, before)
     assert pool(copy, runs, data, trust=False)["n_cases"] == 6
+    for run in runs.values():  # all of them anew by conventions of a --set: those are what the pooled figures have
+        file = copy / run / EVALUATED / "metrics.json"
+        told = read_json(file)
+        write_json(file, told | {"conventions": told["conventions"] | {"empty": "nan", "tolerances_mm": [1.0, 2.0]}})
+    stated = pool(copy, runs, data, trust=False)["conventions"]
+    assert (stated["empty"], stated["tolerances_mm"]) == ("nan", [1.0, 2.0])
 
 
 @pytest.mark.parametrize("members", [None, [], "cells", [3], ["../run"], ["/run"], ["cells/../../run"]])

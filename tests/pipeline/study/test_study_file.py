@@ -141,6 +141,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, axes: Any, said: str) -> 
         ("axes: {seed: [1]}\nthreads: many", "whole number from 1"),
         ("axes: {seed: [1]}\nstructures: lesion", "list of names"),
         ("axes: {seed: [1]}", "has no budget"),
+        ("axes: {seed: [1]}\nbase: {iterations: 5, minutes: 2}", "two budgets, 5 iterations and 2 minutes"),
         ("- 1", "mapping"),
         ("axes: {a: {x: {seed: [1, 2]", "YAML"),
     ],
