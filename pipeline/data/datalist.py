@@ -98,6 +98,7 @@ def with_masks(scans: list[dict[str, Any]], masks: str | Path, key: str = "mask"
     by_stem: dict[str, list[Path]] = {}
     below: dict[str, list[Path]] = {}
     begins: dict[str, list[Path]] = {}
+    known = {scan["case"] for scan in scans}
     within: dict[str, list[Path]] = {}
     for file in files:
         name = stem(file)
@@ -105,9 +106,9 @@ def with_masks(scans: list[dict[str, Any]], masks: str | Path, key: str = "mask"
         below.setdefault("_".join((*file.relative_to(folder).parent.parts, name)), []).append(file)
         if "mask" in name.lower():
             within.setdefault(file.parent.name, []).append(file)
-            for at, sign in enumerate(name):
-                if sign == "_":
-                    begins.setdefault(name[:at], []).append(file)
+            # Of scans ms_14 and ms_14_time2 the mask ms_14_time2_mask is the second's alone.
+            starts = (name[:at] for at, sign in reversed(list(enumerate(name))) if sign == "_")
+            begins.setdefault(next((start for start in starts if start in known), ""), []).append(file)
     scans = [dict(scan) for scan in scans]
     for scan in scans:
         for place in (by_stem, below, begins, within):

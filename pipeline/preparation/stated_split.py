@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.files import read_json
@@ -34,7 +35,8 @@ def read_part(text: str, where: str) -> str:
 
 
 def with_split(source: Source, file: Path | None) -> Source:
-    """The source with its cases placed as a file says; a case that the file does not name goes into any fold.
+    """The source with its cases placed as a file says; a case that the file does not name goes into any fold, of
+    nnU-Net's single split to its subject or to those that train.
 
     Raises:
         RequestError: neither a ``dataset.json`` of prepare nor a ``splits_final.json`` of nnU-Net, or of other cases.
@@ -46,27 +48,51 @@ def with_split(source: Source, file: Path | None) -> Source:
         raise RequestError(
             f"no case of {source.root} is named in --split {file}; it names {', '.join(list(parts)[:3])}"
         )
-    numbers = set(parts.values()) - {TEST}
-    # Of a dataset of one fold all others are in that fold too; of nnU-Net's single split they are what trains.
-    others = "0" if numbers == {"0"} and isinstance(read_json(Path(file).expanduser()), dict) else TRAINING
-    return replace(source, cases=tuple(replace(case, part=parts.get(case.case, others)) for case in source.cases))
+    others = _others(read_json(Path(file).expanduser()), parts)
+    homes = {case.subject: parts[case.case] for case in source.cases if case.case in parts} if others == "1" else {}
+    return replace(
+        source,
+        cases=tuple(replace(case, part=parts.get(case.case, homes.get(case.subject, others))) for case in source.cases),
+    )
+
+
+def _others(content: Any, parts: Mapping[str, str]) -> str:
+    """Where cases go that a file of a split does not name."""
+    if isinstance(content, dict):  # of a dataset of one fold all others are in that fold too
+        return "0" if set(parts.values()) - {TEST} == {"0"} else TRAINING
+    # Of nnU-Net's single split one set alone validates. Without a list of those that train, all others are dealt there.
+    return "1" if len(content) == 1 and "1" in parts.values() else TRAINING
 
 
 def read_split(file: Path) -> dict[str, str]:
-    """Case to part from ``dataset.json`` (its ``test`` and folds) or ``splits_final.json`` (the folds' ``val``; of a
-    single split, whose ``val`` alone validates, those that train are fold 1)."""
+    """Case to part from ``dataset.json`` (its ``test`` and folds) or ``splits_final.json`` (the folds' ``val``; those
+    that train and never validate are one fold more, so that each of the others trains on them).
+
+    Raises:
+        RequestError: another file, or a case that validates in several folds.
+    """
     content = read_json(file)
     try:
         if isinstance(content, list):
-            train = content[0].get("train", ()) if len(content) == 1 else ()
-            held = {str(name): str(number) for number, fold in enumerate(content) for name in fold["val"]}
-            return {str(name): "1" for name in train} | held
-        parts = {str(case["case"]): str(int(case["fold"])) for case in content["training"]}
-        return parts | {str(case["case"]): TEST for case in content["test"]}
+            folds = [[str(name) for name in fold["val"]] for fold in content]
+            named = [str(name) for fold in content for name in fold.get("train", ())]
+        else:
+            parts = {str(case["case"]): str(int(case["fold"])) for case in content["training"]}
+            return parts | {str(case["case"]): TEST for case in content["test"]}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RequestError(
             f"{file} holds no split; expected a dataset.json that rarevox prepare wrote, or nnU-Net's splits_final.json"
         ) from None
+    held: dict[str, str] = {}
+    for number, names in enumerate(folds):
+        for name in names:
+            first = held.setdefault(name, str(number))
+            if first != str(number):
+                raise RequestError(
+                    f"{file} validates on {name} in the splits {first} and {number}; expected each case in one: of "
+                    "splits that were drawn anew each time give one alone, in a file of its own"
+                )
+    return dict.fromkeys(named, str(len(folds))) | held
 
 
 def is_stated(cases: Iterable[Case]) -> bool:

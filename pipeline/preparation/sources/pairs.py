@@ -21,8 +21,8 @@ def pair_folders(
     """Pair the volumes of ``images`` with those of ``labels`` that bear the same name.
 
     Suffixes are ignored (``a.mha`` pairs with ``a.nii.gz``), and so is a last ``_seg``, ``_label``, ``_gt``, ``_image``
-    or the like. Four digits at the end of an image's name (``a_0000``, ``a_0001``) number its channel, unless a label
-    has them in its name too (``scan_2019``).
+    or the like, unless numbered images have it too (``p1_scan`` and ``p1_scan_0000``). Four digits at the end of an
+    image's name (``a_0000``, ``a_0001``) number its channel, unless a label has them in its name too (``scan_2019``).
 
     Args:
         root: the source.
@@ -36,9 +36,11 @@ def pair_folders(
         RequestError: a folder that is missing or holds no volumes, or channels that the source does not declare.
     """
     scans, references = _listed(images, "images"), _listed(labels, "labels")
+    whole = {name for name, number in (numbered(stem(path)) for path in scans) if number is not None}
     by_label: dict[str, list[Path]] = {}
     for path in references:
-        by_label.setdefault(_plain(stem(path)), []).append(path)
+        name = stem(path)
+        by_label.setdefault(name if name in whole else _plain(name), []).append(path)
     by_case: dict[str, list[tuple[int | None, Path]]] = {}
     for path in scans:
         name, number = _case_and_channel(path, by_label)
@@ -92,7 +94,7 @@ def _case_and_channel(path: Path, labelled: Container[str]) -> tuple[str, int | 
     whole = _plain(stem(path))
     if number is None or (whole in labelled and name not in labelled):
         return whole, None
-    return name, number
+    return (_plain(name) if name not in labelled and _plain(name) in labelled else name), number
 
 
 def _pairing_fault(

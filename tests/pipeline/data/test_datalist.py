@@ -58,6 +58,21 @@ def test_masks_are_found_by_the_scan_s_name(tmp_path: Path) -> None:
         find_scans(tmp_path / "scans", masks=touch(tmp_path / "nothing", "readme.txt"))
 
 
+def test_a_mask_is_that_of_the_scan_whose_name_it_has_most_of(tmp_path: Path) -> None:
+    """Scans of one patient at several times lie on one grid, so that nothing else would tell of another's mask."""
+    touch(tmp_path / "scans", "ms_14.nii.gz", "ms_14_time2.nii.gz")
+    masks = touch(tmp_path / "later", "ms_14_time2_mask.nii.gz")
+    scans = {scan["case"]: scan for scan in find_scans(tmp_path / "scans", masks=masks)}
+    assert "mask" not in scans["ms_14"]
+    assert scans["ms_14_time2"]["mask"] == str(masks / "ms_14_time2_mask.nii.gz")
+    masks = touch(tmp_path / "both", "ms_14_brain_mask.nii.gz", "ms_14_time2_mask.nii.gz")
+    scans = {scan["case"]: scan for scan in find_scans(tmp_path / "scans", masks=masks)}
+    assert [Path(scan["mask"]).name for scan in scans.values()] == [
+        "ms_14_brain_mask.nii.gz",
+        "ms_14_time2_mask.nii.gz",
+    ]
+
+
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="does not exist"):
         find_scans(tmp_path / "none")

@@ -76,6 +76,29 @@ class TestFiles:
         source = Source("n", tmp_path, None, None, (case("a", ""), case("b", "")))
         assert [one.part for one in with_split(source, tmp_path / "splits_final.json").cases] == ["0", TRAINING]
 
+    def test_what_a_single_split_does_not_name_trains_but_for_scans_of_who_validates(self, tmp_path: Path) -> None:
+        (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["b"], "val": ["a"]}]))
+        cases = (case("a", "", "s"), case("b", ""), case("c", ""), case("d", "", "s"))
+        found = with_split(Source("n", tmp_path, None, None, cases), tmp_path / "splits_final.json")
+        assert [one.part for one in found.cases] == ["0", "1", "1", "0"]
+
+    def test_what_trains_in_every_split_validates_in_none_of_them(self, tmp_path: Path) -> None:
+        """One fold more: the others are nnU-Net's own, to the case."""
+        folds = [{"train": ["b", "x", "y"], "val": ["a"]}, {"train": ["a", "x", "y"], "val": ["b"]}]
+        (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+        parts = read_split(tmp_path / "splits_final.json")
+        assert parts == {"a": "0", "b": "1", "x": "2", "y": "2"}
+        found = follow_split(items(*"abxy"), parts, folds=5, seed=0)
+        for number, fold in enumerate(folds):
+            assert sorted(name for name, own in found.fold.items() if own == number) == fold["val"]
+            assert sorted(name for name, own in found.fold.items() if own != number) == fold["train"]
+
+    def test_a_case_that_validates_twice_is_refused(self, tmp_path: Path) -> None:
+        folds = [{"train": ["b"], "val": ["a", "c"]}, {"train": ["a"], "val": ["b", "c"]}]
+        (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+        with pytest.raises(RequestError, match="validates on c in the splits 0 and 1; expected each case in one"):
+            read_split(tmp_path / "splits_final.json")
+
     def test_what_a_dataset_of_one_fold_does_not_name_is_in_it_too(self, tmp_path: Path) -> None:
         content = {"training": [{"case": "a", "fold": 0}], "test": [{"case": "b"}]}
         (tmp_path / "dataset.json").write_text(json.dumps(content))

@@ -122,6 +122,22 @@ class TestParallelFolders:
         assert list(found(source, tmp_path)) == ["scan_2019", "scan_2020"]
         assert (source.channels, source.channel_files, source.faults) == (None, None, ())
 
+    @pytest.mark.parametrize(
+        ("image", "label", "case"), [("_scan", "_scan", "_scan"), ("_img", "_seg", ""), ("", "_gt", "")]
+    )
+    def test_numbered_images_and_their_labels_may_end_in_what_they_are(
+        self, image: str, label: str, case: str, tmp_path: Path
+    ) -> None:
+        """Of nnU-Net's names the whole is the case's, by which ``splits_final.json`` knows it."""
+        touch(tmp_path, *(f"imagesTr/p{n}{image}_000{c}.nii" for n in (1, 2) for c in (0, 1)))
+        touch(tmp_path, *(f"labelsTr/p{n}{label}.nii" for n in (1, 2)))
+        source = find_cases(tmp_path)
+        assert source.faults == ()
+        assert found(source, tmp_path) == {
+            f"p{n}{case}": ([f"imagesTr/p{n}{image}_000{c}.nii" for c in (0, 1)], f"labelsTr/p{n}{label}.nii")
+            for n in (1, 2)
+        }
+
     def test_one_odd_case_breaks_up_no_other(self, tmp_path: Path) -> None:
         touch(
             tmp_path, *(f"images/{n}_000{c}.nii" for n in "abc" for c in (0, 2)), *(f"labels/{n}.nii" for n in "abcd")
