@@ -38,6 +38,19 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return key.strip().replace("::", "#"), parsed
 
 
+def regions_of(normalisation: object) -> set[str]:
+    """Over which voxels a normalisation, or the steps of a chain of them, take what they go by.
+
+    >>> sorted(regions_of({"_target_": "Compose", "transforms": [{"region": "mask"}, {"_target_": "a.B"}]}))
+    ['mask']
+    """
+    if not isinstance(normalisation, Mapping):
+        return set()  # a reference to something of the user's own says nothing here
+    steps = normalisation.get("transforms")
+    own = {str(normalisation["region"])} if "region" in normalisation else set()
+    return own.union(*map(regions_of, steps if isinstance(steps, list) else ()))
+
+
 def put(config: dict[str, Any], key: str, value: object, where: str = "") -> None:
     """Set ``a#b#0`` in nested mappings and lists, refusing a key that does not exist.
 

@@ -16,6 +16,7 @@ from rarevox.pipeline.compose import Composition, Source
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.device import Precision, channels_last, place_network
+from rarevox.pipeline.entries import regions_of
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.preparation.mirror import sided_cohort
 from rarevox.pipeline.preparation.plan import plan_patch, require_useful_patch, slice_orders
@@ -53,10 +54,12 @@ def fit_to_data(composed: Composition, data: Dataset) -> dict[str, Any]:
         config["mirror_axes"] = _unsided_axes(config["mirror_axes"], data)
     if config["slice_axis"] is not None:
         config["mirror_axes"] = _axes_of_slices(config, data)
-    if _lacks_tissue(composed) and composed.set_by_user("normalisation"):
+    chained = _lacks_tissue(composed) and config["normalisation"].get("region") != "common"
+    if chained or (_lacks_tissue(composed) and composed.set_by_user("normalisation")):
+        how = "let each step have region: nonzero" if chained else "add --set normalisation#region=nonzero"
         raise RequestError(
             "channel_dropout with normalisation#region common: a scan that lacks a channel would show tissue that no "
-            "training scan showed; add --set normalisation#region=nonzero"
+            f"training scan showed; {how}"
         )
     if _lacks_tissue(composed):
         console.print("scans may lack channels (channel_dropout): each channel is normalised over its own tissue")
@@ -82,9 +85,7 @@ def _as_many_voxels(before: Mapping[str, Any], patch: Sequence[int], cases: int)
 def _lacks_tissue(composed: Composition) -> bool:
     """Whether channels are cut to the tissue that all share, and scans may come without some, which then cut nothing:
     what is left of them would not be as the network has seen it."""
-    stated = composed.config["normalisation"]  # a reference to something of the user's own says nothing here
-    region = stated.get("region") if isinstance(stated, Mapping) else None
-    return region == "common" and bool(composed.config["channel_dropout"])
+    return "common" in regions_of(composed.config["normalisation"]) and bool(composed.config["channel_dropout"])
 
 
 def _keeps_patch(composed: Composition) -> bool:

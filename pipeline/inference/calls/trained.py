@@ -13,7 +13,7 @@ from typing import Any
 from rarevox.pipeline.bundle import STATISTICS_FILE, require_run
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.missing import optional_channels
-from rarevox.pipeline.entries import parse_setting, put
+from rarevox.pipeline.entries import parse_setting, put, regions_of
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.brought_up import brought_up
 from rarevox.pipeline.inference.calls.networks import Networks
@@ -71,7 +71,7 @@ class Trained:
     @property
     def reads_masks(self) -> bool:
         """Whether scans' masks count: in the normalisation, or for the bias field."""
-        return any(own["normalisation"].get("region") == "mask" or bool(own["n4"]) for own in self.configs)
+        return any("mask" in regions_of(own["normalisation"]) or bool(own["n4"]) for own in self.configs)
 
     def require_no_masks(self) -> None:
         """Refuse a call without masks of runs that normalise inside one.
@@ -80,7 +80,7 @@ class Trained:
             RequestError: there is such a run.
         """
         for folder, own in zip(self.folders, self.configs, strict=True):
-            if own["normalisation"].get("region") == "mask":
+            if "mask" in regions_of(own["normalisation"]):
                 told = "give the folder of the scans' masks with --masks"
                 raise RequestError(f"{folder} normalises inside a mask; {told}")
 

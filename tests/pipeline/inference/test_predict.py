@@ -284,13 +284,16 @@ def test_wrong_requests(run_dir: Path, scans: Path, tmp_path: Path) -> None:
         predict(other, [scans], tmp_path / "out")
 
 
+@pytest.mark.parametrize("chained", [False, True])
 def test_a_run_that_normalises_in_a_mask_asks_for_masks(
-    run_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    chained: bool, run_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
     config = yaml.safe_load((run / "configs" / "inference.yaml").read_text())
     config["normalisation"]["region"] = "mask"
+    if chained:
+        config["normalisation"] = {"_target_": "Compose", "transforms": [config["normalisation"]]}
     (run / "configs" / "inference.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     with pytest.raises(RequestError, match="normalises inside a mask"):
         predict(run, [scans], tmp_path / "out", device="cpu")

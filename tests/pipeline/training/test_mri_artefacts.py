@@ -30,6 +30,18 @@ def test_every_artefact_comes_and_labels_stay() -> None:
         assert torch.equal(torch.as_tensor(after["label"]), before["label"])
 
 
+def test_slices_are_blurred_within_their_planes_alone() -> None:
+    """Across an axis of one voxel zeros would be mixed in, and the slice would become darker."""
+    settings = ["slice_axis=axial", "patch_size=[24, 16, 1]"]
+    augmentation = build(compose("train", config_files=["mri_artefacts"], settings=settings).config, "augmentation")
+    (smooth,) = (part for part in augmentation.transforms if type(part).__name__ == "RandGaussianSmoothd")
+    smooth.prob = 1.0
+    level = {"image": torch.ones(1, 24, 16, 1)}
+    inside = torch.as_tensor(smooth.set_random_state(seed=0)(level)["image"])[0, 6:-6, 6:-6, 0]
+    # A kernel ends after four standard deviations: 6.3e-5 of its sum are cut off along each of the two axes.
+    torch.testing.assert_close(inside, torch.ones_like(inside), rtol=0, atol=1.5e-4)
+
+
 def test_spikes_are_waves_of_the_strength_stated() -> None:
     """A pair of spikes of log magnitude log(a·N) in k-space of N voxels is a wave of amplitude 2a at most, so that its
     root mean square is at most √2·a; a lies between 0.02 and 0.1. What the patch had at that frequency goes: of N

@@ -65,6 +65,9 @@ def test_a_run_whose_scans_may_lack_channels_takes_each_by_itself(
     with pytest.raises(RequestError, match="add --set normalisation#region=nonzero"):
         region("channel_dropout=0.25", "normalisation#region=common")
     assert region("channel_dropout=0.25", "normalisation#region=nonzero") == "nonzero"
+    step = "{_target_: rarevox.transforms.ZScored, keys: image, region: common}"
+    with pytest.raises(RequestError, match="showed; let each step have region: nonzero"):
+        region("channel_dropout=0.25", f"normalisation={{_target_: Compose, transforms: [{step}]}}")
 
 
 @pytest.mark.parametrize(("rows", "told"), [(7, False), (6, True)])
