@@ -69,7 +69,8 @@ def ours(name: str, dataset: Path, scans: dict[str, list[Path]], fold: int, plac
     """A run of this tool and its label maps, ``maps/CASE.nii.gz``."""
     run = place / "run"
     # The fold's scans are the test: validation would choose among the weights by them.
-    budget = ["--fold", fold, "--minutes", options.minutes, "--device", options.device, "--set", "validation_cases=0"]
+    length = ["--iterations", options.iterations] if options.iterations else ["--minutes", options.minutes]
+    budget = ["--fold", fold, *length, "--device", options.device, "--set", "validation_cases=0"]
     threads = {"OMP_NUM_THREADS": str(options.threads)}
     command("rarevox", "train", dataset, "--output", run, *budget, *OURS[name], *options.set, **threads)
     predict = ["rarevox", "predict", run, *scans["test"], "--output", place / "labels", "--device", options.device]
@@ -96,17 +97,22 @@ def scored(predicted: np.ndarray, reference: np.ndarray, ml: float) -> dict[str,
     true, n_true = ndimage.label(reference, np.ones((3, 3, 3)))
     both = predicted & reference
     hit, right = np.unique(true[both]), np.unique(found[both])
-    volumes = np.bincount(true.ravel())[1:] * ml
-    size = np.digitize(volumes, SIZES_ML)
+    size, size_found = (np.digitize(np.bincount(each.ravel())[1:] * ml, SIZES_ML) for each in (true, found))
     return {
         "dice": float(2 * both.sum() / max(int(predicted.sum()) + int(reference.sum()), 1)),
         "lesions": n_true,
         "found": len(hit),
         "predicted": n_found,
         "right": len(right),
-        "by_size": [[int((size == k).sum()), int((size[hit - 1] == k).sum())] for k in range(len(SIZES_ML) + 1)],
+        "by_size": _by_size(size, hit),
+        "predicted_by_size": _by_size(size_found, right),
         "wrong_ml": float((predicted & ~reference).sum() * ml),
     }
+
+
+def _by_size(size: np.ndarray, hit: np.ndarray) -> list[list[int]]:
+    """Of each size how many lesions there are, and how many of them were hit."""
+    return [[int((size == k).sum()), int((size[hit - 1] == k).sum())] for k in range(len(SIZES_ML) + 1)]
 
 
 def row_of(name: str, fold: int, scan: Path, place: Path, seconds: float) -> dict[str, Any]:
@@ -161,6 +167,9 @@ def main() -> None:
     parser.add_argument("scans", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument(
+        "--iterations", type=int, help="of rarevox's runs, in place of minutes: what these hold elsewhere"
+    )
     parser.add_argument("--methods", nargs="+", default=["rarevox", "resenc", "monai", "nnunet"])
     parser.add_argument("--folds", nargs="+", type=int)
     parser.add_argument("--subject", default="^([a-z]+_[0-9]+)")
