@@ -326,6 +326,9 @@ def test_folds_that_were_scored_unlike_are_not_pooled(folds: Path, dataset_dir: 
     write_json(file, before | {"conventions": before["conventions"] | {"lesion_dilation": 2}})
     with pytest.raises(RequestError, match="fold 1 was evaluated with lesion_dilation 2, and fold 0 with 0: evaluate"):
         pool(copy, runs, data, trust=False)
+    earlier = {key: value for key, value in before["conventions"].items() if key != "panoptic_iou"}
+    write_json(file, before | {"conventions": earlier})  # of a version that knew no panoptic quality
+    assert pool(copy, runs, data, trust=False)["n_cases"] == 6
     write_json(file, before | {"cases": [row for row in before["cases"] if row["structure"] == "ball"]})
     with pytest.raises(RequestError, match=r"fold 1 was scored for other structures .*\(box\).*--section validation"):
         pool(copy, runs, data, trust=False)
