@@ -225,6 +225,36 @@ def is_leftover(path: Path) -> bool:
     return path.name == LOCK_FILE or re.match(r"\.\d+\.part\.", path.name) is not None
 
 
+def entries_of(folder: Path) -> set[str]:
+    """The names of what is in a folder, but for what a killed call may leave.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     for name in (".12.part.0.json", "plan.yaml"):
+    ...         (Path(place) / name).touch()
+    ...     entries_of(Path(place))
+    {'plan.yaml'}
+    """
+    return {entry.name for entry in folder.iterdir() if not is_leftover(entry)}
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether nothing but what a killed call may leave is in a folder, its folders included: a writer makes the folder
+    of a file before the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     (Path(place) / "configs").mkdir()
+    ...     (Path(place) / "configs" / ".12.part.0.yaml").touch()
+    ...     _holds_nothing(Path(place))
+    True
+    """
+    return all(
+        is_leftover(entry) or (entry.is_dir() and not entry.is_symlink() and _holds_nothing(entry))
+        for entry in folder.iterdir()
+    )
+
+
 _made_by_the_call: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar("made_by_the_call", default=None)
 
 
@@ -281,7 +311,7 @@ def claim_folder(folder: str | Path, holds: Callable[[Path], bool], what: str) -
     try:
         if folder.exists() and not folder.is_dir():
             raise RequestError(f"--output {folder} is a file; give a folder")
-        if folder.is_dir() and not all(map(is_leftover, folder.iterdir())) and not holds(folder):
+        if folder.is_dir() and not _holds_nothing(folder) and not holds(folder):
             raise RequestError(
                 f"--output {folder} already holds other files, and {what} is never written over them; "
                 "give a new folder or empty this one"

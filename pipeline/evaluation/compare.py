@@ -20,7 +20,7 @@ from rarevox.pipeline.evaluation.comparison.tables import (
 from rarevox.pipeline.evaluation.metrics.aggregate import versions
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions
 from rarevox.pipeline.figures import moment
-from rarevox.pipeline.files import claim_folder, write_json, write_text
+from rarevox.pipeline.files import claim_folder, entries_of, write_json, write_text
 
 FILES = ("compare.json", "compare.html", "leaderboard.txt", "leaderboard.csv", "leaderboard.tex", "differences.csv")
 LISTED = 20
@@ -53,7 +53,7 @@ def compare(
     evaluations = load(folders, metric, names)
     paired = pair(evaluations, metric)
     if output is not None:
-        claim_folder(output, lambda folder: {entry.name for entry in folder.iterdir()} <= set(FILES), "a comparison")
+        claim_folder(output, lambda folder: entries_of(folder) <= set(FILES), "a comparison")
         if (earlier := Path(output) / FILES[0]).is_file():
             when = moment(earlier.stat().st_mtime)
             console.say("{} holds a comparison of {}, which is replaced", output, when)

@@ -12,7 +12,7 @@ from rarevox.pipeline.console import console
 from rarevox.pipeline.data.composites import Composites, read_composites
 from rarevox.pipeline.data.dataset import DATASET_FILE, Dataset
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, clear_parts, is_leftover, read_json, write_json
+from rarevox.pipeline.files import claim_folder, clear_parts, entries_of, read_json, write_json
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.names import check_names, plain_name
 from rarevox.pipeline.preparation.cases import Case, Source
@@ -199,7 +199,7 @@ def _check_names(found: Source, source: Path, structures: dict[str, int] | None,
 
 def _is_prepared(folder: Path) -> bool:
     """Whether the folder holds nothing but what an earlier prepare wrote, and training's cache."""
-    names = {path.name for path in folder.iterdir() if not (is_leftover(path) or is_edited_plan(path.name))}
+    names = {name for name in entries_of(folder) if not is_edited_plan(name)}
     if not names <= _FILES or REJECTED_FILE not in names:
         return False
     rejected = read_json(folder / REJECTED_FILE)

@@ -24,7 +24,7 @@ from rarevox.pipeline.evaluation.score_pairs import (
     label_maps,
     passed_over,
 )
-from rarevox.pipeline.files import claim_folder, finite, write_json, write_text
+from rarevox.pipeline.files import claim_folder, entries_of, finite, write_json, write_text
 from rarevox.pipeline.review.agreement_report import LISTED, print_agreement, write_agreement
 from rarevox.pipeline.review.agreement_rows import RELATIONS, CaseAgreement, agree_case
 from rarevox.pipeline.review.agreement_summary import (
@@ -83,7 +83,7 @@ def agreement(
     if not foreground(named, options):
         raise RequestError("there is no structure to compare: no label value but the background was declared or found")
     if output is not None:
-        claim_folder(output, lambda folder: (folder / "agreement.json").is_file(), "an agreement")
+        claim_folder(output, lambda folder: entries_of(folder) <= set(FILES), "an agreement")
     work = partial(
         agree_case,
         annotators=list(annotators),

@@ -9,7 +9,7 @@ from typing import Any
 from rarevox.pipeline.console import console
 from rarevox.pipeline.data.dataset import Dataset
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import is_leftover, write_text
+from rarevox.pipeline.files import entries_of, write_text
 from rarevox.pipeline.study.cells import cells_of
 from rarevox.pipeline.study.checks import check_cells, tell_single_values
 from rarevox.pipeline.study.datasets import fingerprint_of, load_all, splits_of
@@ -140,7 +140,7 @@ def _common(before: Plan, now: Plan) -> list[tuple[str, Any, Any]]:
 
 def holds_study(folder: Path) -> bool:
     """Whether a folder holds a study, or nothing but what a call left that was ended while it planned one."""
-    names = {entry.name for entry in folder.iterdir() if not is_leftover(entry)}
+    names = entries_of(folder)
     return PLAN_FILE in names or names <= {STUDY_FILE, "claims", "logs"}
 
 

@@ -16,7 +16,7 @@ from rarevox.pipeline.data.learnt import learnt_cases, note_learnt, noted_cases
 from rarevox.pipeline.data.nested import by_value
 from rarevox.pipeline.entries import put
 from rarevox.pipeline.errors import RequestError
-from rarevox.pipeline.files import claim_folder, clear_parts, is_leftover, read_json
+from rarevox.pipeline.files import claim_folder, clear_parts, entries_of, read_json
 from rarevox.pipeline.locks import held
 from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.configured import check, configured
@@ -146,11 +146,7 @@ def _refuse_a_run(folder: Path) -> None:
 def _abandoned(folder: Path) -> bool:
     """Whether a run folder holds a run that never began (no step was logged), which may be written over."""
     begun = (folder / "logs" / "train.jsonl").exists() or (folder / "models").exists()
-    return (
-        {entry.name for entry in folder.iterdir() if not is_leftover(entry)} <= {*FOLDERS, "LICENSE"}
-        and (folder / "configs" / "train.yaml").exists()
-        and not begun
-    )
+    return entries_of(folder) <= {*FOLDERS, "LICENSE"} and (folder / "configs" / "train.yaml").exists() and not begun
 
 
 def _options(budget: Mapping[str, Any], fold: int | str | None, device: str) -> dict[str, Any]:

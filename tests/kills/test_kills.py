@@ -113,3 +113,12 @@ TRIALS = [(name, ill, number) for name in STAGES for ill in ILLS for number in r
 def test_ended_at_any_moment(name: str, ill: str, number: int, trials: dict[str, Trials]) -> None:
     trials[name].undisturbed()
     trials[name].end_and_go_on(ill, moment_of(ill, number, name, trials[name].operations))
+
+
+def test_a_training_that_was_killed_when_it_had_made_a_folder(trials: dict[str, Trials]) -> None:
+    """Before anything stands in it: the first of them is made before what tells that the run is one."""
+    train = trials["train"]
+    train.undisturbed()
+    made = [what for what in train.operations if what.startswith("os.mkdir")]
+    for what in dict.fromkeys(made):
+        train.end_and_go_on("killed", train.operations.index(what) + 2)

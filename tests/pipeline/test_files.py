@@ -60,6 +60,13 @@ def test_what_a_killed_call_left_does_not_take_a_folder(tmp_path: Path) -> None:
     for name in (LOCK_FILE, ".123.part.0.json", ".123.part.probe"):
         (tmp_path / name).write_text("")
     assert claim_folder(tmp_path, holds=lambda _: False, what="a run") == tmp_path
+    (tmp_path / "configs" / "deep").mkdir(parents=True)
+    (tmp_path / "configs" / ".123.part.1.yaml").write_text("half")
+    assert claim_folder(tmp_path, holds=lambda _: False, what="a run") == tmp_path
+    (tmp_path / "configs" / "deep" / "notes.txt").write_text("")
+    with pytest.raises(RequestError, match="already holds other files"):
+        claim_folder(tmp_path, holds=lambda _: False, what="a run")
+    (tmp_path / "configs" / "deep" / "notes.txt").unlink()
     (tmp_path / ".part").write_text("")
     with pytest.raises(RequestError, match="already holds other files"):
         claim_folder(tmp_path, holds=lambda _: False, what="a run")

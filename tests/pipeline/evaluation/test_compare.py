@@ -220,6 +220,15 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(folders: list[Path],
     refused("already holds other files", folders[1], output=tmp_path)
 
 
+def test_a_killed_calls_folder_is_written_into(tmp_path: Path) -> None:
+    folders = [_folder(tmp_path / name, {"p": 0, "q": 0}) for name in ("a", "b")]
+    (tmp_path / "out").mkdir()
+    for name in ("compare.json", ".4194305.part.0.html"):
+        (tmp_path / "out" / name).write_text("{}")
+    assert compare(folders, output=tmp_path / "out") == 0
+    assert "leaderboard.csv" in {path.name for path in (tmp_path / "out").iterdir()}
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -214,6 +214,14 @@ def test_what_cannot_be_done_is_refused(people: Path, tmp_path: Path) -> None:
             agreement(folders, **({"structures": STRUCTURES} | options))
 
 
+def test_a_killed_calls_folder_is_written_into(people: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "consensus").mkdir(parents=True)
+    (tmp_path / "out" / "consensus" / "p.nii.gz").write_bytes(b"")  # of a case that was compared before the kill
+    (tmp_path / "out" / ".4194305.part.0.json").write_text("half")
+    agreement([people], structures=STRUCTURES, output=tmp_path / "out")
+    assert (tmp_path / "out" / "agreement.json").is_file()
+
+
 def test_structures_from_dataset_json_or_the_values(people: Path) -> None:
     _, result = _run(people, structures=None, model=None)
     assert list(result["structures"]) == ["label_1", "label_2"]
