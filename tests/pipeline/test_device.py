@@ -12,6 +12,7 @@ import torch
 from rarevox.networks import DeepMedic, HighResNet
 from rarevox.networks.cpu import convolution
 from rarevox.networks.cpu.convolution import prefers_float32
+from rarevox.pipeline import device
 from rarevox.pipeline.device import (
     available_memory_gb,
     cpu_has_bfloat16,
@@ -68,6 +69,16 @@ def test_a_torch_without_the_probes_has_neither(monkeypatch) -> None:
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert not cpu_has_bfloat16()
     assert not cpu_has_matrix_units()
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_emulated_bfloat16_is_told_of_once(emulated: bool, monkeypatch, capsys) -> None:
+    device._tell_that_it_is_emulated.cache_clear()
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: not emulated)
+    for _ in range(2):
+        assert select_precision("bfloat16").dtype == torch.bfloat16
+        select_precision("auto")
+    assert capsys.readouterr().err.count("emulated") == int(emulated)
 
 
 def test_precisions_by_name() -> None:
