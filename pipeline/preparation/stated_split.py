@@ -12,6 +12,7 @@ from rarevox.pipeline.files import read_json
 from rarevox.pipeline.preparation.cases import Case, Fault, Source
 from rarevox.pipeline.preparation.checks.catalogue import fault
 from rarevox.pipeline.preparation.split import Split, SplitItem, split_cases
+from rarevox.pipeline.words import listed
 
 TEST, TRAINING = "test", "training"
 
@@ -69,7 +70,8 @@ def read_split(file: Path) -> dict[str, str]:
     that train and never validate are one fold more, so that each of the others trains on them).
 
     Raises:
-        RequestError: another file, or a case that validates in several folds.
+        RequestError: another file, a case that validates in several folds, or one that a fold neither trains nor
+            validates on.
     """
     content = read_json(file)
     try:
@@ -92,7 +94,16 @@ def read_split(file: Path) -> dict[str, str]:
                     f"{file} validates on {name} in the splits {first} and {number}; expected each case in one: of "
                     "splits that were drawn anew each time give one alone, in a file of its own"
                 )
-    return dict.fromkeys(named, str(len(folds))) | held
+    parts = dict.fromkeys(named, str(len(folds))) | held
+    for number, fold in enumerate(content):
+        left = parts.keys() - {str(name) for name in (*fold.get("train", parts), *fold["val"])}
+        if left:  # kept out of this split on purpose, as further scans of who validates are: they may not train in it
+            raise RequestError(
+                f"{file} leaves {listed(sorted(left), 3)} out of split {number}, and a fold trains on all cases but "
+                "its own; expected every case in the train or val list of each split: give a file of that split "
+                "alone and prepare the cases that it names, or --subject, which keeps a subject's scans together"
+            )
+    return parts
 
 
 def is_stated(cases: Iterable[Case]) -> bool:

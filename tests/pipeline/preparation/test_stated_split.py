@@ -93,6 +93,13 @@ class TestFiles:
             assert sorted(name for name, own in found.fold.items() if own == number) == fold["val"]
             assert sorted(name for name, own in found.fold.items() if own != number) == fold["train"]
 
+    def test_a_case_that_is_kept_out_of_a_split_is_refused(self, tmp_path: Path) -> None:
+        """It would train there: ``a_2`` is of who validates."""
+        folds = [{"train": ["b"], "val": ["a"]}, {"train": ["a", "a_2"], "val": ["b"]}]
+        (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+        with pytest.raises(RequestError, match="leaves a_2 out of split 0"):
+            read_split(tmp_path / "splits_final.json")
+
     def test_a_case_that_validates_twice_is_refused(self, tmp_path: Path) -> None:
         folds = [{"train": ["b"], "val": ["a", "c"]}, {"train": ["a"], "val": ["b", "c"]}]
         (tmp_path / "splits_final.json").write_text(json.dumps(folds))
