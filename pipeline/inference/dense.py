@@ -15,23 +15,43 @@ from monai.inferers import Inferer
 
 from rarevox.networks import Geometry
 from rarevox.networks.blocks import unreduced
-from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory
+from rarevox.pipeline.device import Precision, channels_last, keep_freed_memory, release_memory
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.scan_statistics import ScanStatistics
 from rarevox.pipeline.inference.tiling.graphs import Graphs
-from rarevox.pipeline.inference.tiling.memory import Effort, tile_voxels, voxels_in_memory, with_less_each_time
+from rarevox.pipeline.inference.tiling.memory import (
+    Effort,
+    tile_voxels,
+    usual_voxels,
+    voxels_in_memory,
+    with_less_each_time,
+)
 from rarevox.pipeline.inference.tiling.mirrored import mirrored_mean
 from rarevox.pipeline.inference.tiling.sending import sent
 from rarevox.pipeline.inference.tiling.stitch import Forward, all_class_indices, class_indices, stitch
 from rarevox.pipeline.inference.tiling.surround import surround
-from rarevox.pipeline.inference.tiling.tiles import Box, Tile, axis_rules, computed_voxels, fewest_tiles, plan
-from rarevox.pipeline.inference.tiling.windows import around, gathered, surroundings, window_slabs, window_starts
+from rarevox.pipeline.inference.tiling.tiles import (
+    AxisRule,
+    Box,
+    Tile,
+    axis_rules,
+    computed_voxels,
+    fewest_tiles,
+    plan,
+    whole_axes,
+)
+from rarevox.pipeline.inference.tiling.windows import gathered, window_slabs, window_starts
 from rarevox.pipeline.inference.watch import TileWatch
+from rarevox.pipeline.shortage import is_out_of_memory
 from rarevox.transforms.decision import Decision, shaped
 from rarevox.transforms.nested import NestedDecision, depth_log_probabilities
 
 MODES = ("auto", "exact", "window")
 REDUCTIONS = ("scores", "labels")
+IN_PIECES = (
+    "the network normalises by the statistics of all that it is given at once, and memory was too short for this scan "
+    "in one pass: its labels may differ from those of a machine with more"
+)
 
 
 class DenseInferer(Inferer):
@@ -44,6 +64,14 @@ class DenseInferer(Inferer):
     windows still reach is held as class scores.
     ``auto``: exact, unless the network keeps the size, the scan does not fit into memory in one pass, and the context
     makes exact tiles dearer than windows (deep U-Nets, whose receptive field exceeds any tile).
+
+    Of networks with instance or group norms, whose output depends on all that they are given at once
+    (:func:`rarevox.pipeline.inference.tiling.tiles.whole_axes`), no context makes a tile exact. ``auto`` then is one
+    pass or windows by the size of the scan alone, whatever memory there is: one pass where exact tiles would be one if
+    3 GB were to be had for float32, else windows. ``exact`` is one pass where memory allows it. Where another way had
+    to be taken, tiles or windows after memory ran out, the notes have a ``warning``.
+
+    A box is computed as the whole scan would be, so it gets the whole scan's numbers.
 
     A network that pads, and whose loss left out a ``loss_margin`` at the faces of its patches, has never been judged so
     near to its own padding. So the scan is computed as lying in as many voxels of zeros, as a training patch at its
@@ -60,7 +88,8 @@ class DenseInferer(Inferer):
         window_batch: windows computed at once.
         tile_batch: tiles of one size computed at once; they share the memory budget.
         memory_gb: what the activations of one pass may take; None is half of the free memory of the device, at most
-            3 GB on a CPU (a scan of 240×240×155 voxels through HighResNet in one pass).
+            3 GB on a CPU (a scan of 240×240×155 voxels through HighResNet in one pass). Networks with instance or group
+            norms are not cut for it.
         flips: axes of the volume (0, 1, 2) along which mirrored copies are computed too; probabilities of all
             combinations are averaged.
         reduce: ``scores`` returns float32 logits (mean probabilities with flips), (B, C, *spatial); ``labels`` returns
@@ -81,11 +110,11 @@ class DenseInferer(Inferer):
             positive.
 
     A device (or a machine) that runs out of memory is asked for less: single tiles, then smaller ones, then results
-    gathered on the CPU; the notes say so. The result is the same.
+    gathered on the CPU; the notes say so. The result is the same, but for the warning above.
 
     Attributes:
-        notes: what the last call decided (``tiles`` or ``windows``; ``out_of_memory``, the steps down), for the result
-            row.
+        notes: what the last call decided (``tiles`` or ``windows``; ``out_of_memory``, the steps down; ``warning``),
+            for the result row.
         watch: None, or who is shown the class scores of each tile where they are reduced to labels; see
             :class:`rarevox.pipeline.inference.watch.TileWatch`.
 
@@ -203,7 +232,8 @@ class DenseInferer(Inferer):
         reduce: str | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Segment a box of one scan; nothing is computed outside but the context that the box needs.
+        """Segment a box of one scan; nothing is computed outside but the context that the box needs, which for networks
+        with instance or group norms in one pass is all of the scan.
 
         Args:
             image: (C_in, *spatial).
@@ -212,8 +242,7 @@ class DenseInferer(Inferer):
             reduce: in place of the inferer's own.
 
         Returns:
-            (C, *box) or (1, *box) on the CPU: the same numbers as the whole scan would give there, but for windows,
-            which are laid out anew.
+            (C, *box) or (1, *box) on the CPU: the same numbers as the whole scan would give there.
         """
         labels = (reduce or self.reduce) == "labels"
 
@@ -246,23 +275,47 @@ class DenseInferer(Inferer):
     ) -> torch.Tensor:
         device = _device_of(network, image)
         # Who watches, or averages mirror images, needs all scores of a tile; else the network may hold a few at a time.
-        reduced = labels and not self.flips and self.watch is None and _takes_reduction(network)
+        reducible = labels and not self.flips and self.watch is None and _takes_reduction(network)
         held = 0 if graphs is None else graphs.buffer_bytes
-        voxels = voxels_in_memory(network, device, self.precision, self.memory_gb, reduced=reduced, spare_bytes=held)
-        windows = self._prefer_windows(image.shape[1:], voxels, box)
-        reduced = reduced and not windows
-        if reduced:
-            call = partial(call, reduce=self._all_labels)
-        # By numbers that are sent from the host.
-        weighted = self.nested or (self.decision is not None and self.decision.moves)
-        if graphs is not None and not (reduced and weighted):
-            call = graphs.of(network, call, (reduced, self.precision))
-        if windows:
-            return self._windows(image, box, call, device, labels)
-        if reduced:
-            return self._tiles(image, box, call, device, voxels, unreduced)
-        finish = self._labels if labels else torch.Tensor.float
-        return self._tiles(image, box, call, device, voxels, finish, watched=labels)
+        voxels = voxels_in_memory(network, device, self.precision, self.memory_gb, reduced=reducible, spare_bytes=held)
+        shape, looked = image.shape[1:], whole_axes(network, self.geometry.spatial_dims)
+
+        def computed(windows: bool, whole: Sequence[bool] | None) -> torch.Tensor:
+            reduced, forward = reducible and not windows, call
+            if reduced:
+                forward = partial(call, reduce=self._all_labels)
+            # By numbers that are sent from the host.
+            weighted = self.nested or (self.decision is not None and self.decision.moves)
+            if graphs is not None and not (reduced and weighted):
+                forward = graphs.of(network, forward, (reduced, self.precision))
+            if windows:
+                return self._windows(image, box, forward, device, labels)
+            rules = axis_rules(self.geometry, self.surround, whole)
+            if reduced:
+                return self._tiles(image, box, forward, device, voxels, unreduced, rules)
+            finish = self._labels if labels else torch.Tensor.float
+            return self._tiles(image, box, forward, device, voxels, finish, rules, watched=labels)
+
+        if self.mode == "window" or not any(looked):
+            return computed(self._prefer_windows(shape, voxels), None)
+        # How the network sees the scan decides about its labels, so the measure is not what is free just now.
+        usual, steps = usual_voxels(network), ""
+        may_window = self.mode == "auto" and self._has_windows()
+        if self._uncut(shape, looked, usual if may_window else max(voxels, usual)):
+            try:
+                return computed(False, looked)
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Only here has the error let go of what the failed pass held.
+            release_memory(device)
+            steps = "one pass to windows" if may_window else "one pass to tiles"
+        elif may_window:
+            return computed(True, None)
+        found = computed(may_window, None)
+        told = {"out_of_memory": [steps, *self.notes.get("out_of_memory", ())]} if steps else {}
+        self.notes |= told | {"warning": IN_PIECES}
+        return found
 
     def _tiles(
         self,
@@ -272,10 +325,11 @@ class DenseInferer(Inferer):
         device: torch.device,
         voxels: float,
         finish: Callable[[torch.Tensor], torch.Tensor],
+        rules: Sequence[AxisRule],
         watched: bool = False,
     ) -> torch.Tensor:
         """Tiles over the box, as few as an effort of so many input voxels a pass allows."""
-        shape, rules = image.shape[1:], axis_rules(self.geometry, self.surround)
+        shape = image.shape[1:]
         size = shape if box is None else [end - begin for begin, end in box]
 
         def layout(effort: Effort) -> list[Tile]:
@@ -294,7 +348,9 @@ class DenseInferer(Inferer):
             source = sent(image, device) if whole else image
             return stitch(source, tiles, size, partial(self._scores, call=call), **where, finish=finish, watch=shown)
 
-        effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda")
+        # What cannot be cut along any axis is not tried again in smaller tiles.
+        smaller = 3 if all(rule.whole for rule in rules) else 0
+        effort = Effort(voxels, self.tile_batch, on_device=device.type == "cuda", smaller=smaller)
         return with_less_each_time(effort, attempt, lambda effort: tile_voxels(layout(effort)), device, self._spare)
 
     def _spare(self) -> bool:
@@ -309,19 +365,29 @@ class DenseInferer(Inferer):
         """(B, 1, …) class indices of (B, C, …) scores; for pieces."""
         return all_class_indices(self.weighted(scores, 1))
 
-    def _prefer_windows(self, shape: Sequence[int], voxels: float, box: Box | None) -> bool:
-        """Whether windows are asked for, or ``auto`` finds them cheaper than exact tiles."""
-        if self.mode != "auto" or self.window_size is None or any(self.geometry.margin):
+    def _prefer_windows(self, shape: Sequence[int], voxels: float) -> bool:
+        """Whether windows are asked for, or ``auto`` finds them cheaper than exact tiles.
+
+        Of the whole scan, also where a box is wanted: its labels are not to be others.
+        """
+        if self.mode != "auto" or not self._has_windows():
             return self.mode == "window"
-        if min(self._counted()) < 1:
-            return False
+        assert self.window_size is not None
         rules = axis_rules(self.geometry, self.surround)
-        counts = fewest_tiles(shape, rules, voxels, box)
+        counts = fewest_tiles(shape, rules, voxels)
         if max(counts) == 1:
             return False
-        span = around(shape, box or [(0, n) for n in shape], [w // 2 for w in self._counted()])
-        starts = window_starts([end - begin for begin, end in span], self._counted(), self.overlap)
-        return computed_voxels(shape, counts, rules, box) > len(starts) * math.prod(self.window_size)
+        starts = window_starts(shape, self._counted(), self.overlap)
+        return computed_voxels(shape, counts, rules) > len(starts) * math.prod(self.window_size)
+
+    def _has_windows(self) -> bool:
+        """Whether the network takes windows, and something of them counts."""
+        return self.window_size is not None and not any(self.geometry.margin) and min(self._counted()) >= 1
+
+    def _uncut(self, shape: Sequence[int], looked: Sequence[bool], voxels: float) -> bool:
+        """Whether tiles of so many voxels at most leave a scan uncut along the axes that are looked along."""
+        counts = fewest_tiles(shape, axis_rules(self.geometry, self.surround), voxels)
+        return all(count == 1 for count, along in zip(counts, looked, strict=True) if along)
 
     def _counted(self) -> list[int]:
         """What counts of a window, along each axis."""
@@ -336,20 +402,19 @@ class DenseInferer(Inferer):
     def _windows(
         self, image: torch.Tensor, box: Box | None, call: Forward, device: torch.device, labels: bool
     ) -> torch.Tensor:
-        """Overlapping windows over the box and half a window around it, in slabs that are reduced one by one."""
+        """Those of the whole scan's overlapping windows that the box needs, in slabs that are reduced one by one."""
         assert self.window_size is not None
         window, finish = self.window_size, self._labels if labels else None
-        whole = box or [(0, n) for n in image.shape[1:]]
-        part, span, inner = surroundings(image, whole, self._counted(), self.surround)
+        size = image.shape[1:] if box is None else [end - begin for begin, end in box]
 
         def attempt(effort: Effort, steps: list[str]) -> torch.Tensor:
             self.notes = {"windows": True} | ({"out_of_memory": steps} if steps else {})
             where: dict[str, Any] = {"device": device, "batch": effort.batch, "on_device": effort.on_device}
-            where |= {"margin": self.surround, "span": span}
-            source = sent(part, device) if effort.on_device else part
+            where |= {"margin": self.surround, "box": box}
+            source = sent(image, device) if effort.on_device else image
             slabs = window_slabs(source, window, self.overlap, partial(self._scores, call=call), **where)
             shown = self._shown(box) if labels else None
-            return gathered(slabs, inner, finish, shown, on_device=labels and effort.on_device)
+            return gathered(slabs, size, finish, shown, on_device=labels and effort.on_device)
 
         effort = Effort(0, self.window_batch, on_device=device.type == "cuda")
         return with_less_each_time(effort, attempt, lambda effort: None, device, self._spare)

@@ -13,7 +13,7 @@ import torch
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.inference.native_watch import chunks
 from rarevox.pipeline.inference.region import model_box, native_grid, region_box, shifted
-from rarevox.pipeline.inference.segment import Segmenter, is_idle
+from rarevox.pipeline.inference.segment import Segmenter, is_idle, with_cautions
 from rarevox.pipeline.inference.tiling.slabs import slabs
 from rarevox.pipeline.inference.tiling.tiles import Box
 from rarevox.pipeline.inference.watch import Watch
@@ -93,11 +93,12 @@ class EnsembleSegmenter(Segmenter):
         """What was decided: the runs' notes are those of the last slab."""
         if is_idle(data):
             return self.warned(data)
+        cautions = [caution for member in self.members for caution in member.cautions]
         return {
             "ensemble": len(self.members),
             "slabs": self._slabs,
             "members": [dict(getattr(member.inferer, "notes", {})) for member in self.members],
-            **self.warned(data),
+            **with_cautions(self.warned(data), cautions),
         }
 
     def _native(self, data: dict[str, Any], watch: Watch | None) -> torch.Tensor:
@@ -108,6 +109,8 @@ class EnsembleSegmenter(Segmenter):
         if watch is not None:
             watch.begin(shape)
         self._slabs = 0
+        for member in self.members:
+            member.cautions = []
         finest = max((own["image"].shape[1:] for own in data["members"]), key=math.prod)
         for slab in slabs(box, len(values), shape, finest, self.score_gb) if box is not None else ():
             self._slabs += 1
@@ -137,7 +140,7 @@ def add_probabilities(total: torch.Tensor, run: Segmenter, data: Mapping[str, An
     part = model_box(image.shape[1:], np.asarray(image.affine), native_affine, box)
     seen = torch.zeros(total.shape[1:], dtype=torch.bool)
     if part is not None:
-        scores = run.inferer.inside(image.as_tensor(), run.network, part, reduce="scores")
+        scores = run.scores_in(image, part)
 
         def take(values: torch.Tensor, where: tuple[slice, ...], inside: torch.Tensor | None) -> None:
             for chunk, place in chunks(where):

@@ -146,6 +146,7 @@ class Segmenter:
         self.device, self.to_native, self.in_channels = built["device"], built["native"], int(built["in_channels"])
         self.score_gb: float | None = None
         self._slabs = 0
+        self.cautions: list[str] = []
 
     @property
     def decision(self) -> Decision:
@@ -224,7 +225,7 @@ class Segmenter:
             wanted: Box | None = region_box(data["region"])
         else:
             wanted = [(0, n) for n in shape]
-        self._slabs = 0
+        self._slabs, self.cautions = 0, []
         with self._shown_to(watch, image) as shown:
             if wanted is None:
                 return torch.zeros((1, *shape), dtype=torch.uint8)
@@ -232,11 +233,13 @@ class Segmenter:
                 return self._by_slabs(image, wanted, shown)
             if "region" not in data or not dense:
                 prediction = self.inferer(image[None], self.network)[0]
+                self._keep_cautions()
                 return self.to_native({"image": image, "pred": prediction})["pred"]
             box = model_box(image.shape[1:], np.asarray(image.affine), affine, wanted)
             if box is None:
                 return torch.zeros((1, *shape), dtype=torch.uint8)
             prediction = self.inferer.inside(image.as_tensor(), self.network, box)
+            self._keep_cautions()
             return self.to_native({"image": placed_at(image, box), "pred": prediction})["pred"]
 
     def _by_slabs(self, image: MetaTensor, wanted: Box, shown: NativeWatch | None) -> torch.Tensor:
@@ -248,7 +251,7 @@ class Segmenter:
             box = model_box(image.shape[1:], np.asarray(image.affine), affine, slab)
             if box is None:
                 continue
-            scores = self.inferer.inside(image.as_tensor(), self.network, box, reduce="scores")
+            scores = self.scores_in(image, box)
             size = tuple(end - begin for begin, end in slab)
             place = tuple(slice(*span) for span in slab)
             show = None if shown is None else shown.moved([begin for begin, _ in slab])
@@ -256,12 +259,23 @@ class Segmenter:
             out[place] = labels_on_grid(scores, *here, watch=show, weigh=getattr(self.inferer, "weighted", None))
         return values_from_classes(out, values)[None]
 
+    def scores_in(self, image: MetaTensor, box: Box) -> torch.Tensor:
+        """Class scores (C, *box) in a box of the network's grid."""
+        scores: torch.Tensor = self.inferer.inside(image.as_tensor(), self.network, box, reduce="scores")
+        self._keep_cautions()
+        return scores
+
+    def _keep_cautions(self) -> None:
+        """Keep the inferer's warning: its notes are those of the last slab."""
+        self.cautions += filter(None, [getattr(self.inferer, "notes", {}).get("warning")])
+
     def notes(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """What the inferer decided of the scan just segmented, and what is odd about the scan, as ``warning``."""
         if is_idle(data):
             return self.warned(data)
         several = {"slabs": self._slabs} if self._slabs > 1 else {}
-        return dict(getattr(self.inferer, "notes", {})) | several | self.warned(data)
+        noted = {key: value for key, value in getattr(self.inferer, "notes", {}).items() if key != "warning"}
+        return noted | several | with_cautions(self.warned(data), self.cautions)
 
     def warned(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """What reading and preprocessing found odd about a scan (``warnings`` of its metadata), in one text, and
@@ -390,6 +404,16 @@ class Segmenter:
             if short and not last:
                 return None
             return Segmentation(item, None, f"memory ran out: {reason_of(error)}" if short else reason_of(error))
+
+
+def with_cautions(told: Mapping[str, Any], cautions: Iterable[str]) -> dict[str, Any]:
+    """What is told of a scan, with an inferer's warnings too.
+
+    >>> with_cautions({"warning": "a"}, ["b", "b"])
+    {'warning': 'a; b'}
+    """
+    texts = dict.fromkeys(filter(None, [told.get("warning", ""), *cautions]))
+    return dict(told) | ({"warning": "; ".join(texts)} if texts else {})
 
 
 def _raise(error: BaseException) -> Any:

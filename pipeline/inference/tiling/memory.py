@@ -14,6 +14,9 @@ from rarevox.pipeline.shortage import is_out_of_memory
 
 Result = TypeVar("Result")
 
+MOST_GB = 3.0
+"""What the activations of one pass may take on a CPU at most."""
+
 
 def activation_bytes(network: object, itemsize: int, reduced: bool = False) -> float:
     """Peak memory of a forward pass without gradients, bytes for each input voxel.
@@ -49,9 +52,14 @@ def voxels_in_memory(
     """
     if memory_gb is None:
         memory_gb = (available_memory_gb(device) + spare_bytes / 1e9) / 2
-        memory_gb = min(memory_gb, 3.0) if device.type == "cpu" else memory_gb
+        memory_gb = min(memory_gb, MOST_GB) if device.type == "cpu" else memory_gb
     itemsize = 4 if precision is None else precision.dtype.itemsize
     return memory_gb * 1e9 / activation_bytes(network, itemsize, reduced)
+
+
+def usual_voxels(network: object) -> float:
+    """Input voxels of one pass on a CPU of ample memory in float32: a measure that is the same on every machine."""
+    return MOST_GB * 1e9 / activation_bytes(network, 4)
 
 
 def tile_voxels(tiles: Sequence[Tile]) -> int:

@@ -7,7 +7,9 @@ input is its output enlarged
   zeros;
 * by ``context`` = (receptive field − 1) / 2 for size-keeping networks, cut at the volume's faces, so that the network's
   own zero padding acts exactly where it would in one pass over the whole volume. With a ``surround`` the volume is
-  taken as lying in so many zeros at each face, and its faces are theirs.
+  taken as lying in so many zeros at each face, and its faces are theirs;
+* to all of the axis, which then has one tile, for networks that take statistics of all that they see along it
+  (:func:`whole_axes`).
 
 Where an input size must be a multiple of something, the volume is taken as padded with zeros at its far faces, and
 tiles begin at multiples. Either way the stitched result is the single pass over that volume: exactly in exact
@@ -23,8 +25,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
-from rarevox.networks import Geometry
+from rarevox.networks import Geometry, SliceWise
+from rarevox.networks.norms import SampleNorm
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class AxisRule:
         base: see ``multiple``.
         minimum: smallest input size.
         surround: voxels of zeros around the volume, per face; for size-keeping networks.
+        whole: every output voxel depends on all of the axis, which is never cut.
     """
 
     margin: int = 0
@@ -63,6 +71,7 @@ class AxisRule:
     base: int = 0
     minimum: int = 1
     surround: int = 0
+    whole: bool = False
 
     def round_up(self, size: int) -> int:
         """The smallest input size from ``size`` on that the network takes.
@@ -74,21 +83,47 @@ class AxisRule:
         return size + (self.base - size) % self.multiple
 
 
-def axis_rules(geometry: Geometry, surround: Sequence[int] | None = None) -> list[AxisRule]:
+def whole_axes(network: object, spatial_dims: int) -> tuple[bool, ...]:
+    """Along which axes each voxel of the output depends on all of the input, whatever the convolutions reach.
+
+    So it is where a module takes statistics of what it is given: instance and group norms, batch norms without running
+    statistics, adaptive pooling (squeeze and excitation). A tile has other statistics than the scan, and other labels.
+    Of a network on slices they are those of a slice.
+
+    >>> whole_axes(nn.Sequential(nn.Conv3d(1, 2, 3), nn.InstanceNorm3d(2)), 3), whole_axes(nn.BatchNorm3d(2), 3)
+    ((True, True, True), (False, False, False))
+    """
+    modules = network.modules() if isinstance(network, nn.Module) else iter(())
+    if not any(_looks_at_all(module) for module in modules):
+        return (False,) * spatial_dims
+    return tuple(axis < 2 or not isinstance(network, SliceWise) for axis in range(spatial_dims))
+
+
+def _looks_at_all(module: nn.Module) -> bool:
+    if isinstance(module, (_BatchNorm, _InstanceNorm)):
+        return module.running_mean is None
+    return isinstance(module, (nn.GroupNorm, SampleNorm, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd))
+
+
+def axis_rules(
+    geometry: Geometry, surround: Sequence[int] | None = None, whole: Sequence[bool] | None = None
+) -> list[AxisRule]:
     """A network's geometry, axis by axis, as the tiler reads it.
 
     Args:
         geometry: of the network.
         surround: voxels of zeros around the volume; where convolutions are valid there are always enough.
+        whole: axes that are not cut (:func:`whole_axes`); None are none.
 
     >>> axis_rules(Geometry(receptive_field=(87,)))
-    [AxisRule(margin=0, context=43, multiple=1, base=0, minimum=1, surround=0)]
+    [AxisRule(margin=0, context=43, multiple=1, base=0, minimum=1, surround=0, whole=False)]
     """
     g, rules = geometry, []
     for axis, margin in enumerate(g.margin):
         context = 0 if margin else (g.receptive_field[axis] - 1) // 2
         around = 0 if margin or surround is None else surround[axis]
-        rules.append(AxisRule(margin, context, g.multiple[axis], g.base[axis], g.minimum[axis], around))
+        uncut = whole is not None and whole[axis]
+        rules.append(AxisRule(margin, context, g.multiple[axis], g.base[axis], g.minimum[axis], around, uncut))
     return rules
 
 
@@ -111,9 +146,14 @@ def axis_tiles(length: int, tiles: int, rule: AxisRule, begin: int = 0, end: int
     [(slice(0, 10, None), 0, 12, slice(0, 10, None))]
     >>> axis_tiles(10, 1, AxisRule(context=2), 4, 6)
     [(slice(0, 2, None), 2, 6, slice(2, 4, None))]
+    >>> axis_tiles(10, 5, AxisRule(whole=True), 4, 6)
+    [(slice(0, 2, None), 0, 10, slice(4, 6, None))]
     """
     around = rule.surround
     begin, end, length = begin + around, (length if end is None else end) + around, length + 2 * around
+    if rule.whole:
+        size = rule.round_up(length + 2 * rule.margin)
+        return [(slice(0, end - begin), -rule.margin - around, size, slice(begin, end))]
     first = begin - begin % rule.multiple  # so that pooled grids and coarse blocks lie where one pass puts them
     step = math.ceil((end - first) / max(min(tiles, end - first), 1))
     if rule.multiple > 1 and tiles > 1:

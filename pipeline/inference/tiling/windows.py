@@ -36,6 +36,19 @@ def window_starts(shape: Sequence[int], window: Sequence[int], overlap: float) -
     return list(itertools.product(*(first_voxels(n, w, overlap) for n, w in zip(shape, window, strict=True))))
 
 
+def reaching(starts: Sequence[Start], window: Sequence[int], box: Box) -> list[Start]:
+    """The windows that hold a voxel of a box.
+
+    >>> reaching([(0,), (2,), (4,), (6,)], [4], [(4, 6)])
+    [(2,), (4,)]
+    """
+    return [
+        start
+        for start in starts
+        if all(s < end and s + w > begin for s, w, (begin, end) in zip(start, window, box, strict=True))
+    ]
+
+
 def window_slabs(
     image: torch.Tensor,
     window: Sequence[int],
@@ -44,7 +57,7 @@ def window_slabs(
     *,
     device: torch.device,
     margin: Sequence[int] | None = None,
-    span: Box | None = None,
+    box: Box | None = None,
     batch: int = 1,
     on_device: bool = True,
 ) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -54,6 +67,9 @@ def window_slabs(
     of its length); the windows and weights of MONAI's ``SlidingWindowInferer``, and so its scores. A slab goes out as
     soon as no further window reaches it: what is held is C × the window's length × the plane, not C × the scan.
 
+    The windows lie where they lie for the whole scan, also where a box of it is asked for: only those that reach into
+    it are computed, and its scores are those of the whole scan.
+
     Args:
         image: (C_in, *spatial), on any device.
         window: its size along each axis.
@@ -62,26 +78,26 @@ def window_slabs(
         device: where the network runs.
         margin: voxels from each face of a window whose scores are left out; the windows then overlap, and are weighted,
             without them.
-        span: the part of the scan over which they are laid out; None is all of it.
+        box: first voxel and end along each axis of the part that is wanted; None is all of the scan.
         batch: windows that are computed together.
         on_device: the slab gathers on ``device``; else each window comes over to the CPU by itself.
 
     Yields:
-        The voxels of the span along the first axis, and their scores (C, their number, *rest of the span), float32;
+        The voxels of the box along the first axis, and their scores (C, their number, *rest of the box), float32;
         valid until the next slab is asked for.
     """
-    span = span or [(0, n) for n in image.shape[1:]]
-    shape = tuple(end - begin for begin, end in span)
+    box = box or [(0, n) for n in image.shape[1:]]
+    shape = tuple(end - begin for begin, end in box)
     lost = [0] * len(shape) if margin is None else margin
     kept = [w - 2 * m for w, m in zip(window, lost, strict=True)]
     inside = (slice(None), *(slice(m, w - m) for w, m in zip(window, lost, strict=True)))
-    starts = window_starts(shape, kept, overlap)
+    starts = reaching(window_starts(image.shape[1:], kept, overlap), kept, box)
     groups = [starts[first : first + batch] for first in range(0, len(starts), batch)]
     place = device if on_device else torch.device("cpu")
     gauss = sent(gaussian(tuple(kept)), place)
 
     def block(number: int) -> torch.Tensor:
-        firsts = ([s - m + b for s, m, (b, _) in zip(start, lost, span, strict=True)] for start in groups[number])
+        firsts = ([s - m for s, m in zip(start, lost, strict=True)] for start in groups[number])
         return torch.stack([crop_padded(image, first, window) for first in firsts])
 
     slab: _Slab | None = None
@@ -89,9 +105,10 @@ def window_slabs(
         for start, scores in zip(group, forward(blocks), strict=True):
             if slab is None:
                 slab = _Slab(scores.shape[0], shape, min(kept[0], shape[0]), place)
-            if start[0] > slab.first:
-                yield slab.give(start[0])
-            slab.add(scores[inside].to(place, torch.float32), gauss, start)
+            here = tuple(s - begin for s, (begin, _) in zip(start, box, strict=True))
+            if here[0] > slab.first:
+                yield slab.give(here[0])
+            slab.add(scores[inside].to(place, torch.float32), gauss, here)
     assert slab is not None
     yield slab.give(shape[0])
 
@@ -141,67 +158,29 @@ class _Slab:
         return where, out
 
 
-def around(shape: Sequence[int], box: Box, reach: Sequence[int]) -> Box:
-    """A box and so many voxels around it, within a volume."""
-    return [(max(begin - r, 0), min(end + r, n)) for (begin, end), r, n in zip(box, reach, shape, strict=True)]
-
-
-def _within(box: Box, outer: Box) -> Box:
-    """A box counted from where another begins."""
-    return [(begin - first, end - first) for (begin, end), (first, _) in zip(box, outer, strict=True)]
-
-
-def surroundings(
-    image: torch.Tensor, box: Box, window: Sequence[int], margin: Sequence[int]
-) -> tuple[torch.Tensor, Box, Box]:
-    """What the windows for a box need.
-
-    Args:
-        image: the scan (C_in, *spatial).
-        box: of it.
-        window: what counts of a window, without its margins.
-        margin: voxels from each face of a window that do not count.
-
-    Returns:
-        The part of the scan that they see, in it the box and half a window around it, over which they are laid out, and
-        in that the box.
-    """
-    shape = image.shape[1:]
-    span = around(shape, box, [w // 2 for w in window])
-    seen = around(shape, span, margin)
-    return image[(slice(None), *(slice(*part) for part in seen))], _within(span, seen), _within(box, span)
-
-
 def gathered(
     slabs: Iterator[tuple[slice, torch.Tensor]],
-    box: Box,
+    size: Sequence[int],
     finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
     watch: Callable[[torch.Tensor, tuple[slice, ...]], None] | None = None,
     *,
     on_device: bool = False,
 ) -> torch.Tensor:
-    """The part of a box that slabs hold, on the CPU, (C', *box).
+    """All slabs together, on the CPU, (C', *size).
 
     Args:
         slabs: as :func:`window_slabs` gives them.
-        box: first voxel and end along each axis.
-        finish: what becomes of the scores (C, …) of each slab's part of the box; None leaves them.
+        size: of the box that they fill.
+        finish: what becomes of the scores (C, …) of each slab; None leaves them.
         watch: is shown those scores and their place in the box.
-        on_device: gather it where the slabs are, and bring it over once; else slab by slab.
+        on_device: gather them where they are, and bring them over once; else slab by slab.
     """
-    (begin, end), *rest = box
-    across = tuple(slice(*span) for span in rest)
-    size = [last - first for first, last in box]
+    across = tuple(slice(0, n) for n in size[1:])
     result: torch.Tensor | None = None
-    for where, scores in slabs:
-        low, high = max(where.start, begin), min(where.stop, end)
-        if low >= high:
-            continue
-        kept = scores[(slice(None), slice(low - where.start, high - where.start), *across)]
-        place = slice(low - begin, high - begin)
+    for place, scores in slabs:
         if watch is not None:
-            watch(kept, (place, *(slice(0, n) for n in size[1:])))
-        part = kept if finish is None else finish(kept)
+            watch(scores, (place, *across))
+        part = scores if finish is None else finish(scores)
         part = part if on_device else part.cpu()
         if result is None:
             result = part.new_empty((part.shape[0], *size))

@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from rarevox.networks import DeepMedic, Geometry, HighResNet
+from rarevox.networks import DeepMedic, Geometry, HighResNet, SliceWise
+from rarevox.networks.norms import SampleNorm
 from rarevox.pipeline.device import Precision
 from rarevox.pipeline.errors import RequestError
+from rarevox.pipeline.inference import dense
 from rarevox.pipeline.inference.dense import DenseInferer
 from rarevox.pipeline.inference.tiling.memory import activation_bytes
 from rarevox.pipeline.inference.tiling.stitch import all_class_indices
@@ -274,9 +276,9 @@ def test_exact_tiles_are_dearer_than_windows_or_not() -> None:
     of 24³ that step by 12 some 16³ · 24³, but 66³ · 24³ where they lose 9 at each face and step by 3."""
     geometry = Geometry(receptive_field=(81, 81, 81))
     options: dict[str, Any] = {"window_size": (24, 24, 24)}
-    assert DenseInferer(geometry, **options)._prefer_windows((200, 200, 200), 200**3 / 5, None)
-    assert not DenseInferer(geometry, loss_margin=9, **options)._prefer_windows((200, 200, 200), 200**3 / 5, None)
-    assert not DenseInferer(geometry, loss_margin=12, **options)._prefer_windows((200, 200, 200), 200**3 / 5, None)
+    assert DenseInferer(geometry, **options)._prefer_windows((200, 200, 200), 200**3 / 5)
+    assert not DenseInferer(geometry, loss_margin=9, **options)._prefer_windows((200, 200, 200), 200**3 / 5)
+    assert not DenseInferer(geometry, loss_margin=12, **options)._prefer_windows((200, 200, 200), 200**3 / 5)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +417,6 @@ def test_labels_are_reduced_within_the_network_a_piece_at_a_time(network, monkey
     """The same labels as from the logits of the whole scan, of which no more than pieces are ever held."""
     from rarevox.networks.cpu import planes
     from rarevox.networks.lattices import pieces
-    from rarevox.pipeline.inference import dense
 
     torch.manual_seed(0)
     network = network.eval()
@@ -439,3 +440,122 @@ def test_labels_are_reduced_within_the_network_a_piece_at_a_time(network, monkey
     flipped = DenseInferer(network.geometry, mode="exact", reduce="labels", flips=(0,))(image, network)
     assert flipped.shape == labels.shape
     assert not sizes
+
+
+SEES_NEAR = Geometry(receptive_field=(5, 5, 5))
+LOOKING = {
+    "instance": lambda: torch.nn.InstanceNorm3d(4, affine=True),
+    "group": lambda: torch.nn.GroupNorm(2, 4),
+    "sample": lambda: SampleNorm(4),
+    "batch of its own": lambda: torch.nn.BatchNorm3d(4, track_running_stats=False),
+}
+
+
+def looking(kind: str = "instance") -> torch.nn.Module:
+    """A network whose convolutions reach two voxels far, and whose norm looks at all that it is given."""
+    torch.manual_seed(3)
+    layers = torch.nn.Conv3d(1, 4, 3, padding=1), LOOKING[kind](), torch.nn.ReLU(), torch.nn.Conv3d(4, 3, 3, padding=1)
+    return torch.nn.Sequential(*layers).double().eval()
+
+
+def uneven(shape: tuple[int, ...] = (24, 18, 16)) -> torch.Tensor:
+    """A scan whose parts have other statistics than the whole."""
+    torch.manual_seed(4)
+    return torch.randn(1, *shape, dtype=torch.float64) * torch.linspace(0.1, 5, shape[0]).view(1, -1, 1, 1) + 1
+
+
+@pytest.mark.parametrize("kind", LOOKING)
+@pytest.mark.parametrize("options", [{"window_size": (8, 8, 8)}, {"mode": "exact"}, {}])
+def test_no_memory_and_no_box_changes_what_norms_of_the_whole_scan_see(kind: str, options: dict[str, Any]) -> None:
+    network, image = looking(kind), uneven()
+    with torch.no_grad():
+        expected = network(image[None])[0]
+    for memory_gb in (None, 1e-6):
+        inferer = DenseInferer(SEES_NEAR, memory_gb=memory_gb, **options)
+        for box in (None, [(2, 7), (0, 18), (15, 16)], [(0, 12), (3, 9), (0, 16)]):
+            inner = expected if box is None else expected[(slice(None), *(slice(*span) for span in box))]
+            found = inferer.inside(image, network, box)
+            assert torch.allclose(found.double(), inner, atol=1e-5)
+            assert inferer.notes == {"tiles": 1}
+            labels = inferer.inside(image, network, box, reduce="labels")
+            assert torch.equal(labels[0].long(), inner.argmax(0))
+
+
+def test_the_size_of_a_scan_alone_decides_whether_its_norms_see_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that is too large for one pass on the machine of every day has windows on each, and so have its boxes."""
+    network, image = looking(), uneven((20, 12, 12))
+    windows = DenseInferer(SEES_NEAR, mode="window", window_size=(8, 8, 8)).inside(image, network)
+    monkeypatch.setattr(dense, "usual_voxels", lambda _: image.numel() - 1)
+    for memory_gb in (None, 1e-6, 50.0):
+        inferer = DenseInferer(SEES_NEAR, window_size=(8, 8, 8), memory_gb=memory_gb)
+        for box in (None, [(2, 7), (0, 12), (11, 12)]):
+            inner = windows if box is None else windows[(slice(None), *(slice(*span) for span in box))]
+            assert torch.allclose(inferer.inside(image, network, box), inner, atol=1e-5)
+            assert inferer.notes == {"windows": True}
+    one_pass = DenseInferer(SEES_NEAR, mode="exact", window_size=(8, 8, 8), memory_gb=1.0)
+    with torch.no_grad():
+        assert torch.allclose(one_pass(image[None], network).double(), network(image[None]), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"mode": "exact"}, {"loss_margin": 1}])
+def test_a_scan_that_its_norms_see_in_pieces_is_told_of(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no windows are to be had, or exact tiles were asked for."""
+    network, image = looking(), uneven()
+    monkeypatch.setattr(dense, "usual_voxels", lambda _: 1000)
+    inferer = DenseInferer(SEES_NEAR, memory_gb=1e-6, **options)
+    inferer.inside(image, network)
+    assert inferer.notes["tiles"] > 1 and "may differ" in inferer.notes["warning"]
+    plain = DenseInferer(SEES_NEAR, memory_gb=1e-6, **options)
+    plain.inside(image, torch.nn.Conv3d(1, 3, 3, padding=1).double())
+    assert plain.notes["tiles"] > 1 and "warning" not in plain.notes
+
+
+@pytest.mark.parametrize(("window_size", "way"), [((8, 8, 8), "windows"), (None, "tiles")])
+def test_memory_that_runs_out_in_the_one_pass_is_told_of(window_size: Any, way: str) -> None:
+    network, image = looking(), uneven()
+
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x[:, 0].numel() > 5000:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.network(x)
+
+    inferer = DenseInferer(SEES_NEAR, window_size=window_size, reduce="labels")
+    found = inferer.inside(image, Small())
+    assert inferer.notes["out_of_memory"][0] == f"one pass to {way}"
+    assert way in inferer.notes and "may differ" in inferer.notes["warning"]
+    if window_size:
+        windows = DenseInferer(SEES_NEAR, mode="window", window_size=window_size, reduce="labels")
+        assert torch.equal(found, windows.inside(image, network))
+        assert windows.notes == {"windows": True}
+
+
+def test_networks_on_slices_are_cut_between_slices_whatever_their_norms() -> None:
+    torch.manual_seed(0)
+    plane = HighResNet(in_channels=1, out_channels=2, spatial_dims=2, width=2, norm="instance")
+    network, image = SliceWise(plane).double().eval(), uneven((20, 16, 9))
+    with torch.no_grad():
+        expected = network(image[None])[0]
+    inferer = DenseInferer(network.geometry, window_size=(8, 8, 1), memory_gb=1e-6)
+    assert torch.allclose(inferer.inside(image, network).double(), expected, atol=1e-5)
+    assert inferer.notes == {"tiles": 5}  # of two slices: twice the smallest block
+    part = inferer.inside(image, network, [(3, 5), (0, 16), (4, 6)])
+    assert torch.allclose(part.double(), expected[:, 3:5, :, 4:6], atol=1e-5)
+
+
+def test_a_box_takes_the_way_of_its_scan() -> None:
+    """Here windows, because exact tiles of the scan would be dearer, though one of the box would not."""
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.Conv3d(4, 3, 3, padding=1)).double()
+    image, box = uneven((30, 30, 30)), [(3, 6), (20, 25), (29, 30)]
+    options: dict[str, Any] = {"window_size": (10, 10, 10), "overlap": 0.0, "memory_gb": budget_for(network, 20000)}
+    inferer = DenseInferer(Geometry(receptive_field=(21, 21, 21)), **options)
+    whole = inferer.inside(image, network)
+    assert inferer.notes == {"windows": True}
+    assert torch.allclose(inferer.inside(image, network, box), whole[:, 3:6, 20:25, 29:], atol=1e-5)
+    assert inferer.notes == {"windows": True}

@@ -161,3 +161,51 @@ def test_scans_that_nobody_corrected_are_corrected_for_the_runs_that_need_it(run
         assert [member.config["n4"] for member in ensemble.members] == [run is corrected for run in runs]
     copies = EnsembleSegmenter([run_dir, corrected], "evaluate", device="cpu")  # of a dataset that is corrected
     assert [member.config["n4"] for member in copies.members] == [False, False]
+
+
+@pytest.mark.parametrize("spacing", [(), ("spacing=[1.3, 1.1, 1.7]",)])
+def test_what_an_inferer_warns_of_is_in_the_row(
+    run_dir: Path, item: dict[str, str], spacing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one run and of an ensemble, also where only the first of several slabs was warned of."""
+    runs = [Segmenter(run_dir, device="cpu", settings=spacing), EnsembleSegmenter([run_dir] * 2, settings=spacing)]
+    for runner in runs:
+        runner.score_gb, warned = 1e-5, []
+        for member in getattr(runner, "members", [runner]):
+            plain = member.inferer.inside
+
+            def inside(*args, of=member.inferer, plain=plain, warned=warned, **kwargs) -> torch.Tensor:
+                found = plain(*args, **kwargs)
+                of.notes |= {} if warned else {"warning": "in pieces"}
+                warned.append(True)
+                return found
+
+            monkeypatch.setattr(member.inferer, "inside", inside)
+        (found,) = runner([item])
+        assert found.notes is not None, found.reason
+        assert found.notes["warning"] == "in pieces"
+        (found,) = runner([item])
+        assert found.notes is not None and "warning" not in found.notes
+
+
+def test_a_network_with_instance_norms_has_the_labels_of_the_whole_scan_in_slabs_and_regions(
+    run_dir: Path, item: dict[str, str], tmp_path: Path
+) -> None:
+    """Against one pass over the scan; in its orientation of the file, see above."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.InstanceNorm3d(4), torch.nn.ReLU(), torch.nn.Conv3d(4, 3, 1)
+    ).eval()
+    mask = np.zeros((22, 20, 18), np.uint8)
+    mask[3:12, 15:20, 4:6] = 1
+    nib.save(nib.Nifti1Image(mask, nib.load(item["image"]).affine), tmp_path / "mask.nii.gz")
+    ensemble = EnsembleSegmenter([run_dir] * 2, device="cpu", settings=["precision#name=float32"], score_gb=1e-5)
+    single = Segmenter(run_dir, device="cpu", settings=["precision#name=float32", "inferer#memory_gb=1e-6"])
+    for one in (single, *ensemble.members):
+        one.network = network
+    with torch.no_grad():
+        expected = network(single.read(item)["image"].as_tensor()[None])[0].argmax(0).flip(0).numpy()
+    assert (labels_of(single, item) == expected).mean() > 0.999
+    assert (labels_of(ensemble, item) == expected).mean() > 0.999
+    inside = labels_of(single, item | {"roi": str(tmp_path / "mask.nii.gz")})
+    assert (inside == expected * mask).mean() > 0.9999 and inside.any()

@@ -5,9 +5,15 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
+from monai.networks.nets import DynUNet, SegResNet, UNet
+from torch import nn
 
+from rarevox.networks import HighResNet, SliceWise, ValidUNet
 from rarevox.pipeline.inference.tiling.tiles import (
     AxisRule,
     axis_tiles,
@@ -15,6 +21,7 @@ from rarevox.pipeline.inference.tiling.tiles import (
     fewest_tiles,
     largest_input,
     plan,
+    whole_axes,
 )
 
 RULES = st.one_of(
@@ -99,3 +106,39 @@ def test_sizes_by_hand() -> None:
         (slice(0, 51), -24, 99, slice(0, 51)),
         (slice(51, 100), 27, 99, slice(0, 49)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("network", "looked"),
+    [
+        (lambda: DynUNet(3, 1, 2, [3] * 3, [1, 2, 2], [2, 2], filters=[4, 8, 8]), (True, True, True)),
+        (lambda: SegResNet(3, 8, 1, 2), (True, True, True)),
+        (lambda: UNet(3, 1, 2, [4, 8], [2], norm="batch"), (False, False, False)),
+        (lambda: HighResNet(in_channels=1, out_channels=2, width=2), (False, False, False)),
+        (lambda: HighResNet(in_channels=1, out_channels=2, width=2, norm="instance"), (True, True, True)),
+        (
+            lambda: SliceWise(HighResNet(in_channels=1, out_channels=2, spatial_dims=2, norm="instance")),
+            (True, True, False),
+        ),
+        (lambda: SliceWise(ValidUNet(in_channels=1, out_channels=2, width=2, norm="batch")), (False, False, False)),
+        (lambda: nn.InstanceNorm3d(2, track_running_stats=True), (False, False, False)),
+        (lambda: nn.BatchNorm3d(2, track_running_stats=False), (True, True, True)),
+        (lambda: ChannelSELayer(3, 4), (True, True, True)),
+        (lambda: torch.relu, (False, False, False)),
+    ],
+)
+def test_axes_along_which_a_network_looks_at_all_of_its_input(network, looked) -> None:
+    assert whole_axes(network(), 3) == looked
+
+
+def test_an_axis_that_is_looked_along_is_never_cut() -> None:
+    """Whatever the memory and the box; the other axes are, and a block is what one pass over the scan takes."""
+    kept = AxisRule(context=3, multiple=4, whole=True)
+    rules = [kept, AxisRule(margin=2, whole=True), AxisRule(), AxisRule(context=2, surround=3, whole=True)]
+    counts = fewest_tiles((10, 9, 8, 5), rules, 1)
+    assert counts == (1, 1, 4, 1)  # twice the smallest
+    for box in (None, [(2, 3), (4, 9), (7, 8), (0, 1)]):
+        for tile in plan((10, 9, 8, 5), counts, rules, box):
+            assert (tile.size[0], tile.size[1], tile.size[3]) == (12, 13, 11)
+            assert (tile.start[0], tile.start[1], tile.start[3]) == (0, -2, -3)
+    assert (tile.keep[0], tile.keep[1], tile.keep[3]) == (slice(2, 3), slice(4, 9), slice(3, 4))

@@ -96,3 +96,39 @@ def test_windows_on_a_gpu_are_those_on_the_cpu() -> None:
 )
 def test_windows_along_an_axis(length, window, expected) -> None:
     assert first_voxels(length, window, 0.5) == expected
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data(), margin=st.integers(0, 1), overlap=st.sampled_from([0.0, 0.3, 0.5, 0.8]))
+def test_the_windows_of_a_box_are_those_of_the_whole_scan(data, margin, overlap) -> None:
+    """Of a network that knows where its windows begin: their faces reach two voxels far, and their norms farther."""
+    shape = data.draw(st.tuples(*[st.integers(1, 17)] * 3))
+    box = []
+    for n in shape:
+        begin = data.draw(st.integers(0, n - 1))
+        box.append((begin, data.draw(st.integers(begin + 1, n))))
+    net = torch.nn.Sequential(network(), torch.nn.InstanceNorm3d(3)).double()
+    image = torch.randn(2, *shape, dtype=torch.float64)
+    how = {"loss_margin": margin, "mode": "window", "window_size": (6, 5, 8), "overlap": overlap, "window_batch": 3}
+    inferer = DenseInferer(Geometry(receptive_field=(5, 5, 5)), **how)
+    inner = (slice(None), *(slice(*span) for span in box))
+    expected = inferer.inside(image, net)
+    torch.testing.assert_close(inferer.inside(image, net, box), expected[inner], atol=1e-5, rtol=1e-5)
+    labels = inferer.inside(image, net, box, reduce="labels")
+    least = expected[inner].sort(0).values
+    clear = least[-1] - least[-2] > 1e-4
+    assert torch.equal(labels[0][clear], expected[inner].argmax(0)[clear].to(torch.uint8))
+
+
+def test_no_window_is_computed_that_does_not_reach_a_box() -> None:
+    """Along 16 voxels windows of 4 begin at 0, 2, …, 12; voxels 5 and 6 are in those from 2, 4 and 6."""
+    seen = []
+
+    def forward(blocks: torch.Tensor) -> torch.Tensor:
+        seen.extend(int(block[0, 0, 0, 0]) for block in blocks)
+        return blocks
+
+    image = torch.arange(16.0)[None, :, None, None].expand(1, 16, 4, 4)
+    slabs = list(window_slabs(image, (4, 4, 4), 0.5, forward, device=CPU, box=[(5, 7), (0, 4), (1, 2)]))
+    assert seen == [2, 4, 6]
+    assert torch.equal(torch.cat([scores.clone() for _, scores in slabs], 1)[0, :, 0, 0], torch.tensor([5.0, 6.0]))
