@@ -12,6 +12,7 @@ from rarevox.pipeline.evaluation.in_parallel import in_parallel
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures, foreground
 from rarevox.pipeline.evaluation.score_pairs import Pairs
 from rarevox.transforms.reader import AFFINE_TOLERANCE, Scan, ScanError, read_scan, same_affine, size_text
+from rarevox.transforms.reading.geometry import labels_on_grid
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,7 @@ def on_grid(prediction: LabelMap, reference: LabelMap, resample: bool = False) -
             f"prediction and reference are on different grids: {grid_text(prediction)} against {grid_text(reference)}, "
             f"affines {gap:.3g} apart (allowed {AFFINE_TOLERANCE:g}); correct the geometry or give --resample"
         )
-    from scipy.ndimage import affine_transform
-
-    to_prediction = np.linalg.inv(prediction.affine) @ reference.affine
-    return affine_transform(
-        prediction.array, to_prediction[:3, :3], to_prediction[:3, 3], reference.array.shape, order=0, cval=0
-    )
+    return labels_on_grid(prediction.array, prediction.affine, reference.array.shape, reference.affine)
 
 
 def known_values(structures: Structures) -> set[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.plain_data import LARGEST_YAML, parse_json, read_text
 from rarevox.transforms.reader import Scan, ScanError, read_grid, read_scan, same_affine
+from rarevox.transforms.reading.geometry import labels_on_grid
 
 
 @dataclass
@@ -47,15 +48,7 @@ class Atlas:
         regions = self.scan.array[0]
         if regions.shape == tuple(shape) and same_affine(affine, self.scan.affine):
             return regions
-        to_atlas = np.linalg.inv(self.scan.affine) @ affine
-        out = np.zeros(shape, regions.dtype)
-        j, k = np.meshgrid(*map(np.arange, shape[1:]), indexing="ij")
-        for i in range(shape[0]):  # a plane at a time: coordinates take 24 bytes a voxel
-            places = np.tensordot(to_atlas[:3, :3], np.stack([np.full(j.shape, i), j, k]), 1)
-            nearest = np.rint(places + to_atlas[:3, 3, None, None]).astype(np.int64)
-            inside = ((nearest >= 0) & (nearest < np.array(regions.shape)[:, None, None])).all(0)
-            out[i][inside] = regions[tuple(nearest[:, inside])]
-        return out
+        return labels_on_grid(regions, self.scan.affine, shape, affine)
 
 
 def read_atlas(path: str | Path, names: str | Path | None = None) -> Atlas:

@@ -34,6 +34,39 @@ def same_affine(first: np.ndarray, second: np.ndarray, tolerance: float = AFFINE
     return bool(np.all(np.abs(np.asarray(first) - np.asarray(second)) <= tolerance))
 
 
+TIE = 1e-6
+"""Voxels: a place this little off the middle between two voxels is on it."""
+
+
+def labels_on_grid(labels: np.ndarray, affine: np.ndarray, shape: Sequence[int], other: np.ndarray) -> np.ndarray:
+    """The label at the centre of each voxel of another grid: that of the nearest voxel, 0 outside the labels' own.
+
+    A grid ends half a voxel beyond the centres of its outer voxels, so that maps of one field of view with voxels of
+    different size cover one another; between two voxels the one with the higher index counts, whatever rounding says.
+    The centre c of a voxel i of the other grid is at A⁻¹ B i in the labels' indices, and floor(c + ½) is its voxel.
+
+    Args:
+        labels: (X, Y, Z), whole numbers.
+        affine: 4×4, of the labels: voxel indices to RAS mm.
+        shape: of the other grid.
+        other: 4×4, its affine.
+
+    >>> halves = np.diag([0.5, 1, 1, 1])
+    >>> halves[0, 3] = -0.25
+    >>> labels_on_grid(np.array([[[1]], [[2]]]), np.eye(4), (6, 1, 1), halves).ravel().tolist()
+    [1, 1, 2, 2, 0, 0]
+    """
+    to_labels = np.linalg.inv(affine) @ other
+    out = np.zeros(tuple(shape), labels.dtype)
+    j, k = np.meshgrid(*map(np.arange, shape[1:]), indexing="ij")
+    for i in range(shape[0]):  # a plane at a time: coordinates take 24 bytes a voxel
+        places = np.tensordot(to_labels[:3, :3], np.stack([np.full(j.shape, i), j, k]), 1)
+        nearest = np.floor(places + (to_labels[:3, 3, None, None] + 0.5 + TIE)).astype(np.int64)
+        inside = ((nearest >= 0) & (nearest < np.array(labels.shape)[:, None, None])).all(0)
+        out[i][inside] = labels[tuple(nearest[:, inside])]
+    return out
+
+
 def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
     """The voxel's edge lengths: the lengths of the affine's first three columns.
 
