@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.evaluation.beginning import tell_replaced
 from rarevox.pipeline.evaluation.in_parallel import in_parallel
@@ -18,6 +19,7 @@ from rarevox.pipeline.evaluation.label_maps import LabelMap, found_structures, k
 from rarevox.pipeline.evaluation.metrics.aggregate import write_results
 from rarevox.pipeline.evaluation.metrics.options import MetricOptions, Structures, foreground
 from rarevox.pipeline.evaluation.metrics.rows import case_rows, failed_rows
+from rarevox.pipeline.evaluation.operating.cleaning import Cleaning, read_cleaning
 from rarevox.pipeline.evaluation.outcome import outcome, read_declared
 from rarevox.pipeline.evaluation.report.results_table import print_results
 from rarevox.pipeline.evaluation.score_pairs import (
@@ -26,19 +28,19 @@ from rarevox.pipeline.evaluation.score_pairs import (
     dataset_beside,
     dataset_ignored,
     dataset_structures,
+    dataset_subjects,
     declared_structures,
     find_pairs,
 )
 from rarevox.pipeline.files import claim_folder
 from rarevox.pipeline.gates import failed_gates, read_gates
-from rarevox.transforms.clean import clean_labels, read_rules
+from rarevox.pipeline.words import listed
 from rarevox.transforms.reader import ScanError
 
 if TYPE_CHECKING:
     from rarevox.pipeline.evaluation.report.page import CaseImages
 
 Row = dict[str, Any]
-Rules = Mapping[int, Mapping[str, Any]]
 
 
 def score(
@@ -64,13 +66,15 @@ def score(
         output: a folder for ``metrics.json``, ``cases.csv`` and ``report.html``; None writes nothing.
         structures: name → value or values; None takes those of ``dataset``, else of a ``dataset.json`` beside the
             references, else the values found.
-        dataset: a prepared dataset (or its ``dataset.json``), for its labels and composites.
+        dataset: a prepared dataset (or its ``dataset.json``), for its labels and composites, and for whose each case
+            is; None takes the subjects of a ``dataset.json`` beside the references.
         options: the conventions.
         resample: bring predictions on another grid onto the reference's by nearest neighbour instead of failing them.
         ignore_unknown: take label values that no structure has as background instead of failing the case.
         gates: a YAML file with the least Dice of structures; see :func:`rarevox.pipeline.gates.read_gates`.
         post_processing: a YAML file with rules by structure, applied to the predictions; the figures without it are
-            given too. See :func:`rarevox.transforms.clean.read_rules`.
+            given too. See :func:`rarevox.transforms.clean.read_rules`. Of a configuration with nested ``regions`` the
+            rules are for these.
         report: write ``report.html`` too.
         workers: cases in flight at once.
 
@@ -87,14 +91,15 @@ def score(
         claim_folder(output, lambda folder: (folder / "metrics.json").is_file(), "a score")
     named, source, options = _what_to_score(structures, dataset, pairs, Path(references), options, workers)
     minima = read_gates(read_declared(gates, "gates"), foreground(named, options))
-    rules = _cleaning(post_processing, named)
+    cleaning = read_cleaning(read_declared(post_processing, "post_processing"), post_processing, named)
+    subjects = _subjects(dataset, Path(references), pairs)
     how: dict[str, Any] = {"resample": resample, "ignore_unknown": ignore_unknown}
-    one = partial(score_pair, structures=named, options=options, rules=rules, doubled=pairs.doubled, **how)
+    one = partial(score_pair, structures=named, options=options, cleaning=cleaning, doubled=pairs.doubled, **how)
     found = in_parallel(one, list(pairs.matched.items()), workers, "scoring")
-    rows = [row for case, _ in found for row in case]
-    raw = [row for _, case in found for row in case] if rules else None
+    rows = _owned((row for case, _ in found for row in case), subjects)
+    raw = _owned((row for _, case in found for row in case), subjects) if cleaning else None
     result = outcome(rows, named, options=options, raw_rows=raw, gates=minima)
-    result["conventions"] |= _conventions(_by_name(rules, named), source, **how)
+    result["conventions"] |= _conventions(cleaning, source, **how)
     result["unmatched_predictions"] = [path.relative_to(predictions).as_posix() for path in pairs.extra]
     result["left"] = list(pairs.left)
     print_results(result)
@@ -102,7 +107,7 @@ def score(
         tell_replaced(Path(output))
         write_results(output, result)
     if output is not None and report:
-        _write_report(Path(output), result, pairs, rules)
+        _write_report(Path(output), result, pairs, cleaning)
     return int(bool(result["failed"] or pairs.extra or pairs.left or failed_gates(result)))
 
 
@@ -132,12 +137,11 @@ def _what_to_score(
     return structures, source, options
 
 
-def _conventions(
-    rules: Mapping[str, Mapping[str, Any]], source: str, *, resample: bool, ignore_unknown: bool
-) -> dict[str, Any]:
+def _conventions(cleaning: Cleaning | None, source: str, *, resample: bool, ignore_unknown: bool) -> dict[str, Any]:
     """What is to be said of the figures beside the conventions of the metrics."""
-    return {
-        "post_processing": {name: dict(rule) for name, rule in rules.items()} or "none",
+    nested = {"post_processing_of": "nested regions"} if cleaning is not None and cleaning.values else {}
+    return nested | {
+        "post_processing": {name: dict(rule) for name, rule in cleaning.named.items()} if cleaning else "none",
         "matching": MATCHING,
         "structures_from": source,
         "other_grids": "nearest neighbour" if resample else "failed",
@@ -152,11 +156,11 @@ def score_pair(
     options: MetricOptions,
     resample: bool = False,
     ignore_unknown: bool = False,
-    rules: Rules | None = None,
+    cleaning: Cleaning | None = None,
     doubled: Mapping[str, str] | None = None,
 ) -> tuple[list[Row], list[Row]]:
-    """The rows of one case, after and before post-processing by ``rules``; ``doubled`` says of a case which several
-    files claim to be it.
+    """The rows of one case, after and before post-processing by ``cleaning``; ``doubled`` says of a case which
+    several files claim to be it.
 
     Every fault of its files becomes ``failed`` rows with the reason, never an exception.
     """
@@ -180,9 +184,9 @@ def score_pair(
         known_as = (reference.array, reference.spacing_mm, structures)
         odd = _odd(prediction, reference)
         rows = [{**row, **odd} for row in case_rows(case, array, *known_as, options=options)]
-        if not rules:
+        if cleaning is None:
             return rows, rows
-        cleaned = case_rows(case, _cleaned(array, rules, reference), *known_as, options=options)
+        cleaned = case_rows(case, cleaning(array, _voxel_ml(reference)), *known_as, options=options)
         return [{**row, **odd} for row in cleaned], rows
     except ValueError as error:
         array, spacing = reference.array, reference.spacing_mm
@@ -201,42 +205,53 @@ def _with_ignored(
     options: MetricOptions, dataset: str | Path | None, references: Path, structures: Structures | None
 ) -> MetricOptions:
     """The conventions with the label of what nobody annotated, where they name none and a ``dataset.json`` does."""
-    file = Path(dataset) if dataset is not None else dataset_beside(references)
+    file = _dataset_file(dataset, references)
     if options.ignored_value is not None or file is None:
         return options
     ignored = dataset_ignored(file)
     return options if ignored in known_values(structures or {}) else replace(options, ignored_value=ignored)
 
 
-def _cleaning(file: str | Path | None, structures: Structures) -> Rules:
-    """The rules of a post-processing file by label value; unions of labels take none."""
-    declared = read_declared(file, "post_processing")
-    single = {name: values[0] for name, values in foreground(structures, MetricOptions()).items() if len(values) == 1}
-    try:
-        return read_rules(declared, single)
-    except ValueError as error:
-        raise RequestError(str(error)) from error
+def _dataset_file(dataset: str | Path | None, references: Path) -> Path | None:
+    """The dataset that was given, else the ``dataset.json`` beside the references, if there is one."""
+    return Path(dataset) if dataset is not None else dataset_beside(references)
 
 
-def _by_name(rules: Rules, structures: Structures) -> dict[str, Mapping[str, Any]]:
-    """The rules under the names of their structures, for the result file."""
-    named = {values[0]: name for name, values in foreground(structures, MetricOptions()).items() if len(values) == 1}
-    return {named[value]: rule for value, rule in rules.items()}
+def _subjects(dataset: str | Path | None, references: Path, pairs: Pairs) -> dict[str, str]:
+    """Case → whose it is, where the dataset names subjects and has a case of that name; which it has not is told."""
+    file = _dataset_file(dataset, references)
+    if file is None:
+        return {}
+    subjects = dataset_subjects(file, {case: reference for case, (_, reference) in pairs.matched.items()})
+    strangers = [case for case, subject in subjects.items() if not subject]
+    if strangers and len(subjects) > 1:
+        console.say(
+            "[yellow]no subject[/yellow]: {} has no case called {}; in the intervals each counts as a subject of its "
+            "own; call the references as the dataset calls their cases",
+            file,
+            listed(strangers),
+        )
+    return {case: subject for case, subject in subjects.items() if subject}
 
 
-def _cleaned(labels: np.ndarray, rules: Rules, reference: LabelMap) -> np.ndarray:
-    return clean_labels(labels, rules, float(np.prod(reference.spacing_mm)) / 1000.0)
+def _owned(rows: Iterable[Row], subjects: Mapping[str, str]) -> list[Row]:
+    """The rows with the subjects of their cases, where they are known."""
+    return [{**row, "subject": subjects[row["case"]]} if row["case"] in subjects else row for row in rows]
 
 
-def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, rules: Rules) -> None:
+def _voxel_ml(reference: LabelMap) -> float:
+    return float(np.prod(reference.spacing_mm)) / 1000.0
+
+
+def _write_report(output: Path, result: Mapping[str, Any], pairs: Pairs, cleaning: Cleaning | None) -> None:
     """The report, with the best, median, worst and failing cases drawn from the label maps alone."""
     from rarevox.pipeline.evaluation.report.page import shown_cases, write_report
 
-    shown = (_case_images(case, pairs.matched[case], rules) for case in shown_cases(result))
+    shown = (_case_images(case, pairs.matched[case], cleaning) for case in shown_cases(result))
     write_report(output / "report.html", result, title="Score", cases_images=(one for one in shown if one is not None))
 
 
-def _case_images(case: str, pair: tuple[Path | None, Path | None], rules: Rules) -> CaseImages | None:
+def _case_images(case: str, pair: tuple[Path | None, Path | None], cleaning: Cleaning | None) -> CaseImages | None:
     """The label maps of a case, without an image; None without a readable reference, which is in the failures."""
     from rarevox.pipeline.evaluation.report.page import CaseImages
 
@@ -251,5 +266,5 @@ def _case_images(case: str, pair: tuple[Path | None, Path | None], rules: Rules)
     with suppress(ValueError):
         if prediction_path is not None:
             prediction = on_grid(read_label_map(prediction_path), reference, resample=True)
-            prediction = _cleaned(prediction, rules, reference) if rules else prediction
+            prediction = cleaning(prediction, _voxel_ml(reference)) if cleaning is not None else prediction
     return CaseImages(case, None, prediction, reference.array, reference.affine)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rarevox.pipeline.cohort.journal import FOLDER
 from rarevox.pipeline.data.composites import read_composites
+from rarevox.pipeline.data.form import CASE_KEYS, check_keys, is_text
 from rarevox.pipeline.data.formats import SUFFIXES, is_volume, stem
 from rarevox.pipeline.data.scans import unusable
 from rarevox.pipeline.errors import RequestError
@@ -45,7 +46,10 @@ def case_name(path: Path) -> str:
     >>> case_name(Path("case_1_0000_seg.nii.gz")), case_name(Path("case_1.nrrd"))
     ('case_1', 'case_1')
     """
-    name = stem(path)
+    return _plain(stem(path))
+
+
+def _plain(name: str) -> str:
     while (shorter := _SUFFIX.sub("", name)) != name and shorter:
         name = shorter
     return name
@@ -55,7 +59,8 @@ def find_pairs(predictions: Path, references: Path) -> Pairs:
     """Match two files, or the label maps of two folders and what is in them by name (the rule is ``MATCHING``).
 
     ``s0000/ct.nii.gz`` is the case ``s0000_ct``, as `rarevox predict` calls it: its reference lies at the same path, or
-    is called so. A case that two files of one folder claim to be has neither.
+    is called so. A case that two files of one folder claim to be (``a_seg`` and ``a_pred``, ``a.nii`` and ``a.nii.gz``)
+    has neither.
 
     Raises:
         RequestError: a path that does not exist, a folder without label maps, a file against a folder, or no name in
@@ -71,19 +76,23 @@ def find_pairs(predictions: Path, references: Path) -> Pairs:
             f"{predictions} and {references} are a file and a folder; give two files or two folders of label maps"
         )
     found, wanted = label_maps(predictions, deep=True), label_maps(references, deep=True)
-    exact = {qualified(path, predictions, stem(path)): path for path in found}
-    loose, doubled = by_case(found, predictions)
+    called, of_case = _called(found, predictions), _cases(found, predictions)
     known, faults = by_case(wanted, references)
+    claimed = {path for case in faults for path in of_case.get(case, ())}
     matched: dict[str, tuple[Path | None, Path | None]] = {}
     for case, path in known.items():
-        same = exact.get(qualified(path, references, stem(path)))
-        matched[case] = (same or loose.get(case), path)
-        if same is None and case in doubled:
-            faults[case] = f"prediction: {doubled[case]}"
+        same = called.get(qualified(path, references, stem(path)), [])
+        own = of_case.get(case, [])
+        # Of files of that very name those that are no other case: s1/seg and s1_seg are called alike, and are two.
+        same = [one for one in same if one in own] or [one for one in same if case_of(one, predictions) not in known]
+        several = same or own
+        matched[case] = (several[0] if len(several) == 1 else None, path)
+        if len(several) > 1:
+            faults[case] = f"prediction: {_both(case, several, predictions)}"
+            claimed |= {*several, *own}
     for case, fault in faults.items():
         if case not in matched:
             matched[case], faults[case] = (None, None), f"reference: {fault}"
-    claimed = {path for path in found if case_of(path, predictions) in faults}
     used = {prediction for prediction, _ in matched.values()} | claimed
     if used == {None}:
         raise RequestError(
@@ -116,8 +125,12 @@ def dataset_beside(references: Path) -> Path | None:
 
 def dataset_ignored(dataset: Path) -> int | None:
     """The label of what nobody annotated in a ``dataset.json`` (or the folder that holds it): nnU-Net's ``ignore``, or
-    what ``rarevox prepare`` noted; None for none."""
-    content = read_json(dataset / "dataset.json" if dataset.is_dir() else dataset)
+    what ``rarevox prepare`` noted; None for none.
+
+    Raises:
+        RequestError: no such file, not JSON, or without labels.
+    """
+    _, content = _read_dataset(dataset)
     value = content["labels"].get("ignore") if "channel_names" in content else content.get("ignored")
     return value if type(value) is int else None
 
@@ -132,15 +145,70 @@ def dataset_structures(dataset: Path) -> dict[str, Any]:
     Raises:
         RequestError: no such file, not JSON, labels of neither form, or a composite that holds what is no label.
     """
-    path = dataset / "dataset.json" if dataset.is_dir() else dataset
-    content = read_json(path)
-    labels = content.get("labels") if isinstance(content, Mapping) else None
-    if not isinstance(labels, Mapping):
-        raise RequestError(f'{path} has no "labels"; give a dataset.json, or the folder that holds one')
+    path, content = _read_dataset(dataset)
+    labels = content["labels"]
     nnunet = "channel_names" in content
     named = {k: v for k, v in read_labels(labels, str(path)).items() if not (nnunet and k == "ignore")}
     single = {name: value for name, value in named.items() if isinstance(value, int)}
     return named | read_composites(content.get("composites"), single, f'"composites" in {path}')
+
+
+def dataset_subjects(dataset: Path, references: Mapping[str, Path | None]) -> dict[str, str]:
+    """Case → whose it is by a ``dataset.json`` (or the folder that holds it) of ``rarevox prepare``.
+
+    A case is the dataset's whose label file its reference is, else the one of its name; endings such as ``_seg`` do
+    not count where the plain names do not match.
+
+    Args:
+        dataset: whether its scans are there or not.
+        references: case → its file, or None where that is not known.
+
+    Returns:
+        For every case of ``references``, with an empty text where the dataset has no such case; nothing where it names
+        no subject.
+
+    Raises:
+        RequestError: no such file, not JSON, without labels, or a case or a subject that is no text.
+    """
+    path, content = _read_dataset(dataset)
+    rows = [row for section in ("training", "test") for row in _cases_of(content, section, path)]
+    if not any(row.get("subject") for row in rows):
+        return {}
+    by_file, by_name, by_plain = dict[Path, str](), dict[str, str](), dict[str, set[str]]()
+    root = path.parent / content["root"] if is_text(content.get("root")) else None
+    for row in rows:
+        subject = row.get("subject") or row["case"]
+        by_name[row["case"]] = subject
+        by_plain.setdefault(_plain(row["case"]), set()).add(subject)
+        if root is not None and is_text(row.get("label")):
+            by_file[(root / row["label"]).resolve()] = subject
+    told = by_name | {name: whose.pop() for name, whose in by_plain.items() if name not in by_name and len(whose) == 1}
+    return {
+        case: (by_file.get(file.resolve()) if file is not None else None) or told.get(case, "")
+        for case, file in references.items()
+    }
+
+
+def _cases_of(content: Mapping[str, Any], section: str, path: Path) -> list[dict[str, Any]]:
+    """The cases of a section that have names; other tools' lists are of files alone."""
+    rows = content.get(section)
+    named = [row for row in rows if isinstance(row, dict) and "case" in row] if isinstance(rows, list) else []
+    for number, row in enumerate(named):
+        check_keys(row, {key: CASE_KEYS[key] for key in ("case", "subject")}, f'"{section}"[{number}] of {path}')
+    return named
+
+
+def _read_dataset(dataset: Path) -> tuple[Path, dict[str, Any]]:
+    """A ``dataset.json`` with labels, given itself or by its folder, and what it holds.
+
+    Raises:
+        RequestError: no such file, not JSON, or without labels.
+    """
+    path = dataset / "dataset.json" if dataset.is_dir() else dataset
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
+        raise RequestError(f'{path} has no "labels"; give a dataset.json, or the folder that holds one')
+    return path, content
 
 
 def read_labels(labels: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -212,16 +280,32 @@ def case_of(path: Path, root: Path) -> str:
 
 def by_case(paths: Iterable[Path], root: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Case → file below ``root``; and of cases that several files claim to be, a sentence that says so."""
+    cases = _cases(paths, root)
+    doubled = {case: _both(case, files, root) for case, files in cases.items() if len(files) > 1}
+    return {case: files[0] for case, files in cases.items() if case not in doubled}, doubled
+
+
+def _cases(paths: Iterable[Path], root: Path) -> dict[str, list[Path]]:
+    """Case → the files below ``root`` that claim to be it."""
     cases: dict[str, list[Path]] = {}
     for path in paths:
         cases.setdefault(case_of(path, root), []).append(path)
-    doubled = {}
-    for case, files in cases.items():
-        if len(files) > 1:
-            here = files[0].parent if len({file.parent for file in files}) == 1 else root
-            names = " and ".join(str(file.relative_to(here)) for file in files)
-            doubled[case] = f"{names} in {here} are both case {case!r}; keep one of them"
-    return {case: files[0] for case, files in cases.items() if case not in doubled}, doubled
+    return cases
+
+
+def _called(paths: Iterable[Path], root: Path) -> dict[str, list[Path]]:
+    """Name with its endings and the folders that lead to it → the files below ``root`` that are called so."""
+    names: dict[str, list[Path]] = {}
+    for path in paths:
+        names.setdefault(qualified(path, root, stem(path)), []).append(path)
+    return names
+
+
+def _both(case: str, files: Sequence[Path], root: Path) -> str:
+    """The sentence that says which files below ``root`` claim to be one case."""
+    here = files[0].parent if len({file.parent for file in files}) == 1 else root
+    names = " and ".join(str(file.relative_to(here)) for file in files)
+    return f"{names} in {here} are both case {case!r}; keep one of them"
 
 
 def passed_over(folder: Path) -> list[str]:

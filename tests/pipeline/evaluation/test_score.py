@@ -268,6 +268,47 @@ def test_a_case_that_two_files_claim_to_be_fails_and_stops_no_other(folders: tup
     assert result["unmatched_predictions"] == []
 
 
+@pytest.mark.parametrize(
+    ("twins", "case"),
+    [
+        ("a.nii a.nii.gz", "a"),
+        ("a.nii a.nrrd", "a"),
+        ("s1/a.mha s1/a.nii.gz", "s1_a"),
+        ("s1/ct.nii.gz s1_ct.nii.gz", "s1_ct"),
+    ],
+)
+def test_of_two_files_of_one_whole_name_none_is_taken(twins: str, case: str, tmp_path: Path) -> None:
+    """Whichever were taken, the other might be the one that is meant."""
+    p, r, (first, second) = tmp_path / "p", tmp_path / "r", twins.split()
+    for folder, names in ((p, (first, second, "b.nii.gz")), (r, (first, "b.nii.gz"))):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"")
+    found = find_pairs(p, r)
+    assert found.matched == {case: (None, r / first), "b": (p / "b.nii.gz", r / "b.nii.gz")}
+    both, here = (twins.replace("s1/", ""), p / "s1") if twins.count("s1/") == 2 else (twins, p)
+    assert found.doubled == {
+        case: f"prediction: {both.replace(' ', ' and ')} in {here} are both case {case!r}; keep one of them"
+    }
+    assert found.extra == []
+
+
+def test_a_twin_fails_its_case_with_both_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a.nii", "a.nii.gz"):  # beside a_seg, which counts where no plain name matches
+        _save(folders[0] / name, _labels())
+    status, result = _run(folders, tmp_path / "out")
+    assert (status, list(_failures(result)), result["unmatched_predictions"]) == (1, ["a"], [])
+    assert _failures(result)["a"].startswith("prediction: a.nii and a.nii.gz in ")
+    assert_allclose(result["mean_dice"], 1.75 / 3)  # b by hand, c perfect, a counts as 0
+
+
+def test_a_file_is_the_prediction_of_one_case(tmp_path: Path) -> None:
+    """``s1/seg`` and ``s1_seg`` are called alike, but are the cases s1_seg and s1."""
+    assert _pairs(tmp_path / "both", "s1/seg s1_seg", "s1/seg s1_seg") == {"s1_seg": "s1/seg", "s1": "s1_seg"}
+    assert _pairs(tmp_path / "one", "s1/seg", "s1/seg s1_seg") == {"s1_seg": "s1/seg", "s1": None}
+    assert _pairs(tmp_path / "other", "s1/seg", "s1_seg") == {"s1": "s1/seg"}
+
+
 def test_entries_that_cannot_be_used_are_told(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, references = folders
     (predictions / "empty").mkdir()
@@ -388,3 +429,77 @@ def test_the_background_has_a_row_where_it_is_asked_for(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert found["structures"]["background"]["dice"]["mean"] == pytest.approx(0.8)
     assert found["conventions"]["mean_over"] == ["background", "label_1"]
+
+
+def _dataset(folder: Path, cases: dict[str, str | None], **content: Any) -> Path:
+    """The dataset.json that prepare writes, as far as ``score`` reads it: case → subject."""
+    folder.mkdir(exist_ok=True)
+    rows = [{"case": case} | ({"subject": whose} if whose else {}) for case, whose in cases.items()]
+    content = {"labels": {"background": 0} | STRUCTURES, "training": rows[:-1], "test": rows[-1:]} | content
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_scans_of_one_subject_are_drawn_together(
+    beside: bool, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cases a and b are of one subject, and c, without a prediction, of another: a failed row says whose it is too."""
+    (folders[0] / "c_seg.nii.gz").unlink()
+    data = _dataset(folders[1] if beside else tmp_path / "data", {"a": "P1", "b": "P1", "c": "P2"})
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("core: {largest: true}")
+    _, result = _run(folders, tmp_path / "out", dataset=None if beside else data, post_processing=rules)
+    assert {row["case"]: row["subject"] for row in result["cases"]} == {"a": "P1", "b": "P1", "c": "P2"}
+    # Two subjects are drawn with their cases: P1 twice is (1 + 0.75) / 2, P2 twice is 0, both are 1.75 / 3; each of the
+    # two ends has a chance of 1 in 4, so that the 2.5 % at either end are these. Of three cases drawn one by one the
+    # upper end would be that of a alone, which has a chance of 1 in 27.
+    for figures in (result, result["without_post_processing"]):
+        assert_allclose(figures["structures"]["core"]["dice"]["ci95"], [0, 0.875])
+        assert_allclose(figures["mean_dice_ci95"], [0, 0.875])
+    assert "no subject" not in capsys.readouterr().err
+
+
+def test_a_case_without_a_subject_of_its_own_is_its_own(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unnamed = _dataset(tmp_path / "data", {"a": None, "b": None, "c": None})
+    assert all("subject" not in row for row in _run(folders, tmp_path / "none", dataset=unnamed)[1]["cases"])
+    some = _dataset(tmp_path / "data", {"a_seg": "P1", "b": None, "z": "P2"})
+    _, result = _run(folders, tmp_path / "some", dataset=some)
+    assert {row["case"]: row.get("subject") for row in result["cases"]} == {"a": "P1", "b": "b", "c": None}
+    assert "no subject" in (said := " ".join(capsys.readouterr().err.split()))
+    assert "has no case called c; in the intervals" in said
+
+
+def test_a_reference_that_is_the_datasets_label_file_is_its_case(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """The dataset may call its cases otherwise, as where each has a folder and all files are called alike."""
+    rows = [
+        {"case": f"case {whose}", "subject": whose, "label": f"{name}.nii.gz"} for name, whose in ("a1", "b1", "c2")
+    ]
+    data = _dataset(tmp_path / "data", {}, root="../references", training=rows)
+    _, result = _run(folders, tmp_path / "out", dataset=data)
+    assert {row["case"]: row["subject"] for row in result["cases"]} == {"a": "1", "b": "1", "c": "2"}
+
+
+def test_datasets_of_other_tools_name_no_subjects(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pairs = [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]
+    data = _dataset(tmp_path / "data", {}, training=pairs, test=["imagesTs/b.nii.gz"])
+    assert all("subject" not in row for row in _run(folders, tmp_path / "decathlon", dataset=data)[1]["cases"])
+    data = _dataset(tmp_path / "data", {}, training=3, channel_names={"0": "T1"})
+    assert _run(folders, tmp_path / "nnunet", dataset=data)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"training": [{"case": "a", "subject": 7}]}, r'"subject" in "training"\[0\] of .* is 7; expected a name'),
+        ({"test": [{"case": None}]}, r'"case" in "test"\[0\] of .* expected a name'),
+        ({"labels": None}, 'has no "labels"'),
+    ],
+)
+def test_a_dataset_of_another_form_is_refused(
+    content: dict[str, Any], message: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        score(*folders, structures=STRUCTURES, dataset=_dataset(tmp_path / "data", {}, **content))

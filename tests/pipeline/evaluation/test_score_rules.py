@@ -64,6 +64,61 @@ def test_post_processing_is_scored_with_and_without(folders: tuple[Path, Path], 
     assert _result(tmp_path / "kept")["structures"]["organ"]["dice"]["mean"] < 1
 
 
+NESTED = {"rim": 1, "hot": 2, "whole": (1, 2)}
+CONFIGURATION = """
+regions: {{whole: [1, 2], hot: [2]}}
+post_processing: {}
+network_def: {{_target_: rarevox.networks.HighResNet}}
+"""
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> tuple[Path, Path]:
+    """A hot core of 8 voxels in a whole of 64; the prediction has one voxel of the rim as hot too."""
+    reference = np.zeros((10, 10, 10), np.uint8)
+    reference[2:6, 2:6, 2:6] = 1
+    reference[2:4, 2:4, 2:4] = 2
+    prediction = reference.copy()
+    prediction[5, 5, 5] = 2
+    for name in "ab":
+        _save(tmp_path / "references" / f"{name}.nii.gz", reference)
+        _save(tmp_path / "predictions" / f"{name}.nii.gz", prediction)
+    return tmp_path / "predictions", tmp_path / "references"
+
+
+def test_what_a_nested_region_loses_stays_in_the_one_around_it(nested: tuple[Path, Path], tmp_path: Path) -> None:
+    """As in the run itself; of labels alone the stray voxel would become background, and the whole lose it."""
+    file = _yaml(tmp_path / "train.yaml", CONFIGURATION.format("{hot: {largest: true}}"))
+    assert score(*nested, tmp_path / "out", structures=NESTED, post_processing=file) == 0
+    result = _result(tmp_path / "out")
+    assert {name: one["dice"]["mean"] for name, one in result["structures"].items()} == dict.fromkeys(NESTED, 1.0)
+    assert result["without_post_processing"]["structures"]["hot"]["dice"]["mean"] == pytest.approx(2 * 8 / (8 + 9))
+    assert result["conventions"]["post_processing"] == {"hot": {"largest": True}}
+    assert result["conventions"]["post_processing_of"] == "nested regions"
+
+
+def test_an_outer_region_has_rules_too(nested: tuple[Path, Path], tmp_path: Path) -> None:
+    prediction = np.asarray(nib.load(nested[1] / "a.nii.gz").dataobj).copy()
+    prediction[8:, 8:, 8:] = 2  # 8 voxels of 2 mm³ far away, in both regions
+    for name in "ab":
+        _save(nested[0] / f"{name}.nii.gz", prediction)
+    file = _yaml(tmp_path / "train.yaml", CONFIGURATION.format("{whole: {min_ml: 0.02}, hot: {largest: true}}"))
+    assert score(*nested, tmp_path / "out", structures=NESTED, post_processing=file, report=False) == 0
+    result = _result(tmp_path / "out")
+    assert result["structures"]["whole"]["dice"]["mean"] == 1.0
+    assert result["without_post_processing"]["structures"]["whole"]["dice"]["mean"] == pytest.approx(128 / (64 + 72))
+    assert list(result["conventions"]["post_processing"]) == ["whole", "hot"]
+
+
+def test_a_configuration_without_regions_has_rules_for_labels(nested: tuple[Path, Path], tmp_path: Path) -> None:
+    text = "regions: {}\npost_processing: {hot: {largest: true}}\n"
+    file = _yaml(tmp_path / "train.yaml", text)
+    assert score(*nested, tmp_path / "out", structures=NESTED, post_processing=file, report=False) == 0
+    result = _result(tmp_path / "out")
+    assert result["structures"]["whole"]["dice"]["mean"] == pytest.approx(2 * 63 / (64 + 63))
+    assert "post_processing_of" not in result["conventions"]
+
+
 def test_without_rules_nothing_is_said_of_raw_figures(folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert score(*folders, tmp_path / "out", structures=STRUCTURES, report=False) == 0
     result = _result(tmp_path / "out")
