@@ -129,7 +129,8 @@ def shaped(weights: torch.Tensor, like: torch.Tensor, axis: int = 0) -> torch.Te
 def at_temperature(points: Mapping[str, Any], before: float, after: float) -> dict[str, Any]:
     """Operating points that give the same labels when the temperature of the probabilities changes.
 
-    A score is a sigmoid of a difference over T, so that t becomes σ(logit(t) · before / after); peaks likewise.
+    A score is a sigmoid of a difference over T, so that t becomes σ(logit(t) · before / after); peaks likewise. Null
+    for a structure is no entries, as everywhere.
 
     >>> moved = at_temperature({"lesion": {"threshold": 0.8, "aim": "dice"}}, 1.0, 2.0)
     >>> round(moved["lesion"]["threshold"], 6), moved["lesion"]["aim"]  # logit(0.8) = ln 4, halved ln 2
@@ -145,7 +146,7 @@ def at_temperature(points: Mapping[str, Any], before: float, after: float) -> di
     return {
         name: {
             key: moved(float(value)) if key in ("threshold", "confidence") and value is not None else value
-            for key, value in point.items()
+            for key, value in (point or {}).items()
         }
         for name, point in points.items()
     }

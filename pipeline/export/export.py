@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from rarevox.pipeline.trust.gate import run_config
 
 TOLERANCE = 1e-4
 """The largest difference of logits from the network's own, for logits up to 1; in proportion beyond."""
+_INPUT = "float32 (batch, channels, *spatial), normalised; *spatial are the axes of "
+_SLICES = ", the one across the slices moved to the end: "
+_AUTO = "of the resampled scan that of the largest spacing, and the last where none is over 1 % larger than it"
 _CLASSES = "classes, *spatial - 2 * margin); the class is the largest"
 _REGIONS = "regions, *spatial - 2 * margin); the label is how many nested regions in a row have logits above 0"
 _WITH_POINTS = (
@@ -94,11 +97,13 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
     built = build(config | {"_exported": wanted}, "_exported")
     network, geometry = load_weights(built["network"], built["weights"]), built["geometry"]
     regions = config.get("regions") or {}
-    points = config.get("operating_points") or {}
+    # A structure of null, or of nothing, has none.
+    points = {name: dict(point) for name, point in (config.get("operating_points") or {}).items() if point}
+    orientation, slices = _orientation(config.get("preprocessing")), config.get("slice_axis")
     rule = _WITH_POINTS.format("" if regions else " but the background's")
     about = {
         "network": target_name(config["network_def"]),
-        "input": "float32 (batch, channels, *spatial), normalised",
+        "input": _input(orientation, slices),
         "output": f"float32 linear logits (batch, {_REGIONS if regions else _CLASSES}{rule if points else ''}",
         "channels": list(config["channels"]),
         "in_channels": int(built["in_channels"]),  # more where the normalisation makes several of one
@@ -107,17 +112,46 @@ def load(run: str | Path, *, trust: bool = False) -> tuple[nn.Module, Geometry, 
         "classes": ["background", *config["structures"]],
         **({"regions": dict(regions)} if regions else {}),
         "label_values": list(config["label_values"]),
+        # What is done to a scan, in this order; entries that an earlier version did not know do nothing.
+        "fill_surround": bool(config.get("fill_surround", False)),
+        "n4": bool(config.get("n4", False)),
+        "orientation": orientation,
         "spacing_mm": config["spacing"],
+        "slice_axis": slices,
+        "crop_to_content": bool(config.get("crop_to_content", False)),
         "normalisation": config["normalisation"],
         "geometry": {name: list(getattr(geometry, name)) for name in ("minimum", "multiple", "base", "margin")}
         # What rarevox's own inferer does, which may be set apart from the training.
         | {"loss_margin": list(getattr(built["inferer"], "surround", (0,) * geometry.spatial_dims))},
         "scan_statistics": _share(built["inferer"]),
-        "operating_points": {name: dict(point or {}) for name, point in points.items()},
+        "operating_points": points,
         "temperature": float(config.get("temperature", 1.0)),
         "versions": {name: version(name) for name in ("rarevox", "torch")},
     }
     return network, geometry, about
+
+
+def _orientation(preprocessing: object) -> str | None:
+    """Where the axes run to after the steps of a preprocessing; None where it leaves them as the scan has them.
+
+    >>> _orientation({"transforms": [{"_target_": "LoadImaged"}, {"_target_": "Orientationd", "axcodes": "RAS"}]})
+    'RAS'
+    """
+    steps = preprocessing.get("transforms") if isinstance(preprocessing, Mapping) else None
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, Mapping) and str(step.get("_target_")).rsplit(".", 1)[-1] == "Orientationd":
+            return "".join(step.get("axcodes") or "RAS")  # without any it is asked for the closest to RAS
+    return None
+
+
+def _input(orientation: str | None, slices: str | None) -> str:
+    """What a program takes, in words.
+
+    >>> _input("RAS", "axial").partition("; ")[2]
+    '*spatial are the axes of orientation, the one across the slices moved to the end: axial'
+    """
+    across = "" if slices is None else _SLICES + (f"auto, {_AUTO}" if slices == "auto" else slices)
+    return _INPUT + ("the scan" if orientation is None else "orientation") + across
 
 
 def _share(inferer: object) -> float:

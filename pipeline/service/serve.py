@@ -15,6 +15,7 @@ from rarevox.pipeline.bundle import version
 from rarevox.pipeline.console import console
 from rarevox.pipeline.dicom.codes import given_codes
 from rarevox.pipeline.dicom.stated import stated_codes
+from rarevox.pipeline.entries import regions_of
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.extras import install
 from rarevox.pipeline.inference.calls.kept import origin
@@ -57,10 +58,12 @@ def serve(
         Never before a signal ends it: KeyboardInterrupt after SIGINT (status 130), SystemExit after SIGTERM (143).
 
     Raises:
-        RequestError: no run, the extra ``serve`` is not installed, an address that cannot be listened on.
+        RequestError: no run, one that normalises inside masks, the extra ``serve`` is not installed, an address that
+            cannot be listened on.
     """
     uvicorn = _uvicorn()
     runs = Trained.of([run, *others], settings, trust=trust)
+    _require_no_masks(runs)
     runs.tell_unmoved()
     made = origin(runs.folders, runs.settings)
     given = given_codes(stated_codes(runs.folders[0], codes), "the codes")
@@ -133,6 +136,20 @@ def _uvicorn() -> Any:
     except ImportError as error:
         raise RequestError(f"rarevox serve needs starlette and uvicorn: {install('serve')} ({error})") from error
     return uvicorn
+
+
+def _require_no_masks(runs: Trained) -> None:
+    """Refuse runs that normalise inside a mask: none comes with a request, and each would be refused.
+
+    Raises:
+        RequestError: there is such a run.
+    """
+    for folder, own in zip(runs.folders, runs.configs, strict=True):
+        if "mask" in regions_of(own["normalisation"]):
+            raise RequestError(
+                f"{folder} normalises inside a mask, and requests to rarevox serve bring none; serve a run that "
+                "normalises without masks, or segment with rarevox predict --masks"
+            )
 
 
 def _bound(host: str, port: int) -> socket.socket:

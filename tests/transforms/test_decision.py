@@ -75,6 +75,12 @@ def test_another_temperature_gives_the_same_labels(threshold: float, before: flo
         assert abs(after * math.log(moved / (1 - moved)) - begin) <= slack
 
 
+@pytest.mark.parametrize("empty", [None, {}])
+def test_another_temperature_leaves_a_structure_without_entries_without(empty: Any) -> None:
+    moved = at_temperature({"a": empty, "b": {"threshold": 0.8, "confidence": None}}, 1.0, 2.0)
+    assert read_points(moved, ["a", "b"]) == {"a": {}, "b": {"threshold": pytest.approx(2 / 3), "confidence": None}}
+
+
 @pytest.mark.parametrize(
     ("points", "said"),
     [

@@ -6,10 +6,13 @@ import math
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
 from rarevox.networks import DeepMedic
+from rarevox.pipeline.build import build
 from rarevox.pipeline.compose import write_yaml
 from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.export import export as stage
@@ -88,6 +91,93 @@ def test_the_rule_of_a_run_with_operating_points_stands_in_the_file(
     raised = logits + temperature * torch.tensor([0.0, math.log(0.8 / 0.2), 0.0])[:, None]
     labels = Decision(told["operating_points"], told["classes"][1:]).classes((logits / temperature).log_softmax(0))
     assert torch.equal(raised.argmax(0), labels) and not torch.equal(logits.argmax(0), labels)
+
+
+def test_a_structure_without_entries_is_no_operating_point(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    file = run / "configs" / "inference.yaml"
+    file.write_text(write_yaml(read_yaml(file) | {"operating_points": {"ball": None}}))
+    assert export(run, tmp_path / "empty.ts") == 0
+    assert "operating points" not in capsys.readouterr().err
+    told = json.loads((tmp_path / "empty.json").read_text())
+    assert (told["operating_points"], told["output"].endswith("the class is the largest")) == ({}, True)
+
+
+@pytest.mark.parametrize(
+    ("network", "slice_axis", "edges", "last"),
+    [
+        ("unet", None, (1.0, 3.0, 2.0), 2),
+        ("unet2d", "auto", (1.0, 3.0, 2.0), 1),
+        ("unet2d", "auto", (2.015, 2.0, 2.0), 2),
+        ("unet2d", "sagittal", (1.0, 3.0, 2.0), 0),
+    ],
+)
+def test_a_scan_made_ready_by_what_is_told_is_what_rarevox_makes_of_it(
+    network: str, slice_axis: str | None, edges: tuple[float, ...], last: int, dataset_dir: Path, tmp_path: Path
+) -> None:
+    """From the JSON alone, by nibabel and NumPy: axes, slices, crop and normalisation."""
+    # Over the whole image this normalisation is (x - mean) / standard deviation.
+    settings = ["crop_to_content=true", "normalisation={_target_: rarevox.transforms.ZScored, keys: image}"]
+    settings += ["network_def#channels=[4,8,8,8]"] if network == "unet" else []
+    settings += [] if slice_axis is None else [f"slice_axis={slice_axis}"]
+    run = untrained_run(tmp_path / "run", dataset_dir, network, settings)
+    told = json.loads(json.dumps(load(run)[2]))
+    assert (told["orientation"], told["slice_axis"], told["crop_to_content"]) == ("RAS", slice_axis, True)
+    assert (told["spacing_mm"], told["fill_surround"], told["n4"]) == (None, False, False)
+    assert ("moved to the end" in told["input"]) == (slice_axis is not None)
+    assert ("that of the largest spacing" in told["input"]) == (slice_axis == "auto")
+
+    content = np.zeros((9, 11, 13), np.float32)  # anterior, left, inferior
+    content[2:7, 1:9, 3:12] = np.random.default_rng(0).uniform(1, 2, (5, 8, 9))
+    affine = np.array([[0, -edges[0], 0, 5], [edges[1], 0, 0, 6], [0, 0, -edges[2], 7], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(content, affine), tmp_path / "scan.nii.gz")
+    config = read_yaml(run / "configs" / "inference.yaml") | {"bundle_root": str(run)}
+    expected = build(config, "preprocessing")({"image": str(tmp_path / "scan.nii.gz")})["image"].numpy()
+
+    scan = nib.load(tmp_path / "scan.nii.gz")
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(told["orientation"])
+    )
+    ready = scan.as_reoriented(turn)
+    assert ready.header.get_zooms() == pytest.approx(edges)
+    image = np.moveaxis(np.asarray(ready.dataobj), last, -1)
+    image = image[tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(image))]
+    np.testing.assert_allclose(expected[0], (image - image.mean()) / image.std(), atol=1e-5)
+
+
+def test_what_else_is_done_to_scans_is_told(dataset_dir: Path, tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", dataset_dir, "unet", ["network_def#channels=[4,8,8,8]", "n4=true"])
+    file = run / "configs" / "inference.yaml"
+    config = read_yaml(file) | {"fill_surround": True, "spacing": [1.0, 1.0, 2.0]}
+    file.write_text(write_yaml(config))
+    told = load(run)[2]
+    steps = ("fill_surround", "n4", "orientation", "spacing_mm", "slice_axis", "crop_to_content", "normalisation")
+    assert [told[name] for name in steps[:-1]] == [True, True, "RAS", [1.0, 1.0, 2.0], None, False]
+    assert [name for name in told if name in steps] == list(steps), "in the order of the preprocessing"
+    places = [
+        str(config["preprocessing"]["transforms"]).index(name)
+        for name in (
+            "FillSurroundd",
+            "N4Correctedd",
+            "Orientationd",
+            "Spacingd",
+            "SlicesLastd",
+            "CropToContentd",
+            "@normalisation",
+        )
+    ]
+    assert places == sorted(places)
+    # A run of an earlier version, and one whose scans keep their own axes.
+    kept = [one for one in config["preprocessing"]["transforms"] if "Orientationd" not in str(one)]
+    kept = [one for one in kept if "fill_surround" not in str(one)]
+    config["preprocessing"]["transforms"] = kept
+    del config["fill_surround"]
+    file.write_text(write_yaml(config))
+    told = load(run)[2]
+    assert (told["fill_surround"], told["orientation"]) == (False, None)
+    assert told["input"].endswith("*spatial are the axes of the scan")
 
 
 def test_other_numbers_leave_no_file(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import gzip
 import io
 import os
 import re
+import shutil
 import signal
 import time
 import zipfile
@@ -25,9 +26,11 @@ pytest.importorskip("uvicorn", reason="needs the extra 'serve'")
 httpx = pytest.importorskip("httpx", reason="a client is needed to test the service")
 pydicom = pytest.importorskip("pydicom", reason="needs the extra 'dicom'")
 
+from rarevox.pipeline.compose import write_yaml  # noqa: E402
 from rarevox.pipeline.errors import RequestError  # noqa: E402
 from rarevox.pipeline.inference.calls.kept import origin  # noqa: E402
 from rarevox.pipeline.inference.segment import Segmentation, Segmenter  # noqa: E402
+from rarevox.pipeline.plain_data import read_yaml  # noqa: E402
 from rarevox.pipeline.service.app import Service, app_of  # noqa: E402
 from rarevox.pipeline.service.jobs import Answer, Job  # noqa: E402
 from rarevox.pipeline.service.model import Model  # noqa: E402
@@ -225,3 +228,26 @@ def test_an_address_that_is_taken_is_told(run_dir: Path) -> None:
         other.listen()
         with pytest.raises(RequestError, match="cannot listen on 127.0.0.1"):
             serve(run_dir, port=other.getsockname()[1], device="cpu")
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_a_run_that_normalises_in_a_mask_is_refused_before_the_address_is_taken(
+    ensemble: bool, run_dir: Path, tmp_path: Path
+) -> None:
+    """Requests bring no mask, so that none could be answered; that the address is taken would be told otherwise."""
+    import socket
+
+    run = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    file = run / "configs" / "inference.yaml"
+    config = read_yaml(file)
+    config["normalisation"]["region"] = "mask"
+    file.write_text(write_yaml(config), encoding="utf-8")
+    runs = (run_dir, [run]) if ensemble else (run, [])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(RequestError, match=f"^{re.escape(str(run))} normalises inside a mask, and requests to"):
+            serve(runs[0], others=runs[1], port=other.getsockname()[1], device="cpu")
+        # A setting in its place is the caller's to make.
+        with pytest.raises(RequestError, match="cannot listen on"):
+            serve(run, settings=["normalisation#region=image"], port=other.getsockname()[1], device="cpu")
