@@ -114,9 +114,12 @@ def check(config: Mapping[str, Any], data: Dataset, *, resumed: bool = False) ->
 
 
 def _require_draws_that_go_together(config: Mapping[str, Any], *, resumed: bool) -> None:
-    """Refuse planting that cannot be, and hard patches among none. (Older runs have neither key.)"""
+    """Refuse planting that cannot be, hard patches among none, options of what is off. (Older runs have few keys.)"""
     if not resumed:
         require_planting(config)
+        _require_patches_of_ours(config)
+        _require_channels_that_go(config)
+    build(config, "mixed_sampler" if "mixed_sampler" in config else "sampler")
     if config.get("hard_share") and not config["background_share"]:
         raise RequestError(
             f"hard_share is {config['hard_share']}, a share of the patches without foreground; background_share "
@@ -126,6 +129,30 @@ def _require_draws_that_go_together(config: Mapping[str, Any], *, resumed: bool)
         raise RequestError(
             f"hard_scans is {config['hard_scans']}: what whole training scans give are hard patches, of which "
             "hard_share, 0, draws none; set both, or neither"
+        )
+
+
+def _require_patches_of_ours(config: Mapping[str, Any]) -> None:
+    """Refuse options of the patches that are drawn where a transform of one's own cuts them."""
+    if config["train"]["dataset"].get("patch", "") is not None:
+        return
+    unread = [key for key in ("planting_share", "background_share", "hard_share") if config.get(key)]
+    if unread:
+        given = ", ".join(f"{key} ({config[key]})" for key in unread)
+        raise RequestError(
+            f"train#dataset#patch is null: a transform cuts the patches, and {given} "
+            f"{'has' if len(unread) == 1 else 'have'} no effect on it; set {', '.join(f'{key}=0' for key in unread)}"
+        )
+
+
+def _require_channels_that_go(config: Mapping[str, Any]) -> None:
+    """Refuse channel dropout that cannot be, and channels that are required where none is dropped."""
+    if config.get("channel_dropout"):
+        build(config, "channel_drop")
+    elif config.get("required_channels"):
+        raise RequestError(
+            f"required_channels is {config['required_channels']}, those that channel_dropout never takes, and "
+            "channel_dropout is 0: no channel may be missing; set both, or neither"
         )
 
 

@@ -152,8 +152,10 @@ KINDS = {
     "validation_cases": Kind(_or_null(_whole), "a whole number (0: no validation), or null for all"),
     "iterations": Kind(_or_null(_number), "a positive number of steps"),
     "minutes": Kind(_or_null(_number), "a positive number of minutes, or null for --iterations", True),
-    "patience": Kind(_or_null(_whole), "a number of validations from 1, or null"),
-    "ema_decay": Kind(_or_null(_number), "0 to below 1, or null for no average"),
+    "patience": Kind(_or_null(lambda value: _whole(value, 1)), "a number of validations from 1, or null"),
+    "ema_decay": Kind(
+        _or_null(lambda value: _number(value) and 0 <= value < 1), "0 to below 1, or null for no average"
+    ),
     "augmentation_strength": Kind(lambda value: value in ("light", "strong"), "light or strong"),
     "intensity_change": Kind(lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "rotations": Kind(lambda value: _three(value, lambda a: _number(a) and a >= 0), "three angles in radians, from 0"),

@@ -11,7 +11,7 @@ from rarevox.pipeline.bundle import target_name
 from rarevox.pipeline.console import console
 from rarevox.pipeline.errors import RequestError
 from rarevox.transforms.planting.library import class_of_maps
-from rarevox.transforms.planting.maps import SAME_VOXELS
+from rarevox.transforms.planting.maps import SAME_VOXELS, map_files
 
 
 def needs_regions(config: Mapping[str, Any]) -> bool:
@@ -59,6 +59,11 @@ def require_planting(config: Mapping[str, Any]) -> None:
         RequestError: why not, and what to do.
     """
     if not config.get("planting_share"):
+        if config.get("lesion_maps") is not None:
+            raise RequestError(
+                f"lesion_maps is {config['lesion_maps']}, shapes of lesions to plant, and planting_share is 0: none is "
+                "planted; set both (--set planting_share=0.5), or neither"
+            )
         return
     why = hindrance(config)
     if why:
@@ -71,14 +76,20 @@ def require_planting(config: Mapping[str, Any]) -> None:
             f"planting_share, {config['planting_share']}; set planting_share=0, or background_share below 1"
         )
     library: Any = config.get("lesion_library")
+    if isinstance(library, dict):  # its options, and the transform's: where nothing is planted, no case is read
+        build({**config, "planting_share": 0, "lesion_library": {**library, "cases": [], "maps": None}}, "planting")
     if config.get("lesion_maps") is not None and isinstance(library, dict):
         classes = library.get("classes")
         every = set(range(1, len(config["structures"]) + 1))
         if isinstance(library.get("map_class"), str) or isinstance(classes, str):  # computed
             return
+        folder = Path(str(config["lesion_maps"]))
         try:
-            folder = Path(str(config["lesion_maps"]))
             class_of_maps(folder, every if classes is None else set(classes), library.get("map_class"))
         except ValueError as error:
             names = ", ".join(f"{number}: {name}" for number, name in enumerate(config["structures"], 1))
             raise RequestError(f"{error} ({names})") from error
+        try:
+            map_files(folder, 1)
+        except ValueError as error:
+            raise RequestError(f"lesion_maps: {error}") from error

@@ -23,6 +23,7 @@ from rarevox.pipeline.training import processes
 from rarevox.pipeline.training.budget import Budget
 from rarevox.pipeline.training.dice_metric import HardDice
 from rarevox.pipeline.training.draws.scan_mining import ScanMining
+from rarevox.pipeline.training.draws.seeds import seeded
 from rarevox.pipeline.training.kept.checkpoint import save_weights
 from rarevox.pipeline.training.kept.norm_statistics import forget_statistics
 from rarevox.pipeline.training.record.run_log import RunLog
@@ -217,9 +218,11 @@ class Validation:
             began = time.monotonic()
             if processes.count() > 1:
                 processes.same_buffers(self.validator.network)
-            if scored:
-                self._run()
-            mined = None if mining is None else mining.look(engine.state.device, lambda: self.interrupted)
+            # When a validation comes is the clock's choice: what it draws may not move the dropout of later steps.
+            with seeded(engine.state.iteration):
+                if scored:
+                    self._run()
+                mined = None if mining is None else mining.look(engine.state.device, lambda: self.interrupted)
             if processes.agree(self.interrupted):
                 return False
             if mining is not None and mined is not None:

@@ -98,7 +98,7 @@ class Patches:
         # Voxels before a box's first one would have negative numbers: all are counted from the border's corner.
         corner = int(SHELL * strides.sum())
         donors = [None if one is None else one.donor for one in planned]
-        some = [np.zeros((0, len(strides)), int) if donor is None else donor.shell for donor in donors]
+        some = [np.zeros((0, len(strides)), int) if donor is None else self._reached(donor) for donor in donors]
         channels, rows = self.image.shape[1], len(donors)
         starts = np.zeros((rows, CANDIDATES), np.int64)
         tissue, spread = np.zeros((2, rows, channels), np.float32)
@@ -120,6 +120,14 @@ class Patches:
         device = self.image.device
         body = max((donor.voxels for donor in donors if donor is not None), default=0)
         return Lesions(max(body, 1), *(sent(torch.from_numpy(part), device) for part in lists))
+
+    def _reached(self, donor: Donor) -> np.ndarray:
+        """The voxels of a donor's shell that lie in the patch wherever its box does, or can: all but in flat patches.
+
+        A patch of one slice holds none of the others. Those would be most of the few by which places are compared.
+        """
+        inner = np.array(self.shape) - 2 * SHELL
+        return donor.shell[((donor.shell >= np.array(donor.size) - inner) & (donor.shell < inner)).all(1)]
 
 
 def _filled(lists: Sequence[np.ndarray | None], empty: int, kind: type, ahead: tuple[int, ...] = ()) -> np.ndarray:

@@ -101,6 +101,9 @@ class PatchLoader:
             pin_memory=pin and self.buffers is None,
             persistent_workers=workers > 0,
             worker_init_fn=leave_signals_to_the_trainer if workers else None,
+            # From the global generator each iterator would take a number: dropout of a run that was resumed, or whose
+            # loader was opened anew after measuring, would be another than that of one that was not.
+            generator=torch.Generator(),
         )
         self.pin = pin and self.buffers is not None
 

@@ -119,7 +119,9 @@ class PatchDataset(Dataset[Batch]):
         if self.patch is None:
             cases = list(map(self.case_of, draws))
             seeds = [self._seeds(draw)[0] for draw in draws]
-            batch = collate(list(map(self._transformed, [self.data[case] for case in cases], seeds)))
+            # Its mask is whole where the transform cuts image and label alone: of two sizes no batch could be made.
+            whole = [{key: value for key, value in self.data[case].items() if key != MASK} for case in cases]
+            batch = collate(list(map(self._transformed, whole, seeds)))
         else:
             kinds = ["hard"] * len(draws) if places is not None else list(map(self.drawn_for, draws))
             places = list(map(self.place_of, draws)) if places is None else places

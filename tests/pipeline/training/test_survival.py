@@ -22,6 +22,7 @@ from tests.conftest import SMALL
 
 TINY = (
     "network_def#width=2",
+    "network_def#dropout=0.2",
     "patch_size=[8,8,8]",
     "batch_size=1",
     "epoch_length=7",

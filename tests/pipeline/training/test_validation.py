@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
@@ -104,6 +106,23 @@ def test_cheap_validations_come_evenly(clock: Clock, tmp_path: Path) -> None:
     """20³ voxels are 8 patches: estimated at 1 s · 8 / 3 = 2.7 s, so the first waits for 27 s; then 0.1 s each."""
     rows, _ = train(clock, Validator(clock, 0.1), tmp_path, steps=100, step_seconds=1.0)
     assert rows == [27, 30, 40, 50, 60, 70, 80, 90, 100]
+
+
+def test_what_a_validation_draws_moves_no_later_step(clock: Clock, tmp_path: Path) -> None:
+    """When it comes is the clock's choice, and dropout takes its numbers from the global generator."""
+
+    class Drawing(Validator):
+        def run(self) -> None:
+            super().run()
+            torch.rand(3), np.random.rand(3), random.random()
+
+    def drawn(seconds: float) -> tuple[int, list[float]]:
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        rows, _ = train(clock, Drawing(clock, seconds), tmp_path, steps=100, step_seconds=1.0)
+        return len(rows), [float(torch.rand(())), np.random.rand(), random.random()]
+
+    (often, first), (seldom, second) = drawn(0.1), drawn(9.0)
+    assert often > seldom and first == second
 
 
 def test_zeros_around_the_scans_count(clock: Clock, tmp_path: Path) -> None:

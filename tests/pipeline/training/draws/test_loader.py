@@ -53,6 +53,16 @@ def test_workers_do_not_change_the_batches() -> None:
         assert a["image"].shape == (3, 1, 4, 4, 4)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_takes_nothing_from_the_global_generator(workers) -> None:
+    """Dropout's numbers come from there: a run that was resumed opens one loader more than one that was not."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        next(iter(patch_loader(dataset(), 2, workers=workers)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(("seconds", "workers"), [(0.0002, 0), (0.002, 1), (0.02, 2)])
 def test_slow_draws_are_given_to_processes_after_some_steps(monkeypatch, seconds, workers) -> None:
     """As on CUDA, with steps of 5 ms: 1.25 · 2 / 5 and 1.25 · 20 / 5 processes, of the two beside the trainer."""
@@ -171,6 +181,9 @@ def test_the_patch_is_the_block_at_its_start_and_cases_may_be_cut_by_a_transform
     assert whole.__getitems__([0, 1])["image"].shape == (2, 1, 4, 4, 4)
     monai = RandCropByPosNegLabeld(["image", "label"], "label", (4, 4, 4), pos=1, neg=0)
     assert PatchDataset(draws.data, monai).__getitems__([0, 1, 2])["label"].flatten(1).any(1).tolist() == [True] * 3
+    # A case's mask, which the transform does not cut, is left out of the batch: those of two sizes cannot be stacked.
+    masked = [{**one, "mask": torch.ones(1, 9 + n, 9, 9)} for n, one in enumerate(draws.data)]
+    assert "mask" not in PatchDataset(masked, monai).__getitems__([0, 1, 2])
     monai.cropper.num_samples = 2
     with pytest.raises(ValueError, match="gave 2 patches of a case"):
         PatchDataset(draws.data, monai)[0]
