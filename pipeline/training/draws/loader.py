@@ -22,6 +22,7 @@ from rarevox.pipeline.training.draws.patch_dataset import Batch, PatchDataset, c
 from rarevox.pipeline.training.draws.shared_batches import Buffer, NumberedBatches, SharedBatch, SharedBuffers
 from rarevox.pipeline.training.draws.workers import leave_signals_to_the_trainer
 from rarevox.pipeline.words import counted
+from rarevox.transforms.reading.geometry import size_text
 
 
 class DrawSampler(Sampler[int]):
@@ -180,6 +181,20 @@ def _told(draw_seconds: float, step_seconds: float) -> int:
     return workers
 
 
+def _tell_what_is_full(dataset: PatchDataset) -> None:
+    """Say where a share of patches without foreground is asked for, and there are none."""
+    full = len(dataset.full_of_foreground())
+    if full and dataset.patch is not None:
+        size = f"{size_text(dataset.patch.frame.size)} voxels without foreground"
+        if full == len(dataset.data):
+            said = f"no training case has a patch of {size}, so that all patches hold some"
+        else:
+            has, its = ("has", "its") if full == 1 else ("have", "their")
+            which = f"{counted(full, 'training case')} of {len(dataset.data)}"
+            said = f"{which} {has} no patch of {size}, and {its} patches all hold some"
+        console.say("[yellow]background_share[/yellow]: {}; a smaller patch_size leaves room for them", said)
+
+
 def patch_loader(
     dataset: PatchDataset,
     batch_size: int,
@@ -205,6 +220,8 @@ def patch_loader(
         rank = torch.distributed.get_rank() if started else 0
     if world_size is None:
         world_size = torch.distributed.get_world_size() if started else 1
+    if rank == 0:
+        _tell_what_is_full(dataset)
     on_cuda = torch.device(device).type == "cuda"
     count = (None if on_cuda else 0) if workers == "auto" else int(workers)
     sampler = DrawSampler(batch_size=batch_size, rank=rank, world_size=world_size)

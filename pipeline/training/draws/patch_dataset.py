@@ -164,6 +164,15 @@ class PatchDataset(Dataset[Batch]):
         without = isinstance(sampler, BackgroundMixSampler) and sampler.wants_background(draw)
         return "background" if without else "foreground"
 
+    def full_of_foreground(self) -> list[int]:
+        """The cases of which patches without foreground are asked for, and that have none of this size: theirs are
+        the other sampler's."""
+        sampler = None if self.patch is None else self.patch.sampler
+        if self.patch is None or not isinstance(sampler, BackgroundMixSampler) or sampler.share == 0:
+            return []
+        key = self.patch.index_key
+        return [number for number in range(len(self.data)) if not len(self.data[number][key].background)]
+
     def _generators(self, draws: Sequence[int], purpose: int) -> list[np.random.Generator]:
         return [np.random.default_rng((self.seed, purpose, draw)) for draw in draws]
 

@@ -53,6 +53,32 @@ def test_workers_do_not_change_the_batches() -> None:
         assert a["image"].shape == (3, 1, 4, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((4, 4), "no training case has a patch of 4×4×4 voxels without foreground, so that all patches hold some"),
+        (
+            (4, 12),
+            "1 training case of 2 has no patch of 4×4×4 voxels without foreground, and its patches",
+        ),
+        ((12, 12), ""),
+    ],
+)
+def test_it_is_told_where_no_patch_is_without_foreground(sizes, said, capsys) -> None:
+    """A share of them is asked for, and the patch is as large as the volume, with foreground in its middle."""
+    sampler = BackgroundMixSampler(share=0.5)
+    cases = []
+    for size in sizes:
+        label = torch.zeros(1, size, size, size, dtype=torch.uint8)
+        label[0, 1, 1, 1] = 1
+        index = IndexForegroundd("label", sampler=sampler, patch_size=(4, 4, 4))
+        cases.append(index({"image": torch.zeros(1, size, size, size), "label": label}))
+    patch = RandForegroundPatchd(["image", "label"], (4, 4, 4), sampler=sampler)
+    patch_loader(PatchDataset(cases, patch=patch), 2)
+    told = " ".join(capsys.readouterr().err.split())
+    assert said in told if said else "background_share" not in told
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_takes_nothing_from_the_global_generator(workers) -> None:
     """Dropout's numbers come from there: a run that was resumed opens one loader more than one that was not."""
