@@ -262,6 +262,12 @@ def require_run(folder: str | Path, stage: str) -> Path:
     folder = Path(folder)
     file = folder / "configs" / f"{stage}.yaml"
     if not file.is_file():
+        cells = sorted(folder.glob("cells/*/configs")) if (folder / "plan.json").is_file() else []
+        if cells:  # a command that knows cross-validations has found it to be one before
+            raise RequestError(
+                f"{folder} is a study or a cross-validation, and a run is wanted; give one of its own, such as "
+                f"{cells[0].parent}"
+            )
         raise RequestError(f"{folder} is not a run (no configs/{stage}.yaml); give the --output of `rarevox train`")
     named = set(_TARGET.findall(read_text(file, LARGEST_YAML)))
     if "rarevox" not in named and named & _NAMES_BEFORE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def demo(
     """
     if lesion_share == 0:
         raise RequestError("--lesion-share is 0, and the demo learns lesions; give a share above 0, at most 0.02")
+    if not 0 < minutes < math.inf:
+        raise RequestError(f"--minutes is {minutes:g}; give the training a time above 0")
+    if subjects < 2:
+        raise RequestError(f"--subjects is {subjects}; give 2 or more: one is held out, and one trains")
     folder = claim_folder(output, holds=lambda path: False, what="a demo")
     _say("1/5 phantom cohort", f"{subjects} synthetic subjects with white-matter lesions")
     write_cohort(folder / "phantom", subjects=subjects, lesion_share=lesion_share, spacing_mm=spacing_mm, seed=seed)

@@ -35,6 +35,17 @@ def require_runs(folders: Iterable[Path], stage: str) -> None:
             require_run(folder, stage)
 
 
+def require_begun(folder: Path) -> None:
+    """A training began in a folder, so that it can go on.
+
+    Raises:
+        RequestError: none did, or it is no run.
+    """
+    if not (folder / "configs" / "train.yaml").is_file() and not (folder / "plan.json").is_file():
+        raise RequestError(f"--resume: no training has begun in {folder}; leave out --resume to begin one there")
+    require_runs([folder], "train")
+
+
 def require_overlays(network: str | None, loss: str | None) -> None:
     """``--network`` and ``--loss`` are names that there are.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rarevox.pipeline.commands.beforehand import require_dataset, require_runs
 from rarevox.pipeline.commands.options import (
@@ -18,6 +19,7 @@ from rarevox.pipeline.commands.options import (
     threshold_option,
     trust_option,
 )
+from rarevox.pipeline.errors import RequestError
 from rarevox.pipeline.starting import importing
 
 dice_cost_option = click.option(
@@ -66,7 +68,10 @@ def evaluate(thresholds: Sequence[str], **options: Any) -> int:
 @device_option
 @trust_option
 def tune_post_processing(run: Path, dataset: Path, **options: Any) -> int:
-    """Choose RUN's post-processing on the validation cases of DATASET for an aim, only where no structure gets worse.
+    """Choose RUN's post-processing on the validation cases of DATASET for an aim.
+
+    What gains nothing there is not taken, nor what makes the aim's figure of a structure, or the Dice of another one,
+    worse; --aim lesion_f1 may cost Dice.
 
     RUN may be the folder of a cross-validation: all its folds then choose together.
     """
@@ -104,6 +109,12 @@ def tune_threshold(run: Path, dataset: Path, **options: Any) -> int:
 
     RUN may be the folder of a cross-validation: all its folds then choose together.
     """
+    given = click.get_current_context().get_parameter_source("false_lesions")
+    if options["aim"] != "recall" and given is ParameterSource.COMMANDLINE:
+        raise RequestError(
+            f"--false-lesions {options['false_lesions']:g} is what --aim recall allows, and --aim is {options['aim']}; "
+            "add --aim recall, or leave it out"
+        )
     require_runs([run], "evaluate")
     require_dataset(dataset)
     with importing():

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rarevox.pipeline.commands.beforehand import require_dataset, require_overlays, require_runs
+from rarevox.pipeline.commands.beforehand import require_begun, require_dataset, require_overlays, require_runs
 from rarevox.pipeline.commands.options import (
     FOLDER,
     FoldType,
@@ -50,7 +50,7 @@ def train(**options: Any) -> int:
     require_dataset(options["dataset"])
     require_overlays(options["network"], options["loss"])
     if options["resume"]:
-        require_runs([options["output"]], "train")
+        require_begun(options["output"])
     with importing():
         from rarevox.pipeline.training.train import train as run
 

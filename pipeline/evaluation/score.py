@@ -103,6 +103,10 @@ def score(
     result["unmatched_predictions"] = [path.relative_to(predictions).as_posix() for path in pairs.extra]
     result["left"] = list(pairs.left)
     print_results(result)
+    none = all(row["status"] == "failed" for row in rows)
+    if output is not None and none and (Path(output) / "metrics.json").is_file():
+        console.say("no case could be scored: the earlier figures in {} stay", output)
+        return 1
     if output is not None:
         tell_replaced(Path(output))
         write_results(output, result)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,15 @@ def test_the_whole_pipeline_runs_and_prints_the_report(tmp_path: Path, capsys: p
     assert len(list((tmp_path / "demo" / "predictions").glob("*_seg.nii.gz"))) >= 1
     with pytest.raises(RequestError, match="already holds other files"):
         demo(tmp_path / "demo", minutes=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"minutes": 0.0}, "--minutes is 0"), ({"subjects": 1}, "give 2 or more")]
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        demo(tmp_path / "demo", **options)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_demo_without_lesions_is_refused(tmp_path: Path) -> None:

@@ -161,6 +161,16 @@ def constant_channel(loaded: Loaded) -> Iterator[Finding]:
             yield f"every voxel is {channel.flat[0]:g}; the channel carries nothing", file
 
 
+def label_as_channel(loaded: Loaded) -> Iterator[Finding]:
+    """No channel is the label itself: a pattern or a folder that was named twice."""
+    label = loaded.label.array[0]
+    if label.min() == label.max():
+        return  # as a channel it carries nothing either, which is another fault
+    for channel, file in _channels(loaded):
+        if channel.shape == label.shape and np.array_equal(channel, label):
+            yield "the channel holds the voxels of the label: a network would learn to copy them; name the scan", file
+
+
 def extreme_voxels(loaded: Loaded) -> Iterator[Finding]:
     """No few voxels make up nearly all of a channel's variance."""
     for channel, file in _channels(loaded):
@@ -321,6 +331,7 @@ CHECKS = (
     Check("empty-mask", mask_empty),
     Check("not-finite", not_finite),
     Check("constant-channel", constant_channel),
+    Check("label-as-channel", label_as_channel),
     Check("extreme-voxels", extreme_voxels),
     Check("label-not-whole", label_not_whole),
     Check("label-ignored", label_ignored),

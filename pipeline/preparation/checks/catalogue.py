@@ -75,6 +75,7 @@ CATALOGUE = {
         ),
         Entry("n4-negative", "error", "`--n4`: intensities below 0, which raw MRI does not have"),
         Entry("constant-channel", "error", "a channel with one value throughout"),
+        Entry("label-as-channel", "error", "a channel that is the label itself"),
         Entry("subject-across-split", "error", "a stated split has cases of one subject on several sides"),
         Entry("duplicate-across-split", "error", "a stated split has copies of one scan on several sides"),
         Entry(

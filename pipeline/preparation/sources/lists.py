@@ -54,6 +54,11 @@ def read_dataset_json(folder: Path, subject: str | None = None) -> Source:
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise RequestError(f'{file} has no "labels"; expected a Decathlon or nnU-Net dataset.json')
+    if isinstance(content.get("fingerprint"), str) and "root" in content:
+        raise RequestError(
+            f"{folder} is a dataset that rarevox prepare wrote: train on it, or give what it was prepared from, "
+            f"{(folder / str(content['root'])).resolve()}"
+        )
     check_keys(content, _KEYS, str(file))
     names = content.get("channel_names") or content.get("modality") or {"0": "image"}
     channels = tuple(str(names[key]) for key in sorted(names, key=int))

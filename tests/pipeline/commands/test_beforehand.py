@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rarevox.pipeline.commands.beforehand import require_dataset, require_overlays, require_runs, require_there
+from rarevox.pipeline.cli import main
+from rarevox.pipeline.commands.beforehand import (
+    require_begun,
+    require_dataset,
+    require_overlays,
+    require_runs,
+    require_there,
+)
 from rarevox.pipeline.errors import RequestError
 
 MISTAKES = """
@@ -57,6 +64,24 @@ def test_what_is_meant_passes(dataset_dir: Path, run_dir: Path, tmp_path: Path) 
     (tmp_path / "ensemble.json").write_text("{}")
     require_runs([run_dir, tmp_path], "inference")
     require_there([tmp_path], "a folder")
+
+
+def test_what_is_no_run_is_told_by_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no training has begun in .*leave out --resume"):
+        require_begun(tmp_path)
+    (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / "cells" / "fold_0" / "configs").mkdir(parents=True)
+    for require in (require_begun, lambda folder: require_runs([folder], "evaluate")):
+        with pytest.raises(RequestError, match="a run is wanted; give one of its own, such as .*fold_0"):
+            require(tmp_path)
+
+
+def test_an_option_of_another_aim_is_refused(
+    dataset_dir: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["tune-threshold", str(run_dir), str(dataset_dir), "--false-lesions", "2"])
+    assert "--aim is dice; add --aim recall" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_not_there_is_named_with_what_to_give(tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ def test_scores_by_hand_and_writes_the_files(folders: tuple[Path, Path], tmp_pat
     assert "0.917" in capsys.readouterr().out
 
 
+def test_where_nothing_could_be_scored_earlier_figures_stay(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """A structure's value that was mistyped fails every case."""
+    _, before = _run(folders, tmp_path / "out")
+    status, after = _run(folders, tmp_path / "out", structures={"core": 77})
+    assert status == 1 and after == before
+
+
 def test_two_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
     other = _save(tmp_path / "anything.nii.gz", _labels(1))
     _, result = _run((other, folders[1] / "a.nii.gz"), tmp_path / "out")

@@ -93,6 +93,11 @@ def _twin(noise: float, factor: float) -> Callable[[Task, str], None]:
     return plant
 
 
+def _copied(task: Task, case: str) -> None:
+    """The label under the image's name."""
+    task.save("image", case, *task.read("label", case))
+
+
 def _in_surround(task: Task, case: str) -> None:
     """A scan with an empty surround of ten voxels, and the label in a corner of it."""
     image, affine = task.read("image", case)
@@ -124,6 +129,7 @@ PLANTS: dict[str, Callable[[Task, str], None]] = {
     "label-undeclared": lambda task, case: task.change("label", case, _put(7)),
     "not-finite": lambda task, case: task.change("image", case, _put(np.nan)),
     "constant-channel": lambda task, case: task.change("image", case, lambda a: np.full_like(a, 5)),
+    "label-as-channel": _copied,
     "empty-label": lambda task, case: task.change("label", case, np.zeros_like),
     "label-outside": _in_surround,
     "sheared-affine": lambda task, case: task.move(case, _sheared, BOTH),

@@ -340,6 +340,11 @@ def test_options_that_do_not_go_together(tmp_path: Path, options: dict, message:
         find_cases(tmp_path, **options)
 
 
+def test_a_dataset_that_prepare_wrote_is_no_source(dataset_dir: Path) -> None:
+    with pytest.raises(RequestError, match="is a dataset that rarevox prepare wrote: train on it, or give what"):
+        find_cases(dataset_dir)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="none does not exist"):
         find_cases(tmp_path / "none")
