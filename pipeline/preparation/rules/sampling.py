@@ -57,9 +57,13 @@ def plan_background(fingerprint: Mapping[str, Any]) -> Choice:
     if foreground_share(fingerprint) >= RARE and not empty:
         return Choice("background_share", 0.0, f"{fills}: patches with it suffice.{_rare_among(fingerprint)}")
     none = counted(empty, "case holds no foreground", "cases hold no foreground") if empty else fills
+    if lesions_of(fingerprint):
+        measured = "on real scans lesion F1 0.47 against 0.29, with 43 % of the lesions found in place of 59"
+    else:
+        measured = "on real scans in which four lesions each were left lesion F1 0.20 against 0.13"
     reason = (
         f"{none}: half of the patches hold none, from which the network learns to mark nothing where there is nothing "
-        "(on real scans lesion F1 0.47 against 0.29, with 43 % of the lesions found in place of 59). "
+        f"({measured}). "
         "They stay so: nothing is planted into them. 0 is the GDL paper's rule: every patch holds foreground."
     )
     return Choice("background_share", BACKGROUND_SHARE, reason)
